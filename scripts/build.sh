@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Builds bin/mootd and bin/moot: static, without cgo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if ! command -v go >/dev/null; then
+  echo "build: go is not installed; see https://go.dev/doc/install (the version is in go.mod)" >&2
+  exit 1
+fi
+mkdir -p bin
+CGO_ENABLED=0 go build -trimpath -o bin/ ./node/cmd/mootd ./coordinator/cmd/moot
+echo "built bin/mootd and bin/moot"
