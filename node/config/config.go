@@ -1,0 +1,243 @@
+// Package config holds what concerns one machine: where the daemon keeps its
+// data, what it listens on and how much of the machine it may use. What the
+// peers of a run share is in the run manifest (proto/run), not here.
+//
+// A value comes from, in this order: a flag, the environment, the file, the
+// default. The file is TOML; a key that is not known is an error.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/multiformats/go-multiaddr"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/moot-net/moot/node/client"
+)
+
+// Config is the daemon's configuration. Default gives usable values; Validate
+// checks them.
+type Config struct {
+	// DataDir holds the identity, the store, the runs and the API's address
+	// and token. Two daemons cannot share one. Default: the user's data
+	// directory (XDG_DATA_HOME/moot or ~/.local/share/moot).
+	DataDir string `toml:"data_dir"`
+
+	// Listen is the list of libp2p addresses to listen on, as multiaddrs.
+	// Default: TCP and QUIC on port 4717 of every interface, or on a free
+	// port when that one is taken.
+	Listen []string `toml:"listen"`
+
+	// API is host:port of the local HTTP API; the host is a loopback
+	// address. Port 0 takes a free one, which is written to api.json in the
+	// data folder. Default 127.0.0.1:7717, or a free port when it is taken.
+	API string `toml:"api"`
+
+	// Bootstrap is the list of peers to connect to first, as multiaddrs that
+	// end in /p2p/PEERID. Any node may be one. Default none: nodes on this
+	// machine and on the LAN are found without.
+	Bootstrap []string `toml:"bootstrap"`
+
+	// MDNS finds nodes on the LAN (mDNS) and on this machine (a shared
+	// folder). Default true.
+	MDNS bool `toml:"mdns"`
+
+	// Threads is how many CPU threads training may use. Default: all
+	// logical processors.
+	Threads int `toml:"threads"`
+
+	// LogLevel is debug, info, warn or error. Default info.
+	LogLevel string `toml:"log_level"`
+}
+
+// DefaultListen and DefaultAPI are used when nothing else is configured; a
+// daemon that finds them taken falls back to free ports.
+const (
+	DefaultListen = "/ip4/0.0.0.0/tcp/4717"
+	DefaultAPI    = "127.0.0.1:7717"
+)
+
+// Default is the configuration of a daemon without file, environment or flags.
+func Default() Config {
+	return Config{
+		DataDir:  client.DefaultDataDir(),
+		Listen:   []string{DefaultListen, "/ip4/0.0.0.0/udp/4717/quic-v1"},
+		API:      DefaultAPI,
+		MDNS:     true,
+		Threads:  runtime.NumCPU(),
+		LogLevel: "info",
+	}
+}
+
+// DefaultPath is where Load looks when no path is given.
+func DefaultPath() string {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "moot", "mootd.toml")
+}
+
+// Load starts from Default and applies the file and the environment
+// (MOOT_DATA_DIR, MOOT_LISTEN, MOOT_API, MOOT_BOOTSTRAP, MOOT_MDNS,
+// MOOT_THREADS, MOOT_LOG_LEVEL; lists are separated by commas). An empty path
+// means DefaultPath, which need not exist; a path that is given must.
+func Load(path string, getenv func(string) string) (Config, error) {
+	c := Default()
+	given := path != ""
+	if !given {
+		path = DefaultPath()
+	}
+	b, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		if err := c.decode(path, b); err != nil {
+			return Config{}, err
+		}
+	case given || !errors.Is(err, fs.ErrNotExist):
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	if err := c.applyEnv(getenv); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+func (c *Config) decode(path string, b []byte) error {
+	d := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	err := d.Decode(c)
+	if strict := new(toml.StrictMissingError); errors.As(err, &strict) {
+		e := strict.Errors[0]
+		line, _ := e.Position()
+		key := strings.Join(e.Key(), ".")
+		return fmt.Errorf("%s:%d: unknown key %q%s", path, line, key, didYouMean(key))
+	}
+	if de := new(toml.DecodeError); errors.As(err, &de) {
+		line, _ := de.Position()
+		return fmt.Errorf("%s:%d: %s", path, line, strings.TrimPrefix(de.Error(), "toml: "))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+func (c *Config) applyEnv(getenv func(string) string) error {
+	str := func(name string, to *string) {
+		if v := getenv(name); v != "" {
+			*to = v
+		}
+	}
+	list := func(name string, to *[]string) {
+		if v := getenv(name); v != "" {
+			*to = strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' })
+		}
+	}
+	str("MOOT_DATA_DIR", &c.DataDir)
+	str("MOOT_API", &c.API)
+	str("MOOT_LOG_LEVEL", &c.LogLevel)
+	list("MOOT_LISTEN", &c.Listen)
+	list("MOOT_BOOTSTRAP", &c.Bootstrap)
+	if v := getenv("MOOT_MDNS"); v != "" {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			return fmt.Errorf("environment: MOOT_MDNS is %q, must be true or false", v)
+		}
+		c.MDNS = b
+	}
+	if v := getenv("MOOT_THREADS"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			return fmt.Errorf("environment: MOOT_THREADS is %q, must be a number", v)
+		}
+		c.Threads = n
+	}
+	return nil
+}
+
+// Validate reports the first value that cannot work, by its key.
+func (c *Config) Validate() error {
+	if c.DataDir == "" {
+		return errors.New("data_dir is empty and the user has no home folder; give --data-dir")
+	}
+	if len(c.Listen) == 0 {
+		return errors.New("listen is empty; a node needs at least one address, for example " + DefaultListen)
+	}
+	for _, a := range c.Listen {
+		if _, err := multiaddr.NewMultiaddr(a); err != nil {
+			return fmt.Errorf("listen: %q is not a multiaddr such as %s: %v", a, DefaultListen, err)
+		}
+	}
+	for _, a := range c.Bootstrap {
+		m, err := multiaddr.NewMultiaddr(a)
+		if err != nil {
+			return fmt.Errorf("bootstrap: %q is not a multiaddr: %v", a, err)
+		}
+		if _, err := m.ValueForProtocol(multiaddr.P_P2P); err != nil {
+			return fmt.Errorf("bootstrap: %q does not end in /p2p/PEERID (mootd prints its addresses in that form)", a)
+		}
+	}
+	host, _, err := net.SplitHostPort(c.API)
+	if err != nil {
+		return fmt.Errorf("api: %q is not host:port: %v", c.API, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("api: %q is not a loopback address; the API controls this machine and is served locally only", c.API)
+	}
+	if c.Threads < 1 || c.Threads > 1024 {
+		return fmt.Errorf("threads is %d, must be between 1 and 1024", c.Threads)
+	}
+	switch c.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		return fmt.Errorf("log_level is %q, must be debug, info, warn or error", c.LogLevel)
+	}
+	return nil
+}
+
+// keys are the names in a configuration file.
+var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "threads", "log_level"}
+
+func didYouMean(key string) string {
+	best, bestD := "", 4
+	for _, k := range keys {
+		if d := distance(key, k); d < bestD {
+			best, bestD = k, d
+		}
+	}
+	if best == "" {
+		return "; known keys are " + strings.Join(keys, ", ")
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// distance is the Levenshtein distance of two short ASCII strings.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		prev := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cur := row[j+1]
+			cost := prev
+			if a[i] != b[j] {
+				cost++
+			}
+			row[j+1] = min(cost, row[j]+1, cur+1)
+			prev = cur
+		}
+	}
+	return row[len(b)]
+}

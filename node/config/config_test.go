@@ -1,0 +1,80 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func noEnv(string) string { return "" }
+
+func TestDefaultIsValid(t *testing.T) {
+	c := Default()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mootd.toml")
+	if err := os.WriteFile(path, []byte("threads = 3\nlog_level = \"warn\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path, func(k string) string {
+		return map[string]string{"MOOT_LOG_LEVEL": "debug", "MOOT_BOOTSTRAP": "a,b"}[k]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Threads != 3 || c.LogLevel != "debug" || len(c.Bootstrap) != 2 || c.API != DefaultAPI {
+		t.Errorf("Load = %+v, want threads of the file, log level and bootstrap of the environment, API by default", c)
+	}
+}
+
+func TestBadFiles(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"unknown key", "\nthread = 3\n", `:2: unknown key "thread"; did you mean "threads"?`},
+		{"far key", "colour = 3\n", "known keys are"},
+		{"wrong type", "threads = \"x\"\n", ":1:"},
+		{"syntax", "threads = \n", ":1:"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "mootd.toml")
+			if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Load(path, noEnv); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Load() = %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+	if _, err := Load(filepath.Join(t.TempDir(), "missing.toml"), noEnv); err == nil {
+		t.Error("a file that was asked for and is not there went unnoticed")
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		edit func(*Config)
+		want string
+	}{
+		{"no data", func(c *Config) { c.DataDir = "" }, "data_dir"},
+		{"no listen", func(c *Config) { c.Listen = nil }, "listen"},
+		{"bad listen", func(c *Config) { c.Listen = []string{"0.0.0.0:1"} }, "listen"},
+		{"bootstrap without id", func(c *Config) { c.Bootstrap = []string{"/ip4/1.2.3.4/tcp/1"} }, "/p2p/"},
+		{"public api", func(c *Config) { c.API = "0.0.0.0:7717" }, "loopback"},
+		{"api port", func(c *Config) { c.API = "127.0.0.1" }, "host:port"},
+		{"threads", func(c *Config) { c.Threads = 0 }, "threads is 0"},
+		{"level", func(c *Config) { c.LogLevel = "loud" }, "log_level"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := Default()
+			tt.edit(&c)
+			if err := c.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Validate() = %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
