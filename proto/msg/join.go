@@ -1,0 +1,15 @@
+package msg
+
+import (
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// JoinRequest asks for a seat from the next round on or, with Leave, gives it
+// up. Of two requests of one peer the one with the higher Seq counts.
+type JoinRequest struct {
+	Run   cid.Cid
+	Peer  peer.ID
+	Seq   uint64
+	Leave bool
+}
