@@ -21,3 +21,33 @@ type Have struct {
 	Entries []HaveEntry // sorted by seat, at most one for each
 	Joins   []cid.Cid   // CIDs of the join requests it holds, sorted bytewise
 }
+
+// Validate implements Message.
+func (m *Have) Validate() error {
+	c := check("have")
+	c.rawCID("run", m.Run)
+	c.round(m.Round)
+	c.rawCID("head", m.Head)
+	c.peer("peer", m.Peer)
+	c.that(len(m.Entries) <= MaxSeats, "entries are %d, must be at most %d", len(m.Entries), MaxSeats)
+	for i, e := range m.Entries {
+		c.between("seat", uint64(e.Seat), 0, MaxSeats-1)
+		c.that(i == 0 || m.Entries[i-1].Seat < e.Seat, "seat %d is out of order", e.Seat)
+		c.rawCID("commit", e.Commit)
+		c.that(e.Reason < reasonEnd, "reason is %d, must be below %d", e.Reason, reasonEnd)
+	}
+	c.that(len(m.Joins) <= MaxJoins, "joins are %d, must be at most %d", len(m.Joins), MaxJoins)
+	for i, j := range m.Joins {
+		c.rawCID("join", j)
+		c.that(i == 0 || compareCIDs(m.Joins[i-1], j) < 0, "join %v is out of order", j)
+	}
+	return c.result()
+}
+
+// Signer implements Message.
+func (m *Have) Signer() peer.ID { return m.Peer }
+
+// RunID implements Message.
+func (m *Have) RunID() cid.Cid { return m.Run }
+
+func (m *Have) kind() kind { return kindHave }

@@ -13,3 +13,19 @@ type JoinRequest struct {
 	Seq   uint64
 	Leave bool
 }
+
+// Validate implements Message.
+func (m *JoinRequest) Validate() error {
+	c := check("join")
+	c.rawCID("run", m.Run)
+	c.peer("peer", m.Peer)
+	return c.result()
+}
+
+// Signer implements Message.
+func (m *JoinRequest) Signer() peer.ID { return m.Peer }
+
+// RunID implements Message.
+func (m *JoinRequest) RunID() cid.Cid { return m.Run }
+
+func (m *JoinRequest) kind() kind { return kindJoin }

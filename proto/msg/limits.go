@@ -1,12 +1,21 @@
 package msg
 
-// The limits of the protocol, version 1.
+// The limits of the protocol, version 1. No sum or product of values within
+// them overflows 64 bits where the protocol has to form it.
 const (
-	MaxSeats         = 48        // seats of a round
-	MaxJoins         = 64        // join requests in a have or record
-	MaxAttempt       = 3         // attempts 0 to 2 are voted on, 3 is the fallback
-	MaxMessageBytes  = 16 << 10  // envelope of any message but a proposal
-	MaxProposalBytes = 256 << 10 // envelope of a proposal
-	MaxRecordBytes   = 255 << 10 // encoded record
-	MaxDeltaBytes    = 1<<28 + 1<<20
+	MaxSeats         = 48            // seats of a round
+	MaxMissed        = 1             // of a seat that stays
+	MaxJoins         = 64            // join requests in a have or record
+	MaxAttempt       = 3             // attempts 0 to 2 are voted on, 3 is the fallback
+	MaxRound         = 1 << 32       //
+	MaxMessageBytes  = 16 << 10      // envelope of any message but a proposal
+	MaxProposalBytes = 256 << 10     // envelope of a proposal
+	MaxRecordBytes   = 255 << 10     // encoded record
+	MaxDeltaBytes    = 1<<28 + 1<<20 // encoded delta
+	MaxTokens        = 1 << 40       // of one commit
+	MaxSteps         = 1 << 32       // of one commit
+	MaxNorm          = 1 << 46       // sqrt(2^28 values) * 2^31, and some room
+	MaxLossMicro     = 1 << 40       //
+	MaxRunTokens     = 1 << 62       // of a run
+	MaxNameBytes     = 64            // agent and device in a status
 )

@@ -2,8 +2,8 @@ package msg
 
 import (
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 )
 
 // Round counts the rounds of a run from 1; 0 is genesis.
@@ -13,7 +13,7 @@ type Round uint64
 // *Status; the set is closed.
 type Message interface {
 	// Validate reports the first rule that the message breaks, without
-	// looking at anything but the message.
+	// looking at anything but the message. The error is an *InvalidError.
 	Validate() error
 
 	// Signer is the peer that has to sign the message.
@@ -23,6 +23,7 @@ type Message interface {
 	RunID() cid.Cid
 
 	kind() kind
+	toWire() proto.Message
 }
 
 // Signed is a message together with the envelope that carries it.
@@ -33,16 +34,34 @@ type Signed struct {
 	From     peer.ID // the signer, equal to Message.Signer()
 }
 
-type kind struct{ domain string }
+// kind is the type of a message. It is both the payload type in the envelope
+// and the domain of the signature, so that no message can be passed off as one
+// of another type.
+type kind string
 
-// Seal validates m, encodes it and signs it with priv, which must be the
-// Ed25519 key of m.Signer(). The same message and key give the same envelope.
-func Seal(priv crypto.PrivKey, m Message) (Signed, error) { return seal(priv, m) }
+const (
+	kindCommit   kind = "/moot/commit/1"
+	kindHave     kind = "/moot/have/1"
+	kindJoin     kind = "/moot/join/1"
+	kindProposal kind = "/moot/proposal/1"
+	kindVote     kind = "/moot/vote/1"
+	kindStatus   kind = "/moot/status/1"
+)
 
-// Open decodes an envelope. It returns an error unless the envelope is within
-// the size cap of its type, canonically encoded, signed for its type by the
-// peer that the message names, and the message passes Validate.
-func Open(envelope []byte) (Signed, error) { return open(envelope) }
+func (k kind) known() bool {
+	switch k {
+	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus:
+		return true
+	}
+	return false
+}
 
-// OpenAs is Open for a caller that accepts one type of message only.
-func OpenAs[M Message](envelope []byte) (M, Signed, error) { return openAs[M](envelope) }
+// name is the word for the message in errors.
+func (k kind) name() string { return string(k[len("/moot/") : len(k)-len("/1")]) }
+
+func (k kind) maxBytes() int {
+	if k == kindProposal {
+		return MaxProposalBytes
+	}
+	return MaxMessageBytes
+}

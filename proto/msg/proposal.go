@@ -14,3 +14,32 @@ type Proposal struct {
 	Peer    peer.ID
 	Record  []byte // as Record.Encode gives it
 }
+
+// Validate implements Message. It decodes the record.
+func (m *Proposal) Validate() error {
+	c := check("proposal")
+	c.rawCID("run", m.Run)
+	c.round(m.Round)
+	c.attempt(m.Attempt)
+	c.peer("peer", m.Peer)
+	if c.err != nil {
+		return c.err
+	}
+	r, err := DecodeRecord(m.Record)
+	if err != nil {
+		c.that(false, "%v", err)
+		return c.result()
+	}
+	c.that(r.Run.Equals(m.Run), "record is of run %v, must be of %v", r.Run, m.Run)
+	c.that(r.Round == m.Round, "record is of round %d, must be of %d", r.Round, m.Round)
+	c.that(r.Attempt <= m.Attempt, "record is of attempt %d, must be at most %d", r.Attempt, m.Attempt)
+	return c.result()
+}
+
+// Signer implements Message.
+func (m *Proposal) Signer() peer.ID { return m.Peer }
+
+// RunID implements Message.
+func (m *Proposal) RunID() cid.Cid { return m.Run }
+
+func (m *Proposal) kind() kind { return kindProposal }

@@ -1,6 +1,8 @@
 package msg
 
 import (
+	"fmt"
+
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -34,3 +36,37 @@ type Status struct {
 	Agent             string // program and version
 	Device            string // what it trains on
 }
+
+var phaseNames = [phaseEnd]string{"idle", "sync", "assembly", "train", "exchange", "vote", "done"}
+
+// String returns the name of the phase as it is printed and put into JSON.
+func (p Phase) String() string {
+	if p < phaseEnd {
+		return phaseNames[p]
+	}
+	return fmt.Sprintf("phase-%d", uint32(p))
+}
+
+// Validate implements Message.
+func (m *Status) Validate() error {
+	c := check("status")
+	c.rawCID("run", m.Run)
+	c.peer("peer", m.Peer)
+	c.rawCID("head", m.Head)
+	c.between("round", uint64(m.Round), 0, MaxRound)
+	c.between("certified", m.Certified, 0, MaxRound)
+	c.between("tokens", m.Tokens, 0, MaxRunTokens)
+	c.that(m.Phase < phaseEnd, "phase is %d, must be below %d", m.Phase, phaseEnd)
+	c.between("tokens per second", m.TokensPerSecMilli, 0, MaxTokens)
+	c.text("agent", m.Agent, MaxNameBytes)
+	c.text("device", m.Device, MaxNameBytes)
+	return c.result()
+}
+
+// Signer implements Message.
+func (m *Status) Signer() peer.ID { return m.Peer }
+
+// RunID implements Message.
+func (m *Status) RunID() cid.Cid { return m.Run }
+
+func (m *Status) kind() kind { return kindStatus }

@@ -15,3 +15,23 @@ type Vote struct {
 	Record  cid.Cid
 	Peer    peer.ID
 }
+
+// Validate implements Message.
+func (m *Vote) Validate() error {
+	c := check("vote")
+	c.rawCID("run", m.Run)
+	c.round(m.Round)
+	c.rawCID("head", m.Head)
+	c.attempt(m.Attempt)
+	c.rawCID("record", m.Record)
+	c.peer("peer", m.Peer)
+	return c.result()
+}
+
+// Signer implements Message.
+func (m *Vote) Signer() peer.ID { return m.Peer }
+
+// RunID implements Message.
+func (m *Vote) RunID() cid.Cid { return m.Run }
+
+func (m *Vote) kind() kind { return kindVote }

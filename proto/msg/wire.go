@@ -1,0 +1,315 @@
+package msg
+
+import (
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	wirev1 "github.com/moot-net/moot/proto/wire/v1"
+)
+
+// fromWire decodes the payload of a message. What it returns is not validated.
+func fromWire(k kind, b []byte) (Message, error) {
+	switch k {
+	case kindCommit:
+		return convert(k, b, &wirev1.Commit{}, commitFromWire)
+	case kindHave:
+		return convert(k, b, &wirev1.Have{}, haveFromWire)
+	case kindJoin:
+		return convert(k, b, &wirev1.JoinRequest{}, joinFromWire)
+	case kindProposal:
+		return convert(k, b, &wirev1.Proposal{}, proposalFromWire)
+	case kindVote:
+		return convert(k, b, &wirev1.Vote{}, voteFromWire)
+	case kindStatus:
+		return convert(k, b, &wirev1.Status{}, statusFromWire)
+	}
+	panic("bug: no message has the type " + string(k))
+}
+
+func convert[W proto.Message, M Message](k kind, b []byte, w W, from func(W) (M, error)) (Message, error) {
+	if err := proto.Unmarshal(b, w); err != nil {
+		return nil, &InvalidError{k.name(), err.Error()}
+	}
+	m, err := from(w)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", k.name(), err)
+	}
+	return m, nil
+}
+
+// cidReader turns bytes into CIDs and keeps the first error.
+type cidReader struct{ err error }
+
+// read accepts what isCID accepts, and nothing for cid.Undef.
+func (r *cidReader) read(b []byte) cid.Cid {
+	if len(b) == 0 {
+		return cid.Undef
+	}
+	c, err := cid.Cast(b)
+	if err == nil && !isCID(c, cid.Raw) && !isCID(c, cid.DagProtobuf) {
+		err = fmt.Errorf("%v is not a CIDv1 of sha2-256, raw or dag-pb", c)
+	}
+	if err != nil && r.err == nil {
+		r.err = &InvalidError{"CID", err.Error()}
+	}
+	return c
+}
+
+func (m *Commit) toWire() proto.Message {
+	return &wirev1.Commit{
+		Run:        m.Run.Bytes(),
+		Round:      uint64(m.Round),
+		Head:       m.Head.Bytes(),
+		Peer:       []byte(m.Peer),
+		Delta:      m.Delta.Bytes(),
+		DeltaBytes: m.DeltaBytes,
+		CodecBits:  m.CodecBits,
+		Tokens:     m.Tokens,
+		Steps:      m.Steps,
+		Norm:       m.Norm,
+		LossMicro:  m.LossMicro,
+	}
+}
+
+func commitFromWire(w *wirev1.Commit) (*Commit, error) {
+	var r cidReader
+	return &Commit{
+		Run:        r.read(w.Run),
+		Round:      Round(w.Round),
+		Head:       r.read(w.Head),
+		Peer:       peer.ID(w.Peer),
+		Delta:      r.read(w.Delta),
+		DeltaBytes: w.DeltaBytes,
+		CodecBits:  w.CodecBits,
+		Tokens:     w.Tokens,
+		Steps:      w.Steps,
+		Norm:       w.Norm,
+		LossMicro:  w.LossMicro,
+	}, r.err
+}
+
+func (m *Have) toWire() proto.Message {
+	w := &wirev1.Have{
+		Run:   m.Run.Bytes(),
+		Round: uint64(m.Round),
+		Head:  m.Head.Bytes(),
+		Peer:  []byte(m.Peer),
+	}
+	for _, e := range m.Entries {
+		w.Entries = append(w.Entries, &wirev1.HaveEntry{Seat: e.Seat, Commit: e.Commit.Bytes(), Reason: uint32(e.Reason)})
+	}
+	for _, j := range m.Joins {
+		w.Joins = append(w.Joins, j.Bytes())
+	}
+	return w
+}
+
+func haveFromWire(w *wirev1.Have) (*Have, error) {
+	var r cidReader
+	m := &Have{
+		Run:   r.read(w.Run),
+		Round: Round(w.Round),
+		Head:  r.read(w.Head),
+		Peer:  peer.ID(w.Peer),
+	}
+	for _, e := range w.Entries {
+		m.Entries = append(m.Entries, HaveEntry{Seat: e.Seat, Commit: r.read(e.Commit), Reason: Reason(e.Reason)})
+	}
+	for _, j := range w.Joins {
+		m.Joins = append(m.Joins, r.read(j))
+	}
+	return m, r.err
+}
+
+func (m *JoinRequest) toWire() proto.Message {
+	return &wirev1.JoinRequest{Run: m.Run.Bytes(), Peer: []byte(m.Peer), Seq: m.Seq, Leave: m.Leave}
+}
+
+func joinFromWire(w *wirev1.JoinRequest) (*JoinRequest, error) {
+	var r cidReader
+	return &JoinRequest{Run: r.read(w.Run), Peer: peer.ID(w.Peer), Seq: w.Seq, Leave: w.Leave}, r.err
+}
+
+func (m *Proposal) toWire() proto.Message {
+	return &wirev1.Proposal{
+		Run:     m.Run.Bytes(),
+		Round:   uint64(m.Round),
+		Attempt: m.Attempt,
+		Peer:    []byte(m.Peer),
+		Record:  m.Record,
+	}
+}
+
+func proposalFromWire(w *wirev1.Proposal) (*Proposal, error) {
+	var r cidReader
+	return &Proposal{
+		Run:     r.read(w.Run),
+		Round:   Round(w.Round),
+		Attempt: w.Attempt,
+		Peer:    peer.ID(w.Peer),
+		Record:  w.Record,
+	}, r.err
+}
+
+func (m *Vote) toWire() proto.Message {
+	return &wirev1.Vote{
+		Run:     m.Run.Bytes(),
+		Round:   uint64(m.Round),
+		Head:    m.Head.Bytes(),
+		Attempt: m.Attempt,
+		Record:  m.Record.Bytes(),
+		Peer:    []byte(m.Peer),
+	}
+}
+
+func voteFromWire(w *wirev1.Vote) (*Vote, error) {
+	var r cidReader
+	return &Vote{
+		Run:     r.read(w.Run),
+		Round:   Round(w.Round),
+		Head:    r.read(w.Head),
+		Attempt: w.Attempt,
+		Record:  r.read(w.Record),
+		Peer:    peer.ID(w.Peer),
+	}, r.err
+}
+
+func (m *Status) toWire() proto.Message {
+	return &wirev1.Status{
+		Run:               m.Run.Bytes(),
+		Peer:              []byte(m.Peer),
+		Seq:               m.Seq,
+		Head:              m.Head.Bytes(),
+		Round:             uint64(m.Round),
+		Certified:         m.Certified,
+		Tokens:            m.Tokens,
+		Phase:             uint32(m.Phase),
+		TokensPerSecMilli: m.TokensPerSecMilli,
+		Agent:             m.Agent,
+		Device:            m.Device,
+	}
+}
+
+func statusFromWire(w *wirev1.Status) (*Status, error) {
+	var r cidReader
+	return &Status{
+		Run:               r.read(w.Run),
+		Peer:              peer.ID(w.Peer),
+		Seq:               w.Seq,
+		Head:              r.read(w.Head),
+		Round:             Round(w.Round),
+		Certified:         w.Certified,
+		Tokens:            w.Tokens,
+		Phase:             Phase(w.Phase),
+		TokensPerSecMilli: w.TokensPerSecMilli,
+		Agent:             w.Agent,
+		Device:            w.Device,
+	}, r.err
+}
+
+func (r *Record) toWire() *wirev1.Record {
+	w := &wirev1.Record{
+		Version:       r.Version,
+		Run:           r.Run.Bytes(),
+		Round:         uint64(r.Round),
+		Parent:        r.Parent.Bytes(),
+		Attempt:       r.Attempt,
+		Proposer:      []byte(r.Proposer),
+		Seats:         seatsToWire(r.Seats),
+		Haves:         r.Haves,
+		Commits:       r.Commits,
+		Joins:         r.Joins,
+		State:         r.State.Bytes(),
+		NextSeats:     seatsToWire(r.NextSeats),
+		Tokens:        r.Tokens,
+		TrainedRounds: r.TrainedRounds,
+		Final:         r.Final,
+	}
+	if r.ParentCertificate != nil {
+		w.ParentCertificate = r.ParentCertificate.toWire()
+	}
+	for _, c := range r.Contributions {
+		w.Contributions = append(w.Contributions, &wirev1.Contribution{
+			Seat:    c.Seat,
+			Commit:  c.Commit.Bytes(),
+			Delta:   c.Delta.Bytes(),
+			Tokens:  c.Tokens,
+			Weight:  c.Weight,
+			ClipQ16: c.ClipQ16,
+		})
+	}
+	for _, f := range r.Refused {
+		w.Refused = append(w.Refused, &wirev1.Refusal{Seat: f.Seat, Commit: f.Commit.Bytes(), Reason: uint32(f.Reason)})
+	}
+	return w
+}
+
+func recordFromWire(w *wirev1.Record) (*Record, error) {
+	var r cidReader
+	m := &Record{
+		Version:       w.Version,
+		Run:           r.read(w.Run),
+		Round:         Round(w.Round),
+		Parent:        r.read(w.Parent),
+		Attempt:       w.Attempt,
+		Proposer:      peer.ID(w.Proposer),
+		Seats:         seatsFromWire(w.Seats),
+		Haves:         w.Haves,
+		Commits:       w.Commits,
+		Joins:         w.Joins,
+		State:         r.read(w.State),
+		NextSeats:     seatsFromWire(w.NextSeats),
+		Tokens:        w.Tokens,
+		TrainedRounds: w.TrainedRounds,
+		Final:         w.Final,
+	}
+	if w.ParentCertificate != nil {
+		c, err := certificateFromWire(w.ParentCertificate)
+		if err != nil {
+			return nil, err
+		}
+		m.ParentCertificate = c
+	}
+	for _, c := range w.Contributions {
+		m.Contributions = append(m.Contributions, Contribution{
+			Seat:    c.Seat,
+			Commit:  r.read(c.Commit),
+			Delta:   r.read(c.Delta),
+			Tokens:  c.Tokens,
+			Weight:  c.Weight,
+			ClipQ16: c.ClipQ16,
+		})
+	}
+	for _, f := range w.Refused {
+		m.Refused = append(m.Refused, Refusal{Seat: f.Seat, Commit: r.read(f.Commit), Reason: Reason(f.Reason)})
+	}
+	return m, r.err
+}
+
+func seatsToWire(seats []Seat) []*wirev1.Seat {
+	var w []*wirev1.Seat
+	for _, s := range seats {
+		w = append(w, &wirev1.Seat{Peer: []byte(s.Peer), Since: uint64(s.Since), Missed: s.Missed, Fresh: s.Fresh})
+	}
+	return w
+}
+
+func seatsFromWire(w []*wirev1.Seat) []Seat {
+	var seats []Seat
+	for _, s := range w {
+		seats = append(seats, Seat{Peer: peer.ID(s.Peer), Since: Round(s.Since), Missed: s.Missed, Fresh: s.Fresh})
+	}
+	return seats
+}
+
+func (m *Certificate) toWire() *wirev1.Certificate {
+	return &wirev1.Certificate{Record: m.Record.Bytes(), Votes: m.Votes}
+}
+
+func certificateFromWire(w *wirev1.Certificate) (*Certificate, error) {
+	var r cidReader
+	return &Certificate{Record: r.read(w.Record), Votes: w.Votes}, r.err
+}
