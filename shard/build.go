@@ -18,7 +18,6 @@ type ref struct {
 	cid      cid.Cid
 	size     uint64 // of the block and all below
 	fileSize uint64 // bytes of content of a file
-	dir      bool
 }
 
 // builder makes the blocks of a DAG and stores them, or only hashes them when
@@ -57,15 +56,14 @@ func (b *builder) buffer() []byte {
 	return make([]byte, ChunkBytes)
 }
 
-func (b *builder) put(d digest, data []byte) error {
+// keep counts a block and, if there is a store, keeps Delete away from it.
+func (b *builder) keep(d digest) {
 	b.mu.Lock()
 	b.blocks[d]++
 	b.mu.Unlock()
-	if b.s == nil {
-		return b.w.ctx.Err()
+	if b.s != nil {
+		b.s.hold(d)
 	}
-	b.s.hold(d)
-	return b.w.write(d, data)
 }
 
 // leaf starts to store data, which belongs to the builder from now on.
@@ -75,7 +73,11 @@ func (b *builder) leaf(data []byte, reuse bool) *ref {
 	b.w.group.Go(func() error {
 		d := digest(sha256.Sum256(data))
 		*r = ref{cid: newCID(rawCodec, d), size: uint64(len(data)), fileSize: uint64(len(data))}
-		err := b.put(d, data)
+		b.keep(d)
+		err := b.w.ctx.Err()
+		if b.s != nil {
+			err = b.w.write(d, data)
+		}
 		if reuse {
 			b.mu.Lock()
 			b.free = append(b.free, data)
@@ -97,26 +99,28 @@ func (b *builder) finish() error {
 	return b.w.finish()
 }
 
+// now stores one block at once; to be called after wait.
+func (b *builder) now(codec uint64, data []byte) (cid.Cid, error) {
+	d := digest(sha256.Sum256(data))
+	b.keep(d)
+	if b.s == nil {
+		return newCID(codec, d), nil
+	}
+	return newCID(codec, d), b.w.writeNow(d, data)
+}
+
+// node stores a node. What we make must be what we accept.
 func (b *builder) node(n *node) (*ref, error) {
 	data := n.encode()
-	d := digest(sha256.Sum256(data))
-	c := newCID(dagPB, d)
-	// What we make must be what we accept.
-	if _, err := decodeNode(c, data); err != nil {
+	if _, err := decodeNode(newCID(dagPB, sha256.Sum256(data)), data); err != nil {
 		return nil, err
 	}
-	r := &ref{cid: c, size: uint64(len(data)), fileSize: n.fileSize, dir: n.kind == kindDir}
+	c, err := b.now(dagPB, data)
+	r := &ref{cid: c, size: uint64(len(data)), fileSize: n.fileSize}
 	for _, l := range n.links {
 		r.size += l.Size
 	}
-	b.mu.Lock()
-	b.blocks[d]++
-	b.mu.Unlock()
-	if b.s == nil {
-		return r, nil
-	}
-	b.s.hold(d)
-	return r, b.w.writeNow(d, data)
+	return r, err
 }
 
 // chunks reads r to its end and starts to store its leaves. Progress is told
