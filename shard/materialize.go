@@ -54,7 +54,7 @@ func (s *Store) materialize(ctx context.Context, root cid.Cid, dir string, opts 
 	if err := checkVacant(dir); err != nil {
 		return err
 	}
-	p := &plan{maxBytes: opts.MaxBytes, kinds: map[string]bool{".": true}}
+	p := newPlan(opts.MaxBytes)
 	if err := p.add(ctx, s, root, ".", 1); err != nil {
 		return err
 	}
@@ -123,6 +123,7 @@ type plan struct {
 	folders  []string // each after the one it is in
 	files    []planned
 	kinds    map[string]bool // of each path: is it a folder
+	nodes    map[cid.Cid]*node
 }
 
 type planned struct {
@@ -131,37 +132,67 @@ type planned struct {
 	size int64
 }
 
+func newPlan(maxBytes int64) *plan {
+	return &plan{maxBytes: maxBytes, kinds: map[string]bool{".": true}, nodes: make(map[cid.Cid]*node)}
+}
+
+// add plans the directory c as the folder at.
 func (p *plan) add(ctx context.Context, s *Store, c cid.Cid, at string, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("%w: more than %d folders in each other", ErrInvalid, maxDepth)
-	}
-	entries, err := s.readDir(ctx, c)
+	n, err := p.node(ctx, s, c)
 	if err != nil {
 		return err
 	}
+	switch {
+	case n.kind != kindDir:
+		return fmt.Errorf("%w: a file, not a directory", ErrInvalid)
+	case depth > maxDepth:
+		return fmt.Errorf("%w: more than %d folders in each other", ErrInvalid, maxDepth)
+	}
 	p.folders = append(p.folders, at)
-	for _, e := range entries {
-		name := path.Join(at, e.Name)
+	for i, l := range n.links {
+		name := path.Join(at, l.Name)
 		switch {
 		case len(name) > maxPathBytes:
 			return fmt.Errorf("%w: path of %d bytes, at most %d are allowed", ErrTooLarge, len(name), maxPathBytes)
 		case len(p.kinds) > maxEntries:
 			return fmt.Errorf("%w: more than %d files and folders", ErrTooLarge, maxEntries)
 		}
-		p.kinds[name] = e.Dir
-		if e.Dir {
-			if err := p.add(ctx, s, e.CID, name, depth+1); err != nil {
+		sub := &node{kind: kindLeaf, size: l.Size, fileSize: l.Size}
+		if l.CID.Prefix().Codec != rawCodec {
+			if sub, err = p.node(ctx, s, l.CID); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if err := n.checkChild(i, sub); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		p.kinds[name] = sub.kind == kindDir
+		if sub.kind == kindDir {
+			if err := p.add(ctx, s, l.CID, name, depth+1); err != nil {
 				return err
 			}
 			continue
 		}
-		if e.Size > p.maxBytes-p.bytes {
+		size := int64(sub.fileSize)
+		if size > p.maxBytes-p.bytes {
 			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, p.maxBytes)
 		}
-		p.bytes += e.Size
-		p.files = append(p.files, planned{path: name, cid: e.CID, size: e.Size})
+		p.bytes += size
+		p.files = append(p.files, planned{path: name, cid: l.CID, size: size})
 	}
 	return nil
+}
+
+// node reads a node once, for a directory may be in a DAG many times.
+func (p *plan) node(ctx context.Context, s *Store, c cid.Cid) (*node, error) {
+	if n := p.nodes[c]; n != nil {
+		return n, ctx.Err()
+	}
+	n, _, err := s.node(ctx, c)
+	if err == nil {
+		p.nodes[c] = n
+	}
+	return n, err
 }
 
 // write makes dir hold what is planned and nothing else, and syncs it.
