@@ -185,6 +185,9 @@ func decodeDatasetIndex(b []byte) (*DatasetIndex, error) {
 		Format: wire.Format, Template: wire.Template, HeldOut: wire.HeldOut, Seed: wire.Seed, Shuffled: wire.Shuffled,
 		Licence: wire.Licence, Source: wire.Source, Train: wire.Train, Eval: wire.Eval,
 	}
+	if len(x.Eval.Shards) == 0 {
+		x.Eval.Shards = nil // as ImportDataset leaves it
+	}
 	if err := x.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", datasetFile, ErrInvalid, err)
 	}

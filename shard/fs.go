@@ -52,7 +52,7 @@ func (s *Store) lookup(ctx context.Context, root cid.Cid, name string) (Entry, e
 		if i < 0 {
 			return Entry{}, fs.ErrNotExist
 		}
-		if e, err = s.entry(ctx, n, i); err != nil {
+		if e, err = s.entry(ctx, n, i, make(map[cid.Cid]*node)); err != nil {
 			return Entry{}, err
 		}
 	}

@@ -243,23 +243,31 @@ func (s *Store) readDir(ctx context.Context, root cid.Cid) ([]Entry, error) {
 		return nil, fmt.Errorf("%w: a file, not a directory", ErrInvalid)
 	}
 	entries := make([]Entry, len(n.links))
+	read := make(map[cid.Cid]*node) // each once, however many links lead to it
 	for i := range n.links {
-		if entries[i], err = s.entry(ctx, n, i); err != nil {
+		if entries[i], err = s.entry(ctx, n, i, read); err != nil {
 			return nil, err
 		}
 	}
 	return entries, nil
 }
 
-// entry describes link i of a directory.
-func (s *Store) entry(ctx context.Context, n *node, i int) (Entry, error) {
+// entry describes link i of a directory. Nodes it needs are kept in read.
+func (s *Store) entry(ctx context.Context, n *node, i int, read map[cid.Cid]*node) (Entry, error) {
 	l := n.links[i]
 	e := Entry{Name: l.Name, CID: l.CID, Size: int64(l.Size)}
 	if l.CID.Prefix().Codec == rawCodec {
 		return e, nil
 	}
-	sub, _, err := s.child(ctx, n, i)
-	if err != nil {
+	sub := read[l.CID]
+	if sub == nil {
+		var err error
+		if sub, _, err = s.node(ctx, l.CID); err != nil {
+			return Entry{}, fmt.Errorf("%s: %w", l.Name, err)
+		}
+		read[l.CID] = sub
+	}
+	if err := n.checkChild(i, sub); err != nil {
 		return Entry{}, fmt.Errorf("%s: %w", l.Name, err)
 	}
 	e.Dir, e.Size = sub.kind == kindDir, int64(sub.fileSize)

@@ -82,11 +82,12 @@ func scanLines(ctx context.Context, name string, r *bufio.Reader, at int, fn fun
 		}
 		long = long[:0]
 		line, err := r.ReadSlice('\n')
-		for errors.Is(err, bufio.ErrBufferFull) {
-			if long = append(long, line...); len(long) > maxRawRowBytes {
-				return fmt.Errorf("%s:%d: %w: a line of more than %d bytes", name, at, ErrTooLarge, maxRawRowBytes)
-			}
+		for errors.Is(err, bufio.ErrBufferFull) && len(long) <= maxRawRowBytes {
+			long = append(long, line...)
 			line, err = r.ReadSlice('\n')
+		}
+		if len(long)+len(line) > maxRawRowBytes {
+			return fmt.Errorf("%s:%d: %w: a line of more than %d bytes", name, at, ErrTooLarge, maxRawRowBytes)
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("%s:%d: %w", name, at, err)
