@@ -46,6 +46,9 @@ func isqrt(a wide) uint64 {
 	return root
 }
 
+// Sqrt returns the largest integer whose square is at most a.
+func Sqrt(a uint64) uint64 { return isqrt(wide{lo: a}) }
+
 // lowerMedian sorts list and returns its middle, of two middles the smaller:
 // half of the peers cannot raise it above what the other half sent. It returns
 // 0 for an empty list.

@@ -47,14 +47,22 @@ func (c *checker) between(field string, v, lo, hi uint64) {
 
 // rawCID holds for what is identified by the hash of its bytes.
 func (c *checker) rawCID(field string, id cid.Cid) {
-	c.that(isCID(id, cid.Raw), "%s is %v, must be a CIDv1, raw, sha2-256", field, id)
+	c.that(IsRawCID(id), "%s is %v, must be a CIDv1, raw, sha2-256", field, id)
 }
 
 // fileCID holds for what is kept as a UnixFS file.
 func (c *checker) fileCID(field string, id cid.Cid) {
-	c.that(isCID(id, cid.Raw) || isCID(id, cid.DagProtobuf),
+	c.that(IsFileCID(id),
 		"%s is %v, must be a CIDv1, raw or dag-pb, sha2-256", field, id)
 }
+
+// IsRawCID reports whether id is a CIDv1 of raw bytes and their sha2-256: a
+// run, a record or an envelope.
+func IsRawCID(id cid.Cid) bool { return isCID(id, cid.Raw) }
+
+// IsFileCID reports whether id can be that of a UnixFS file or folder: a CIDv1
+// of sha2-256, raw or dag-pb.
+func IsFileCID(id cid.Cid) bool { return isCID(id, cid.Raw) || isCID(id, cid.DagProtobuf) }
 
 // isCID does not use the accessors of cid.Cid, which accept more than one
 // spelling of the same CID.
@@ -67,9 +75,14 @@ func isCID(id cid.Cid, codec byte) bool {
 // multihash of 36 bytes, a protobuf of key type 1 and 32 bytes.
 const peerPrefix = "\x00\x24\x08\x01\x12\x20"
 
+// IsPeer reports whether id is the peer ID of an Ed25519 key. No other peer can
+// take part in a run.
+func IsPeer(id peer.ID) bool {
+	return len(id) == len(peerPrefix)+32 && string(id[:len(peerPrefix)]) == peerPrefix
+}
+
 func (c *checker) peer(field string, id peer.ID) {
-	ok := len(id) == len(peerPrefix)+32 && string(id[:len(peerPrefix)]) == peerPrefix
-	c.that(ok, "%s is %q, must be the peer ID of an Ed25519 key", field, string(id))
+	c.that(IsPeer(id), "%s is %q, must be the peer ID of an Ed25519 key", field, string(id))
 }
 
 func (c *checker) round(r Round) { c.between("round", uint64(r), 1, MaxRound) }

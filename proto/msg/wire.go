@@ -43,13 +43,13 @@ func convert[W proto.Message, M Message](k kind, b []byte, w W, from func(W) (M,
 // cidReader turns bytes into CIDs and keeps the first error.
 type cidReader struct{ err error }
 
-// read accepts what isCID accepts, and nothing for cid.Undef.
+// read accepts what IsFileCID accepts, and no bytes at all for cid.Undef.
 func (r *cidReader) read(b []byte) cid.Cid {
 	if len(b) == 0 {
 		return cid.Undef
 	}
 	c, err := cid.Cast(b)
-	if err == nil && !isCID(c, cid.Raw) && !isCID(c, cid.DagProtobuf) {
+	if err == nil && !IsFileCID(c) {
 		err = fmt.Errorf("%v is not a CIDv1 of sha2-256, raw or dag-pb", c)
 	}
 	if err != nil && r.err == nil {

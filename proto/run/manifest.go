@@ -1,16 +1,16 @@
-// Package run is the run manifest: what all peers of a run share, its checks,
-// its canonical encoding, and the genesis that follows from it. The
-// specification is proto/README.md.
 package run
 
 import (
-	"errors"
+	"bytes"
+	"fmt"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
+	wirev1 "github.com/moot-net/moot/proto/wire/v1"
 )
 
 // ManifestVersion is the version of the manifests that this package
@@ -23,20 +23,36 @@ const MaxManifestBytes = 1 << 20
 // Schedule is how the inner learning rate falls over the rounds.
 type Schedule uint32
 
-// The schedules.
+// The schedules. What they mean in floats is private to a peer; proto/README.md
+// recommends a formula.
 const (
 	ScheduleCosine   Schedule = 1 // half a cosine over MaxRounds, to zero
 	ScheduleConstant Schedule = 2
 )
 
 // String returns the name used in run.toml.
-func (s Schedule) String() string { return "" }
+func (s Schedule) String() string {
+	switch s {
+	case ScheduleCosine:
+		return "cosine"
+	case ScheduleConstant:
+		return "constant"
+	}
+	return fmt.Sprintf("schedule-%d", uint32(s))
+}
 
 // ParseSchedule is the inverse of String.
-func ParseSchedule(name string) (Schedule, error) { return 0, errors.New("schedule") }
+func ParseSchedule(name string) (Schedule, error) {
+	for _, s := range []Schedule{ScheduleCosine, ScheduleConstant} {
+		if s.String() == name {
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("schedule is %q, must be cosine or constant", name)
+}
 
 // Manifest is what all peers of a run share. It is immutable: its CID is the
-// run ID.
+// run ID. Validate has the bounds.
 type Manifest struct {
 	Version      uint32
 	Name         string
@@ -92,7 +108,7 @@ type Inner struct {
 	MaxTokens        uint32 // of one sequence
 }
 
-// Outer is the outer optimizer.
+// Outer is the outer optimizer, Nesterov momentum, in Q16.
 type Outer struct {
 	LearningRateQ16 uint32
 	MomentumQ16     uint32
@@ -105,27 +121,66 @@ type Licences struct {
 	Data  string
 }
 
-// Validate reports the first rule that m breaks; the error names the field,
-// its value and the bound.
-func (m *Manifest) Validate() error { return errors.New("manifest") }
-
 // Encode validates m and returns its canonical bytes.
-func (m *Manifest) Encode() ([]byte, error) { return nil, errors.New("manifest") }
+func (m *Manifest) Encode() ([]byte, error) {
+	if err := m.Validate(); err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	b, err := marshal(m.toWire())
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	if len(b) > MaxManifestBytes {
+		return nil, fmt.Errorf("encode manifest: it has %d bytes, must have at most %d", len(b), MaxManifestBytes)
+	}
+	return b, nil
+}
 
 // Decode decodes and validates a manifest. It refuses bytes that Encode would
 // not have written.
-func Decode(b []byte) (*Manifest, error) { return nil, errors.New("manifest") }
+func Decode(b []byte) (*Manifest, error) {
+	if len(b) > MaxManifestBytes {
+		return nil, fmt.Errorf("decode manifest: it has %d bytes, must have at most %d", len(b), MaxManifestBytes)
+	}
+	var w wirev1.Manifest
+	if err := proto.Unmarshal(b, &w); err != nil {
+		return nil, fmt.Errorf("decode manifest: %w", err)
+	}
+	m, err := fromWire(&w)
+	if err != nil {
+		return nil, fmt.Errorf("decode manifest: %w", err)
+	}
+	if err := m.Validate(); err != nil {
+		return nil, fmt.Errorf("decode manifest: %w", err)
+	}
+	if again, err := marshal(m.toWire()); err != nil || !bytes.Equal(again, b) {
+		return nil, fmt.Errorf("decode manifest: it is not in the canonical encoding")
+	}
+	return m, nil
+}
+
+func marshal(w proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(w)
+}
 
 // ID returns the run ID: the CID (version 1, raw, sha2-256) of the canonical
 // bytes.
-func (m *Manifest) ID() (cid.Cid, error) { return cid.Undef, errors.New("manifest") }
+func (m *Manifest) ID() (cid.Cid, error) {
+	b, err := m.Encode()
+	if err != nil {
+		return cid.Undef, err
+	}
+	return msg.RawCID(b), nil
+}
 
 // Layout returns the layout of the adapter's parameters.
-func (m *Manifest) Layout() (*fold.Layout, error) { return nil, errors.New("manifest") }
+func (m *Manifest) Layout() (*fold.Layout, error) {
+	tensors := make([]fold.Tensor, len(m.Tensors))
+	for i, t := range m.Tensors {
+		tensors[i] = fold.Tensor{Name: t.Name, Rows: int(t.Rows), Cols: int(t.Cols)}
+	}
+	return fold.NewLayout(tensors)
+}
 
 // FoldOuter returns the outer step in the terms of the fold.
 func (m *Manifest) FoldOuter() fold.Outer { return fold.Outer(m.Outer) }
-
-// Genesis returns the state that the run starts from and the record of round
-// 0. Both follow from the manifest alone.
-func Genesis(m *Manifest) (*fold.State, *msg.Record, error) { return nil, nil, errors.New("genesis") }

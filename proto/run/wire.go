@@ -1,0 +1,112 @@
+package run
+
+import (
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	wirev1 "github.com/moot-net/moot/proto/wire/v1"
+)
+
+func (m *Manifest) toWire() *wirev1.Manifest {
+	w := &wirev1.Manifest{
+		Version:      m.Version,
+		Name:         m.Name,
+		Model:        m.Model.Bytes(),
+		Dataset:      m.Dataset.Bytes(),
+		ModelBytes:   m.ModelBytes,
+		DatasetBytes: m.DatasetBytes,
+		Lora:         &wirev1.LoRA{Rank: m.LoRA.Rank, Alpha: m.LoRA.Alpha, Targets: m.LoRA.Targets},
+		GenesisSeed:  m.GenesisSeed,
+		Inner: &wirev1.Inner{
+			LearningRateNano: m.Inner.LearningRateNano,
+			Beta1Ppm:         m.Inner.Beta1PPM,
+			Beta2Ppm:         m.Inner.Beta2PPM,
+			EpsilonPico:      m.Inner.EpsilonPico,
+			WeightDecayPpm:   m.Inner.WeightDecayPPM,
+			ClipMilli:        m.Inner.ClipMilli,
+			WarmupSteps:      m.Inner.WarmupSteps,
+			MinSteps:         m.Inner.MinSteps,
+			MaxSteps:         m.Inner.MaxSteps,
+			BatchSamples:     m.Inner.BatchSamples,
+			MaxTokens:        m.Inner.MaxTokens,
+		},
+		Outer:        &wirev1.Outer{LearningRateQ16: m.Outer.LearningRateQ16, MomentumQ16: m.Outer.MomentumQ16},
+		CodecBits:    m.CodecBits,
+		PeriodMillis: m.PeriodMillis,
+		Seats:        m.Seats,
+		MinPeers:     m.MinPeers,
+		MaxRounds:    m.MaxRounds,
+		MaxTokens:    m.MaxTokens,
+		Schedule:     wirev1.Schedule(m.Schedule),
+		EvalSamples:  m.EvalSamples,
+		Licences:     &wirev1.Licences{Model: m.Licences.Model, Data: m.Licences.Data},
+		Launcher:     []byte(m.Launcher),
+		Created:      m.Created,
+		Template:     m.Template,
+	}
+	for _, t := range m.Tensors {
+		w.Tensors = append(w.Tensors, &wirev1.Tensor{Name: t.Name, Rows: t.Rows, Cols: t.Cols})
+	}
+	return w
+}
+
+func fromWire(w *wirev1.Manifest) (*Manifest, error) {
+	model, err := readCID("model", w.Model)
+	if err != nil {
+		return nil, err
+	}
+	dataset, err := readCID("data", w.Dataset)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manifest{
+		Version:      w.Version,
+		Name:         w.Name,
+		Model:        model,
+		Dataset:      dataset,
+		ModelBytes:   w.ModelBytes,
+		DatasetBytes: w.DatasetBytes,
+		LoRA:         LoRA{Rank: w.Lora.GetRank(), Alpha: w.Lora.GetAlpha(), Targets: w.Lora.GetTargets()},
+		GenesisSeed:  w.GenesisSeed,
+		Inner: Inner{
+			LearningRateNano: w.Inner.GetLearningRateNano(),
+			Beta1PPM:         w.Inner.GetBeta1Ppm(),
+			Beta2PPM:         w.Inner.GetBeta2Ppm(),
+			EpsilonPico:      w.Inner.GetEpsilonPico(),
+			WeightDecayPPM:   w.Inner.GetWeightDecayPpm(),
+			ClipMilli:        w.Inner.GetClipMilli(),
+			WarmupSteps:      w.Inner.GetWarmupSteps(),
+			MinSteps:         w.Inner.GetMinSteps(),
+			MaxSteps:         w.Inner.GetMaxSteps(),
+			BatchSamples:     w.Inner.GetBatchSamples(),
+			MaxTokens:        w.Inner.GetMaxTokens(),
+		},
+		Outer:        Outer{LearningRateQ16: w.Outer.GetLearningRateQ16(), MomentumQ16: w.Outer.GetMomentumQ16()},
+		CodecBits:    w.CodecBits,
+		PeriodMillis: w.PeriodMillis,
+		Seats:        w.Seats,
+		MinPeers:     w.MinPeers,
+		MaxRounds:    w.MaxRounds,
+		MaxTokens:    w.MaxTokens,
+		Schedule:     Schedule(w.Schedule),
+		EvalSamples:  w.EvalSamples,
+		Licences:     Licences{Model: w.Licences.GetModel(), Data: w.Licences.GetData()},
+		Launcher:     peer.ID(w.Launcher),
+		Created:      w.Created,
+		Template:     w.Template,
+	}
+	for _, t := range w.Tensors {
+		m.Tensors = append(m.Tensors, Tensor{Name: t.Name, Rows: t.Rows, Cols: t.Cols})
+	}
+	return m, nil
+}
+
+func readCID(field string, b []byte) (cid.Cid, error) {
+	id, err := cid.Cast(b)
+	if err != nil {
+		return cid.Undef, fmt.Errorf("%s: %w", field, err)
+	}
+	return id, nil
+}
