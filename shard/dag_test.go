@@ -703,7 +703,7 @@ func TestImportMaterializeLaw(t *testing.T) {
 					rt.Fatal(err)
 				}
 			}
-			size := rapid.SampledFrom([]int{0, 1, 100, ChunkBytes, ChunkBytes + 1}).Draw(rt, "size")
+			size := rapid.SampledFrom([]int{0, 1, 1, 100, 100, 100, ChunkBytes + 1}).Draw(rt, "size")
 			if err := os.WriteFile(p, bytes.Repeat([]byte(name[:1]), size), 0o644); err != nil {
 				rt.Fatal(err)
 			}

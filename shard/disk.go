@@ -71,6 +71,13 @@ func (d disk) rename(from, to string) error {
 	return os.Rename(from, to)
 }
 
+func (d disk) mkdir(dir string) error {
+	if err := d.step("mkdir", dir); err != nil {
+		return err
+	}
+	return os.Mkdir(dir, 0o755)
+}
+
 func (d disk) syncFolder(dir string) error {
 	if err := d.step("sync folder", dir); err != nil {
 		return err

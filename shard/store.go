@@ -52,20 +52,21 @@ type Store struct {
 	disk disk
 	lock *os.File
 
-	// one per first byte of the digest
-	prefixes [256]prefix
+	prefixes [256]prefix // one per first byte of the digest
+	blocks   prefix      // the folder that they are in
 
 	mu            sync.Mutex
 	held          map[digest]int  // guarded by mu: blocks of imports that are not finished
 	materializing map[string]bool // guarded by mu: folders being written
 }
 
-// prefix is one folder of blocks.
+// prefix is one folder of the store.
 type prefix struct {
 	mu sync.Mutex // held while a name in the folder is made, judged or removed
 	// guarded by mu: how often the folder changed, and up to which change it
 	// was synced. What an earlier process left counts as one change.
 	changed, synced uint64
+	made            bool // guarded by mu: the folder is there
 }
 
 // Open opens the store in the folder dir, which it makes if needed, and
@@ -88,6 +89,7 @@ func open(dir string, d disk) (*Store, error) {
 	for i := range s.prefixes {
 		s.prefixes[i].changed = 1
 	}
+	s.blocks.changed = 1
 	if err := os.MkdirAll(abs, 0o755); err != nil {
 		return nil, err
 	}
@@ -121,21 +123,10 @@ func (s *Store) prepare() error {
 	if err := os.Mkdir(s.path("tmp"), 0o755); err != nil {
 		return err
 	}
-	made := false
-	for i := range s.prefixes {
-		dir := s.prefixDir(byte(i))
-		if _, err := os.Lstat(dir); err == nil {
-			continue
+	if err := os.Mkdir(s.path("blocks"), 0o755); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
 		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		made = true
-	}
-	if !made {
-		return nil
-	}
-	if err := s.disk.syncFolder(s.path("blocks")); err != nil {
 		return err
 	}
 	return s.disk.syncFolder(s.dir)
@@ -352,6 +343,9 @@ func (s *Store) each(ctx context.Context, fn func(d digest, size int64) error) e
 			return err
 		}
 		entries, err := os.ReadDir(s.prefixDir(byte(i)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("list blocks: %w", err)
 		}
@@ -410,9 +404,12 @@ func (w *writer) finish() error {
 		if !touched {
 			continue
 		}
-		if err := w.s.syncPrefix(byte(i)); err != nil {
+		if err := w.s.sync(&w.s.prefixes[i], w.s.prefixDir(byte(i))); err != nil {
 			return fmt.Errorf("sync blocks: %w", err)
 		}
+	}
+	if err := w.s.sync(&w.s.blocks, w.s.path("blocks")); err != nil {
+		return fmt.Errorf("sync blocks: %w", err)
 	}
 	return nil
 }
@@ -458,24 +455,51 @@ func (s *Store) store(d digest, data []byte) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := s.disk.rename(tmp, final); err != nil {
+	if err := s.name(p, tmp, final); err != nil {
 		os.Remove(tmp)
+		return err
+	}
+	return nil
+}
+
+// name gives a complete file its name in the folder p, whose lock is held.
+func (s *Store) name(p *prefix, tmp, final string) error {
+	if !p.made {
+		if err := s.makeFolder(filepath.Dir(final)); err != nil {
+			return err
+		}
+		p.made = true
+	}
+	if err := s.disk.rename(tmp, final); err != nil {
 		return err
 	}
 	p.changed++
 	return nil
 }
 
-// syncPrefix makes the names of a folder durable.
-func (s *Store) syncPrefix(b byte) error {
-	p := &s.prefixes[b]
+// makeFolder makes a folder of blocks unless it is there.
+func (s *Store) makeFolder(dir string) error {
+	s.blocks.mu.Lock()
+	defer s.blocks.mu.Unlock()
+	if err := s.disk.mkdir(dir); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
+	s.blocks.changed++
+	return nil
+}
+
+// sync makes the names in a folder durable.
+func (s *Store) sync(p *prefix, dir string) error {
 	p.mu.Lock()
 	changed, synced := p.changed, p.synced
 	p.mu.Unlock()
 	if synced >= changed {
 		return nil
 	}
-	if err := s.disk.syncFolder(s.prefixDir(b)); err != nil {
+	if err := s.disk.syncFolder(dir); err != nil {
 		return err
 	}
 	p.mu.Lock()

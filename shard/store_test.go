@@ -374,6 +374,7 @@ func TestChild(t *testing.T) {
 // writeForever stores blocks from several goroutines and names on stdout
 // those that are stored.
 func writeForever(t *testing.T, dir string) {
+	fmt.Println("started")
 	s, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -428,16 +429,19 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// The first rounds are killed while the store is made or opened.
-		deadline := time.AfterFunc(time.Duration(rng.IntN(40+round*6))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		// Some rounds are killed while the store is made or opened.
+		delay := time.Duration(rng.IntN(100*(round%5)*(round%5)+1)) * time.Millisecond / 10
 		scan := bufio.NewScanner(pipe)
 		for scan.Scan() {
-			if name, ok := strings.CutPrefix(scan.Text(), "stored "); ok && len(name) == 59 {
+			line := scan.Text()
+			if line == "started" {
+				time.AfterFunc(delay, func() { _ = cmd.Process.Kill() })
+			}
+			if name, ok := strings.CutPrefix(line, "stored "); ok && len(name) == 59 {
 				stored = append(stored, name)
 			}
 		}
 		_ = cmd.Wait() // killed
-		deadline.Stop()
 		checkKilled(t, dir, stored)
 		if t.Failed() {
 			return
@@ -485,7 +489,7 @@ type powerLoss struct {
 	mu      sync.Mutex
 	left    int             // steps until the power fails
 	content map[string]bool // files that were written and not synced
-	names   map[string]bool // files that were renamed in a folder that was not synced
+	names   map[string]bool // files and folders that got their name in a folder that was not synced
 	steps   []string
 }
 
@@ -502,7 +506,7 @@ func (p *powerLoss) trace(op, path string) error {
 		p.content[path] = true
 	case "sync":
 		delete(p.content, path)
-	case "rename":
+	case "rename", "mkdir":
 		p.names[path] = true
 	case "sync folder":
 		for n := range p.names {
@@ -521,7 +525,7 @@ func (p *powerLoss) fail(rng *rand.Rand) {
 	}
 	for f := range p.names {
 		if rng.IntN(2) == 0 {
-			_ = os.Remove(f)
+			_ = os.RemoveAll(f)
 		}
 	}
 }
@@ -585,7 +589,7 @@ func TestOrderOfWrites(t *testing.T) {
 	if err := s.Put(t.Context(), rawBlock([]byte("x"))); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"write", "sync", "rename", "sync folder"}
+	want := []string{"write", "sync", "mkdir", "rename", "sync folder", "sync folder"}
 	if diff := cmp.Diff(want, loss.steps); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
