@@ -1,0 +1,6 @@
+// Package train is the inner loop: a base model with one adapter (or, for tiny
+// models, with all its parameters) trained by AdamW on batches of samples,
+// with checkpoints from which a killed process continues bit by bit.
+//
+// It knows nothing of rounds, data files or the network.
+package train
