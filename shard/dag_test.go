@@ -57,7 +57,7 @@ func named(name string, l Link) Link { l.Name = name; return l }
 
 func TestBytesRoundTrip(t *testing.T) {
 	s := testStore(t)
-	for _, size := range []int{0, 1, ChunkBytes - 1, ChunkBytes, ChunkBytes + 1, 3*ChunkBytes + 5} {
+	for _, size := range []int{0, 1, 1000, ChunkBytes - 1, ChunkBytes, ChunkBytes + 1, 3*ChunkBytes + 5} {
 		data := random(t, "bytes", size)
 		c, err := s.PutBytes(t.Context(), data)
 		if err != nil {
@@ -79,7 +79,10 @@ func TestBytesRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := iotest.TestReader(io.NewSectionReader(f, 0, f.Size()), data); err != nil && size < ChunkBytes {
+		if size > 1000 {
+			continue // what follows reads single bytes
+		}
+		if err := iotest.TestReader(io.NewSectionReader(f, 0, f.Size()), data); err != nil {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
