@@ -1,0 +1,90 @@
+package gossip
+
+import (
+	"sync/atomic"
+	"time"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+)
+
+// Limits bound what one neighbour may send, its own messages and those it
+// passes on. Whatever is above is dropped before a signature is checked.
+type Limits struct {
+	BytesPerSecond    int
+	BurstBytes        int // at least MaxMessageBytes, or nothing that large arrives
+	MessagesPerSecond int
+	BurstMessages     int
+}
+
+// DefaultLimits let a neighbour pass on all that an honest run of 48 seats
+// says, several times over.
+func DefaultLimits() Limits {
+	return Limits{BytesPerSecond: 4 << 20, BurstBytes: 32 << 20, MessagesPerSecond: 500, BurstMessages: 5000}
+}
+
+const maxGatePeers = 1024
+
+// gate counts what each neighbour sends.
+type gate struct {
+	limits  Limits
+	now     func() time.Time
+	dropped atomic.Uint64
+
+	// owned by pubsub's loop, the only caller of inspect
+	peers map[peer.ID]*allowance
+}
+
+type allowance struct {
+	bytes, messages *rate.Limiter
+	used            time.Time
+}
+
+func newGate(l Limits) *gate {
+	return &gate{limits: l, now: time.Now, peers: make(map[peer.ID]*allowance)}
+}
+
+// inspect takes the messages above the limits out of a frame. Control
+// messages and subscriptions in it stay, for their loss would confuse the mesh.
+func (g *gate) inspect(from peer.ID, rpc *pubsub.RPC) error {
+	msgs := rpc.GetPublish()
+	if len(msgs) == 0 {
+		return nil
+	}
+	now := g.now()
+	a := g.of(from, now)
+	kept := msgs[:0]
+	for _, m := range msgs {
+		size := len(m.GetData())
+		if size > MaxMessageBytes || !a.messages.AllowN(now, 1) || !a.bytes.AllowN(now, size) {
+			g.dropped.Add(1)
+			continue
+		}
+		kept = append(kept, m)
+	}
+	rpc.Publish = kept
+	return nil
+}
+
+func (g *gate) of(p peer.ID, now time.Time) *allowance {
+	a := g.peers[p]
+	if a == nil {
+		if len(g.peers) >= maxGatePeers {
+			oldest := p
+			for q, b := range g.peers {
+				if oldest == p || b.used.Before(g.peers[oldest].used) {
+					oldest = q
+				}
+			}
+			delete(g.peers, oldest)
+		}
+		a = &allowance{
+			bytes:    rate.NewLimiter(rate.Limit(g.limits.BytesPerSecond), g.limits.BurstBytes),
+			messages: rate.NewLimiter(rate.Limit(g.limits.MessagesPerSecond), g.limits.BurstMessages),
+		}
+		g.peers[p] = a
+	}
+	a.used = now
+	return a
+}

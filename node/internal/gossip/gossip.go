@@ -1,0 +1,185 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// MaxMessageBytes is the largest message that is published and accepted.
+const MaxMessageBytes = 256 << 10
+
+// Limits beside it.
+const (
+	maxFrameBytes    = MaxMessageBytes + 32<<10 // of a pubsub frame: message, signature, names
+	maxControlBytes  = 128 << 10
+	maxTopicName     = 128 // bytes
+	maxTopicsPerPeer = 64  // in one frame of subscriptions
+	seenFor          = 5 * time.Minute
+	validateQueue    = 1024 // messages of all topics waiting for a signature check
+	validateAtOnce   = 64   // validators running, of one topic and of all
+	outboundQueue    = 256  // frames waiting for one peer
+	inspectEvery     = 5 * time.Second
+)
+
+const topicPrefix = "/moot/1/"
+
+var topicPattern = regexp.MustCompile(`^/moot/1/[a-z]+/[A-Za-z0-9]+$`)
+
+// RunTopic is the topic of a run.
+func RunTopic(run cid.Cid) string { return topicPrefix + "run/" + run.String() }
+
+// ErrTooLarge is what [Topic.Publish] says about a message above [MaxMessageBytes].
+var ErrTooLarge = errors.New("message is too large")
+
+// ErrClosed is what is returned after the end of [Gossip.Run] or [Topic.Leave].
+var ErrClosed = errors.New("gossip is closed")
+
+// Verdict is what a validator thinks of a message.
+type Verdict int
+
+// The verdicts.
+const (
+	// Reject drops the message and lowers the score of the peer that sent
+	// it: an honest peer does not pass such a message on. It is the zero
+	// value.
+	Reject Verdict = iota
+	// Ignore drops the message and blames nobody: it is stale, or cannot be
+	// judged yet.
+	Ignore
+	// Accept delivers the message and passes it on.
+	Accept
+)
+
+// A Validator judges a message that its author, from, has signed, and returns
+// it parsed. Data is hostile; the signature says nothing but who wrote it. It
+// must not change data, and is called concurrently, once for each message, but
+// not for the messages of this node.
+type Validator func(ctx context.Context, from peer.ID, data []byte) (parsed any, v Verdict)
+
+// Options configure a [Gossip]; all are optional.
+type Options struct {
+	// AppScore is added to a peer's score. Below -50 a peer is not gossiped
+	// with, below -200 nothing it sends is looked at. It is called often and
+	// must not block.
+	AppScore func(peer.ID) float64
+
+	// Limits bound what one peer may send. The zero value means [DefaultLimits].
+	Limits Limits
+
+	// Log is where it is told what happened. Default: nowhere.
+	Log *slog.Logger
+}
+
+// Gossip is a node's share in the spreading of messages.
+type Gossip struct {
+	// constant after New
+	host   host.Host
+	log    *slog.Logger
+	ps     *pubsub.PubSub
+	ctx    context.Context // ends with Run
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // topics' goroutines
+
+	scores atomic.Pointer[map[peer.ID]float64]
+	gate   *gate
+
+	mu     sync.Mutex
+	closed bool              // guarded by mu
+	topics map[string]*Topic // guarded by mu
+}
+
+// New attaches gossip to a host. It subscribes to nothing by itself, and must
+// be run, which also ends it.
+func New(h host.Host, o Options) (*Gossip, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Limits == (Limits{}) {
+		o.Limits = DefaultLimits()
+	}
+	g := &Gossip{
+		host:   h,
+		log:    o.Log.With("component", "gossip"),
+		topics: make(map[string]*Topic),
+		gate:   newGate(o.Limits),
+	}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	var err error
+	if g.ps, err = pubsub.NewGossipSub(g.ctx, h, g.options(o)...); err != nil {
+		g.cancel()
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	return g, nil
+}
+
+func (g *Gossip) options(o Options) []pubsub.Option {
+	score, thresholds := scoring(o.AppScore)
+	return []pubsub.Option{
+		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
+		pubsub.WithGossipSubProtocols(
+			[]protocol.ID{pubsub.GossipSubID_v13, pubsub.GossipSubID_v12, pubsub.GossipSubID_v11},
+			pubsub.GossipSubDefaultFeatures),
+		// Own messages go to every peer of the topic, not only to the mesh:
+		// runs are small, and a mesh takes a heartbeat to form.
+		pubsub.WithFloodPublish(true),
+		pubsub.WithPeerExchange(false), // p2p finds peers
+		pubsub.WithPeerScore(score, thresholds),
+		pubsub.WithPeerScoreInspect(pubsub.PeerScoreInspectFn(func(s map[peer.ID]float64) { g.scores.Store(&s) }), inspectEvery),
+		pubsub.WithMaxMessageSize(maxFrameBytes),
+		pubsub.WithMaxControlMessageSize(maxControlBytes),
+		pubsub.WithSeenMessagesTTL(seenFor),
+		pubsub.WithValidateQueueSize(validateQueue),
+		pubsub.WithValidateThrottle(validateAtOnce),
+		pubsub.WithPeerOutboundQueueSize(outboundQueue),
+		pubsub.WithAppSpecificRpcInspector(g.gate.inspect),
+		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(
+			pubsub.NewRegexpSubscriptionFilter(topicPattern), maxTopicsPerPeer)),
+	}
+}
+
+// Run gossips until ctx is done. Then it leaves all topics, closes their
+// channels, and returns nil.
+func (g *Gossip) Run(ctx context.Context) error {
+	<-ctx.Done()
+	g.mu.Lock()
+	g.closed = true
+	var topics []*Topic
+	for _, t := range g.topics {
+		topics = append(topics, t)
+	}
+	g.mu.Unlock()
+	for _, t := range topics {
+		if err := t.Leave(); err != nil {
+			g.log.WarnContext(ctx, "topic was not left", "topic", t.name, "err", err)
+		}
+	}
+	g.cancel()
+	g.wg.Wait()
+	return nil
+}
+
+// Score is what gossip thinks of a peer, a few seconds ago; 0 when it has no
+// opinion.
+func (g *Gossip) Score(p peer.ID) float64 {
+	s := g.scores.Load()
+	if s == nil {
+		return 0
+	}
+	return (*s)[p]
+}
+
+// Flooded counts messages that were dropped because their sender was above
+// its limits.
+func (g *Gossip) Flooded() uint64 { return g.gate.dropped.Load() }
