@@ -130,7 +130,7 @@ func TestFileReadAt(t *testing.T) {
 		p, q := make([]byte, rapid.IntRange(0, 600).Draw(t, "n")), make([]byte, 600)
 		n, err := f.ReadAt(p, off)
 		m, wantErr := want.ReadAt(q[:len(p)], off)
-		if n != m || !bytes.Equal(p[:n], q[:m]) || (len(p) > 0 && err != wantErr) {
+		if n != m || !bytes.Equal(p[:n], q[:m]) || (len(p) > 0 && !errors.Is(err, wantErr)) {
 			t.Fatalf("ReadAt(%d, %d) = %d, %v, want %d, %v", len(p), off, n, err, m, wantErr)
 		}
 	})

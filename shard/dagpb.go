@@ -174,9 +174,6 @@ func parseNode(b []byte) (*node, error) {
 	if err := n.parseUnixFS(data); err != nil {
 		return nil, fmt.Errorf("UnixFS data: %w", err)
 	}
-	if n.kind == kindFile && len(n.links) > maxFileLinks {
-		return nil, fmt.Errorf("file node of %d links, at most %d are allowed", len(n.links), maxFileLinks)
-	}
 	return n, nil
 }
 
@@ -240,8 +237,11 @@ func (n *node) parseUnixFS(b []byte) error {
 		return fmt.Errorf("file size: %w", err)
 	}
 	for len(b) > 0 {
-		if b[0] != 0x20 || len(n.blockSizes) == maxFileLinks {
-			return fmt.Errorf("something else than at most %d block sizes", maxFileLinks)
+		if b[0] != 0x20 {
+			return fmt.Errorf("something else than block sizes")
+		}
+		if len(n.blockSizes) == maxFileLinks { // as many as links, which check tests
+			return fmt.Errorf("more than %d parts", maxFileLinks)
 		}
 		var size uint64
 		if size, b, err = uvarint(b[1:]); err != nil {

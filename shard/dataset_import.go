@@ -132,7 +132,7 @@ func (o *DatasetOptions) validate() error {
 	case o.Seed > maxJSONInt:
 		return fmt.Errorf("seed is %d, must be at most %d", o.Seed, uint64(maxJSONInt))
 	case !isWord(o.Template):
-		return fmt.Errorf("template is %q, must be 1 to 64 of a-z, 0-9, -, _ and .", o.Template)
+		return fmt.Errorf("template is %q, must be 1 to 64 of the characters a-z 0-9 . _ -", o.Template)
 	case !validText(o.Licence, 256):
 		return errors.New("licence must be UTF-8 of at most 256 bytes")
 	case !validText(o.Source, 1024):

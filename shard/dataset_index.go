@@ -56,7 +56,7 @@ func (x *DatasetIndex) Validate() error {
 	case x.Format != "alpaca":
 		return fmt.Errorf("format %q, this program knows \"alpaca\"", x.Format)
 	case !isWord(x.Template):
-		return fmt.Errorf("template %q, must be 1 to 64 of a-z, 0-9, -, _ and .", x.Template)
+		return fmt.Errorf("template %q, must be 1 to 64 of the characters a-z 0-9 . _ -", x.Template)
 	case !validText(x.Licence, 256):
 		return errors.New("licence is not UTF-8 of at most 256 bytes")
 	case !validText(x.Source, 1024):

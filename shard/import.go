@@ -43,7 +43,7 @@ func importDir(ctx context.Context, s *Store, dir string, opts ImportOptions) (I
 	if err != nil {
 		return Import{}, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing to lose
 	folder, err := scan(ctx, root)
 	if err != nil {
 		return Import{}, err

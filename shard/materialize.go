@@ -202,7 +202,7 @@ func (p *plan) write(ctx context.Context, s *Store, dir string, progress func(do
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing to lose
 	if err := p.clean(root); err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (s *Store) importModel(ctx context.Context, dir string, opts ImportOptions)
 	if err != nil {
 		return Model{}, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing to lose
 	folder, err := scan(ctx, root)
 	if err != nil {
 		return Model{}, err
@@ -165,7 +165,7 @@ func (c *checkpoint) read(name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	b, err := io.ReadAll(io.LimitReader(f, limit))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
@@ -299,7 +299,7 @@ func (c *checkpoint) header(name string) (*safetensors.Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	r, ok := f.(io.ReaderAt)
 	if !ok {
 		return nil, errors.New("bug: file without ReadAt")
@@ -368,7 +368,7 @@ func (c *checkpoint) readLicence() error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	b := make([]byte, min(size, maxReadmeBytes))
 	if _, err := io.ReadFull(f, b); err != nil {
 		return fmt.Errorf("read %s: %w", name, err)

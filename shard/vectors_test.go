@@ -210,7 +210,7 @@ func plainLink(name string, n plainNode) []byte {
 	l.Write(n.cid)
 	l.Write(binary.AppendUvarint([]byte{2<<3 | 2}, uint64(len(name))))
 	l.WriteString(name)
-	l.WriteByte(3<<3 | 0)
+	l.WriteByte(3 << 3)
 	l.Write(binary.AppendUvarint(nil, n.size))
 	return append(binary.AppendUvarint([]byte{2<<3 | 2}, uint64(l.Len())), l.Bytes()...)
 }
@@ -232,10 +232,10 @@ func plainFileNode(below []plainNode) plainNode {
 		links = append(links, plainLink("", n))
 		size += n.size
 		content += n.bytes
-		sizes = append(sizes, 4<<3|0)
+		sizes = append(sizes, 4<<3)
 		sizes = binary.AppendUvarint(sizes, n.bytes)
 	}
-	unixfs := binary.AppendUvarint([]byte{1<<3 | 0, 2, 3<<3 | 0}, content)
+	unixfs := binary.AppendUvarint([]byte{1 << 3, 2, 3 << 3}, content)
 	return plainBlock(links, append(unixfs, sizes...), size, content)
 }
 
