@@ -1,3 +1,5 @@
+//go:build !lean
+
 package fold
 
 import (
@@ -45,31 +47,6 @@ func randomInputs(t testing.TB, l *Layout, bits, count int) []Input {
 	}
 	return inputs
 }
-
-// prng is splitmix64: the same numbers in every version of Go.
-type prng uint64
-
-func (p *prng) next() uint64 {
-	*p += 0x9e3779b97f4a7c15
-	z := uint64(*p)
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
-}
-
-// normal returns a number of about normal distribution: the sum of four bytes
-// twice over.
-func (p *prng) normal(sigma int64) int32 {
-	x := p.next()
-	var sum int64
-	for range 8 {
-		sum += int64(uint8(x)) - 127
-		x >>= 8
-	}
-	return int32(sum * sigma / 209)
-}
-
-var outerStep = Outer{LearningRateQ16: 45875, MomentumQ16: 39322} // 0.7, 0.6
 
 // BenchmarkFold folds 32 deltas of 10 million parameters on one goroutine, and
 // hashes the state.
