@@ -1,0 +1,80 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/moot-net/moot/node/internal/tensor"
+)
+
+// Options configure a Backend.
+type Options struct {
+	// Threads is how many goroutines compute at once. Default 1.
+	Threads int
+	// Portable turns the kernels in assembly off.
+	Portable bool
+}
+
+// Backend computes on the host's processor. It holds no goroutines between
+// calls.
+type Backend struct {
+	// constant after New
+	k *kernels
+
+	// owned by the goroutine that calls
+	pool      pool
+	scratch   []scratch // one per thread
+	gemm      gemmTask
+	rowOp     rowTask
+	attention attentionTask
+	loss      lossTask
+	adam      adamTask
+	squares   squaresTask
+}
+
+var _ tensor.Backend = (*Backend)(nil)
+
+// New returns a Backend.
+func New(o Options) *Backend {
+	b := &Backend{k: &portable}
+	if native != nil && !o.Portable {
+		b.k = native
+	}
+	b.pool.init(max(1, o.Threads))
+	b.scratch = make([]scratch, b.pool.threads)
+	return b
+}
+
+// Threads returns how many goroutines compute at once.
+func (b *Backend) Threads() int { return b.pool.threads }
+
+// Kernels names the set of kernels in use: "portable" or "avx2".
+func (b *Backend) Kernels() string { return b.k.name }
+
+// Alloc returns n zeros.
+func (b *Backend) Alloc(n int) *tensor.Buffer {
+	return &tensor.Buffer{Len: n, Host: make([]float32, n)}
+}
+
+// scratch is memory of one thread.
+type scratch struct {
+	a, b   []float32 // packed operands of a matrix product
+	edge   []float32 // a tile at the edge of a result
+	scores []float32 // a block of attention scores
+	grads  []float32 // and of their derivatives
+	args   gemmArgs
+}
+
+// grow returns a slice of n values, s itself if it is long enough. Values are
+// not kept.
+func grow(s []float32, n int) []float32 {
+	if cap(s) < n {
+		return make([]float32, n)
+	}
+	return s[:n]
+}
+
+func mustShape(what string, m tensor.Mat, rows, cols int) {
+	if m.Rows != rows || m.Cols != cols {
+		panic(fmt.Sprintf("bug: %s is (%d,%d), want (%d,%d)", what, m.Rows, m.Cols, rows, cols))
+	}
+}

@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package cpu
+
+// native are the fastest kernels that this processor runs, or nil.
+var native *kernels

@@ -1,0 +1,233 @@
+package cpu
+
+import "math"
+
+// portable are the kernels in Go. They are also what the kernels in assembly
+// are tested against.
+var portable = kernels{
+	name: "portable",
+	mr:   4, nr: 4,
+	tile:        tileGo,
+	transpose:   func(dst, src []float32, ld, k int) { transposeGo(dst, src, ld, 4, k) },
+	dot:         dotGo,
+	dot3:        dot3Go,
+	maximum:     maximumGo,
+	add:         addGo,
+	axpy:        axpyGo,
+	scale:       scaleGo,
+	mulScale:    mulScaleGo,
+	normBack:    normBackGo,
+	expSum:      expSumGo,
+	softmaxBack: softmaxBackGo,
+	swiglu:      swigluGo,
+	swigluBack:  swigluBackGo,
+	rotate:      rotateGo,
+	adamw:       adamwGo,
+}
+
+func tileGo(k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool) {
+	var acc [4][4]float32
+	a0, a1, a2, a3 := a, a[rsa:], a[2*rsa:], a[3*rsa:]
+	for p := range k {
+		r := (*[4]float32)(b[p*ldb:])
+		x0, x1, x2, x3 := a0[p*csa], a1[p*csa], a2[p*csa], a3[p*csa]
+		for j, y := range r {
+			acc[0][j] += x0 * y
+			acc[1][j] += x1 * y
+			acc[2][j] += x2 * y
+			acc[3][j] += x3 * y
+		}
+	}
+	for i := range acc {
+		row := (*[4]float32)(c[i*ldc:])
+		for j, v := range acc[i] {
+			v *= alpha
+			if add {
+				v += row[j]
+			}
+			row[j] = v
+		}
+	}
+}
+
+func transposeGo(dst, src []float32, ld, nr, k int) {
+	for j := range nr {
+		for p, v := range src[j*ld : j*ld+k] {
+			dst[p*nr+j] = v
+		}
+	}
+}
+
+func dotGo(x, y []float32) float32 {
+	var s [4]float32
+	y = y[:len(x)]
+	i := 0
+	for ; i+4 <= len(x); i += 4 {
+		s[0] += x[i] * y[i]
+		s[1] += x[i+1] * y[i+1]
+		s[2] += x[i+2] * y[i+2]
+		s[3] += x[i+3] * y[i+3]
+	}
+	for ; i < len(x); i++ {
+		s[0] += x[i] * y[i]
+	}
+	return (s[0] + s[1]) + (s[2] + s[3])
+}
+
+func dot3Go(x, y, z []float32) float32 {
+	var s [2]float32
+	y, z = y[:len(x)], z[:len(x)]
+	i := 0
+	for ; i+2 <= len(x); i += 2 {
+		s[0] += x[i] * y[i] * z[i]
+		s[1] += x[i+1] * y[i+1] * z[i+1]
+	}
+	for ; i < len(x); i++ {
+		s[0] += x[i] * y[i] * z[i]
+	}
+	return s[0] + s[1]
+}
+
+func maximumGo(x []float32) float32 {
+	m := float32(math.Inf(-1))
+	for _, v := range x {
+		if v > m || v != v {
+			m = v
+		}
+		if m != m {
+			break
+		}
+	}
+	return m
+}
+
+func addGo(dst, src []float32) {
+	src = src[:len(dst)]
+	for i := range dst {
+		dst[i] += src[i]
+	}
+}
+
+func axpyGo(dst, src []float32, a float32) {
+	src = src[:len(dst)]
+	for i := range dst {
+		dst[i] += a * src[i]
+	}
+}
+
+func scaleGo(dst []float32, a float32) {
+	for i := range dst {
+		dst[i] *= a
+	}
+}
+
+func mulScaleGo(dst, x, y []float32, a float32) {
+	x, y = x[:len(dst)], y[:len(dst)]
+	for i := range dst {
+		dst[i] = x[i] * a * y[i]
+	}
+}
+
+func normBackGo(dx, dy, w, x []float32, a, b float32) {
+	dy, w, x = dy[:len(dx)], w[:len(dx)], x[:len(dx)]
+	for i := range dx {
+		dx[i] += a*dy[i]*w[i] - b*x[i]
+	}
+}
+
+func expSumGo(dst, src []float32, shift float32) float32 {
+	src = src[:len(dst)]
+	sum := float32(0)
+	for i := range dst {
+		e := exp32(src[i] - shift)
+		dst[i] = e
+		sum += e
+	}
+	return sum
+}
+
+func softmaxBackGo(d, p []float32, mean, scale float32) {
+	p = p[:len(d)]
+	for i := range d {
+		d[i] = p[i] * (d[i] - mean) * scale
+	}
+}
+
+func swigluGo(out, gate, up []float32) {
+	gate, up = gate[:len(out)], up[:len(out)]
+	for i := range out {
+		g := gate[i]
+		out[i] = g / (1 + exp32(-g)) * up[i]
+	}
+}
+
+func swigluBackGo(dout, gate, up []float32) {
+	gate, up = gate[:len(dout)], up[:len(dout)]
+	for i, d := range dout {
+		g, u := gate[i], up[i]
+		s := 1 / (1 + exp32(-g))
+		gate[i] = d * u * s * (1 + g*(1-s))
+		up[i] = d * g * s
+	}
+}
+
+func rotateGo(x, y, cos, sin []float32, sign float32) {
+	y, cos, sin = y[:len(x)], cos[:len(x)], sin[:len(x)]
+	for j := range x {
+		a, b, c, s := x[j], y[j], cos[j], sign*sin[j]
+		x[j] = a*c - b*s
+		y[j] = b*c + a*s
+	}
+}
+
+func adamwGo(p, g, m, v []float32, c *adamConsts) {
+	g, m, v = g[:len(p)], m[:len(p)], v[:len(p)]
+	for i := range p {
+		gi := g[i] * c.gradScale
+		m[i] = c.beta1*m[i] + c.rest1*gi
+		v[i] = c.beta2*v[i] + c.rest2*(gi*gi)
+		den := float32(math.Sqrt(float64(v[i])))*c.root + c.epsilon
+		p[i] = p[i]*c.decay - c.step*(m[i]/den)
+	}
+}
+
+// Constants of exp32: the range in which 2^n is a normal number, log2(e), ln 2
+// in two parts, and a minimax polynomial for (e^r - 1 - r) / r^2 on
+// |r| <= ln(2)/2.
+const (
+	expLow   = -87.33654
+	expHigh  = 88.37626
+	expLog2e = 1.44269504
+	expLn2Hi = 0.693359375
+	expLn2Lo = -2.12194440e-4
+	expC0    = 1.9875691500e-4
+	expC1    = 1.3981999507e-3
+	expC2    = 8.3334519073e-3
+	expC3    = 4.1665795894e-2
+	expC4    = 1.6666665459e-1
+	expC5    = 5.0000001201e-1
+)
+
+// exp32 is e^x to about 1e-7 of itself. Below expLow it gives e^expLow, above
+// expHigh e^expHigh; NaN stays NaN.
+func exp32(x float32) float32 {
+	if x < expLow {
+		x = expLow
+	}
+	if x > expHigh {
+		x = expHigh
+	}
+	if x != x {
+		return x
+	}
+	n := float32(math.RoundToEven(float64(x * expLog2e)))
+	r := x - n*expLn2Hi - n*expLn2Lo
+	y := float32(expC0)
+	y = y*r + expC1
+	y = y*r + expC2
+	y = y*r + expC3
+	y = y*r + expC4
+	y = y*r + expC5
+	y = y*r*r + r + 1
+	return y * math.Float32frombits(uint32(int32(n)+127)<<23)
+}

@@ -1,0 +1,110 @@
+package tensor
+
+// Backend computes. Its methods are called from one goroutine at a time; each
+// returns when its result can be used by the next one. Shapes that do not fit
+// are bugs of the caller and panic. Outputs do not overlap inputs unless an
+// operation says so.
+//
+// A backend is deterministic: the same calls on the same values give the same
+// bits, whatever the number of threads.
+type Backend interface {
+	// Alloc returns n zeros.
+	Alloc(n int) *Buffer
+	// Upload copies src, dense, to dst; Download copies src to dst, dense.
+	Upload(dst Mat, src []float32)
+	Download(dst []float32, src Mat)
+
+	// Zero sets m to 0, Copy sets dst to src, Add adds src to dst.
+	Zero(m Mat)
+	Copy(dst, src Mat)
+	Add(dst, src Mat)
+	// AddRow adds row (1,N) to each row of m (T,N); SumRows adds the sum of
+	// m's rows to row.
+	AddRow(m, row Mat)
+	SumRows(row, m Mat)
+	// Gather sets row i of dst to row idx[i] of src; Scatter sets row idx[i]
+	// of dst to row i of src. idx has no repeats in Scatter.
+	Gather(dst, src Mat, idx []int32)
+	Scatter(dst, src Mat, idx []int32)
+	// ScatterAdd adds row i of src to row idx[i] of dst; idx may repeat.
+	ScatterAdd(dst, src Mat, idx []int32)
+
+	// MatMul sets c (M,N) to the product of op(a) (M,K) and op(b) (K,N).
+	MatMul(c, a, b Mat, o MatMul)
+
+	// RMSNorm sets out = x * inv * w, inv = 1/sqrt(mean(x^2) + eps) for each
+	// row of x (T,C); w is (1,C), inv is (T,1). out may be x.
+	RMSNorm(out, inv, x, w Mat, eps float32)
+	// RMSNormBackward adds the derivative by x to dx and, unless dw is none,
+	// that by w to dw (1,C).
+	RMSNormBackward(dx, dw, dout, x, inv, w Mat)
+
+	// Rope turns the pairs (x[j], x[j+HD/2]) of each of the heads of row i of
+	// x (T, heads*HD) by the angle whose cosine and sine are element
+	// (pos[i], j) of the tables (positions, HD/2); back turns them back, which
+	// is also the derivative.
+	Rope(x, cos, sin Mat, pos []int32, back bool)
+
+	// Attention and AttentionBackward are causal attention; see Attention.
+	Attention(p Attention)
+	AttentionBackward(p AttentionBackward)
+
+	// SwiGLU sets out = silu(gate) * up. out may be gate or up.
+	SwiGLU(out, gate, up Mat)
+	// SwiGLUBackward replaces gate and up by the derivatives by them.
+	SwiGLUBackward(dout, gate, up Mat)
+
+	// CrossEntropy sets nll[i] to -log softmax(row i of logits)[labels[i]] and
+	// top[i] to the column of the largest value, the first of them. If
+	// gradScale is not 0 it replaces logits by their derivative of
+	// gradScale * sum(nll).
+	CrossEntropy(logits Mat, labels []int32, gradScale float32, nll []float32, top []int32)
+
+	// SumSquares returns the sum of the squares of m, added in float64.
+	SumSquares(m Mat) float64
+	// AdamW updates parameters p and moments m and v by gradient g, all (1,N).
+	AdamW(p, g, m, v Mat, o AdamW)
+}
+
+// MatMul are the options of a matrix product.
+type MatMul struct {
+	TransA, TransB bool    // op transposes
+	Add            bool    // add the product to c
+	Alpha          float32 // multiplies the product; 0 stands for 1
+}
+
+// Span is a sequence of a batch: rows Q to Q+QLen of the queries attend to
+// rows K to K+KLen of keys and values. The last query is at the position of
+// the last key, so that query i sees the first KLen-QLen+i+1 keys.
+type Span struct{ Q, QLen, K, KLen int }
+
+// Attention are the arguments of attention. Query head h uses key and value
+// head h/(Heads/KVHeads).
+type Attention struct {
+	Q, K, V Mat // (T, NH*HD), (S, KH*HD), (S, KH*HD)
+	Out     Mat // (T, NH*HD)
+	// LSE (T,NH) receives the logarithms of the softmax denominators, which
+	// the backward pass needs.
+	LSE            Mat
+	Heads, KVHeads int
+	Scale          float32 // multiplies the scores
+	// Window is how many keys a query sees at most, itself included; 0: all.
+	Window int
+	Spans  []Span
+}
+
+// AttentionBackward are the arguments of the backward pass: those of the
+// forward pass with its results, and the derivatives. DQ, DK and DV are set in
+// the rows of the spans.
+type AttentionBackward struct {
+	Attention
+	DOut, DQ, DK, DV Mat
+}
+
+// AdamW are the settings of one step of decoupled-weight-decay Adam, as in
+// PyTorch.
+type AdamW struct {
+	LearningRate, Beta1, Beta2, Epsilon, WeightDecay float64
+	Step                                             int     // counts from 1
+	GradScale                                        float64 // multiplies g first
+}

@@ -1,0 +1,66 @@
+package tensor
+
+import "fmt"
+
+// Buffer is memory of a backend, float32 values.
+type Buffer struct {
+	Len int
+	// Host holds the values of a backend that computes in the host's memory.
+	Host []float32
+	// Device is for a backend that keeps them elsewhere.
+	Device any
+}
+
+// Mat is a row-major view of a buffer. Element (i, j) is value
+// Off + i*Stride + j. The zero Mat is "none" where an operation allows that.
+type Mat struct {
+	Buf                     *Buffer
+	Off, Rows, Cols, Stride int
+}
+
+// Mat returns a dense view of rows*cols values from off on.
+func (b *Buffer) Mat(off, rows, cols int) Mat {
+	if off < 0 || rows < 0 || cols < 0 || off+rows*cols > b.Len {
+		panic(fmt.Sprintf("bug: view of (%d,%d) at %d in a buffer of %d", rows, cols, off, b.Len))
+	}
+	return Mat{Buf: b, Off: off, Rows: rows, Cols: cols, Stride: cols}
+}
+
+// Vec returns all values as one row.
+func (b *Buffer) Vec() Mat { return b.Mat(0, 1, b.Len) }
+
+// None reports whether m is the zero Mat.
+func (m Mat) None() bool { return m.Buf == nil }
+
+// RowRange returns rows i to j, j excluded.
+func (m Mat) RowRange(i, j int) Mat {
+	if i < 0 || j < i || j > m.Rows {
+		panic(fmt.Sprintf("bug: rows %d to %d of %d", i, j, m.Rows))
+	}
+	m.Off, m.Rows = m.Off+i*m.Stride, j-i
+	return m
+}
+
+// ColRange returns columns i to j, j excluded.
+func (m Mat) ColRange(i, j int) Mat {
+	if i < 0 || j < i || j > m.Cols {
+		panic(fmt.Sprintf("bug: columns %d to %d of %d", i, j, m.Cols))
+	}
+	m.Off, m.Cols = m.Off+i, j-i
+	return m
+}
+
+// Host returns the values from element (0, 0) to the last one, rows Stride
+// apart. The buffer must be in the host's memory.
+func (m Mat) Host() []float32 {
+	if m.Rows == 0 || m.Cols == 0 {
+		return nil
+	}
+	return m.Buf.Host[m.Off : m.Off+(m.Rows-1)*m.Stride+m.Cols]
+}
+
+// HostRow returns row i.
+func (m Mat) HostRow(i int) []float32 {
+	at := m.Off + i*m.Stride
+	return m.Buf.Host[at : at+m.Cols : at+m.Cols]
+}

@@ -1,0 +1,69 @@
+package tensortest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/moot-net/moot/node/internal/tensor"
+)
+
+func matMul(t *testing.T, b tensor.Backend) {
+	r := newRand()
+	shapes := [][3]int{
+		{1, 1, 1}, {1, 40, 33}, {2, 17, 100}, {3, 5, 7}, {6, 16, 8}, {7, 17, 9}, {12, 32, 64}, {13, 31, 65},
+		{5, 3, 0}, {64, 64, 64}, {130, 50, 330}, {16, 300, 90}, {250, 16, 48}, {33, 1100, 20}, {4, 4, 700},
+	}
+	for _, s := range shapes {
+		for i := range 16 {
+			o := tensor.MatMul{TransA: i&1 != 0, TransB: i&2 != 0, Add: i&4 != 0}
+			pad := 0
+			if i&8 != 0 {
+				pad, o.Alpha = 3, -0.75
+			}
+			what := fmt.Sprintf("m=%d n=%d k=%d %+v", s[0], s[1], s[2], o)
+			x, y := operand(b, r, s[0], s[2], pad, o.TransA), operand(b, r, s[2], s[1], pad, o.TransB)
+			c := random(b, r, s[0], s[1], pad)
+			b.MatMul(c.Mat, x.Mat, y.Mat, o)
+			c.want = product(c, x, y, s[2], o)
+			c.check(t, what, 3e-5)
+			x.check(t, what+": a", 0)
+			y.check(t, what+": b", 0)
+		}
+	}
+}
+
+func operand(b tensor.Backend, r *rand.Rand, rows, cols, pad int, trans bool) mat {
+	if trans {
+		rows, cols = cols, rows
+	}
+	return random(b, r, rows, cols, pad)
+}
+
+func product(c, x, y mat, k int, o tensor.MatMul) []float64 {
+	alpha := float64(o.Alpha)
+	if alpha == 0 {
+		alpha = 1
+	}
+	want := make([]float64, len(c.want))
+	for i := range c.Rows {
+		for j := range c.Cols {
+			s := 0.0
+			for p := range k {
+				xi, yi := i*x.Cols+p, p*y.Cols+j
+				if o.TransA {
+					xi = p*x.Cols + i
+				}
+				if o.TransB {
+					yi = j*y.Cols + p
+				}
+				s += x.want[xi] * y.want[yi]
+			}
+			want[i*c.Cols+j] = alpha * s
+			if o.Add {
+				want[i*c.Cols+j] += c.want[i*c.Cols+j]
+			}
+		}
+	}
+	return want
+}
