@@ -1,0 +1,176 @@
+package msg
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
+	"google.golang.org/protobuf/proto"
+)
+
+// testKey is the key of the i-th peer: the seed is 32 times the byte i.
+func testKey(t testing.TB, i int) (crypto.PrivKey, peer.ID) {
+	t.Helper()
+	priv, _, err := crypto.GenerateEd25519Key(bytes.NewReader(bytes.Repeat([]byte{byte(i)}, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return priv, id
+}
+
+// testCID names something by a word.
+func testCID(word string) cid.Cid { return RawCID([]byte(word)) }
+
+func testFolder(word string) cid.Cid {
+	return cid.NewCidV1(cid.DagProtobuf, testCID(word).Hash())
+}
+
+func mustSeal(t testing.TB, priv crypto.PrivKey, m Message) Signed {
+	t.Helper()
+	s, err := Seal(priv, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// sealAny signs whatever bytes it is given.
+func sealAny(t testing.TB, priv crypto.PrivKey, domain, payloadType string, payload []byte) []byte {
+	t.Helper()
+	e, err := record.Seal(anyRecord{domain, payloadType, payload}, priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := e.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+type anyRecord struct {
+	domain, payloadType string
+	payload             []byte
+}
+
+func (r anyRecord) Domain() string                 { return r.domain }
+func (r anyRecord) Codec() []byte                  { return []byte(r.payloadType) }
+func (r anyRecord) MarshalRecord() ([]byte, error) { return r.payload, nil }
+func (r anyRecord) UnmarshalRecord([]byte) error   { return nil }
+
+func payloadOf(t testing.TB, m Message) []byte {
+	t.Helper()
+	b, err := proto.Marshal(m.toWire())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func sampleCommit(from peer.ID) *Commit {
+	return &Commit{
+		Run: testCID("run"), Round: 7, Head: testCID("head"), Peer: from, Delta: testFolder("delta"),
+		DeltaBytes: 2_500_000, CodecBits: 2, Tokens: 123456, Steps: 30, Norm: 987654321, LossMicro: 1_234_567,
+	}
+}
+
+func sampleHave(from peer.ID) *Have {
+	joins := []cid.Cid{testCID("join 1"), testCID("join 2")}
+	slices.SortFunc(joins, compareCIDs)
+	return &Have{
+		Run: testCID("run"), Round: 7, Head: testCID("head"), Peer: from,
+		Entries: []HaveEntry{{0, testCID("commit 0"), Held}, {2, testCID("commit 2"), BadNorm}},
+		Joins:   joins,
+	}
+}
+
+func sampleVote(from peer.ID) *Vote {
+	return &Vote{Run: testCID("run"), Round: 7, Head: testCID("head"), Attempt: 1, Record: testCID("record"), Peer: from}
+}
+
+func sampleJoin(from peer.ID) *JoinRequest {
+	return &JoinRequest{Run: testCID("run"), Peer: from, Seq: 3}
+}
+
+func sampleStatus(from peer.ID) *Status {
+	return &Status{
+		Run: testCID("run"), Peer: from, Seq: 99, Head: testCID("head"), Round: 7, Certified: 6, Tokens: 1_000_000,
+		Phase: PhaseTrain, TokensPerSecMilli: 1_500_250, Agent: "mootd/0.1", Device: "cpu, 2 threads",
+	}
+}
+
+// sampleRecord has two seats of peers 1 and 2 and a third that joins.
+func sampleRecord(t testing.TB) *Record {
+	t.Helper()
+	priv1, a := testKey(t, 1)
+	priv2, b := testKey(t, 2)
+	priv3, c := testKey(t, 3)
+	seats := sortSeats(Seat{Peer: a, Since: 1}, Seat{Peer: b, Since: 3, Missed: 1})
+	if seats[0].Peer != a {
+		priv1, priv2, a, b = priv2, priv1, b, a
+	}
+	head := testCID("head")
+	commit := sampleCommit(a)
+	sealed := mustSeal(t, priv1, commit)
+	vote := mustSeal(t, priv2, &Vote{Run: testCID("run"), Round: 6, Head: testCID("grandparent"), Record: head, Peer: b})
+	return &Record{
+		Version:           RecordVersion,
+		Run:               testCID("run"),
+		Round:             7,
+		Parent:            head,
+		ParentCertificate: &Certificate{Record: head, Votes: [][]byte{vote.Envelope}},
+		Attempt:           1,
+		Proposer:          b,
+		Seats:             seats,
+		Haves:             [][]byte{mustSeal(t, priv1, sampleHave(a)).Envelope, mustSeal(t, priv2, sampleHave(b)).Envelope},
+		Commits:           [][]byte{sealed.Envelope},
+		Joins:             [][]byte{mustSeal(t, priv3, sampleJoin(c)).Envelope},
+		Contributions:     []Contribution{{0, sealed.CID, commit.Delta, commit.Tokens, commit.Tokens, 65536}},
+		Refused:           []Refusal{{1, testCID("commit 1"), NotHeld}},
+		State:             testFolder("state"),
+		NextSeats:         sortSeats(Seat{Peer: a, Since: 1}, Seat{Peer: b, Since: 3}, Seat{Peer: c, Since: 8, Fresh: true}),
+		Tokens:            5_000_000,
+		TrainedRounds:     6,
+	}
+}
+
+func sampleGenesis(t testing.TB) *Record {
+	t.Helper()
+	_, a := testKey(t, 1)
+	return &Record{Version: RecordVersion, Run: testCID("run"), State: testFolder("state"), NextSeats: []Seat{{Peer: a, Since: 1}}}
+}
+
+func sampleProposal(t testing.TB, from peer.ID) *Proposal {
+	t.Helper()
+	b, err := sampleRecord(t).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Proposal{Run: testCID("run"), Round: 7, Attempt: 2, Peer: from, Record: b}
+}
+
+// samples has one message of each type, from one peer.
+func samples(t testing.TB, from peer.ID) []Message {
+	t.Helper()
+	return []Message{
+		sampleCommit(from), sampleHave(from), sampleJoin(from), sampleProposal(t, from), sampleVote(from), sampleStatus(from),
+		&JoinRequest{Run: testCID("run"), Peer: from, Leave: true},
+		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from},
+	}
+}
+
+func sortSeats(seats ...Seat) []Seat {
+	slices.SortFunc(seats, func(a, b Seat) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
+	return seats
+}
+
+func word(prefix string, i int) string { return fmt.Sprintf("%s %d", prefix, i) }

@@ -1,0 +1,193 @@
+package msg
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+func TestRecordRoundTrip(t *testing.T) {
+	provisional := sampleRecord(t)
+	provisional.ParentCertificate = nil
+	empty := sampleRecord(t)
+	empty.Commits, empty.Contributions, empty.Refused, empty.Joins, empty.NextSeats = nil, nil, nil, nil, nil
+	for name, r := range map[string]*Record{
+		"sample": sampleRecord(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := r.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := DecodeRecord(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(r, got, compareCID); diff != "" {
+				t.Errorf("decoded (-want +got):\n%s", diff)
+			}
+			if id, err := r.CID(); err != nil || id != RawCID(b) {
+				t.Errorf("CID() = %v, %v", id, err)
+			}
+			for name, other := range respellings(t, b) {
+				if _, err := DecodeRecord(other); err == nil {
+					t.Errorf("%s: DecodeRecord() accepts it", name)
+				}
+			}
+		})
+	}
+}
+
+// TestRecordNested: the canonical form holds inside as well.
+func TestRecordNested(t *testing.T) {
+	r := sampleRecord(t)
+	cert, err := r.ParentCertificate.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := protowire.AppendBytes(nil, cert)
+	spelled := protowire.AppendBytes(nil, append(slices.Clone(cert), 0x78, 1))
+	if _, err := DecodeRecord(bytes.Replace(b, plain, spelled, 1)); err == nil {
+		t.Error("an unknown field in the certificate is accepted")
+	}
+}
+
+func TestCertificateRoundTrip(t *testing.T) {
+	c := sampleRecord(t).ParentCertificate
+	b, err := c.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeCertificate(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(c, got, compareCID); diff != "" {
+		t.Errorf("decoded (-want +got):\n%s", diff)
+	}
+	for name, other := range respellings(t, b) {
+		if _, err := DecodeCertificate(other); err == nil {
+			t.Errorf("%s: DecodeCertificate() accepts it", name)
+		}
+	}
+}
+
+// TestLargestProposal: a record of 48 seats that rests on a quorum of haves,
+// with everything else at its most, and a third of the seats telling every
+// witness something else, fits into a proposal.
+func TestLargestProposal(t *testing.T) {
+	const n, q, liars = MaxSeats, 33, 15
+	var keys []crypto.PrivKey
+	var seats []Seat
+	for i := range n {
+		priv, id := testKey(t, i)
+		keys = append(keys, priv)
+		seats = append(seats, Seat{Peer: id, Since: MaxRound, Missed: MaxMissed, Fresh: true})
+	}
+	sorted := sortSeats(slices.Clone(seats)...)
+	sign := func(i int, m Message) []byte { return mustSeal(t, keys[i], m).Envelope }
+	run, head := testCID("run"), testCID("head")
+	r := &Record{
+		Version: RecordVersion, Run: run, Round: MaxRound, Parent: head, Attempt: MaxAttempt, Proposer: sorted[0].Peer,
+		ParentCertificate: &Certificate{Record: head}, Seats: sorted, NextSeats: sorted,
+		State: testFolder("state"), Tokens: MaxRunTokens, TrainedRounds: MaxRound, Final: true,
+	}
+	var joins []cid.Cid
+	for i := range MaxJoins {
+		joins = append(joins, testCID(word("join", i)))
+		r.Joins = append(r.Joins, sign(i%n, &JoinRequest{Run: run, Peer: seats[i%n].Peer, Seq: 1<<64 - 1, Leave: true}))
+	}
+	slices.SortFunc(joins, compareCIDs)
+	for i := range n {
+		r.ParentCertificate.Votes = append(r.ParentCertificate.Votes, sign(i, &Vote{
+			Run: run, Round: MaxRound, Head: head, Attempt: MaxAttempt, Record: head, Peer: seats[i].Peer,
+		}))
+		commit := &Commit{
+			Run: run, Round: MaxRound, Head: head, Peer: seats[i].Peer, Delta: head, DeltaBytes: MaxDeltaBytes, CodecBits: 8,
+			Tokens: MaxTokens, Steps: MaxSteps, Norm: MaxNorm, LossMicro: MaxLossMicro,
+		}
+		r.Commits = append(r.Commits, sign(i, commit))
+		r.Contributions = append(r.Contributions, Contribution{uint32(i), head, head, MaxTokens, MaxTokens, 1 << 16})
+	}
+	for w := range q {
+		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins}
+		for seat := range n {
+			have.Entries = append(have.Entries, HaveEntry{uint32(seat), testCID("commit"), NotFinite})
+		}
+		r.Haves = append(r.Haves, sign(w, have))
+		if len(r.Haves[w]) > MaxMessageBytes/2 {
+			t.Errorf("a have has %d bytes, want at most half of what it may have", len(r.Haves[w]))
+		}
+	}
+	// A liar shows each witness a commit of its own and, as a witness, names
+	// a commit of its own for each seat.
+	for seat := range n {
+		names := liars
+		if seat < liars {
+			names = q
+		}
+		for i := range names {
+			r.Refused = append(r.Refused, Refusal{uint32(seat), testCID(word("commit", i)), NotFinite})
+		}
+		slices.SortFunc(r.Refused[len(r.Refused)-names:], func(a, b Refusal) int { return compareCIDs(a.Commit, b.Commit) })
+	}
+	b, err := r.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	envelope := sign(0, &Proposal{Run: run, Round: MaxRound, Attempt: MaxAttempt, Peer: seats[0].Peer, Record: b})
+	t.Logf("%d bytes of record, %d of proposal, at most %d", len(b), len(envelope), MaxProposalBytes)
+	if _, err := Open(envelope); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	for _, r := range []*Record{sampleRecord(f), sampleGenesis(f)} {
+		b, err := r.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := DecodeRecord(b)
+		if err != nil {
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) {
+				t.Errorf("DecodeRecord() = %v, want an *InvalidError", err)
+			}
+			return
+		}
+		if again, err := r.Encode(); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("what was decoded is not encoded as it was: %v", err)
+		}
+	})
+}
+
+func FuzzDecodeCertificate(f *testing.F) {
+	b, err := sampleRecord(f).ParentCertificate.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := DecodeCertificate(b)
+		if err != nil {
+			return
+		}
+		if again, err := c.Encode(); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("what was decoded is not encoded as it was: %v", err)
+		}
+	})
+}

@@ -1,0 +1,189 @@
+package msg
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+)
+
+// TestValidate breaks one rule at a time.
+func TestValidate(t *testing.T) {
+	_, id := testKey(t, 1)
+	_, other := testKey(t, 2)
+	commit := func(f func(*Commit)) Message { m := sampleCommit(id); f(m); return m }
+	have := func(f func(*Have)) Message { m := sampleHave(id); f(m); return m }
+	vote := func(f func(*Vote)) Message { m := sampleVote(id); f(m); return m }
+	status := func(f func(*Status)) Message { m := sampleStatus(id); f(m); return m }
+	proposal := func(f func(*Proposal)) Message { m := sampleProposal(t, id); f(m); return m }
+	tests := []struct {
+		m    Message
+		want string
+	}{
+		{commit(func(m *Commit) { m.Run = cid.Undef }), "commit: run is b, must be a CIDv1"},
+		{commit(func(m *Commit) { m.Run = testFolder("run") }), "commit: run is"},
+		{commit(func(m *Commit) { m.Round = 0 }), "commit: round is 0, must be at least 1"},
+		{commit(func(m *Commit) { m.Round = MaxRound + 1 }), "commit: round is 4294967297, must be at most 4294967296"},
+		{commit(func(m *Commit) { m.Head = cid.Undef }), "commit: head is"},
+		{commit(func(m *Commit) { m.Peer = "" }), `commit: peer is "", must be the peer ID of an Ed25519 key`},
+		{commit(func(m *Commit) { m.Peer = id[:37] }), "commit: peer is"},
+		{commit(func(m *Commit) { m.Peer = "\x12\x20" + id[6:] }), "commit: peer is"},
+		{commit(func(m *Commit) { m.Delta = cid.Undef }), "commit: delta is"},
+		{commit(func(m *Commit) { m.DeltaBytes = 0 }), "commit: delta bytes is 0, must be at least 1"},
+		{commit(func(m *Commit) { m.DeltaBytes = MaxDeltaBytes + 1 }), "commit: delta bytes is 269484033, must be at most 269484032"},
+		{commit(func(m *Commit) { m.CodecBits = 3 }), "commit: codec bits are 3, must be 1, 2, 4 or 8"},
+		{commit(func(m *Commit) { m.Tokens = 0 }), "commit: tokens is 0, must be at least 1"},
+		{commit(func(m *Commit) { m.Tokens = MaxTokens + 1 }), "commit: tokens is 1099511627777, must be at most"},
+		{commit(func(m *Commit) { m.Steps = 0 }), "commit: steps is 0, must be at least 1"},
+		{commit(func(m *Commit) { m.Steps = MaxSteps + 1 }), "commit: steps is"},
+		{commit(func(m *Commit) { m.Norm = MaxNorm + 1 }), "commit: norm is"},
+		{commit(func(m *Commit) { m.LossMicro = MaxLossMicro + 1 }), "commit: loss is"},
+		{have(func(m *Have) { m.Run = cid.Undef }), "have: run is"},
+		{have(func(m *Have) { m.Round = 0 }), "have: round is 0"},
+		{have(func(m *Have) { m.Head = cid.Undef }), "have: head is"},
+		{have(func(m *Have) { m.Peer = "x" }), "have: peer is"},
+		{have(func(m *Have) { m.Entries = slices.Repeat(m.Entries, 25) }), "have: entries are 50, must be at most 48"},
+		{have(func(m *Have) { m.Entries[1].Seat = 48 }), "have: seat is 48, must be at most 47"},
+		{have(func(m *Have) { m.Entries[1].Seat = 0 }), "have: seat 0 is out of order"},
+		{have(func(m *Have) { slices.Reverse(m.Entries) }), "have: seat 0 is out of order"},
+		{have(func(m *Have) { m.Entries[0].Commit = testFolder("x") }), "have: commit is"},
+		{have(func(m *Have) { m.Entries[0].Reason = reasonEnd }), "have: reason is 12, must be below 12"},
+		{have(func(m *Have) { m.Joins = slices.Repeat(m.Joins, 33) }), "have: joins are 66, must be at most 64"},
+		{have(func(m *Have) { slices.Reverse(m.Joins) }), "is out of order"},
+		{have(func(m *Have) { m.Joins[1] = m.Joins[0] }), "is out of order"},
+		{have(func(m *Have) { m.Joins[0] = cid.Undef }), "have: join is"},
+		{&JoinRequest{Peer: id}, "join: run is"},
+		{&JoinRequest{Run: testCID("run")}, "join: peer is"},
+		{vote(func(m *Vote) { m.Run = cid.Undef }), "vote: run is"},
+		{vote(func(m *Vote) { m.Round = 0 }), "vote: round is 0"},
+		{vote(func(m *Vote) { m.Head = cid.Undef }), "vote: head is"},
+		{vote(func(m *Vote) { m.Attempt = 4 }), "vote: attempt is 4, must be at most 3"},
+		{vote(func(m *Vote) { m.Record = cid.Undef }), "vote: record is"},
+		{vote(func(m *Vote) { m.Peer = "" }), "vote: peer is"},
+		{status(func(m *Status) { m.Run = cid.Undef }), "status: run is"},
+		{status(func(m *Status) { m.Peer = "" }), "status: peer is"},
+		{status(func(m *Status) { m.Head = cid.Undef }), "status: head is"},
+		{status(func(m *Status) { m.Round = MaxRound + 1 }), "status: round is"},
+		{status(func(m *Status) { m.Certified = MaxRound + 1 }), "status: certified is"},
+		{status(func(m *Status) { m.Tokens = MaxRunTokens + 1 }), "status: tokens is"},
+		{status(func(m *Status) { m.Phase = phaseEnd }), "status: phase is 7, must be below 7"},
+		{status(func(m *Status) { m.TokensPerSecMilli = 1 << 63 }), "status: tokens per second is"},
+		{status(func(m *Status) { m.Agent = strings.Repeat("x", 65) }), "status: agent has 65 bytes, must have at most 64"},
+		{status(func(m *Status) { m.Agent = "\x1b[31m" }), "must be printable"},
+		{status(func(m *Status) { m.Device = "\xff" }), "must be UTF-8"},
+		{proposal(func(m *Proposal) { m.Run = cid.Undef }), "proposal: run is"},
+		{proposal(func(m *Proposal) { m.Run = testCID("other") }), "proposal: record is of run"},
+		{proposal(func(m *Proposal) { m.Round = 8 }), "proposal: record is of round 7, must be of 8"},
+		{proposal(func(m *Proposal) { m.Round = 0 }), "proposal: round is 0"},
+		{proposal(func(m *Proposal) { m.Attempt = 0 }), "proposal: record is of attempt 1, must be at most 0"},
+		{proposal(func(m *Proposal) { m.Attempt = 4 }), "proposal: attempt is 4"},
+		{proposal(func(m *Proposal) { m.Peer = "" }), "proposal: peer is"},
+		{proposal(func(m *Proposal) { m.Record = nil }), "proposal: record: "},
+		{proposal(func(m *Proposal) { m.Record = m.Record[1:] }), "proposal: record: "},
+		{proposal(func(m *Proposal) { m.Record = make([]byte, MaxRecordBytes+1) }), "has 261121 bytes, must have at most 261120"},
+	}
+	for _, tt := range tests {
+		if err := tt.m.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("Validate() = %v, want %q", err, tt.want)
+		}
+	}
+	for _, m := range samples(t, other) {
+		if err := m.Validate(); err != nil {
+			t.Errorf("a sound %s: %v", m.kind().name(), err)
+		}
+	}
+}
+
+// TestValidateRecord breaks one rule at a time.
+func TestValidateRecord(t *testing.T) {
+	_, stranger := testKey(t, 9)
+	record := func(f func(*Record)) *Record { r := sampleRecord(t); f(r); return r }
+	genesis := func(f func(*Record)) *Record { r := sampleGenesis(t); f(r); return r }
+	tests := []struct {
+		r    *Record
+		want string
+	}{
+		{record(func(r *Record) { r.Version = 2 }), "record: version is 2, must be 1"},
+		{record(func(r *Record) { r.Run = cid.Undef }), "record: run is"},
+		{record(func(r *Record) { r.Round = MaxRound + 1 }), "record: round is"},
+		{record(func(r *Record) { r.Parent = cid.Undef }), "record: parent is"},
+		{record(func(r *Record) { r.ParentCertificate.Record = testCID("x") }), "must be for the parent"},
+		{record(func(r *Record) { r.ParentCertificate.Record = cid.Undef }), "record: certificate: record is"},
+		{record(func(r *Record) { r.ParentCertificate.Votes = nil }), "record: certificate: votes are 0, must be at least 1"},
+		{record(func(r *Record) { r.ParentCertificate.Votes = slices.Repeat(r.Haves, 25) }), "votes are 50, must be at most 48"},
+		{record(func(r *Record) { r.Round, r.TrainedRounds = 1, 0 }), "record: "},
+		{record(func(r *Record) { r.Attempt = 4 }), "record: attempt is 4"},
+		{record(func(r *Record) { r.Proposer = "" }), "record: proposer is"},
+		{record(func(r *Record) { r.Proposer = stranger }), "has no seat"},
+		{record(func(r *Record) { r.Seats = nil }), "record: seats are 0"},
+		{record(func(r *Record) { r.Seats = slices.Repeat(r.Seats, 25) }), "record: seats are 50, must be at most 48"},
+		{record(func(r *Record) { slices.Reverse(r.Seats) }), "is out of order"},
+		{record(func(r *Record) { r.Seats[1] = r.Seats[0] }), "is out of order"},
+		{record(func(r *Record) { r.Seats[0].Peer = "" }), "record: seats is"},
+		{record(func(r *Record) { r.Seats[0].Since = 0 }), "record: seats: since is 0, must be at least 1"},
+		{record(func(r *Record) { r.Seats[0].Since = 8 }), "record: seats: since is 8, must be at most 7"},
+		{record(func(r *Record) { r.Seats[0].Missed = 2 }), "record: seats: missed is 2, must be at most 1"},
+		{record(func(r *Record) { r.Haves = nil }), "record: haves are 0"},
+		{record(func(r *Record) { r.Haves = slices.Repeat(r.Haves, 2) }), "record: haves are 4, must be at most 2"},
+		{record(func(r *Record) { r.Haves[0] = nil }), "record: haves hold an envelope of 0 bytes"},
+		{record(func(r *Record) { r.Haves[0] = make([]byte, MaxMessageBytes+1) }), "haves hold an envelope of 16385 bytes"},
+		{record(func(r *Record) { r.Commits = nil }), "record: commits are 0, must be as many as contributions, 1"},
+		{record(func(r *Record) { r.Commits = slices.Repeat(r.Commits, 3) }), "record: commits are 3, must be at most 2"},
+		{record(func(r *Record) { r.Joins = slices.Repeat(r.Joins, 65) }), "record: joins are 65, must be at most 64"},
+		{record(func(r *Record) { r.Contributions[0].Seat = 2 }), "record: contributions: seat is 2, must be at most 1"},
+		{record(func(r *Record) { r.Contributions[0].Commit = cid.Undef }), "record: contributions: commit is"},
+		{record(func(r *Record) { r.Contributions[0].Delta = cid.Undef }), "record: contributions: delta is"},
+		{record(func(r *Record) { r.Contributions[0].Tokens = 0 }), "record: contributions: tokens is 0"},
+		{record(func(r *Record) { r.Contributions[0].Weight = MaxTokens + 1 }), "record: contributions: weight is"},
+		{record(func(r *Record) { r.Contributions[0].ClipQ16 = 65537 }), "record: contributions: clip is 65537, must be at most 65536"},
+		{record(func(r *Record) {
+			r.Contributions, r.Commits = slices.Repeat(r.Contributions, 2), slices.Repeat(r.Commits, 2)
+		}), "record: contributions: seat 0 is out of order"},
+		{record(func(r *Record) { r.Refused[0].Seat = 2 }), "record: refused: seat is 2"},
+		{record(func(r *Record) { r.Refused[0].Commit = cid.Undef }), "record: refused: commit is"},
+		{record(func(r *Record) { r.Refused[0].Reason = Held }), "record: refused: reason is 0, must be 1 to 11"},
+		{record(func(r *Record) { r.Refused[0].Reason = reasonEnd }), "record: refused: reason is 12"},
+		{record(func(r *Record) { r.Refused = slices.Repeat(r.Refused, 2) }), "is out of order"},
+		{record(func(r *Record) { r.State = cid.Undef }), "record: state is"},
+		{record(func(r *Record) { slices.Reverse(r.NextSeats) }), "record: next seats:"},
+		{record(func(r *Record) { r.NextSeats[0].Since = 9 }), "record: next seats: since is 9, must be at most 8"},
+		{record(func(r *Record) { r.Tokens = MaxRunTokens + 1 }), "record: tokens is"},
+		{record(func(r *Record) { r.TrainedRounds = 8 }), "record: trained rounds is 8, must be at most 7"},
+		{genesis(func(r *Record) { r.Parent = testCID("x") }), "genesis has a parent"},
+		{genesis(func(r *Record) { r.ParentCertificate = &Certificate{} }), "genesis has a parent"},
+		{genesis(func(r *Record) { r.Attempt = 1 }), "genesis has a proposer"},
+		{genesis(func(r *Record) { r.Proposer = r.NextSeats[0].Peer }), "genesis has a proposer"},
+		{genesis(func(r *Record) { r.Seats = r.NextSeats }), "genesis has seats"},
+		{genesis(func(r *Record) { r.Haves = [][]byte{{1}} }), "genesis has seats, messages"},
+		{genesis(func(r *Record) { r.NextSeats = nil }), "genesis gives 0 seats, must give 1"},
+		{genesis(func(r *Record) { r.NextSeats[0].Since = 2 }), "next seats: since is 2, must be at most 1"},
+		{genesis(func(r *Record) { r.Tokens = 1 }), "genesis has tokens"},
+		{genesis(func(r *Record) { r.TrainedRounds = 1 }), "trained rounds is 1, must be at most 0"},
+		{genesis(func(r *Record) { r.Final = true }), "is final"},
+	}
+	for _, tt := range tests {
+		if err := tt.r.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("Validate() = %v, want %q", err, tt.want)
+		}
+		if _, err := tt.r.Encode(); err == nil {
+			t.Errorf("a record that is not valid (%s) is encoded", tt.want)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	seen := make(map[string]bool)
+	for r := Held; r <= reasonEnd; r++ {
+		if s := r.String(); s == "" || seen[s] {
+			t.Errorf("reason %d is called %q", uint32(r), s)
+		}
+		seen[r.String()] = true
+	}
+	if Equivocation.String() != "equivocation" || Reason(200).String() != "reason-200" {
+		t.Error(Equivocation, Reason(200))
+	}
+	if PhaseDone.String() != "done" || Phase(200).String() != "phase-200" {
+		t.Error(PhaseDone, Phase(200))
+	}
+}
