@@ -56,12 +56,16 @@ func TestFoldOracle(t *testing.T) {
 			input(t, l, 2, 3, 60000, MaxInputTokens-1, One), input(t, l, 2, 4, 60000, 1, One),
 		}},
 		{"largest values, all up", []Input{
-			{extreme(8, 127), MaxInputTokens, One}, {extreme(4, 15), MaxInputTokens, One},
-			{extreme(2, 3), MaxInputTokens, One}, {extreme(1, 1), MaxInputTokens, One},
+			{extreme(8, 127), MaxInputTokens, One},
+			{extreme(4, 15), MaxInputTokens, One},
+			{extreme(2, 3), MaxInputTokens, One},
+			{extreme(1, 1), MaxInputTokens, One},
 		}},
 		{"largest values, all down", []Input{
-			{extreme(8, 0x81), MaxInputTokens, One}, {extreme(4, 0), MaxInputTokens, One},
-			{extreme(2, 0), MaxInputTokens, One}, {extreme(1, 0), MaxInputTokens, One},
+			{extreme(8, 0x81), MaxInputTokens, One},
+			{extreme(4, 0), MaxInputTokens, One},
+			{extreme(2, 0), MaxInputTokens, One},
+			{extreme(1, 0), MaxInputTokens, One},
 		}},
 	}
 	for _, tt := range tests {

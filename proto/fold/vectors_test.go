@@ -152,8 +152,11 @@ func TestVectorsFold(t *testing.T) {
 		{"zeros", randomState(l, 5), outerStep, []in{{enc(2, 1, 0), 100, One}, {enc(2, 1, 0), 100, One}, {enc(2, 2, 60000), 100, One}}},
 		{"all zeros", randomState(l, 5), outerStep, []in{{enc(2, 1, 0), 100, One}}},
 		{"most tokens", randomState(l, 6), outerStep, []in{{enc(2, 1, 60000), MaxInputTokens, One}, {enc(2, 2, 60000), MaxInputTokens, One}, {enc(2, 3, 60000), 1, One}}},
-		{"ends of the range", &State{l, slices.Repeat([]int32{-maxValue, maxValue}, 8), slices.Repeat([]int32{maxValue, -maxValue}, 8)},
-			Outer{MaxLearningRateQ16, MaxMomentumQ16}, []in{{huge(8, 127), 1, One}}},
+		{
+			"ends of the range", &State{l, slices.Repeat([]int32{-maxValue, maxValue}, 8), slices.Repeat([]int32{maxValue, -maxValue}, 8)},
+			Outer{MaxLearningRateQ16, MaxMomentumQ16},
+			[]in{{huge(8, 127), 1, One}},
+		},
 	} {
 		v := foldVector{Name: tt.name, Layout: l.tensors, Outer: tt.outer, Prev: hex.EncodeToString(tt.prev.Marshal())}
 		var inputs []Input
