@@ -13,6 +13,7 @@ const (
 	provideTimeout  = time.Minute
 	provideAgain    = 11 * time.Hour // other nodes forget after 48 hours
 	provideRetry    = 15 * time.Second
+	provideAlone    = 500 * time.Millisecond
 	maxProvided     = 4096
 	maxProvidersRun = 64
 )
@@ -49,35 +50,39 @@ func (h *Host) Provide(_ context.Context, c cid.Cid) error {
 
 // runProvide announces what is due.
 func (h *Host) runProvide(ctx context.Context) error {
-	t := time.NewTicker(provideRetry)
-	defer t.Stop()
 	for {
-		for _, c := range h.dueProvides(time.Now()) {
-			if h.dht.RoutingTable().Size() == 0 {
-				break
-			}
-			pctx, cancel := context.WithTimeout(ctx, provideTimeout)
-			err := h.dht.Provide(pctx, c, true)
-			cancel()
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
-				h.log.DebugContext(ctx, "cid was not announced", "cid", c, "err", err)
-				continue
-			}
-			h.mu.Lock()
-			if _, ok := h.provided[c]; ok {
-				h.provided[c] = time.Now()
-			}
-			h.mu.Unlock()
+		wait := provideRetry
+		if h.dht.RoutingTable().Size() == 0 {
+			wait = provideAlone // nobody to tell yet
+		} else {
+			h.provideDue(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-t.C:
+		case <-time.After(wait):
 		case <-h.provideWake:
 		}
+	}
+}
+
+func (h *Host) provideDue(ctx context.Context) {
+	for _, c := range h.dueProvides(time.Now()) {
+		pctx, cancel := context.WithTimeout(ctx, provideTimeout)
+		err := h.dht.Provide(pctx, c, true)
+		cancel()
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			h.log.DebugContext(ctx, "cid was not announced", "cid", c, "err", err)
+			continue
+		}
+		h.mu.Lock()
+		if _, ok := h.provided[c]; ok {
+			h.provided[c] = time.Now()
+		}
+		h.mu.Unlock()
 	}
 }
 

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -158,15 +156,9 @@ func (h *Host) listen() error {
 	return nil
 }
 
-// isAddrInUse also looks at the text: the QUIC transport does not wrap, and
-// Windows has its own number.
+// isAddrInUse looks at the text, because libp2p does not wrap the error.
 func isAddrInUse(err error) bool {
-	const wsaEAddrInUse = syscall.Errno(10048)
-	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaEAddrInUse) {
-		return true
-	}
-	op := new(net.OpError)
-	return errors.As(err, &op) && op.Op == "listen" && containsAny(err.Error(), "address already in use", "Only one usage")
+	return containsAny(err.Error(), "address already in use", "Only one usage of each socket address")
 }
 
 // anyPort is a with port 0.

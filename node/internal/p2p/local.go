@@ -22,6 +22,7 @@ import (
 // the node is alive. This works where there is no multicast, as on loopback.
 const (
 	localSuffix   = ".peer"
+	localTmp      = ".peer-tmp"
 	localRefresh  = 5 * time.Second  // a live node touches its file
 	localStale    = 20 * time.Second // a file that old is of a dead node
 	localForget   = 5 * time.Minute  // and that old is removed, by whoever sees it
@@ -120,6 +121,8 @@ func (l *localFolder) pass(self peer.ID, rec []byte, now time.Time) ([]peer.Addr
 		age := now.Sub(info.ModTime())
 		name, isPeer := strings.CutSuffix(e.Name(), localSuffix)
 		switch {
+		case !isPeer && !strings.HasSuffix(e.Name(), localTmp):
+			continue // not ours
 		case age > localForget:
 			os.Remove(path)
 			continue
@@ -155,7 +158,7 @@ func (l *localFolder) refresh(rec []byte, now time.Time) error {
 		}
 	}
 	// Not synced: after a crash of the machine no node of it is alive.
-	tmp := filepath.Join(l.dir, rand.Text()+".tmp")
+	tmp := filepath.Join(l.dir, rand.Text()+localTmp)
 	if err := os.WriteFile(tmp, rec, 0o600); err != nil {
 		return err
 	}

@@ -309,6 +309,13 @@ func (h *Host) runPeerEvents(ctx context.Context) error {
 		return fmt.Errorf("p2p: subscribe to events: %w", err)
 	}
 	defer sub.Close()
+	// Who came before the subscription.
+	for _, p := range h.host.Network().Peers() {
+		if cs := h.host.Network().ConnsToPeer(p); len(cs) > 0 {
+			h.remember(p, dialable(cs[0], h.host.Peerstore().Addrs(p)))
+		}
+	}
+	h.pokeAll()
 	for {
 		select {
 		case <-ctx.Done():

@@ -66,8 +66,15 @@ func (h *Host) serve(s network.Stream, maxReq int, fn Handler) error {
 		return err
 	}
 	if !h.serving.enter(from) {
-		_ = s.CloseRead()
-		return writeResponse(s, statusBusy, nil)
+		if err := writeResponse(s, statusBusy, nil); err != nil {
+			return err
+		}
+		// The asker reads when it has written, so let it.
+		_, err := io.CopyN(io.Discard, s, int64(maxReq)+binary.MaxVarintLen64)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
 	}
 	defer h.serving.leave(from)
 
@@ -143,16 +150,13 @@ func (h *Host) request(ctx context.Context, to peer.ID, proto string, req []byte
 }
 
 func exchangeFrames(s network.Stream, req []byte, maxResp int) ([]byte, error) {
-	_, sendErr := s.Write(append(binary.AppendUvarint(nil, uint64(len(req))), req...))
-	if sendErr == nil {
-		sendErr = s.CloseWrite()
+	if _, err := s.Write(append(binary.AppendUvarint(nil, uint64(len(req))), req...)); err != nil {
+		return nil, fmt.Errorf("send: %w", err)
 	}
-	// A busy peer answers without reading, which can make the sending fail.
-	resp, err := readResponse(bufio.NewReader(s), maxResp)
-	if sendErr != nil && !errors.Is(err, ErrBusy) {
-		return nil, fmt.Errorf("send: %w", sendErr)
+	if err := s.CloseWrite(); err != nil {
+		return nil, fmt.Errorf("send: %w", err)
 	}
-	return resp, err
+	return readResponse(bufio.NewReader(s), maxResp)
 }
 
 func readResponse(r *bufio.Reader, maxResp int) ([]byte, error) {
