@@ -16,6 +16,7 @@ import (
 	"testing"
 	"testing/fstest"
 	"testing/iotest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/ipfs/go-cid"
@@ -448,10 +449,18 @@ func TestImportRefuses(t *testing.T) {
 
 func TestImportSeesChanges(t *testing.T) {
 	dir := tree(t, map[string]string{"a": string(random(t, "a", 3*ChunkBytes)), "b": "b"})
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	past := time.Unix(1_000_000_000, 0)
 	for _, change := range []func() error{
-		func() error { return os.Truncate(filepath.Join(dir, "a"), 2*ChunkBytes) },
-		func() error { return os.WriteFile(filepath.Join(dir, "b"), []byte("bb"), 0o644) },
+		func() error { return os.WriteFile(b, []byte("c"), 0o644) },                                // another time
+		func() error { return errors.Join(os.Truncate(a, ChunkBytes), os.Chtimes(a, past, past)) }, // another size
+		func() error {
+			return errors.Join(os.Remove(b), os.WriteFile(b, []byte("b"), 0o644), os.Chtimes(b, past, past))
+		}, // another file
 	} {
+		if err := errors.Join(os.Truncate(a, 3*ChunkBytes), os.Chtimes(a, past, past), os.Chtimes(b, past, past)); err != nil {
+			t.Fatal(err)
+		}
 		done := false
 		_, err := testStore(t).ImportDir(t.Context(), dir, ImportOptions{Progress: func(int64, int64) {
 			if !done {
@@ -575,6 +584,9 @@ func TestMaterializeIncomplete(t *testing.T) {
 	if err := s.Materialize(ctx, imp.Root, out, opts); !errors.Is(err, ErrIncomplete) {
 		t.Errorf("Materialize without a block = %v, want ErrIncomplete", err)
 	}
+	if begun, _ := os.ReadDir(filepath.Dir(out)); len(begun) > 0 {
+		t.Errorf("writing began without all blocks: %v", begun)
+	}
 	// Damaged, and noticed only when it is read.
 	if err := s.Put(ctx, b); err != nil {
 		t.Fatal(err)
@@ -664,13 +676,17 @@ func TestReadDirAndLookup(t *testing.T) {
 	if err != nil || e.Size != 2 || e.Dir || e.CID != rawBlock([]byte("xx")).Cid() {
 		t.Errorf("Lookup(sub/x) = %+v, %v", e, err)
 	}
-	for name, want := range map[string]error{
+	if err := s.DeleteBlock(ctx, rawBlock([]byte("s")).Cid()); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{ // "small" need not be there to be no folder
 		"none": fs.ErrNotExist, "sub/none": fs.ErrNotExist, "small/x": fs.ErrNotExist, "../x": fs.ErrInvalid, "/small": fs.ErrInvalid, "": fs.ErrInvalid,
 	} {
 		if _, err := s.Lookup(ctx, imp.Root, name); !errors.Is(err, want) {
 			t.Errorf("Lookup(%q) = %v, want %v", name, err, want)
 		}
 	}
+	putLeaf(t, s, "s")
 	if _, err := s.ReadDir(ctx, rawBlock([]byte("s")).Cid()); !errors.Is(err, ErrInvalid) {
 		t.Errorf("ReadDir of a file = %v", err)
 	}

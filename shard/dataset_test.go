@@ -493,6 +493,15 @@ func TestReadShardRefuses(t *testing.T) {
 	}
 }
 
+// RFC 8785, 3.2.2.2.
+func TestCanonicalStrings(t *testing.T) {
+	const text = "\x00\x07\b\t\n\v\f\r\x1f \"'/\\<>&\x7f\u0080é\u2028\u2029\ufeff🎉"
+	const want = `"\u0000\u0007\b\t\n\u000b\f\r\u001f \"'/\\<>&` + "\x7f\u0080é\u2028\u2029\ufeff🎉" + `"`
+	if got := string(appendJSONString(nil, text)); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestRowLaw(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := Row{rapid.String().Draw(t, "instruction") + "i", rapid.String().Draw(t, "input"), rapid.String().Draw(t, "output") + "o"}

@@ -120,6 +120,7 @@ func TestModelRules(t *testing.T) {
 		{"index", map[string]string{"model.safetensors": "", "x.safetensors": w, "model.safetensors.index.json": index(`{"a":"x.safetensors"}`)}, ""},
 		{"index of other name", map[string]string{"model.safetensors": "", "x.safetensors": w, "x.safetensors.index.json": index(`{"a":"x.safetensors"}`)}, ""},
 		{"two indexes", map[string]string{"model.safetensors": "", "x.safetensors": w, "x.safetensors.index.json": "{}", "y.safetensors.index.json": "{}"}, "several indexes"},
+		{"two indexes, one by its name", map[string]string{"model.safetensors": "", "x.safetensors": w, "a.safetensors.index.json": "{}", "model.safetensors.index.json": index(`{"a":"x.safetensors"}`)}, ""},
 		{"index names no file", map[string]string{"model.safetensors": "", "x.safetensors": w, "model.safetensors.index.json": index(`{"a":"y.safetensors"}`)}, `"y.safetensors", which is not there`},
 		{"index leads out", map[string]string{"model.safetensors": "", "x.safetensors": w, "model.safetensors.index.json": index(`{"a":"../x.safetensors"}`)}, "not there"},
 		{"index names no tensor", map[string]string{"model.safetensors": "", "x.safetensors": w, "model.safetensors.index.json": index(`{"b":"x.safetensors"}`)}, `"b" is in x.safetensors`},

@@ -245,7 +245,6 @@ func (s *Store) removeDamaged(d digest, data *[]byte) (good bool, err error) {
 	if err := os.RemoveAll(s.blockPath(d)); err != nil {
 		return false, fmt.Errorf("remove damaged block: %w", err)
 	}
-	p.changed++
 	return false, nil
 }
 
@@ -283,7 +282,8 @@ func (s *Store) DeleteBlock(_ context.Context, c cid.Cid) error {
 	return err
 }
 
-// remove removes a block unless an import holds it, and returns its size.
+// remove removes a block unless an import holds it, and returns its size. The
+// folder is not synced: a block that comes back does no harm.
 func (s *Store) remove(d digest) (int64, error) {
 	p := &s.prefixes[d[0]]
 	p.mu.Lock()
@@ -304,7 +304,6 @@ func (s *Store) remove(d digest) (int64, error) {
 	if err := os.Remove(s.blockPath(d)); err != nil {
 		return 0, fmt.Errorf("delete block %s: %w", d, err)
 	}
-	p.changed++
 	return fi.Size(), nil
 }
 

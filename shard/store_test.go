@@ -215,6 +215,20 @@ func TestStoreRemovesDamagedBlocks(t *testing.T) {
 			}
 		})
 	}
+	t.Run("repaired before it is removed", func(t *testing.T) {
+		s := testStore(t)
+		if err := s.Put(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+		d, _ := digestOf(b.Cid())
+		old := []byte("what a reader saw before")
+		if good, err := s.removeDamaged(d, &old); !good || err != nil || !bytes.Equal(old, b.RawData()) {
+			t.Errorf("removeDamaged = %v, %v, %q", good, err, old)
+		}
+		if _, err := s.Get(ctx, b.Cid()); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("repaired by a put alone", func(t *testing.T) {
 		s := testStore(t)
 		if err := s.Put(ctx, b); err != nil {
