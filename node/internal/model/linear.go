@@ -1,0 +1,59 @@
+package model
+
+import "github.com/moot-net/moot/node/internal/tensor"
+
+// linear is y = x W^T + bias + scale * (x A^T) B^T.
+type linear struct {
+	Module
+	w, bias   tensor.Mat // (out,in), (1,out) or none
+	dw, dBias tensor.Mat
+	lora      *LowRank
+}
+
+// rank returns the adapter's rank, 0 without one.
+func (l *linear) rank() int {
+	if l.lora == nil {
+		return 0
+	}
+	return l.lora.A.Rows
+}
+
+// forward sets y (T,out), or adds to it. low (T,R) keeps x A^T for the
+// backward pass.
+func (l *linear) forward(b tensor.Backend, y, x, low tensor.Mat, add bool) {
+	b.MatMul(y, x, l.w, tensor.MatMul{TransB: true, Add: add})
+	if !l.bias.None() {
+		b.AddRow(y, l.bias)
+	}
+	if a := l.lora; a != nil {
+		b.MatMul(low, x, a.A, tensor.MatMul{TransB: true})
+		b.MatMul(y, low, a.B, tensor.MatMul{TransB: true, Add: true, Alpha: a.Scale})
+	}
+}
+
+// backward adds the derivatives by the parameters, and sets dx (T,in), or adds
+// to it with add; dx is none where nothing below is trained. dlow (T,R) is
+// scratch.
+func (l *linear) backward(b tensor.Backend, dx, dy, x, low, dlow tensor.Mat, add bool) {
+	if !l.dw.None() {
+		b.MatMul(l.dw, dy, x, tensor.MatMul{TransA: true, Add: true})
+		if !l.dBias.None() {
+			b.SumRows(l.dBias, dy)
+		}
+	}
+	if !dx.None() {
+		b.MatMul(dx, dy, l.w, tensor.MatMul{Add: add})
+	}
+	a := l.lora
+	if a == nil {
+		return
+	}
+	b.MatMul(dlow, dy, a.B, tensor.MatMul{Alpha: a.Scale})
+	if !a.DA.None() {
+		b.MatMul(a.DB, dy, low, tensor.MatMul{TransA: true, Add: true, Alpha: a.Scale})
+		b.MatMul(a.DA, dlow, x, tensor.MatMul{TransA: true, Add: true})
+	}
+	if !dx.None() {
+		b.MatMul(dx, dlow, a.A, tensor.MatMul{Add: true})
+	}
+}

@@ -1,0 +1,180 @@
+package model
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/moot-net/moot/shard/safetensors"
+)
+
+const (
+	weightsFile   = "model.safetensors"
+	indexFile     = "model.safetensors.index.json"
+	maxIndexBytes = 32 << 20
+)
+
+// ReadConfig reads config.json of the model in a Hugging Face folder.
+func ReadConfig(dir string) (Config, error) {
+	b, err := readFile(filepath.Join(dir, "config.json"), maxConfigBytes)
+	if err != nil {
+		return Config{}, err
+	}
+	return ParseConfig(b)
+}
+
+// Load reads the model in a Hugging Face folder: config.json, and
+// model.safetensors or shards with an index. Weights may be F32, BF16 or F16.
+func Load(dir string, o Options) (*Model, error) {
+	c, err := ReadConfig(dir)
+	if err != nil {
+		return nil, fmt.Errorf("load model %s: %w", dir, err)
+	}
+	w, err := openWeights(dir)
+	if err != nil {
+		return nil, fmt.Errorf("load model %s: %w", dir, err)
+	}
+	defer w.close()
+	if err := w.check(c); err != nil {
+		return nil, fmt.Errorf("load model %s: %w", dir, err)
+	}
+	m := newModel(c, o.backend())
+	for _, p := range m.params {
+		if err := w.read(m, p); err != nil {
+			return nil, fmt.Errorf("load model %s: %w", dir, err)
+		}
+	}
+	return m, nil
+}
+
+func readFile(path string, limit int64) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > limit {
+		return nil, fmt.Errorf("%s has %d bytes, at most %d", path, st.Size(), limit)
+	}
+	return os.ReadFile(path)
+}
+
+// weights are the safetensors files of a checkpoint.
+type weights struct {
+	files map[string]*safetensors.File // by name of a tensor
+	open  []*safetensors.File
+}
+
+func (w *weights) close() {
+	for _, f := range w.open {
+		f.Close()
+	}
+}
+
+func openWeights(dir string) (*weights, error) {
+	w := &weights{files: map[string]*safetensors.File{}}
+	f, err := safetensors.Open(filepath.Join(dir, weightsFile))
+	if err == nil {
+		w.open = append(w.open, f)
+		for _, t := range f.Header().Tensors {
+			w.files[t.Name] = f
+		}
+		return w, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	index, err := readIndex(dir)
+	if err != nil {
+		return nil, err
+	}
+	byFile := map[string]*safetensors.File{}
+	for tensor, name := range index {
+		f := byFile[name]
+		if f == nil {
+			if f, err = safetensors.Open(filepath.Join(dir, name)); err != nil {
+				w.close()
+				return nil, err
+			}
+			byFile[name] = f
+			w.open = append(w.open, f)
+		}
+		w.files[tensor] = f
+	}
+	return w, nil
+}
+
+// readIndex returns the file of each tensor.
+func readIndex(dir string) (map[string]string, error) {
+	b, err := readFile(filepath.Join(dir, indexFile), maxIndexBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("neither %s nor %s is there; other weight formats are not read: %w", weightsFile, indexFile, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var index struct {
+		WeightMap map[string]string `json:"weight_map"`
+	}
+	if err := json.Unmarshal(b, &index); err != nil {
+		return nil, fmt.Errorf("%s: %w", indexFile, err)
+	}
+	for tensor, name := range index.WeightMap {
+		if !strings.HasSuffix(name, ".safetensors") || strings.ContainsAny(name, `/\:`) || !filepath.IsLocal(name) {
+			return nil, fmt.Errorf("%s: tensor %q is in %q, which is not the name of a file beside it", indexFile, tensor, name)
+		}
+	}
+	return index.WeightMap, nil
+}
+
+// check compares the tensors with those that the configuration asks for, so
+// that a wrong checkpoint is refused before memory is allocated for it.
+func (w *weights) check(c Config) error {
+	want := map[string]bool{}
+	for _, p := range c.params() {
+		want[p.name] = true
+		f := w.files[p.name]
+		if f == nil {
+			return fmt.Errorf("tensor %s is missing", p.name)
+		}
+		info, ok := f.Header().Lookup(p.name)
+		if !ok {
+			return fmt.Errorf("tensor %s is not in the file that the index says", p.name)
+		}
+		if fmt.Sprint(info.Shape) != fmt.Sprint(p.shape()) {
+			return fmt.Errorf("tensor %s: config.json asks for %v", info, p.shape())
+		}
+		if t := info.DType; t != safetensors.F32 && t != safetensors.BF16 && t != safetensors.F16 {
+			return fmt.Errorf("%w: tensor %s", ErrUnsupported, info)
+		}
+	}
+	for name := range w.files {
+		if !want[name] && !redundant(c, name) {
+			return fmt.Errorf("%w: tensor %s is not part of a %s as config.json describes it", ErrUnsupported, name, c.Architecture)
+		}
+	}
+	return nil
+}
+
+// redundant reports whether a tensor repeats what is known: the output layer
+// of a model that ties it to the embedding, and stored rotary frequencies.
+func redundant(c Config, name string) bool {
+	return c.TiedHead && name == "lm_head.weight" || strings.HasSuffix(name, ".rotary_emb.inv_freq")
+}
+
+func (w *weights) read(m *Model, p Param) error {
+	values := p.Value.Buf.Host
+	if values != nil { // straight to its place
+		values = p.Value.Host()
+		return w.files[p.Name].ReadFloat32(p.Name, values)
+	}
+	values = make([]float32, p.Value.Rows*p.Value.Cols)
+	if err := w.files[p.Name].ReadFloat32(p.Name, values); err != nil {
+		return err
+	}
+	m.b.Upload(p.Value, values)
+	return nil
+}

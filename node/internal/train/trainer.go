@@ -1,0 +1,275 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/tensor"
+)
+
+// ErrNotFinite is returned when a loss or gradient is not a finite number. The
+// step that found it has changed nothing.
+var ErrNotFinite = errors.New("not finite")
+
+// Adam holds the settings of AdamW; the zero value of a field means its
+// default, so that weight decay and clipping are off by default.
+type Adam struct {
+	Beta1       float64 // default 0.9
+	Beta2       float64 // default 0.999
+	Epsilon     float64 // default 1e-8
+	WeightDecay float64 // decoupled; default 0
+	ClipNorm    float64 // greatest L2 norm of the gradient; default 0, no clipping
+}
+
+func (a Adam) withDefaults() Adam {
+	for _, f := range []struct {
+		v         *float64
+		otherwise float64
+	}{{&a.Beta1, 0.9}, {&a.Beta2, 0.999}, {&a.Epsilon, 1e-8}} {
+		if *f.v == 0 {
+			*f.v = f.otherwise
+		}
+	}
+	return a
+}
+
+// Options configure a Trainer of an adapter.
+type Options struct {
+	ModelDir string    // Hugging Face folder of the base model
+	Spec     lora.Spec // adapter to train; it starts at zero
+	Adam     Adam
+	// Threads is how many goroutines compute. Default 1.
+	Threads int
+	// MaxTokens is the length of the longest sample. Default: the model's
+	// context.
+	MaxTokens int
+	// MicroBatchTokens bounds the tokens whose activations are held at once;
+	// a step accumulates gradients over as many micro-batches as it needs.
+	// Default 2048.
+	MicroBatchTokens int
+	// CheckpointDir is where Save writes. Empty: Save and Load are errors.
+	CheckpointDir string
+	// BaseName is written to adapter_config.json as the base model's name.
+	BaseName string
+}
+
+// FullOptions configure a Trainer of all parameters.
+type FullOptions struct {
+	Model            *model.Model // from model.New or model.Load
+	Adam             Adam
+	MaxTokens        int // as in Options
+	MicroBatchTokens int
+	CheckpointDir    string
+}
+
+// DefaultMicroBatchTokens is used where MicroBatchTokens is 0.
+const DefaultMicroBatchTokens = 2048
+
+// Trainer trains. Its methods are called from one goroutine at a time.
+type Trainer struct {
+	// constant after Open
+	model     *model.Model
+	b         tensor.Backend
+	adam      Adam
+	adapter   *lora.Adapter // nil in full mode
+	layout    []lora.TensorInfo
+	maxTokens int
+	micro     int
+	dir       string // of checkpoints
+	base      string
+
+	values  tensor.Mat // what is trained, (1,N)
+	grads   tensor.Mat
+	moment1 tensor.Mat
+	moment2 tensor.Mat
+
+	steps    int // of the optimizer since its moments were zero
+	gradNorm float64
+	saves    uint64 // sequence number of the newest checkpoint
+	batch    model.Batch
+}
+
+// Open loads the base model and puts a zero adapter on it.
+func Open(o Options) (*Trainer, error) {
+	m, err := model.Load(o.ModelDir, model.Options{Threads: o.Threads})
+	if err != nil {
+		return nil, err
+	}
+	return New(m, o)
+}
+
+// New puts a zero adapter on a model that is loaded already; ModelDir and
+// Threads of o are not used. The model belongs to the Trainer from then on.
+func New(m *model.Model, o Options) (*Trainer, error) {
+	a, err := lora.New(o.Spec, modules(m.Config()))
+	if err != nil {
+		return nil, err
+	}
+	b := m.Backend()
+	t := &Trainer{
+		model: m, b: b, adam: o.Adam.withDefaults(), adapter: a, layout: a.Layout(),
+		dir: o.CheckpointDir, base: o.BaseName,
+		values: b.Alloc(len(a.Values())).Vec(), grads: b.Alloc(len(a.Values())).Vec(),
+	}
+	t.limits(o.MaxTokens, o.MicroBatchTokens)
+	t.allocMoments()
+	at := func(v tensor.Mat, i int) tensor.Mat {
+		return v.Buf.Mat(a.Start(i), t.layout[i].Rows, t.layout[i].Cols)
+	}
+	adapters := map[string]model.LowRank{}
+	for _, p := range a.Parts() {
+		adapters[p.Path] = model.LowRank{
+			A: at(t.values, p.A), B: at(t.values, p.B), DA: at(t.grads, p.A), DB: at(t.grads, p.B), Scale: p.Scale,
+		}
+	}
+	return t, m.Attach(adapters)
+}
+
+// NewFull returns a Trainer of all parameters of a model, which belongs to the
+// Trainer from then on.
+func NewFull(o FullOptions) (*Trainer, error) {
+	if o.Model == nil {
+		return nil, errors.New("no model to train")
+	}
+	o.Model.EnableFullGradients()
+	values, grads := o.Model.Flat()
+	t := &Trainer{
+		model: o.Model, b: o.Model.Backend(), adam: o.Adam.withDefaults(), dir: o.CheckpointDir,
+		values: values.Vec(), grads: grads.Vec(),
+	}
+	for _, p := range o.Model.Params() {
+		t.layout = append(t.layout, lora.TensorInfo{Name: p.Name, Rows: p.Value.Rows, Cols: p.Value.Cols})
+	}
+	t.limits(o.MaxTokens, o.MicroBatchTokens)
+	t.allocMoments()
+	return t, nil
+}
+
+func (t *Trainer) limits(maxTokens, micro int) {
+	t.maxTokens, t.micro = maxTokens, micro
+	if maxTokens <= 0 {
+		t.maxTokens = t.model.Config().Context
+	}
+	if micro <= 0 {
+		t.micro = DefaultMicroBatchTokens
+	}
+}
+
+func (t *Trainer) allocMoments() {
+	t.moment1, t.moment2 = t.b.Alloc(t.values.Cols).Vec(), t.b.Alloc(t.values.Cols).Vec()
+}
+
+func modules(c model.Config) []lora.Module {
+	var list []lora.Module
+	for _, m := range c.Modules() {
+		list = append(list, lora.Module(m))
+	}
+	return list
+}
+
+// Layout lists the tensors of the adapter that spec makes on the model in dir,
+// reading only its configuration.
+func Layout(dir string, spec lora.Spec) ([]lora.TensorInfo, error) {
+	c, err := model.ReadConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	return spec.Layout(modules(c))
+}
+
+// Layout lists the tensors being trained, in the order of Adapter and
+// SetAdapter. A vector has one row. The caller must not change it.
+func (t *Trainer) Layout() []lora.TensorInfo { return t.layout }
+
+// Params returns the number of values being trained.
+func (t *Trainer) Params() int { return t.values.Cols }
+
+// SetAdapter replaces what is trained: the adapter, or in full mode all
+// parameters. The optimizer's moments stay.
+func (t *Trainer) SetAdapter(values []float32) error {
+	if len(values) != t.values.Cols {
+		return fmt.Errorf("set adapter: %d values, want %d", len(values), t.values.Cols)
+	}
+	for i, v := range values {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			return fmt.Errorf("set adapter: value %d is %v: %w", i, v, ErrNotFinite)
+		}
+	}
+	t.b.Upload(t.values, values)
+	return nil
+}
+
+// LoadAdapter is SetAdapter with the values of a PEFT folder made with the
+// same Spec.
+func (t *Trainer) LoadAdapter(dir string) error {
+	if t.adapter == nil {
+		return errors.New("load adapter: all parameters are trained")
+	}
+	a, err := lora.Read(dir, modules(t.model.Config()))
+	if err != nil {
+		return err
+	}
+	if len(a.Layout()) != len(t.layout) {
+		return fmt.Errorf("load adapter %s: %d tensors, want %d", dir, len(a.Layout()), len(t.layout))
+	}
+	for i, info := range a.Layout() {
+		if info != t.layout[i] {
+			return fmt.Errorf("load adapter %s: tensor %v, want %v", dir, info, t.layout[i])
+		}
+	}
+	for i, p := range a.Parts() {
+		if p.Scale != t.adapter.Parts()[i].Scale {
+			return fmt.Errorf("load adapter %s: scaling of %s is %v, want %v", dir, p.Path, p.Scale, t.adapter.Parts()[i].Scale)
+		}
+	}
+	return t.SetAdapter(a.Values())
+}
+
+// Adapter copies what is trained to dst, which must have its length.
+func (t *Trainer) Adapter(dst []float32) { t.b.Download(dst, t.values) }
+
+// Gradient copies the last step's gradient, before clipping, to dst.
+func (t *Trainer) Gradient(dst []float32) { t.b.Download(dst, t.grads) }
+
+// ResetOptimizer forgets the moments and the step counter of AdamW.
+func (t *Trainer) ResetOptimizer() {
+	t.b.Zero(t.moment1)
+	t.b.Zero(t.moment2)
+	t.steps = 0
+}
+
+// GradNorm returns the L2 norm of the last step's gradient before clipping.
+func (t *Trainer) GradNorm() float64 { return t.gradNorm }
+
+// Steps returns how many steps the optimizer has taken since its moments were
+// zero.
+func (t *Trainer) Steps() int { return t.steps }
+
+// Model returns the model being trained. In full mode Model().Save writes it
+// as a Hugging Face folder.
+func (t *Trainer) Model() *model.Model { return t.model }
+
+// ExportAdapter writes the adapter as a PEFT folder.
+func (t *Trainer) ExportAdapter(dir string) error {
+	if t.adapter == nil {
+		return errors.New("export adapter: all parameters are trained")
+	}
+	t.Adapter(t.adapter.Values())
+	return t.adapter.Write(dir, t.base)
+}
+
+// Close frees what the Trainer holds.
+func (t *Trainer) Close() error {
+	*t = Trainer{}
+	return nil
+}
+
+// Generate continues ids and returns the new tokens only, without the one that
+// stopped it. With ctx done it returns what it has and ctx's error.
+func (t *Trainer) Generate(ctx context.Context, ids []int32, o model.GenerateOptions) ([]int32, error) {
+	return t.model.Generate(ctx, ids, o)
+}
