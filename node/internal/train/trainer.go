@@ -268,8 +268,11 @@ func (t *Trainer) Close() error {
 	return nil
 }
 
+// GenerateOptions configure Generate.
+type GenerateOptions = model.GenerateOptions
+
 // Generate continues ids and returns the new tokens only, without the one that
 // stopped it. With ctx done it returns what it has and ctx's error.
-func (t *Trainer) Generate(ctx context.Context, ids []int32, o model.GenerateOptions) ([]int32, error) {
+func (t *Trainer) Generate(ctx context.Context, ids []int32, o GenerateOptions) ([]int32, error) {
 	return t.model.Generate(ctx, ids, o)
 }
