@@ -49,15 +49,12 @@ func isqrt(a wide) uint64 {
 // Sqrt returns the largest integer whose square is at most a.
 func Sqrt(a uint64) uint64 { return isqrt(wide{lo: a}) }
 
-// lowerMedian sorts list and returns its middle, of two middles the smaller:
-// half of the peers cannot raise it above what the other half sent. It returns
-// 0 for an empty list.
-func lowerMedian(list []uint64) uint64 {
-	if len(list) == 0 {
-		return 0
-	}
+// median sorts list, which must not be empty, and returns its middle, of two
+// middles the larger. Fewer than half of the peers cannot raise it above, nor
+// lower it below, what all others sent.
+func median(list []uint64) uint64 {
 	slices.Sort(list)
-	return list[(len(list)-1)/2]
+	return list[len(list)/2]
 }
 
 // divSmall divides by n, which must not be 0.

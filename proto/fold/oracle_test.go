@@ -31,15 +31,10 @@ func naiveFold(prev *State, inputs []Input, outer Outer) (*State, []Applied) {
 	median := func(f func(i int) int64) int64 {
 		var list []int64
 		for _, i := range counts {
-			if v := f(i); v > 0 {
-				list = append(list, v)
-			}
-		}
-		if len(list) == 0 {
-			return 0
+			list = append(list, f(i))
 		}
 		sort.Slice(list, func(a, b int) bool { return list[a] < list[b] })
-		return list[(len(list)-1)/2]
+		return list[len(list)/2]
 	}
 	norm := func(i, from, n int) int64 {
 		sum := new(big.Int)

@@ -40,7 +40,7 @@ func newWorker(s *sum) *worker {
 		sum:     s,
 		divide:  newDivider(uint64(s.weight) << fractionBits),
 		factors: make([]int64, len(s.inputs)),
-		reaches: make([]uint64, 0, len(s.inputs)),
+		reaches: make([]uint64, len(s.inputs)),
 	}
 }
 
@@ -66,13 +66,10 @@ func (w *worker) chunk(prev, next *State, i int) {
 // i-th chunk: its scale, cut to the ratio of the median reach, clipped, with
 // fractionBits, times its weight.
 func (w *worker) setFactors(i, tensor int) {
-	w.reaches = w.reaches[:0]
-	for _, in := range w.inputs {
-		if s := in.delta.scales[i]; s > 0 {
-			w.reaches = append(w.reaches, uint64(s*maxCode(in.delta.bits)))
-		}
+	for k, in := range w.inputs {
+		w.reaches[k] = uint64(in.delta.scales[i] * maxCode(in.delta.bits))
 	}
-	bound := int64(maxScaleRatio * lowerMedian(w.reaches))
+	bound := int64(maxScaleRatio * median(w.reaches))
 	for k, in := range w.inputs {
 		s := min(in.delta.scales[i], bound/maxCode(in.delta.bits))
 		w.factors[k] = s * int64(in.clips[tensor]) >> (16 - fractionBits) * in.weight

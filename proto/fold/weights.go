@@ -63,7 +63,7 @@ func weigh(inputs []Input) (applied []Applied, indexes []int) {
 	for _, i := range indexes {
 		tokens = append(tokens, inputs[i].Tokens)
 	}
-	bound := 2 * lowerMedian(tokens)
+	bound := 2 * median(tokens)
 	applied = make([]Applied, len(inputs))
 	for _, i := range indexes {
 		applied[i].Weight = max(1, min(inputs[i].Tokens, bound)*factor(i)>>16)
@@ -94,20 +94,16 @@ func reduce(applied []Applied, indexes []int) []int64 {
 
 // clip sets the clip of every input to the median norm and returns, for each
 // that counts, the smaller one of that and of the clip of each tensor to the
-// median norm of that tensor. Norms of zero have no part in a median: else two
-// peers that send nothing could undo the work of a third.
+// median norm of that tensor.
 func clip(inputs []Input, applied []Applied, indexes []int) [][]uint32 {
-	norms := make([]uint64, 0, len(inputs))
-	median := func(norm func(*Delta) uint64) uint64 {
-		norms = norms[:0]
-		for _, i := range indexes {
-			if n := norm(inputs[i].Delta); n > 0 {
-				norms = append(norms, n)
-			}
+	norms := make([]uint64, len(indexes))
+	medianOf := func(norm func(*Delta) uint64) uint64 {
+		for k, i := range indexes {
+			norms[k] = norm(inputs[i].Delta)
 		}
-		return lowerMedian(norms)
+		return median(norms)
 	}
-	m := median(func(d *Delta) uint64 { return d.norm })
+	m := medianOf(func(d *Delta) uint64 { return d.norm })
 	for i := range inputs {
 		applied[i].ClipQ16 = clipTo(m, inputs[i].Delta.norm)
 	}
@@ -117,7 +113,7 @@ func clip(inputs []Input, applied []Applied, indexes []int) [][]uint32 {
 		clips[k] = make([]uint32, tensors)
 	}
 	for t := range tensors {
-		m := median(func(d *Delta) uint64 { return d.norms[t] })
+		m := medianOf(func(d *Delta) uint64 { return d.norms[t] })
 		for k, i := range indexes {
 			clips[k][t] = min(applied[i].ClipQ16, clipTo(m, inputs[i].Delta.norms[t]))
 		}
@@ -126,7 +122,7 @@ func clip(inputs []Input, applied []Applied, indexes []int) [][]uint32 {
 }
 
 // clipTo returns the Q16 factor, rounded down, that brings norm to bound, at
-// most 1. Norms are below 2^46, so the shift keeps every bit.
+// most 1; also for a norm of zero. Norms are below 2^46, so the shift keeps every bit.
 func clipTo(bound, norm uint64) uint32 {
 	if norm <= bound {
 		return One
