@@ -30,7 +30,7 @@ const (
 	validateQueue    = 1024 // messages of all topics waiting for a signature check
 	validateAtOnce   = 64   // validators running, of one topic and of all
 	outboundQueue    = 256  // frames waiting for one peer
-	inspectEvery     = 5 * time.Second
+	inspectEvery     = time.Second
 )
 
 const topicPrefix = "/moot/1/"
