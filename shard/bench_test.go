@@ -74,6 +74,35 @@ func BenchmarkImportAgain(b *testing.B) {
 	}
 }
 
+// BenchmarkPut stores one block at a time, as a slow pull does.
+func BenchmarkPut(b *testing.B) {
+	s := testStore(b)
+	r := kuboRandom(b, "put")
+	b.SetBytes(ChunkBytes)
+	for b.Loop() {
+		b.StopTimer()
+		data := make([]byte, ChunkBytes)
+		if _, err := io.ReadFull(r, data); err != nil {
+			b.Fatal(err)
+		}
+		block := rawBlock(data)
+		b.StartTimer()
+		if err := s.Put(b.Context(), block); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkMissing(b *testing.B) {
+	s := testStore(b)
+	imp := mustImport(b, s, benchFolder(b))
+	for b.Loop() {
+		if _, _, _, err := s.Missing(b.Context(), imp.Root); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkGet(b *testing.B) {
 	s := testStore(b)
 	c, err := s.PutBytes(b.Context(), make([]byte, ChunkBytes))

@@ -26,4 +26,6 @@ const (
 	maxConfigBytes  = 1 << 20  // config.json of a model
 	maxIndexBytes   = 32 << 20 // model.safetensors.index.json
 	maxReadmeBytes  = 64 << 10 // what is read of a README.md
+	maxWeightFiles  = 4096
+	maxHeaderBytes  = 256 << 20 // of all safetensors headers of a model
 )

@@ -317,6 +317,7 @@ func (c *checkpoint) header(name string) (*safetensors.Header, error) {
 // readWeights checks the header of every safetensors file, in whatever
 // folder, and counts what the weights hold.
 func (c *checkpoint) readWeights() error {
+	files, headers := 0, int64(0)
 	for _, p := range c.paths() {
 		if !strings.HasSuffix(p, weightsExt) {
 			continue
@@ -324,6 +325,11 @@ func (c *checkpoint) readWeights() error {
 		h, err := c.header(p)
 		if err != nil {
 			return err
+		}
+		// One leaf that is linked to often is many files.
+		files, headers = files+1, headers+h.DataStart
+		if files > maxWeightFiles || headers > maxHeaderBytes {
+			return fmt.Errorf("%w: more than %d %s files, or more than %d bytes of headers", ErrTooLarge, maxWeightFiles, weightsExt, maxHeaderBytes)
 		}
 		if !slices.Contains(c.model.Weights, p) {
 			continue

@@ -176,6 +176,25 @@ func TestModelWarnings(t *testing.T) {
 	}
 }
 
+// Two folders that are linked to often stand for thousands of files.
+func TestModelOfTooManyFiles(t *testing.T) {
+	s := testStore(t)
+	w := putLeaf(t, s, weights(t, 1, "a"))
+	sub := dirNode()
+	for i := range 65 {
+		sub.links = append(sub.links, named(fmt.Sprintf("%03d.safetensors", i), w))
+	}
+	folder := putNode(t, s, sub)
+	root := dirNode()
+	for i := range 64 {
+		root.links = append(root.links, named(fmt.Sprintf("%03d", i), folder))
+	}
+	root.links = append(root.links, named("config.json", putLeaf(t, s, llamaConfig)), named("model.safetensors", w))
+	if _, err := s.CheckModel(t.Context(), putNode(t, s, root).CID); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("CheckModel = %v, want ErrTooLarge", err)
+	}
+}
+
 func TestFrontMatterLicence(t *testing.T) {
 	for _, tt := range []struct{ readme, want string }{
 		{"---\nlicense: mit\n---\n", "mit"},
