@@ -18,6 +18,7 @@ type ref struct {
 	cid      cid.Cid
 	size     uint64 // of the block and all below
 	fileSize uint64 // bytes of content of a file
+	height   int    // blocks from here down to the lowest leaf, both counted
 }
 
 // builder makes the blocks of a DAG and stores them, or only hashes them when
@@ -72,7 +73,7 @@ func (b *builder) leaf(data []byte, reuse bool) *ref {
 	r := new(ref)
 	b.w.group.Go(func() error {
 		d := digest(sha256.Sum256(data))
-		*r = ref{cid: newCID(rawCodec, d), size: uint64(len(data)), fileSize: uint64(len(data))}
+		*r = ref{cid: newCID(rawCodec, d), size: uint64(len(data)), fileSize: uint64(len(data)), height: 1}
 		b.keep(d)
 		err := b.w.ctx.Err()
 		if b.s != nil {
@@ -109,14 +110,18 @@ func (b *builder) now(codec uint64, data []byte) (cid.Cid, error) {
 	return newCID(codec, d), b.w.writeNow(d, data)
 }
 
-// node stores a node. What we make must be what we accept.
-func (b *builder) node(n *node) (*ref, error) {
+// node stores a node above blocks of the given height. What we make must be
+// what we accept.
+func (b *builder) node(n *node, below int) (*ref, error) {
+	if below >= maxDepth {
+		return nil, fmt.Errorf("%w: more than %d blocks in each other: put less folders into folders", ErrTooLarge, maxDepth)
+	}
 	data := n.encode()
 	if _, err := decodeNode(newCID(dagPB, sha256.Sum256(data)), data); err != nil {
 		return nil, err
 	}
 	c, err := b.now(dagPB, data)
-	r := &ref{cid: c, size: uint64(len(data)), fileSize: n.fileSize}
+	r := &ref{cid: c, size: uint64(len(data)), fileSize: n.fileSize, height: below + 1}
 	for _, l := range n.links {
 		r.size += l.Size
 	}
@@ -164,7 +169,7 @@ func (b *builder) file(level []*ref) (*ref, error) {
 				n.blockSizes = append(n.blockSizes, r.fileSize)
 				n.fileSize += r.fileSize
 			}
-			r, err := b.node(n)
+			r, err := b.node(n, part[0].height)
 			if err != nil {
 				return nil, err
 			}
@@ -178,11 +183,13 @@ func (b *builder) file(level []*ref) (*ref, error) {
 // folder makes a directory node.
 func (b *builder) folder(entries map[string]*ref) (*ref, error) {
 	n := &node{kind: kindDir}
+	height := 0
 	for name, r := range entries {
+		height = max(height, r.height)
 		n.links = append(n.links, Link{Name: name, CID: r.cid, Size: r.size})
 	}
 	sort.Slice(n.links, func(i, j int) bool { return n.links[i].Name < n.links[j].Name })
-	r, err := b.node(n)
+	r, err := b.node(n, height)
 	if err != nil {
 		return nil, fmt.Errorf("folder of %d entries: %w", len(entries), err)
 	}

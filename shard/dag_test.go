@@ -447,6 +447,26 @@ func TestImportRefuses(t *testing.T) {
 	}
 }
 
+// What import makes, the walk accepts: the deepest folder that is let
+// through, and one node more.
+func TestImportDepth(t *testing.T) {
+	s := testStore(t)
+	deep := strings.Repeat("d/", maxDepth-2)
+	imp := mustImport(t, s, tree(t, map[string]string{deep + "leaf": "x"}))
+	if missing, _, _, err := s.Missing(t.Context(), imp.Root); err != nil || len(missing) > 0 {
+		t.Errorf("Missing = %v, %v", missing, err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	if err := s.Materialize(t.Context(), imp.Root, out, MaterializeOptions{MaxBytes: 1}); err != nil {
+		t.Error(err)
+	}
+	for _, files := range []map[string]string{{deep + "two": string(make([]byte, ChunkBytes+1))}, {deep + "d/leaf": "x"}} {
+		if _, err := s.ImportDir(t.Context(), tree(t, files), ImportOptions{}); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("ImportDir = %v, want ErrTooLarge", err)
+		}
+	}
+}
+
 func TestImportSeesChanges(t *testing.T) {
 	dir := tree(t, map[string]string{"a": string(random(t, "a", 3*ChunkBytes)), "b": "b"})
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")

@@ -458,7 +458,7 @@ func (in *rowImport) build(ctx context.Context, s *Store, spool io.ReaderAt, tra
 	if err != nil {
 		return err
 	}
-	root[datasetFile] = &ref{cid: c, size: uint64(len(raw)), fileSize: uint64(len(raw))}
+	root[datasetFile] = &ref{cid: c, size: uint64(len(raw)), fileSize: uint64(len(raw)), height: 1}
 	r, err := b.folder(root)
 	if err != nil {
 		return err
