@@ -97,6 +97,7 @@ func open(envelope []byte) (Signed, error) {
 	if again, err := e.Marshal(); err != nil || !bytes.Equal(again, envelope) {
 		return Signed{}, notCanonical("envelope")
 	}
+	// Before the signature is checked: with other keys that can take long.
 	if e.PublicKey.Type() != pb.KeyType_Ed25519 {
 		return Signed{}, &InvalidError{k.name(), fmt.Sprintf("key is %v, must be Ed25519", e.PublicKey.Type())}
 	}

@@ -107,13 +107,24 @@ func TestOpenForgeries(t *testing.T) {
 		"empty":         nil,
 		"noise":         bytes.Repeat([]byte{0xff}, 100),
 		"too large":     make([]byte, MaxProposalBytes+1),
-		"too large for": sealAny(t, priv, v, v, append(slices.Clone(payload), make([]byte, MaxMessageBytes)...)),
 		"trailing":      append(slices.Clone(s.Envelope), 0),
 		"unknown field": protowire.AppendVarint(protowire.AppendTag(slices.Clone(s.Envelope), 15, protowire.VarintType), 1),
 	} {
 		if _, err := Open(envelope); err == nil {
 			t.Errorf("%s: Open() accepts it", name)
 		}
+	}
+}
+
+// TestOpenCaps: the cap of the type holds before the payload is decoded.
+func TestOpenCaps(t *testing.T) {
+	priv, _ := testKey(t, 1)
+	vote := sealAny(t, priv, string(kindVote), string(kindVote), make([]byte, MaxMessageBytes))
+	if _, err := Open(vote); err == nil || !strings.Contains(err.Error(), "open vote: has 16506 bytes, must have at most 16384") {
+		t.Errorf("Open() = %v", err)
+	}
+	if _, err := Open(make([]byte, MaxProposalBytes+1)); err == nil || !strings.Contains(err.Error(), "envelope: has 262145 bytes") {
+		t.Errorf("Open() = %v", err)
 	}
 }
 
