@@ -14,7 +14,6 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
 // MaxMessageBytes is the largest message that is published and accepted.
@@ -128,9 +127,7 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 	score, thresholds := scoring(o.AppScore)
 	return []pubsub.Option{
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
-		pubsub.WithGossipSubProtocols(
-			[]protocol.ID{pubsub.GossipSubID_v13, pubsub.GossipSubID_v12, pubsub.GossipSubID_v11},
-			pubsub.GossipSubDefaultFeatures),
+		pubsub.WithGossipSubProtocols(protocols(), pubsub.GossipSubDefaultFeatures),
 		// Own messages go to every peer of the topic, not only to the mesh:
 		// runs are small, and a mesh takes a heartbeat to form.
 		pubsub.WithFloodPublish(true),
@@ -152,7 +149,7 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 // Run gossips until ctx is done. Then it leaves all topics, closes their
 // channels, and returns nil.
 func (g *Gossip) Run(ctx context.Context) error {
-	<-ctx.Done()
+	g.repair(ctx)
 	g.mu.Lock()
 	g.closed = true
 	var topics []*Topic

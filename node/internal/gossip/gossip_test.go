@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +16,9 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 )
 
@@ -439,4 +442,35 @@ func TestFloodIsDropped(t *testing.T) {
 	if got := len(n.all()); got > 50 {
 		t.Errorf("%d messages of the flood were delivered", got)
 	}
+}
+
+// flakyHost cannot open the first gossip streams.
+type flakyHost struct {
+	host.Host
+	mu    sync.Mutex
+	fails int // guarded by mu: how many more
+}
+
+func (h *flakyHost) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (network.Stream, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fails > 0 && slices.Contains(ids, pubsub.GossipSubID_v12) {
+		h.fails--
+		return nil, errors.New("no stream today")
+	}
+	return h.Host.NewStream(ctx, p, ids...)
+}
+
+// A stream that cannot be opened once does not make two peers deaf to each
+// other for ever.
+func TestStreamIsOpenedAgain(t *testing.T) {
+	t.Parallel()
+	a := newNode(t, &flakyHost{Host: newHost(t), fails: 1}, Options{})
+	b := newNode(t, newHost(t), Options{})
+	connect(t, a.h, b.h)
+	waitFor(t, "b to hear a", func() bool {
+		a.say(t, "hello")
+		time.Sleep(50 * time.Millisecond)
+		return b.has("hello")
+	})
 }

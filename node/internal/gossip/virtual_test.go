@@ -83,9 +83,6 @@ func TestLatencyOnHomeLines(t *testing.T) {
 						t.Errorf("node %d heard node %d after %v", a.node, from, d)
 					}
 				case <-time.After(10 * time.Second):
-					for i := range n {
-						if !heard[i] { t.Log("deaf", i, topics[i].Dropped(), topics[i].g.Flooded(), len(topics[i].Peers()), len(hosts[i].Network().Peers()), *topics[i].g.scores.Load()) }
-					}
 					t.Fatalf("%d of %d nodes heard node %d", len(heard), want, from)
 				}
 			}
