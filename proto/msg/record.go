@@ -119,6 +119,7 @@ func (r *Record) Validate() error {
 	c.fileCID("state", r.State)
 	c.between("tokens", r.Tokens, 0, MaxRunTokens)
 	c.between("trained rounds", r.TrainedRounds, 0, uint64(r.Round))
+	c.that(len(r.NextSeats) > 0, "next seats are 0, must be at least 1")
 	c.seats("next seats", r.NextSeats, r.Round+1)
 	if r.Round == 0 {
 		r.checkGenesis(c)

@@ -16,7 +16,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	provisional := sampleRecord(t)
 	provisional.ParentCertificate = nil
 	empty := sampleRecord(t)
-	empty.Commits, empty.Contributions, empty.Refused, empty.Joins, empty.NextSeats = nil, nil, nil, nil, nil
+	empty.Commits, empty.Contributions, empty.Refused, empty.Joins = nil, nil, nil, nil
 	for name, r := range map[string]*Record{
 		"sample": sampleRecord(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
 	} {

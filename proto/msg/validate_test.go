@@ -156,7 +156,11 @@ func TestValidateRecord(t *testing.T) {
 		{genesis(func(r *Record) { r.Proposer = r.NextSeats[0].Peer }), "genesis has a proposer"},
 		{genesis(func(r *Record) { r.Seats = r.NextSeats }), "genesis has seats"},
 		{genesis(func(r *Record) { r.Haves = [][]byte{{1}} }), "genesis has seats, messages"},
-		{genesis(func(r *Record) { r.NextSeats = nil }), "genesis gives 0 seats, must give 1"},
+		{record(func(r *Record) { r.NextSeats = nil }), "record: next seats are 0, must be at least 1"},
+		{genesis(func(r *Record) {
+			r.NextSeats = sampleRecord(t).Seats
+			r.NextSeats[0].Since, r.NextSeats[1].Since = 1, 1
+		}), "genesis gives 2 seats, must give 1"},
 		{genesis(func(r *Record) { r.NextSeats[0].Since = 2 }), "next seats: since is 2, must be at most 1"},
 		{genesis(func(r *Record) { r.Tokens = 1 }), "genesis has tokens"},
 		{genesis(func(r *Record) { r.TrainedRounds = 1 }), "trained rounds is 1, must be at most 0"},
