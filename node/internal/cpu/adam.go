@@ -23,13 +23,15 @@ func (b *Backend) AdamW(p, g, m, v tensor.Mat, o tensor.AdamW) {
 	}
 	t := float64(o.Step)
 	b.adam = adamTask{k: b.k, p: p.Host(), g: g.Host(), m: m.Host(), v: v.Host(), c: adamConsts{
-		gradScale: float32(o.GradScale),
-		decay:     float32(1 - o.LearningRate*o.WeightDecay),
-		beta1:     float32(o.Beta1), rest1: float32(1 - o.Beta1),
-		beta2: float32(o.Beta2), rest2: float32(1 - o.Beta2),
-		step:    float32(o.LearningRate / (1 - math.Pow(o.Beta1, t))),
-		root:    float32(1 / math.Sqrt(1-math.Pow(o.Beta2, t))),
-		epsilon: float32(o.Epsilon),
+		adamGradScale: float32(o.GradScale),
+		adamDecay:     float32(1 - o.LearningRate*o.WeightDecay),
+		adamBeta1:     float32(o.Beta1),
+		adamRest1:     float32(1 - o.Beta1),
+		adamBeta2:     float32(o.Beta2),
+		adamRest2:     float32(1 - o.Beta2),
+		adamStep:      float32(o.LearningRate / (1 - math.Pow(o.Beta1, t))),
+		adamRoot:      float32(1 / math.Sqrt(1-math.Pow(o.Beta2, t))),
+		adamEpsilon:   float32(o.Epsilon),
 	}}
 	b.pool.do(ceilDiv(p.Cols, adamPiece), &b.adam)
 	b.adam = adamTask{}

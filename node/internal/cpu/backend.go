@@ -24,6 +24,7 @@ type Backend struct {
 	pool      pool
 	scratch   []scratch // one per thread
 	gemm      gemmTask
+	turn      []float32 // a product before it is transposed
 	rowOp     rowTask
 	attention attentionTask
 	loss      lossTask
@@ -36,8 +37,8 @@ var _ tensor.Backend = (*Backend)(nil)
 // New returns a Backend.
 func New(o Options) *Backend {
 	b := &Backend{k: &portable}
-	if native != nil && !o.Portable {
-		b.k = native
+	if k := native(); k != nil && !o.Portable {
+		b.k = k
 	}
 	b.pool.init(max(1, o.Threads))
 	b.scratch = make([]scratch, b.pool.threads)

@@ -14,7 +14,7 @@ func TestPortable(t *testing.T) {
 }
 
 func TestNative(t *testing.T) {
-	if native == nil {
+	if native() == nil {
 		t.Skip("this processor has no kernels in assembly")
 	}
 	tensortest.Backend(t, func(threads int) tensor.Backend { return New(Options{Threads: threads}) })

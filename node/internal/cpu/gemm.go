@@ -14,6 +14,9 @@ const (
 	maxKC = 320
 	maxMC = 120
 	maxNC = 1024
+	// maxDirect is the number of rows up to which packing b costs more than it
+	// gains, if its rows are contiguous.
+	maxDirect = 48
 )
 
 // gemmArgs are the arguments of c (m,n) = alpha * a (m,k) * b (k,n), or c +=.
@@ -60,10 +63,41 @@ func (b *Backend) MatMul(c, x, y tensor.Mat, o tensor.MatMul) {
 		return
 	}
 	g.dots = g.m <= 2 && g.csa == 1 && g.rsb == 1 // before it is cut, so that pieces do not differ
+	if o.TransA && g.n <= b.k.nr && g.m > 2*b.k.nr {
+		b.turned()
+	} else {
+		b.product()
+	}
+	b.gemm.args = gemmArgs{}
+}
+
+// product computes b.gemm.args on all threads.
+func (b *Backend) product() {
 	b.split()
 	b.gemm.b = b
 	b.pool.do(b.gemm.mParts*b.gemm.nParts, &b.gemm)
-	b.gemm.args = gemmArgs{}
+}
+
+// turned computes a tall and narrow product as its transpose, because then the
+// long operand is read along its rows.
+func (b *Backend) turned() {
+	g := &b.gemm.args
+	c, ldc, add := g.c, g.ldc, g.add
+	b.turn = grow(b.turn, g.m*g.n)
+	g.m, g.n = g.n, g.m
+	g.a, g.rsa, g.csa, g.b, g.rsb, g.csb = g.b, g.csb, g.rsb, g.a, g.csa, g.rsa
+	g.c, g.ldc, g.add = b.turn, g.n, false
+	b.product()
+	for i := range g.n {
+		row := c[i*ldc : i*ldc+g.m]
+		for j := range row {
+			v := b.turn[j*g.n+i]
+			if add {
+				v += row[j]
+			}
+			row[j] = v
+		}
+	}
 }
 
 // gemmTask is a product cut into mParts by nParts pieces.
@@ -135,7 +169,7 @@ func (kn *kernels) gemm(s *scratch, g *gemmArgs) {
 		kc := min(kStep, g.k-k0)
 		for n0 := 0; n0 < g.n; n0 += maxNC {
 			nc := min(maxNC, g.n-n0)
-			direct := g.csb == 1 && g.m <= 2*kn.mr
+			direct := g.csb == 1 && g.m <= maxDirect
 			kn.packB(s, g, k0, kc, n0, nc, direct)
 			for m0 := 0; m0 < g.m; m0 += maxMC {
 				mc := min(maxMC, g.m-m0)

@@ -36,16 +36,18 @@ type kernels struct {
 	adamw  func(p, g, m, v []float32, c *adamConsts)
 }
 
-// adamConsts are the scalars of an AdamW step. The order is known to the
-// assembly.
-type adamConsts struct {
-	gradScale float32
-	decay     float32 // 1 - lr*weight decay
-	beta1     float32
-	rest1     float32 // 1 - beta1
-	beta2     float32
-	rest2     float32 // 1 - beta2
-	step      float32 // lr / (1 - beta1^t)
-	root      float32 // 1 / sqrt(1 - beta2^t)
-	epsilon   float32
-}
+// adamConsts are the scalars of an AdamW step.
+type adamConsts = [9]float32
+
+// The scalars, in the order in which the assembly reads them.
+const (
+	adamGradScale = iota
+	adamDecay     // 1 - lr*weight decay
+	adamBeta1
+	adamRest1 // 1 - beta1
+	adamBeta2
+	adamRest2 // 1 - beta2
+	adamStep  // lr / (1 - beta1^t)
+	adamRoot  // 1 / sqrt(1 - beta2^t)
+	adamEpsilon
+)

@@ -183,11 +183,11 @@ func rotateGo(x, y, cos, sin []float32, sign float32) {
 func adamwGo(p, g, m, v []float32, c *adamConsts) {
 	g, m, v = g[:len(p)], m[:len(p)], v[:len(p)]
 	for i := range p {
-		gi := g[i] * c.gradScale
-		m[i] = c.beta1*m[i] + c.rest1*gi
-		v[i] = c.beta2*v[i] + c.rest2*(gi*gi)
-		den := float32(math.Sqrt(float64(v[i])))*c.root + c.epsilon
-		p[i] = p[i]*c.decay - c.step*(m[i]/den)
+		gi := g[i] * c[adamGradScale]
+		m[i] = c[adamBeta1]*m[i] + c[adamRest1]*gi
+		v[i] = c[adamBeta2]*v[i] + c[adamRest2]*(gi*gi)
+		den := float32(math.Sqrt(float64(v[i])))*c[adamRoot] + c[adamEpsilon]
+		p[i] = p[i]*c[adamDecay] - c[adamStep]*(m[i]/den)
 	}
 }
 

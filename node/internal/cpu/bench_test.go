@@ -1,0 +1,65 @@
+package cpu
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/moot-net/moot/node/internal/tensor"
+)
+
+// BenchmarkMatMul measures matrix products of the shapes that training makes:
+// squares, X W^T, dY W and dY^T X of a layer, and those with a rank.
+func BenchmarkMatMul(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		m, n, k int
+		ta, tb  bool
+	}{
+		{"square512", 512, 512, 512, false, false},
+		{"square1024", 1024, 1024, 1024, false, false},
+		{"square1024NT", 1024, 1024, 1024, false, true},
+		{"square1024TN", 1024, 1024, 1024, true, false},
+		{"XWt-1024x288x288", 1024, 288, 288, false, true},
+		{"XWt-1024x768x288", 1024, 768, 288, false, true},
+		{"dYW-1024x288x768", 1024, 288, 768, false, false},
+		{"dYtX-768x288x1024", 768, 288, 1024, true, false},
+		{"XAt-1024x16x288", 1024, 16, 288, false, true},
+		{"HBt-1024x288x16", 1024, 288, 16, false, true},
+		{"dYtH-288x16x1024", 288, 16, 1024, true, false},
+		{"UtX-16x288x1024", 16, 288, 1024, true, false},
+		{"XAt-1024x8x128", 1024, 8, 128, false, true},
+		{"XWt-1024x128x128", 1024, 128, 128, false, true},
+		{"scores-96x256x48", 96, 256, 48, false, true},
+		{"row-1x768x288", 1, 768, 288, false, true},
+	} {
+		for _, threads := range []int{1, 2} {
+			b.Run(fmt.Sprintf("%s/threads=%d", c.name, threads), func(b *testing.B) {
+				benchmarkMatMul(b, New(Options{Threads: threads}), c.m, c.n, c.k, c.ta, c.tb)
+			})
+		}
+	}
+	b.Run("portable-square512/threads=1", func(b *testing.B) {
+		benchmarkMatMul(b, New(Options{Portable: true}), 512, 512, 512, false, false)
+	})
+}
+
+func benchmarkMatMul(b *testing.B, be *Backend, m, n, k int, ta, tb bool) {
+	r := rand.New(rand.NewPCG(1, 1))
+	mat := func(rows, cols int, trans bool) tensor.Mat {
+		if trans {
+			rows, cols = cols, rows
+		}
+		x := be.Alloc(rows*cols).Mat(0, rows, cols)
+		for i := range x.Host() {
+			x.Host()[i] = float32(r.NormFloat64())
+		}
+		return x
+	}
+	x, y, c := mat(m, k, ta), mat(k, n, tb), mat(m, n, false)
+	b.ReportAllocs()
+	for b.Loop() {
+		be.MatMul(c, x, y, tensor.MatMul{TransA: ta, TransB: tb})
+	}
+	b.ReportMetric(2*float64(m)*float64(n)*float64(k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+}
