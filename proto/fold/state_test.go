@@ -3,6 +3,7 @@ package fold
 import (
 	"bytes"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 )
@@ -25,7 +26,7 @@ func TestLayoutRefuses(t *testing.T) {
 		{"no rows", []Tensor{{"a", 0, 1}}, "a is 0 x 1"},
 		{"negative", []Tensor{{"a", -1, -1}}, "a is -1 x -1"},
 		{"too large", []Tensor{{"a", 1 << 14, 1<<14 + 1}}, "a is 16384 x 16385"},
-		{"overflow", []Tensor{{"a", 1 << 62, 4}}, "at most 268435456 values"},
+		{"overflow", []Tensor{{"a", math.MaxInt, 4}}, "at most 268435456 values"},
 		{"one too many", []Tensor{{"a", 1 << 14, 1 << 14}, {"b", 1, 1}}, "b is 1 x 1"},
 	}
 	for _, tt := range tests {
