@@ -359,6 +359,9 @@ func (c Config) marshal(dtype string) ([]byte, error) {
 	if c.Architecture != families[0].architecture {
 		return nil, fmt.Errorf("%w: writing %s", ErrUnsupported, c.Architecture)
 	}
+	if c.QKVBias != c.OBias || c.Windows != nil {
+		return nil, fmt.Errorf("%w: a Llama has biases on all of q, k, v and o or on none, and no attention windows", ErrUnsupported)
+	}
 	h := hfConfig{
 		Architectures: []string{c.Architecture}, ModelType: families[0].modelType,
 		Hidden: c.Hidden, Intermediate: c.Intermediate, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads,
