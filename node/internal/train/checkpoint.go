@@ -68,7 +68,9 @@ func (t *Trainer) save(position []byte) error {
 		}
 	}
 	t.saves++
-	f, err := os.OpenFile(filepath.Join(t.dir, slotNames[t.saves%2]), os.O_RDWR|os.O_CREATE, 0o600)
+	path := filepath.Join(t.dir, slotNames[t.saves%2])
+	_, statErr := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -83,7 +85,19 @@ func (t *Trainer) save(position []byte) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	if statErr != nil {
+		syncDir(t.dir)
+	}
 	return f.Close()
+}
+
+// syncDir makes the name of a new file durable. Not every system can do that
+// to a folder, and then there is nothing to be done about it.
+func syncDir(dir string) {
+	if d, err := os.Open(dir); err == nil {
+		d.Sync() //nolint:errcheck // see above
+		d.Close()
+	}
 }
 
 func (t *Trainer) marshal(position []byte) []byte {
@@ -91,8 +105,8 @@ func (t *Trainer) marshal(position []byte) []byte {
 	b := make([]byte, 0, checkpointHeader+len(position)+12*n+sha256.Size)
 	b = append(b, checkpointMagic...)
 	b = binary.LittleEndian.AppendUint64(b, t.saves)
-	print := t.fingerprint()
-	b = append(b, print[:]...)
+	mark := t.fingerprint()
+	b = append(b, mark[:]...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(t.steps))
 	b = binary.LittleEndian.AppendUint64(b, uint64(len(position)))
 	b = append(b, position...)
@@ -183,8 +197,7 @@ func (t *Trainer) readSlot(path string) (*checkpoint, error) {
 	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) || string(body[:8]) != checkpointMagic {
 		return nil, fmt.Errorf("%w: it was not written to its end, or damaged", ErrCheckpoint)
 	}
-	print := t.fingerprint()
-	if !bytes.Equal(body[16:48], print[:]) {
+	if mark := t.fingerprint(); !bytes.Equal(body[16:48], mark[:]) {
 		return nil, fmt.Errorf("%w: it is of another adapter", ErrCheckpoint)
 	}
 	c := &checkpoint{sequence: binary.LittleEndian.Uint64(body[8:]), steps: binary.LittleEndian.Uint64(body[48:])}

@@ -115,7 +115,7 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 		dir: o.CheckpointDir, base: o.BaseName,
 		values: b.Alloc(len(a.Values())).Vec(), grads: b.Alloc(len(a.Values())).Vec(),
 	}
-	t.limits(o.MaxTokens, o.MicroBatchTokens)
+	t.limits(t.model.Config(), o.MaxTokens, o.MicroBatchTokens)
 	t.allocMoments()
 	at := func(v tensor.Mat, i int) tensor.Mat {
 		return v.Buf.Mat(a.Start(i), t.layout[i].Rows, t.layout[i].Cols)
@@ -144,15 +144,15 @@ func NewFull(o FullOptions) (*Trainer, error) {
 	for _, p := range o.Model.Params() {
 		t.layout = append(t.layout, lora.TensorInfo{Name: p.Name, Rows: p.Value.Rows, Cols: p.Value.Cols})
 	}
-	t.limits(o.MaxTokens, o.MicroBatchTokens)
+	t.limits(t.model.Config(), o.MaxTokens, o.MicroBatchTokens)
 	t.allocMoments()
 	return t, nil
 }
 
-func (t *Trainer) limits(maxTokens, micro int) {
+func (t *Trainer) limits(c model.Config, maxTokens, micro int) {
 	t.maxTokens, t.micro = maxTokens, micro
 	if maxTokens <= 0 {
-		t.maxTokens = t.model.Config().Context
+		t.maxTokens = c.Context
 	}
 	if micro <= 0 {
 		t.micro = DefaultMicroBatchTokens

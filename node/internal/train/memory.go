@@ -1,0 +1,44 @@
+package train
+
+import (
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
+)
+
+// Memory says what a Trainer takes, in bytes. A few megabytes for each thread
+// come on top.
+type Memory struct {
+	Weights     int64 // of the base model
+	Training    int64 // adapter, gradients and moments
+	Activations int64 // at the largest micro-batch
+}
+
+// Total returns the sum.
+func (m Memory) Total() int64 { return m.Weights + m.Training + m.Activations }
+
+// EstimateMemory says what Open and steps with the same options will take,
+// reading only the model's configuration.
+func EstimateMemory(o Options) (Memory, error) {
+	c, err := model.ReadConfig(o.ModelDir)
+	if err != nil {
+		return Memory{}, err
+	}
+	a, err := lora.New(o.Spec, modules(c))
+	if err != nil {
+		return Memory{}, err
+	}
+	ranks := map[string]int{}
+	for _, p := range a.Parts() {
+		ranks[p.Path] = p.Rank
+	}
+	t := Trainer{}
+	t.limits(c, o.MaxTokens, o.MicroBatchTokens)
+	tokens := max(t.micro, t.maxTokens)
+	return Memory{
+		Weights:  4 * int64(c.Params()),
+		Training: 5 * 4 * int64(len(a.Values())), // the adapter is held twice
+		Activations: c.WorkspaceBytes(model.Workload{
+			Tokens: tokens, Counted: tokens, Training: true, Rank: func(path string) int { return ranks[path] },
+		}),
+	}, nil
+}
