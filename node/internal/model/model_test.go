@@ -73,6 +73,9 @@ func attach(t *testing.T, m *Model, suffixes ...string) {
 func eachConfig(t *testing.T, fn func(t *testing.T, m *Model)) {
 	for name, c := range testConfigs() {
 		for _, portable := range []bool{true, false} {
+			if testing.Short() && (portable || name == "wide") {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s/portable=%v", name, portable), func(t *testing.T) {
 				m, err := lively(c, Options{Backend: cpu.New(cpu.Options{Threads: 2, Portable: portable})})
 				if err != nil {

@@ -27,6 +27,9 @@ func attention(t *testing.T, b tensor.Backend) {
 	} {
 		checkAttention(t, b, c, true)
 	}
+	if testing.Short() {
+		return
+	}
 	// Longer than a block of queries; forward only against the naive one, and
 	// the derivatives against those of shorter pieces (TestThreads).
 	checkAttention(t, b, attentionCase{2, 1, 8, 0, []tensor.Span{same(0, 230)}}, false)

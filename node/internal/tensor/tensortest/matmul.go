@@ -15,6 +15,9 @@ func matMul(t *testing.T, b tensor.Backend) {
 		{5, 3, 0}, {64, 64, 64}, {130, 50, 330}, {16, 300, 90}, {250, 16, 48}, {33, 1100, 20}, {4, 4, 700},
 	}
 	for _, s := range shapes {
+		if testing.Short() && s[0]*s[1]*s[2] > 1<<18 {
+			continue
+		}
 		for i := range 16 {
 			o := tensor.MatMul{TransA: i&1 != 0, TransB: i&2 != 0, Add: i&4 != 0}
 			pad := 0
