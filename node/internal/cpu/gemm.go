@@ -110,10 +110,11 @@ type gemmTask struct {
 
 // minPiece is the number of multiplications below which a piece is not worth a
 // goroutine.
-const minPiece = 1 << 17
+const minPiece = 1 << 20
 
-// split cuts the product for the threads: along n, where every piece packs its
-// own columns of b, and along m only when n is short.
+// split cuts the product for the threads. Cut along n every piece packs its
+// own columns of b, but each packs a if a has to be packed; along m it is the
+// other way around.
 func (b *Backend) split() {
 	t := &b.gemm
 	g := &t.args
@@ -122,8 +123,12 @@ func (b *Backend) split() {
 	if want <= 1 {
 		return
 	}
-	if want*2*b.k.nr <= g.n {
-		t.nStep = roundUp(ceilDiv(g.n, 2*want), b.k.nr) // twice, for balance
+	parts := want
+	if g.csa == 1 {
+		parts = 2 * want // for balance
+	}
+	if parts*b.k.nr <= g.n && (g.csa == 1 || g.n >= g.m) {
+		t.nStep = roundUp(ceilDiv(g.n, parts), b.k.nr)
 		t.nParts = ceilDiv(g.n, t.nStep)
 		return
 	}
@@ -238,16 +243,20 @@ func (kn *kernels) packA(s *scratch, g *gemmArgs, k0, kc, m0, mc int) {
 		return
 	}
 	s.a = grow(s.a, roundUp(mc, mr)*kc)
+	if g.rsa == 1 && mr == 6 { // row by row of the transposed a, which touches fewer pages
+		whole := mc / 6 * 6
+		for p := range kc {
+			src := g.a[m0+(k0+p)*g.csa:]
+			for i := first; i < whole; i += 6 {
+				*(*[6]float32)(s.a[i*kc+p*6:]) = *(*[6]float32)(src[i:])
+			}
+		}
+		first = max(first, whole)
+	}
 	for i := first; i < mc; i += mr {
 		h := min(mr, mc-i)
 		dst := s.a[i*kc : (i+mr)*kc]
 		src := g.a[(m0+i)*g.rsa+k0*g.csa:]
-		if h == mr && g.rsa == 1 && mr == 6 {
-			for p := range kc {
-				*(*[6]float32)(dst[p*6:]) = *(*[6]float32)(src[p*g.csa:])
-			}
-			continue
-		}
 		if h < mr {
 			clear(dst)
 		}

@@ -25,22 +25,46 @@ var portable = kernels{
 	adamw:       adamwGo,
 }
 
+// tileGo keeps the tile in 16 variables, because a compiler keeps those, but not
+// an array, in registers.
 func tileGo(k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool) {
-	var acc [4][4]float32
+	var c00, c01, c02, c03 float32
+	var c10, c11, c12, c13 float32
+	var c20, c21, c22, c23 float32
+	var c30, c31, c32, c33 float32
 	a0, a1, a2, a3 := a, a[rsa:], a[2*rsa:], a[3*rsa:]
-	for p := range k {
-		r := (*[4]float32)(b[p*ldb:])
-		x0, x1, x2, x3 := a0[p*csa], a1[p*csa], a2[p*csa], a3[p*csa]
-		for j, y := range r {
-			acc[0][j] += x0 * y
-			acc[1][j] += x1 * y
-			acc[2][j] += x2 * y
-			acc[3][j] += x3 * y
-		}
+	for p, q := 0, 0; p < k*csa; p, q = p+csa, q+ldb {
+		r := (*[4]float32)(b[q:])
+		b0, b1, b2, b3 := r[0], r[1], r[2], r[3]
+		x := a0[p]
+		c00 += x * b0
+		c01 += x * b1
+		c02 += x * b2
+		c03 += x * b3
+		x = a1[p]
+		c10 += x * b0
+		c11 += x * b1
+		c12 += x * b2
+		c13 += x * b3
+		x = a2[p]
+		c20 += x * b0
+		c21 += x * b1
+		c22 += x * b2
+		c23 += x * b3
+		x = a3[p]
+		c30 += x * b0
+		c31 += x * b1
+		c32 += x * b2
+		c33 += x * b3
 	}
-	for i := range acc {
+	for i, t := range [4][4]float32{
+		{c00, c01, c02, c03},
+		{c10, c11, c12, c13},
+		{c20, c21, c22, c23},
+		{c30, c31, c32, c33},
+	} {
 		row := (*[4]float32)(c[i*ldc:])
-		for j, v := range acc[i] {
+		for j, v := range t {
 			v *= alpha
 			if add {
 				v += row[j]

@@ -23,7 +23,7 @@ func (t *rowTask) piece(_, i int) { t.fn(t, i*t.step, min((i+1)*t.step, t.rows))
 
 // minRowWork is the number of values below which a range of rows is not worth
 // a goroutine.
-const minRowWork = 1 << 14
+const minRowWork = 1 << 15
 
 // overRows runs b.rowOp on rows of about cols values.
 func (b *Backend) overRows(rows, cols int) {
