@@ -33,10 +33,23 @@ var dtypes = []struct {
 	name DType
 	size int64
 }{
-	{Bool, 1}, {U8, 1}, {I8, 1}, {F8E5M2, 1}, {F8E4M3, 1}, {F8E8M0, 1},
-	{I16, 2}, {U16, 2}, {F16, 2}, {BF16, 2},
-	{I32, 4}, {U32, 4}, {F32, 4},
-	{C64, 8}, {F64, 8}, {I64, 8}, {U64, 8},
+	{Bool, 1},
+	{U8, 1},
+	{I8, 1},
+	{F8E5M2, 1},
+	{F8E4M3, 1},
+	{F8E8M0, 1},
+	{I16, 2},
+	{U16, 2},
+	{F16, 2},
+	{BF16, 2},
+	{I32, 4},
+	{U32, 4},
+	{F32, 4},
+	{C64, 8},
+	{F64, 8},
+	{I64, 8},
+	{U64, 8},
 }
 
 // Size returns the bytes of one element, and 0 for an unknown type.

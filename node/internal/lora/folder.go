@@ -187,7 +187,7 @@ func read(dir string, modules []Module) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return a, a.readTensors(f)
 }
 

@@ -70,7 +70,7 @@ type weights struct {
 
 func (w *weights) close() {
 	for _, f := range w.open {
-		f.Close()
+		_ = f.Close()
 	}
 }
 

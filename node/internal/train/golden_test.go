@@ -261,9 +261,15 @@ func TestGoldenModels(t *testing.T) {
 				name string
 				fn   func(t *testing.T, r *results)
 			}{
-				{"base", goldenBase}, {"adapter", goldenAdapter}, {"padding", goldenPadding}, {"long", goldenLong},
-				{"gradients", goldenGradients}, {"training", goldenTraining}, {"generation", goldenGeneration},
-				{"merged", goldenMerged}, {"frequencies", goldenFrequencies},
+				{"base", goldenBase},
+				{"adapter", goldenAdapter},
+				{"padding", goldenPadding},
+				{"long", goldenLong},
+				{"gradients", goldenGradients},
+				{"training", goldenTraining},
+				{"generation", goldenGeneration},
+				{"merged", goldenMerged},
+				{"frequencies", goldenFrequencies},
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					r := *r

@@ -17,8 +17,15 @@ func Backend(t *testing.T, open func(threads int) tensor.Backend) {
 		name string
 		fn   func(t *testing.T, b tensor.Backend)
 	}{
-		{"MatMul", matMul}, {"Rows", rows}, {"RMSNorm", rmsNorm}, {"Rope", rope}, {"Attention", attention},
-		{"SwiGLU", swiGLU}, {"CrossEntropy", crossEntropy}, {"SumSquares", sumSquares}, {"AdamW", adamW},
+		{"MatMul", matMul},
+		{"Rows", rows},
+		{"RMSNorm", rmsNorm},
+		{"Rope", rope},
+		{"Attention", attention},
+		{"SwiGLU", swiGLU},
+		{"CrossEntropy", crossEntropy},
+		{"SumSquares", sumSquares},
+		{"AdamW", adamW},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.fn(t, open(2)) })
 	}
