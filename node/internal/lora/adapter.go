@@ -2,6 +2,9 @@ package lora
 
 import (
 	"fmt"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
 
 	"github.com/moot-net/moot/shard/safetensors"
 )
@@ -54,6 +57,23 @@ func (a *Adapter) Start(i int) int { return a.starts[i] }
 func (a *Adapter) Tensor(i int) []float32 {
 	t := a.layout[i]
 	return a.values[a.starts[i] : a.starts[i]+t.Rows*t.Cols]
+}
+
+// Init sets the values with which training starts, as PEFT does: B zero, A
+// uniform in ±1/sqrt(in). They depend on seed and the names of the tensors
+// alone. (A run starts from its genesis state instead, which is made without
+// floating-point numbers.)
+func (a *Adapter) Init(seed uint64) {
+	for _, p := range a.parts {
+		clear(a.Tensor(p.B))
+		h := fnv.New64a()
+		h.Write([]byte(a.layout[p.A].Name))
+		r := rand.New(rand.NewPCG(seed, h.Sum64()))
+		bound := 1 / math.Sqrt(float64(p.In))
+		for i := range a.Tensor(p.A) {
+			a.Tensor(p.A)[i] = float32((2*r.Float64() - 1) * bound)
+		}
+	}
 }
 
 // MergeInto adds the adapter of p to the weight (out, in) of its layer.

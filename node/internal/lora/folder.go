@@ -182,7 +182,7 @@ func read(dir string, modules []Module) (*Adapter, error) {
 	}
 	f, err := safetensors.Open(filepath.Join(dir, WeightsFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: only %s is read", err, WeightsFile)
+		return nil, fmt.Errorf("%w: adapters without %s: %w", ErrUnsupported, WeightsFile, err)
 	}
 	if err != nil {
 		return nil, err
@@ -237,12 +237,13 @@ func ParseConfig(b []byte) (Spec, error) {
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return Spec{}, err
 	}
-	s := Spec{Rank: 8, Alpha: 8} // PEFT's defaults
+	s := Spec{Rank: 8} // PEFT's defaults
+	alpha := 8.0
 	var kind, bias string
 	var ranks, alphas overrides
 	var initial any
 	for key, v := range map[string]any{
-		"peft_type": &kind, "r": &s.Rank, "lora_alpha": &s.Alpha, "use_rslora": &s.RSLoRA, "bias": &bias,
+		"peft_type": &kind, "r": &s.Rank, "lora_alpha": &alpha, "use_rslora": &s.RSLoRA, "bias": &bias,
 		"rank_pattern": &ranks, "alpha_pattern": &alphas, "init_lora_weights": &initial,
 	} {
 		if err := decodeField(raw, key, v); err != nil {
@@ -250,8 +251,10 @@ func ParseConfig(b []byte) (Spec, error) {
 		}
 		delete(raw, key)
 	}
-	s.Ranks, s.Alphas = ranks, alphas
+	s.Ranks, s.Alphas, s.Alpha = ranks, alphas, int(alpha)
 	switch {
+	case float64(s.Alpha) != alpha:
+		return Spec{}, fmt.Errorf("%w: lora_alpha is %v", ErrUnsupported, alpha)
 	case kind != "LORA":
 		return Spec{}, fmt.Errorf("%w: peft_type is %q", ErrUnsupported, kind)
 	case bias != "" && bias != "none":

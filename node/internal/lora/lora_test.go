@@ -164,6 +164,35 @@ func filled(t testing.TB, s Spec) *Adapter {
 	return a
 }
 
+func TestInit(t *testing.T) {
+	a := filled(t, Spec{Rank: 50, Alpha: 3, Targets: []string{"up_proj"}})
+	a.Init(1)
+	for _, p := range a.Parts() {
+		sum, most := 0.0, 0.0
+		for _, v := range a.Tensor(p.A) {
+			sum += float64(v)
+			most = max(most, math.Abs(float64(v)))
+		}
+		bound := 1 / math.Sqrt(8)
+		if most > bound || most < 0.95*bound || math.Abs(sum) > 30*bound {
+			t.Errorf("%s: A has a maximum of %v and a sum of %v, the bound is %v", p.Path, most, sum, bound)
+		}
+		if slices.Max(a.Tensor(p.B)) != 0 || slices.Min(a.Tensor(p.B)) != 0 {
+			t.Errorf("%s: B is not zero", p.Path)
+		}
+	}
+	first := slices.Clone(a.Values())
+	if slices.Equal(a.Tensor(a.Parts()[0].A), a.Tensor(a.Parts()[1].A)) {
+		t.Error("two layers start with the same values")
+	}
+	if a.Init(2); slices.Equal(a.Values(), first) {
+		t.Error("another seed gives the same values")
+	}
+	if a.Init(1); !slices.Equal(a.Values(), first) {
+		t.Error("the same seed gives other values")
+	}
+}
+
 func TestMerge(t *testing.T) {
 	a := filled(t, Spec{Rank: 2, Alpha: 3, Targets: []string{"up_proj"}})
 	p := a.Parts()[4]
@@ -289,6 +318,7 @@ func TestReadRefuses(t *testing.T) {
 		{"no targets", map[string]any{"target_modules": nil}, nil, "target_modules is missing"},
 		{"targets of another model", map[string]any{"target_modules": []string{"c_attn"}}, nil, "c_attn"},
 		{"rank of another", map[string]any{"r": 3}, nil, "want (3,8)"},
+		{"broken alpha", map[string]any{"lora_alpha": 1.5}, nil, "lora_alpha is 1.5"},
 		{"rank is text", map[string]any{"r": "3"}, nil, "r is"},
 		{"tensor missing", nil, func(l []safetensors.Tensor) []safetensors.Tensor { return l[1:] }, "is missing"},
 		{"tensor too many", nil, func(l []safetensors.Tensor) []safetensors.Tensor {
@@ -322,6 +352,14 @@ func TestReadRefuses(t *testing.T) {
 	}
 	if _, err := Read(t.TempDir(), twelve()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an empty folder gave %v", err)
+	}
+}
+
+// TestReadAlphaFloat: some programs write alpha with a point.
+func TestReadAlphaFloat(t *testing.T) {
+	s, err := ParseConfig([]byte(`{"peft_type":"LORA","lora_alpha":16.0,"target_modules":["q_proj"]}`))
+	if err != nil || s.Alpha != 16 || s.Rank != 8 {
+		t.Errorf("ParseConfig() = %+v, %v", s, err)
 	}
 }
 

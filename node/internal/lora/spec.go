@@ -128,7 +128,7 @@ func (s Spec) resolve(modules []Module) ([]TensorInfo, []Part, error) {
 	}
 	for _, t := range s.Targets {
 		if s.Pattern == "" && !hits[t] && t != AllLinear {
-			return nil, nil, fmt.Errorf("lora target %q is the name of no layer of the model", t)
+			return nil, nil, fmt.Errorf("%w: lora target %q is the name of no linear layer in the model's blocks", ErrUnsupported, t)
 		}
 	}
 	slices.SortFunc(layout, func(a, b TensorInfo) int { return strings.Compare(a.Name, b.Name) })

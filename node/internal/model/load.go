@@ -111,7 +111,7 @@ func openWeights(dir string) (*weights, error) {
 func readIndex(dir string) (map[string]string, error) {
 	b, err := readFile(filepath.Join(dir, indexFile), maxIndexBytes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("neither %s nor %s is there; other weight formats are not read: %w", weightsFile, indexFile, err)
+		return nil, fmt.Errorf("%w: weights in another form than %s or %s: %w", ErrUnsupported, weightsFile, indexFile, err)
 	}
 	if err != nil {
 		return nil, err

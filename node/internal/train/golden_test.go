@@ -235,10 +235,10 @@ func (r *results) open(t *testing.T, adapter string, o Options) *Trainer {
 	return tr
 }
 
-// unsupported lists an architecture that the loader refuses, by a skip.
+// unsupported lists what the loader refuses, by a skip.
 func unsupported(t *testing.T, dir string) {
 	t.Helper()
-	_, err := model.ReadConfig(dir)
+	_, err := model.Load(dir, model.Options{})
 	if errors.Is(err, model.ErrUnsupported) {
 		t.Skipf("not supported yet: %v", err)
 	}

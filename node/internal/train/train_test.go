@@ -136,21 +136,17 @@ func TestStepLearns(t *testing.T) {
 	}
 }
 
-// TestZeroAdapter: an adapter with B = 0 changes no bit of the base model.
-func TestZeroAdapter(t *testing.T) {
-	tr := tiny(t, Options{})
-	v := values(tr)
-	at := 0
-	for _, info := range tr.Layout() {
-		if info.Cols == tinySpec.Rank { // B
-			clear(v[at : at+info.Rows*info.Cols])
-		}
-		at += info.Rows * info.Cols
-	}
-	if err := tr.SetAdapter(v); err != nil {
+// TestNewAdapter: a new adapter changes no bit of the base model, and learns.
+func TestNewAdapter(t *testing.T) {
+	base, err := model.New(tinyConfig(), 1, model.Options{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := model.New(tinyConfig(), 1, model.Options{})
+	m, err := model.New(tinyConfig(), 1, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := New(m, Options{Spec: tinySpec, Seed: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +157,15 @@ func TestZeroAdapter(t *testing.T) {
 	}
 	want, err := base.Logits(b)
 	if err != nil || !slices.Equal(got, want) {
-		t.Errorf("an adapter of no effect changes logits (%v)", err)
+		t.Errorf("a new adapter changes logits (%v)", err)
+	}
+	batch := ragged(12)
+	first := step(t, tr, batch)
+	for range 30 {
+		step(t, tr, batch)
+	}
+	if last := step(t, tr, batch); last > first/2 {
+		t.Errorf("loss went from %v to %v only", first, last)
 	}
 }
 

@@ -40,7 +40,8 @@ func (a Adam) withDefaults() Adam {
 // Options configure a Trainer of an adapter.
 type Options struct {
 	ModelDir string    // Hugging Face folder of the base model
-	Spec     lora.Spec // adapter to train; it starts at zero
+	Spec     lora.Spec // adapter to train
+	Seed     uint64    // of the values it starts with; see lora.Adapter.Init
 	Adam     Adam
 	// Threads is how many goroutines compute. Default 1.
 	Threads int
@@ -93,7 +94,8 @@ type Trainer struct {
 	batch    model.Batch
 }
 
-// Open loads the base model and puts a zero adapter on it.
+// Open loads the base model and puts a new adapter on it, which changes nothing
+// yet.
 func Open(o Options) (*Trainer, error) {
 	m, err := model.Load(o.ModelDir, model.Options{Threads: o.Threads})
 	if err != nil {
@@ -102,7 +104,7 @@ func Open(o Options) (*Trainer, error) {
 	return New(m, o)
 }
 
-// New puts a zero adapter on a model that is loaded already; ModelDir and
+// New puts a new adapter on a model that is loaded already; ModelDir and
 // Threads of o are not used. The model belongs to the Trainer from then on.
 func New(m *model.Model, o Options) (*Trainer, error) {
 	a, err := lora.New(o.Spec, modules(m.Config()))
@@ -126,7 +128,12 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 			A: at(t.values, p.A), B: at(t.values, p.B), DA: at(t.grads, p.A), DB: at(t.grads, p.B), Scale: p.Scale,
 		}
 	}
-	return t, m.Attach(adapters)
+	if err := m.Attach(adapters); err != nil {
+		return nil, err
+	}
+	a.Init(o.Seed)
+	b.Upload(t.values, a.Values())
+	return t, nil
 }
 
 // NewFull returns a Trainer of all parameters of a model, which belongs to the
