@@ -74,6 +74,7 @@ func randomSamples(vocab, n, length int) []Sample {
 	}
 	return list
 }
+
 // BenchmarkSave measures a checkpoint, which a node makes after each step.
 func BenchmarkSave(b *testing.B) {
 	tr := tiny(b, Options{CheckpointDir: b.TempDir()})
