@@ -116,6 +116,11 @@ func readIndex(dir string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseIndex(b)
+}
+
+// parseIndex checks that the files are named as files beside the index.
+func parseIndex(b []byte) (map[string]string, error) {
 	var index struct {
 		WeightMap map[string]string `json:"weight_map"`
 	}

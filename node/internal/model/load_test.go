@@ -236,3 +236,19 @@ func TestLoadRefuses(t *testing.T) {
 		t.Errorf("broken weights gave %v", err)
 	}
 }
+
+func FuzzParseIndex(f *testing.F) {
+	f.Add([]byte(`{"metadata":{"total_size":8},"weight_map":{"a":"model-00001-of-00002.safetensors"}}`))
+	f.Add([]byte(`{"weight_map":{"a":"../../x.safetensors","b":"C:x.safetensors"}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		index, err := parseIndex(b)
+		if err != nil {
+			return
+		}
+		for _, name := range index {
+			if filepath.Base(name) != name || filepath.Join("d", name) != "d"+string(filepath.Separator)+name {
+				t.Fatalf("%q is not the name of a file", name)
+			}
+		}
+	})
+}
