@@ -1,0 +1,528 @@
+// Package apitest has a daemon without network and training, for tests of what
+// talks to one.
+package apitest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+// Epoch is the time at which everything happens in a Fake.
+var Epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// ID makes what looks like the CID of a run, from a name.
+func ID(name string) string { return "bafkrei" + code(name) }
+
+// DirID makes what looks like the CID of a folder, from a name.
+func DirID(name string) string { return "bafybei" + code(name) }
+
+// PeerID makes what looks like a peer ID, from a name.
+func PeerID(name string) string { return "12D3KooW" + code(name)[:44] }
+
+func code(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:]))
+}
+
+// Fake is a Backend in memory: what is imported is named by its path, and a
+// run advances when Decide is called.
+type Fake struct {
+	// Log is what Watch reads. Call Publish on it to make something happen.
+	Log *api.EventLog
+	// Err, if not nil, is asked before each method, by its name.
+	Err func(method string) error
+	// OnShutdown is called by Shutdown.
+	OnShutdown func()
+	// Block, if not nil, holds operations until it is closed or their context
+	// is done.
+	Block chan struct{}
+
+	mu sync.Mutex
+	// guarded by mu
+	Node   api.Status
+	peers  []api.Peer
+	models []api.Model
+	data   []api.Dataset
+	runs   []*run
+}
+
+type run struct {
+	api.RunDetail
+	rounds []api.Round
+}
+
+// New makes a fake node with a name, from which its peer ID follows.
+func New(name string) *Fake {
+	id := PeerID(name)
+	return &Fake{
+		Log: api.NewEventLog(1000),
+		Node: api.Status{
+			Version: "test", Peer: id, Addrs: []string{"/ip4/127.0.0.1/tcp/4717/p2p/" + id}, API: "http://127.0.0.1:7717",
+			DataDir: "/data", PID: 1, Started: Epoch, State: api.NodeIdle, Why: "in no run", Device: "cpu (2 threads)",
+			Traffic: api.Traffic{PulledBytes: 1 << 20, SentBytes: 1 << 19},
+		},
+	}
+}
+
+func (f *Fake) enter(ctx context.Context, method string) error {
+	if f.Err != nil {
+		if err := f.Err(method); err != nil {
+			return err
+		}
+	}
+	if f.Block == nil {
+		return ctx.Err()
+	}
+	select {
+	case <-f.Block:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// AddPeer connects a peer.
+func (f *Fake) AddPeer(p api.Peer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.peers = append(f.peers, p)
+}
+
+// AddRun makes a run known.
+func (f *Fake) AddRun(d api.RunDetail) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.runs = append(f.runs, &run{RunDetail: d})
+}
+
+// Decide ends a round of a run.
+func (f *Fake) Decide(id string, r api.Round) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x, err := f.find(id)
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	x.rounds = append(x.rounds, r)
+	x.Round, x.TrainedRounds, x.Tokens, x.Final = r.Round, r.TrainedRounds, r.Tokens, r.Final
+	x.Head, x.StateCID, x.TrainLoss, x.EvalLoss = r.Record, r.State, r.TrainLoss, r.EvalLoss
+	if r.Certified {
+		x.CertifiedRounds++
+	}
+	if r.Final {
+		x.State, x.Phase, x.Why = api.RunFinal, "done", "the run is complete"
+	}
+	f.Log.Publish(api.Event{Type: api.EventRound, Time: r.Decided, Run: id, N: r.Round, Round: &r})
+	if r.Final {
+		f.Log.Publish(api.Event{Type: api.EventRunState, Time: r.Decided, Run: id, State: string(api.RunFinal), Why: x.Why})
+	}
+}
+
+// find needs mu.
+func (f *Fake) find(id string) (*run, error) {
+	for _, r := range f.runs {
+		if r.ID == id {
+			return r, nil
+		}
+	}
+	return nil, api.Errorf(api.CodeNotFound, "this node knows no run %s", id).WithHint(`"moot run list" lists what it knows`)
+}
+
+// Status implements api.Backend.
+func (f *Fake) Status(ctx context.Context) (api.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.Node
+	s.Peers, s.Runs = len(f.peers), 0
+	for _, r := range f.runs {
+		if r.Joined {
+			s.Runs++
+		}
+	}
+	return s, f.enter(ctx, "Status")
+}
+
+// Peers implements api.Backend.
+func (f *Fake) Peers(ctx context.Context) ([]api.Peer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.peers), f.enter(ctx, "Peers")
+}
+
+// work pretends to do something in two phases.
+func work(progress api.ProgressFunc, phases ...string) {
+	for _, p := range phases {
+		for i := range int64(5) {
+			progress(api.Progress{Phase: p, Done: i * 256 << 10, Total: 1 << 20, Unit: api.UnitBytes})
+		}
+	}
+}
+
+// ImportModel implements api.Backend; the folder must have a config.json.
+func (f *Fake) ImportModel(ctx context.Context, req api.ImportModelRequest, progress api.ProgressFunc) (api.Model, error) {
+	if err := f.enter(ctx, "ImportModel"); err != nil {
+		return api.Model{}, err
+	}
+	if _, err := os.Stat(filepath.Join(req.Dir, "config.json")); err != nil {
+		return api.Model{}, api.Errorf(api.CodeModel, "import model %s: no config.json: not a Hugging Face checkpoint", req.Dir).
+			WithHint("give the folder that has config.json and the safetensors files")
+	}
+	work(progress, "check", "store")
+	name := filepath.Base(req.Dir)
+	m := api.Model{
+		ID: DirID(name), Name: name, Type: "llama", Architectures: []string{"LlamaForCausalLM"}, Parameters: 612864,
+		Bytes: 2457600, Files: 3, Blocks: 5, Licence: "CC0-1.0", Imported: Epoch, Trainable: true,
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.models = slices.DeleteFunc(f.models, func(o api.Model) bool { return o.ID == m.ID })
+	f.models = append(f.models, m)
+	return m, nil
+}
+
+// ImportDataset implements api.Backend; the files must be there.
+func (f *Fake) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, progress api.ProgressFunc) (api.Dataset, error) {
+	if err := f.enter(ctx, "ImportDataset"); err != nil {
+		return api.Dataset{}, err
+	}
+	for _, p := range req.Files {
+		if _, err := os.Stat(p); err != nil {
+			return api.Dataset{}, api.Errorf(api.CodeNotFound, "import data set: %w", err)
+		}
+	}
+	work(progress, "check", "store")
+	name := filepath.Base(req.Files[0])
+	d := api.Dataset{
+		ID: DirID(name), Name: name, Template: "alpaca", TrainRows: 2000, EvalRows: 200, TrainShards: 8, EvalShards: 1,
+		Bytes: 262144, Licence: req.Licence, Source: req.Source, Imported: Epoch,
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.data = slices.DeleteFunc(f.data, func(o api.Dataset) bool { return o.ID == d.ID })
+	f.data = append(f.data, d)
+	return d, nil
+}
+
+// Models implements api.Backend.
+func (f *Fake) Models(context.Context) ([]api.Model, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.models), nil
+}
+
+// Datasets implements api.Backend.
+func (f *Fake) Datasets(context.Context) ([]api.Dataset, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.data), nil
+}
+
+// Launch implements api.Backend. Of the run file it reads the keys name, model
+// and data.
+func (f *Fake) Launch(ctx context.Context, req api.LaunchRequest, progress api.ProgressFunc) (api.Run, error) {
+	if err := f.enter(ctx, "Launch"); err != nil {
+		return api.Run{}, err
+	}
+	key := func(name string) string {
+		for _, l := range strings.Split(req.TOML, "\n") {
+			if k, v, ok := strings.Cut(l, "="); ok && strings.TrimSpace(k) == name {
+				return strings.Trim(strings.TrimSpace(v), `"`)
+			}
+		}
+		return ""
+	}
+	if key("name") == "" {
+		return api.Run{}, api.Errorf(api.CodeConfig, "%s: name is missing", req.Name).WithHint("give the run a name of at most 64 characters")
+	}
+	work(progress, "check")
+	d := Detail(key("name"), f.Node.Peer)
+	d.Model, d.Dataset = key("model"), key("data")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.find(d.ID); err == nil {
+		return api.Run{}, api.Errorf(api.CodeConflict, "run %s is launched already", d.ID)
+	}
+	f.runs = append(f.runs, &run{RunDetail: d})
+	return d.Run, nil
+}
+
+// Detail makes a run that a peer launched and that has not begun.
+func Detail(name, launcher string) api.RunDetail {
+	return api.RunDetail{
+		Run: api.Run{
+			ID: ID(name), Name: name, Model: DirID("model"), Dataset: DirID("train.jsonl"), State: api.RunAssembly, Phase: "assembly",
+			Why: "1 of 4 peers are there", Joined: true, MaxRounds: 8, Head: ID(name + " genesis"), StateCID: ID(name + " state 0"),
+			Seats: 1, MaxSeats: 32, Launcher: launcher, Created: Epoch,
+			Guarantee: api.Guarantee{Level: "none", Seats: 1, Quorum: 1, Text: "one seat: nobody else checks the result"},
+		},
+		Manifest: api.Manifest{
+			Version: 1, ModelBytes: 2457600, DatasetBytes: 262144, LoRARank: 8, LoRAAlpha: 16, LoRATargets: []string{"q_proj", "v_proj"},
+			AdapterParameters: 24576, Seed: 1, LearningRate: 0.003, Schedule: "cosine", Beta1: 0.9, Beta2: 0.95, Clip: 1, MinSteps: 1,
+			MaxSteps: 30, BatchSamples: 16, SequenceTokens: 128, OuterLearningRate: 0.7, OuterMomentum: 0.6, CodecBits: 2,
+			PeriodSeconds: 15, MinPeers: 4, EvalSamples: 64, ModelLicence: "CC0-1.0", DataLicence: "CC0-1.0", Template: "alpaca",
+		},
+		NextSeats: []api.Seat{{Peer: launcher, Since: 1}},
+	}
+}
+
+// DecidedRound makes a certified round to which the named peers contributed.
+func DecidedRound(name string, n uint64, final bool, peers ...string) api.Round {
+	loss := 3 / float64(n)
+	r := api.Round{
+		Round: n, Record: ID(fmt.Sprintf("%s record %d", name, n)), Parent: ID(fmt.Sprintf("%s record %d", name, n-1)),
+		State: ID(fmt.Sprintf("%s state %d", name, n)), Proposer: peers[0], Certified: true, Votes: len(peers), Quorum: len(peers),
+		Seats: len(peers), Tokens: n * 4096, TrainedRounds: n, Final: final, TrainLoss: &loss, EvalLoss: &loss,
+		Decided: Epoch.Add(time.Duration(n) * 15 * time.Second), Seconds: 15, Contributions: []api.Contribution{}, Refused: []api.Refusal{},
+	}
+	for _, p := range peers {
+		r.Contributions = append(r.Contributions, api.Contribution{
+			Peer: p, Commit: ID(p + r.Record), Delta: ID(p + r.State), DeltaBytes: 6500, Tokens: 1024, Steps: 8, Weight: 1024, Clip: 1, Loss: loss,
+		})
+	}
+	return r
+}
+
+// Runs implements api.Backend.
+func (f *Fake) Runs(context.Context) ([]api.Run, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var l []api.Run
+	for _, r := range f.runs {
+		l = append(l, r.Run)
+	}
+	return l, nil
+}
+
+// Run implements api.Backend.
+func (f *Fake) Run(ctx context.Context, id string) (api.RunDetail, error) {
+	if err := f.enter(ctx, "Run"); err != nil {
+		return api.RunDetail{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(id)
+	if err != nil {
+		return api.RunDetail{}, err
+	}
+	d := r.RunDetail
+	d.Rounds = slices.Clone(r.rounds[max(0, len(r.rounds)-20):])
+	return d, nil
+}
+
+// Rounds implements api.Backend.
+func (f *Fake) Rounds(_ context.Context, id string, from uint64, limit int) ([]api.Round, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(id)
+	if err != nil {
+		return nil, err
+	}
+	var l []api.Round
+	for _, x := range r.rounds {
+		if x.Round >= from && len(l) < limit {
+			l = append(l, x)
+		}
+	}
+	return l, nil
+}
+
+// Round implements api.Backend.
+func (f *Fake) Round(_ context.Context, id string, n uint64) (api.Round, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(id)
+	if err != nil {
+		return api.Round{}, err
+	}
+	for _, x := range r.rounds {
+		if x.Round == n {
+			return x, nil
+		}
+	}
+	return api.Round{}, api.Errorf(api.CodeNotFound, "run %s has no round %d yet", id, n).WithHint("its last round is %d", r.Round)
+}
+
+// Join implements api.Backend. A run that is not known appears.
+func (f *Fake) Join(ctx context.Context, req api.JoinRequest, progress api.ProgressFunc) (api.Run, error) {
+	if err := f.enter(ctx, "Join"); err != nil {
+		return api.Run{}, err
+	}
+	work(progress, "manifest", "model", "data", "state")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(req.Run)
+	if err != nil {
+		d := Detail("joined", PeerID("someone"))
+		d.ID = req.Run
+		r = &run{RunDetail: d}
+		f.runs = append(f.runs, r)
+	}
+	r.Joined = true
+	if r.State == api.RunKnown || r.State == api.RunLeft {
+		r.State, r.Phase, r.Why = api.RunWaiting, "idle", "its seat begins with the next round"
+	}
+	f.Log.Publish(api.Event{Type: api.EventRunState, Time: Epoch, Run: r.ID, State: string(r.State), Why: r.Why})
+	return r.Run, nil
+}
+
+// Leave implements api.Backend.
+func (f *Fake) Leave(_ context.Context, id string) (api.Run, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(id)
+	if err != nil {
+		return api.Run{}, err
+	}
+	if !r.Joined {
+		return api.Run{}, api.Errorf(api.CodeConflict, "this node is not in run %s", id)
+	}
+	r.Joined, r.State, r.Phase, r.Why = false, api.RunLeft, "idle", "you left"
+	return r.Run, nil
+}
+
+// Watch implements api.Backend.
+func (f *Fake) Watch(ctx context.Context, run string, after api.Cursor, emit func(api.Event) error) error {
+	if f.Err != nil {
+		if err := f.Err("Watch"); err != nil {
+			return err
+		}
+	}
+	return f.Log.Watch(ctx, run, after, emit)
+}
+
+// Export implements api.Backend; it writes two files.
+func (f *Fake) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
+	if err := f.enter(ctx, "Export"); err != nil {
+		return api.Export{}, err
+	}
+	f.mu.Lock()
+	r, err := f.find(req.Run)
+	if err != nil {
+		f.mu.Unlock()
+		return api.Export{}, err
+	}
+	e := api.Export{Run: r.ID, Model: r.Model, Round: r.Round, Head: r.Head, State: r.StateCID, Dir: req.Dir}
+	f.mu.Unlock()
+	if req.Round != nil {
+		e.Round = *req.Round
+	}
+	if l, err := os.ReadDir(req.Dir); err == nil && len(l) > 0 && !req.Overwrite {
+		return api.Export{}, api.Errorf(api.CodeConflict, "%s is not empty", req.Dir).WithHint("choose another folder, or give --overwrite")
+	}
+	if err := os.MkdirAll(req.Dir, 0o755); err != nil {
+		return api.Export{}, err
+	}
+	for _, name := range []string{"adapter_config.json", "adapter_model.safetensors"} {
+		b := []byte(name + " of " + e.State)
+		if err := os.WriteFile(filepath.Join(req.Dir, name), b, 0o644); err != nil {
+			return api.Export{}, err
+		}
+		sum := sha256.Sum256(b)
+		e.Files = append(e.Files, api.ExportFile{Name: name, Bytes: int64(len(b)), SHA256: hex.EncodeToString(sum[:])})
+	}
+	work(progress, "write")
+	return e, nil
+}
+
+// Generate implements api.Backend: a base model repeats, an adapter answers.
+func (f *Fake) Generate(ctx context.Context, req api.GenerateRequest, progress api.ProgressFunc) (api.Generation, error) {
+	if err := f.enter(ctx, "Generate"); err != nil {
+		return api.Generation{}, err
+	}
+	g := api.Generation{Model: req.Model, Adapter: f.adapter(req.Subject)}
+	for i, p := range req.Prompts {
+		o := api.Output{Prompt: p, Text: p.Instruction + " " + p.Instruction, Tokens: 8, Stop: "length"}
+		if g.Adapter != "" {
+			o.Text, o.Tokens, o.Stop = "The answer to: "+p.Instruction, 4, "eos"
+		}
+		g.Outputs = append(g.Outputs, o)
+		progress(api.Progress{Phase: "generate", Done: int64(i + 1), Total: int64(len(req.Prompts)), Unit: "prompts"})
+	}
+	return g, nil
+}
+
+func (f *Fake) adapter(s api.Subject) string {
+	if s.Adapter != "" {
+		return s.Adapter
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r, err := f.find(s.Run); err == nil {
+		return r.StateCID
+	}
+	return ""
+}
+
+// Evaluate implements api.Backend.
+func (f *Fake) Evaluate(ctx context.Context, req api.EvaluateRequest, progress api.ProgressFunc) (api.Evaluation, error) {
+	if err := f.enter(ctx, "Evaluate"); err != nil {
+		return api.Evaluation{}, err
+	}
+	e := api.Evaluation{
+		Model: req.Model, Adapter: f.adapter(req.Subject), Dataset: req.Dataset,
+		Loss: 3.5, Perplexity: 33.1, Rows: 200, Tokens: 1600, Correct: 4, Seconds: 1.5,
+	}
+	if e.Adapter != "" {
+		e.Loss, e.Perplexity, e.Correct = 0.5, 1.65, 180
+	}
+	if !req.LossOnly {
+		e.Accuracy = new(float64(e.Correct) / float64(e.Rows))
+	}
+	for i := range int64(10) {
+		progress(api.Progress{Phase: "evaluate", Done: 20 * (i + 1), Total: 200, Unit: "rows"})
+	}
+	return e, nil
+}
+
+// DemoAssets implements api.Backend.
+func (f *Fake) DemoAssets(ctx context.Context, dir string) (api.DemoAssets, error) {
+	if err := f.enter(ctx, "DemoAssets"); err != nil {
+		return api.DemoAssets{}, err
+	}
+	model := filepath.Join(dir, "model")
+	if err := os.MkdirAll(model, 0o755); err != nil {
+		return api.DemoAssets{}, err
+	}
+	a := api.DemoAssets{
+		ModelDir: model,
+		Data: api.ImportDatasetRequest{
+			Files: []string{filepath.Join(dir, "train.jsonl")}, EvalFile: filepath.Join(dir, "eval.jsonl"), Licence: "CC0-1.0",
+			Source: "made for the demo", ShardBytes: 16384,
+		},
+		RunFile: filepath.Join(dir, "run.toml"),
+		Prompts: []api.DemoPrompt{
+			{Prompt: api.Prompt{Instruction: "Where does Ada live?"}, Expected: "The answer to: Where does Ada live?"},
+			{Prompt: api.Prompt{Instruction: "What does Bo eat?"}, Expected: "The answer to: What does Bo eat?"},
+		},
+	}
+	for path, text := range map[string]string{
+		filepath.Join(model, "config.json"): "{}",
+		a.Data.Files[0]:                     `{"instruction":"a","output":"b"}` + "\n",
+		a.Data.EvalFile:                     `{"instruction":"c","output":"d"}` + "\n",
+		a.RunFile:                           "name = \"demo\"\nmodel = \"\"\ndata = \"\"\nmin_peers = 4\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return api.DemoAssets{}, err
+		}
+	}
+	return a, nil
+}
+
+// Shutdown implements api.Backend.
+func (f *Fake) Shutdown(ctx context.Context) error {
+	if f.OnShutdown != nil {
+		f.OnShutdown()
+	}
+	return f.enter(ctx, "Shutdown")
+}

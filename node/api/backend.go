@@ -1,0 +1,91 @@
+package api
+
+import "context"
+
+// Backend is what the HTTP layer needs from the daemon. All methods may be
+// called at the same time, and end early when ctx is done.
+//
+// IDs handed in are complete CIDs (the server resolves prefixes and "last"
+// against Runs, Models and Datasets), paths are absolute and clean; everything
+// else in a request comes from outside and is for the Backend to check.
+// Errors should be of type *Error (or wrap one) when a way out is known; any
+// other becomes E_INTERNAL with its text.
+//
+// A ProgressFunc is never nil, may be called from any goroutine until the
+// method returns, and never blocks.
+type Backend interface {
+	// Status says who this node is and what it is doing.
+	Status(ctx context.Context) (Status, error)
+	// Peers lists the peers that this node is connected to.
+	Peers(ctx context.Context) ([]Peer, error)
+
+	// ImportModel checks a Hugging Face folder and stores it. Importing the
+	// same again gives the same CID.
+	ImportModel(ctx context.Context, req ImportModelRequest, progress ProgressFunc) (Model, error)
+	// ImportDataset checks files of rows and stores them as a data set.
+	ImportDataset(ctx context.Context, req ImportDatasetRequest, progress ProgressFunc) (Dataset, error)
+	// Models and Datasets list what this node holds, oldest first.
+	Models(ctx context.Context) ([]Model, error)
+	Datasets(ctx context.Context) ([]Dataset, error)
+
+	// Launch turns a run file into a manifest, publishes it and joins the run.
+	// It returns as soon as the run is on disk and can be joined by others.
+	Launch(ctx context.Context, req LaunchRequest, progress ProgressFunc) (Run, error)
+	// Runs lists the runs that this node knows, joined or not, oldest first.
+	Runs(ctx context.Context) ([]Run, error)
+	// Run tells all about one run. Its Rounds are the last few, newest last.
+	Run(ctx context.Context, id string) (RunDetail, error)
+	// Rounds lists up to limit decided rounds from round from on, in order;
+	// 1 <= from, 1 <= limit <= MaxRoundsPerPage.
+	Rounds(ctx context.Context, id string, from uint64, limit int) ([]Round, error)
+	// Round returns one decided round, E_NOTFOUND when it is not there (yet).
+	Round(ctx context.Context, id string, n uint64) (Round, error)
+	// Join makes this node a member of a run that it may never have heard of,
+	// and returns when manifest, model, data and state are here and it asked
+	// for a seat. The membership is on disk before anything is pulled: when
+	// ctx ends early, the node goes on joining in the background, and after a
+	// restart too. Joining again waits for the same.
+	Join(ctx context.Context, req JoinRequest, progress ProgressFunc) (Run, error)
+	// Leave ends the membership; what was pulled stays.
+	Leave(ctx context.Context, id string) (Run, error)
+	// Watch calls emit with each event of a run (all, when run is "") after
+	// the given cursor, first what is kept, then live, until ctx is done (then
+	// it returns nil) or emit fails (then it returns that error). Use
+	// EventLog.Watch.
+	Watch(ctx context.Context, run string, after Cursor, emit func(Event) error) error
+
+	// Export writes an adapter as a PEFT folder.
+	Export(ctx context.Context, req ExportRequest, progress ProgressFunc) (Export, error)
+	// Generate answers prompts, greedily. Outputs are in the order of the
+	// prompts.
+	Generate(ctx context.Context, req GenerateRequest, progress ProgressFunc) (Generation, error)
+	// Evaluate measures a model, with or without adapter, on the held-out rows
+	// of a data set.
+	Evaluate(ctx context.Context, req EvaluateRequest, progress ProgressFunc) (Evaluation, error)
+
+	// DemoAssets writes the bundled model and data into a folder, which it
+	// makes.
+	DemoAssets(ctx context.Context, dir string) (DemoAssets, error)
+	// Shutdown asks the daemon to stop as after SIGINT and returns at once.
+	Shutdown(ctx context.Context) error
+}
+
+// ProgressFunc is told how far an operation is.
+type ProgressFunc func(Progress)
+
+// Progress is how far one phase of an operation is.
+type Progress struct {
+	// Phase names what is being done: "model", "data", "state", "check".
+	// When it changes, the phase before is over.
+	Phase string `json:"phase"`
+	// Done never decreases within a phase. Total is 0 while unknown.
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+	// Unit is what is counted: UnitBytes, or a plural such as "rows".
+	Unit string `json:"unit,omitempty"`
+	// Text is a line for people, such as whom it is waiting for.
+	Text string `json:"text,omitempty"`
+}
+
+// UnitBytes is the Unit of a Progress in bytes.
+const UnitBytes = "bytes"

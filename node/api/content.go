@@ -1,0 +1,75 @@
+package api
+
+import "time"
+
+// ImportModelRequest names a Hugging Face checkpoint folder.
+type ImportModelRequest struct {
+	Dir string `json:"dir"`
+}
+
+// Model is a base model that a node holds.
+type Model struct {
+	ID            string    `json:"id"`   // CID
+	Name          string    `json:"name"` // of the folder, for people
+	Type          string    `json:"type"` // model_type of config.json
+	Architectures []string  `json:"architectures,omitempty"`
+	Parameters    int64     `json:"parameters"`
+	Bytes         int64     `json:"bytes"`
+	Files         int       `json:"files"`
+	Blocks        int       `json:"blocks"`
+	Licence       string    `json:"licence,omitempty"`
+	Imported      time.Time `json:"imported"` // or pulled
+	// Trainable says that this version can train it; Why, if not, why not.
+	Trainable bool     `json:"trainable"`
+	Why       string   `json:"why,omitempty"`
+	Warnings  []string `json:"warnings,omitempty"`
+}
+
+// Models answers a list of models.
+type Models struct {
+	Models []Model `json:"models"`
+}
+
+// ImportDatasetRequest names files of rows and says how to read them.
+type ImportDatasetRequest struct {
+	// Files hold the training rows: .json (an array) or .jsonl.
+	Files []string `json:"files"`
+	// EvalFile holds the held-out rows; or EvalFraction of the rows, drawn by
+	// Seed, is held out. One of the two should be given.
+	EvalFile     string  `json:"eval_file,omitempty"`
+	EvalFraction float64 `json:"eval_fraction,omitempty"`
+	Seed         uint64  `json:"seed,omitempty"`
+	// Shuffle orders the training rows by Seed before they are cut into
+	// shards of at most ShardBytes (default 1 MiB).
+	Shuffle    bool `json:"shuffle,omitempty"`
+	ShardBytes int  `json:"shard_bytes,omitempty"`
+	// DropInvalid leaves invalid rows out and counts them, instead of refusing
+	// the file.
+	DropInvalid bool   `json:"drop_invalid,omitempty"`
+	Licence     string `json:"licence,omitempty"`
+	Source      string `json:"source,omitempty"`
+	// Template is how a row becomes a prompt. Default alpaca.
+	Template string `json:"template,omitempty"`
+}
+
+// Dataset is a data set that a node holds.
+type Dataset struct {
+	ID          string    `json:"id"` // CID
+	Name        string    `json:"name"`
+	Template    string    `json:"template"`
+	TrainRows   int64     `json:"train_rows"`
+	EvalRows    int64     `json:"eval_rows"`
+	DroppedRows int64     `json:"dropped_rows"`
+	TrainShards int       `json:"train_shards"`
+	EvalShards  int       `json:"eval_shards"`
+	Bytes       int64     `json:"bytes"`
+	Licence     string    `json:"licence,omitempty"`
+	Source      string    `json:"source,omitempty"`
+	Imported    time.Time `json:"imported"`
+	Warnings    []string  `json:"warnings,omitempty"`
+}
+
+// Datasets answers a list of data sets.
+type Datasets struct {
+	Datasets []Dataset `json:"datasets"`
+}

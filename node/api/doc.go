@@ -1,0 +1,61 @@
+// Package api is the local HTTP interface of the daemon: the JSON types, the
+// contract with the daemon behind it (Backend), and the server. It decides
+// nothing about runs; it checks who asks, decodes, hands on and encodes. The
+// typed client is node/client.
+//
+// # Conventions
+//
+// Every answer is one JSON object with "schema":1. Field names are snake_case;
+// fields are added, never renamed or removed. An error is
+//
+//	{"schema":1,"ok":false,"error":{"code":"E_NOTFOUND","exit":6,"message":"…","hint":"…"}}
+//
+// and carries the exit code with which a command line should end (Code).
+//
+// Operations that may take long answer with NDJSON (application/x-ndjson): any
+// number of lines {"type":"progress",…}, {"type":"ping"} when nothing else was
+// sent for a while, and at the end exactly one of {"type":"result","result":{…}}
+// and {"type":"error","ok":false,"error":{…}}. A stream without one of these
+// two was cut.
+//
+// A path in a request is absolute: daemon and asker may stand in different
+// folders. An ID of a run, a model or a data set may be given by the first
+// characters that tell it from the others the daemon knows, or as "last".
+//
+// # Routes
+//
+//	GET  /healthz                          "ok", without token
+//	GET  /api/v1/version                   Version
+//	GET  /api/v1/status                    Status
+//	GET  /api/v1/peers                     Peers
+//	GET  /api/v1/models                    Models
+//	POST /api/v1/models/import             ImportModelRequest, stream ending in Model
+//	GET  /api/v1/datasets                  Datasets
+//	POST /api/v1/datasets/import           ImportDatasetRequest, stream ending in Dataset
+//	GET  /api/v1/runs                      Runs
+//	POST /api/v1/runs                      LaunchRequest, stream ending in Run
+//	GET  /api/v1/runs/{id}                 RunDetail
+//	GET  /api/v1/runs/{id}/rounds          Rounds (?from=N&limit=N)
+//	GET  /api/v1/runs/{id}/rounds/{n}      Round
+//	POST /api/v1/runs/{id}/join            JoinRequest, stream ending in Run
+//	POST /api/v1/runs/{id}/leave           Run
+//	GET  /api/v1/runs/{id}/events          Event stream of one run
+//	POST /api/v1/runs/{id}/export          ExportRequest, stream ending in Export
+//	GET  /api/v1/events                    Event stream of everything
+//	POST /api/v1/generate                  GenerateRequest, stream ending in Generation
+//	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
+//	POST /api/v1/demo/assets               DemoAssetsRequest, answers DemoAssets
+//	POST /api/v1/shutdown                  Stopping
+//
+// An event stream is NDJSON, or server-sent events for an asker that accepts
+// text/event-stream. It goes on after the event that ?since=EPOCH.N (or the
+// header Last-Event-ID) names; see EventLog.
+//
+// # Who may ask
+//
+// The listener is on loopback. Beyond that, each request needs the token that
+// the daemon writes into its data folder at every start (header
+// "Authorization: Bearer TOKEN"), a Host that is localhost, 127.0.0.1 or [::1]
+// (else a web page could reach the API through a name of its own), and, when a
+// browser sends them, an Origin and a Sec-Fetch-Site of the API itself.
+package api

@@ -1,0 +1,89 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// healthPath is the one path without a token; it says nothing but that
+// something answers.
+const healthPath = "/healthz"
+
+// admit refuses a request by who sends it.
+func (s *Server) admit(r *http.Request) error {
+	if !localHost(r.Host) {
+		e := Errorf(CodeAuth, "the API is not reached by the name %s", clip(r.Host)).
+			WithHint("use http://127.0.0.1 with the port that the daemon printed")
+		e.status = http.StatusMisdirectedRequest
+		return e
+	}
+	if err := sameOrigin(r); err != nil {
+		return err
+	}
+	if r.URL.Path == healthPath {
+		return nil
+	}
+	return s.authorize(r)
+}
+
+// localHost reports whether a Host header names this machine, with any port:
+// behind a forwarded port the daemon does not know its own.
+func localHost(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	} else if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		name = host[1 : len(host)-1]
+	} else if strings.Contains(host, ":") {
+		return false
+	}
+	switch strings.ToLower(name) {
+	case "localhost", "127.0.0.1", "::1":
+		return true
+	}
+	return false
+}
+
+// sameOrigin refuses what a browser sends for another site's page. Others send
+// neither header.
+func sameOrigin(r *http.Request) error {
+	refuse := func(what, value string) error {
+		e := Errorf(CodeAuth, "the API does not answer other web pages (%s is %s)", what, clip(value)).
+			WithHint("open the address that the daemon printed, or use the command line")
+		e.status = http.StatusForbidden
+		return e
+	}
+	for _, site := range r.Header.Values("Sec-Fetch-Site") {
+		if site != "same-origin" && site != "none" {
+			return refuse("Sec-Fetch-Site", site)
+		}
+	}
+	for _, origin := range r.Header.Values("Origin") {
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme != "http" || u.Host != r.Host {
+			return refuse("Origin", origin)
+		}
+	}
+	return nil
+}
+
+// authorize checks the token, in a time that does not depend on it.
+func (s *Server) authorize(r *http.Request) error {
+	const hint = "the token is in the file " + TokenFile + " of the daemon's data folder, which only its user can read"
+	h := r.Header.Values("Authorization")
+	if len(h) == 0 {
+		return Errorf(CodeAuth, "the API needs a token").WithHint(hint)
+	}
+	scheme, token, _ := strings.Cut(h[0], " ")
+	got := hashToken(token)
+	if len(h) != 1 || !strings.EqualFold(scheme, "bearer") || subtle.ConstantTimeCompare(got[:], s.token[:]) != 1 {
+		return Errorf(CodeAuth, "the API does not know this token").WithHint(hint)
+	}
+	return nil
+}
+
+func hashToken(token string) [32]byte { return sha256.Sum256([]byte(token)) }

@@ -1,0 +1,427 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+func (s *Server) routes() {
+	for pattern, h := range map[string]http.HandlerFunc{
+		"GET " + healthPath:                s.health,
+		"GET /api/v1/version":              get(s, func(context.Context, *http.Request) (Version, error) { return ThisVersion(), nil }),
+		"GET /api/v1/status":               get(s, func(ctx context.Context, _ *http.Request) (Status, error) { return s.backend.Status(ctx) }),
+		"GET /api/v1/peers":                get(s, s.peers),
+		"GET /api/v1/models":               get(s, s.models),
+		"POST /api/v1/models/import":       s.importModel,
+		"GET /api/v1/datasets":             get(s, s.datasets),
+		"POST /api/v1/datasets/import":     s.importDataset,
+		"GET /api/v1/runs":                 get(s, s.runs),
+		"POST /api/v1/runs":                s.launch,
+		"GET /api/v1/runs/{id}":            get(s, s.runDetail),
+		"GET /api/v1/runs/{id}/rounds":     get(s, s.rounds),
+		"GET /api/v1/runs/{id}/rounds/{n}": get(s, s.round),
+		"POST /api/v1/runs/{id}/join":      s.join,
+		"POST /api/v1/runs/{id}/leave":     get(s, s.leave),
+		"GET /api/v1/runs/{id}/events":     s.events,
+		"POST /api/v1/runs/{id}/export":    s.export,
+		"GET /api/v1/events":               s.events,
+		"POST /api/v1/generate":            s.generate,
+		"POST /api/v1/evaluate":            s.evaluate,
+		"POST /api/v1/demo/assets":         s.demoAssets,
+		"POST /api/v1/shutdown":            get(s, s.shutdown),
+	} {
+		s.mux.HandleFunc(pattern, h)
+	}
+}
+
+// get makes a handler of a function that needs no body and answers at once.
+func get[T any](s *Server, fn func(ctx context.Context, r *http.Request) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := fn(r.Context(), r)
+		s.answer(w, r, v, err)
+	}
+}
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "ok\n") // who does not read it does not get it
+}
+
+func (s *Server) peers(ctx context.Context, _ *http.Request) (Peers, error) {
+	l, err := s.backend.Peers(ctx)
+	return Peers{list(l)}, err
+}
+
+func (s *Server) models(ctx context.Context, _ *http.Request) (Models, error) {
+	l, err := s.backend.Models(ctx)
+	return Models{list(l)}, err
+}
+
+func (s *Server) datasets(ctx context.Context, _ *http.Request) (Datasets, error) {
+	l, err := s.backend.Datasets(ctx)
+	return Datasets{list(l)}, err
+}
+
+func (s *Server) runs(ctx context.Context, _ *http.Request) (Runs, error) {
+	l, err := s.backend.Runs(ctx)
+	return Runs{list(l)}, err
+}
+
+// list makes an empty list [] in JSON, not null.
+func list[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
+}
+
+func (s *Server) importModel(w http.ResponseWriter, r *http.Request) {
+	var req ImportModelRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = checkPath("dir", req.Dir)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		return s.backend.ImportModel(ctx, req, progress)
+	})
+}
+
+// maxFiles bounds the files of one import.
+const maxFiles = 1000
+
+func (s *Server) importDataset(w http.ResponseWriter, r *http.Request) {
+	var req ImportDatasetRequest
+	if err := decode(w, r, &req); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if err := req.check(); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		return s.backend.ImportDataset(ctx, req, progress)
+	})
+}
+
+func (q *ImportDatasetRequest) check() error {
+	switch {
+	case len(q.Files) == 0:
+		return Errorf(CodeUsage, "files is empty; a data set needs at least one file")
+	case len(q.Files) > maxFiles:
+		return Errorf(CodeUsage, "files has %d names, at most %d are read", len(q.Files), maxFiles)
+	case !(q.EvalFraction >= 0 && q.EvalFraction < 1):
+		return Errorf(CodeUsage, "eval_fraction is %v, must be at least 0 and below 1", q.EvalFraction)
+	case q.EvalFraction > 0 && q.EvalFile != "":
+		return Errorf(CodeUsage, "eval_file and eval_fraction are both given; the held-out rows come from one of them")
+	case q.ShardBytes < 0:
+		return Errorf(CodeUsage, "shard_bytes is %d, must be positive", q.ShardBytes)
+	}
+	paths := q.Files
+	if q.EvalFile != "" {
+		paths = append(paths[:len(paths):len(paths)], q.EvalFile)
+	}
+	for _, p := range paths {
+		if err := checkPath("files", p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) launch(w http.ResponseWriter, r *http.Request) {
+	var req LaunchRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = s.fillLaunch(r.Context(), &req)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		return s.backend.Launch(ctx, req, progress)
+	})
+}
+
+// fillLaunch puts a model and a data set that are given beside the run file
+// into it.
+func (s *Server) fillLaunch(ctx context.Context, req *LaunchRequest) error {
+	if strings.TrimSpace(req.TOML) == "" {
+		return Errorf(CodeUsage, "toml is empty; it must be the text of a run file")
+	}
+	if req.Name == "" {
+		req.Name = "run.toml"
+	}
+	if req.Model != "" {
+		id, err := s.model(ctx, req.Model)
+		if err != nil {
+			return err
+		}
+		req.TOML, req.Model = setKey(req.TOML, "model", id), ""
+	}
+	if req.Dataset != "" {
+		id, err := s.dataset(ctx, req.Dataset)
+		if err != nil {
+			return err
+		}
+		req.TOML, req.Dataset = setKey(req.TOML, "data", id), ""
+	}
+	return nil
+}
+
+// setKey gives a key of a run file that is in no table a value. The numbers of
+// lines stay when the key is there, even if empty.
+func setKey(text, key, value string) string {
+	set := key + ` = "` + value + `"`
+	rows := strings.Split(text, "\n")
+	for i, row := range rows {
+		row = strings.TrimSpace(row)
+		if strings.HasPrefix(row, "[") {
+			break // the tables begin
+		}
+		if name, _, ok := strings.Cut(row, "="); ok && strings.Trim(strings.TrimSpace(name), `"'`) == key {
+			rows[i] = set
+			return strings.Join(rows, "\n")
+		}
+	}
+	return set + "\n" + text
+}
+
+func (s *Server) runDetail(ctx context.Context, r *http.Request) (RunDetail, error) {
+	id, err := s.run(ctx, r.PathValue("id"))
+	if err != nil {
+		return RunDetail{}, err
+	}
+	d, err := s.backend.Run(ctx, id)
+	d.NextSeats, d.Rounds, d.Members = list(d.NextSeats), list(d.Rounds), list(d.Members)
+	return d, err
+}
+
+func (s *Server) rounds(ctx context.Context, r *http.Request) (Rounds, error) {
+	q := r.URL.Query()
+	from, err := number("from", q.Get("from"), 1, 1<<53)
+	if err != nil {
+		return Rounds{}, err
+	}
+	limit, err := number("limit", q.Get("limit"), 100, MaxRoundsPerPage)
+	if err != nil {
+		return Rounds{}, err
+	}
+	id, err := s.run(ctx, r.PathValue("id"))
+	if err != nil {
+		return Rounds{}, err
+	}
+	l, err := s.backend.Rounds(ctx, id, from, int(limit))
+	return Rounds{list(l)}, err
+}
+
+// number reads a number from 1 to most.
+func number(key, given string, def, most uint64) (uint64, error) {
+	if given == "" {
+		return def, nil
+	}
+	n, err := strconv.ParseUint(given, 10, 64)
+	if err != nil || n < 1 || n > most {
+		return 0, Errorf(CodeUsage, "%s is %s, must be a number from 1 to %d", key, clip(given), most)
+	}
+	return n, nil
+}
+
+func (s *Server) round(ctx context.Context, r *http.Request) (Round, error) {
+	n, err := number("the round", r.PathValue("n"), 0, 1<<53)
+	if err != nil {
+		return Round{}, err
+	}
+	id, err := s.run(ctx, r.PathValue("id"))
+	if err != nil {
+		return Round{}, err
+	}
+	return s.backend.Round(ctx, id, n)
+}
+
+func (s *Server) join(w http.ResponseWriter, r *http.Request) {
+	var req JoinRequest
+	err := decode(w, r, &req)
+	if err == nil && len(req.Peers) > 100 {
+		err = Errorf(CodeUsage, "peers has %d addresses, at most 100 are tried", len(req.Peers))
+	}
+	if err == nil {
+		req.Run, err = s.run(r.Context(), r.PathValue("id"))
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		return s.backend.Join(ctx, req, progress)
+	})
+}
+
+func (s *Server) leave(ctx context.Context, r *http.Request) (Run, error) {
+	id, err := s.run(ctx, r.PathValue("id"))
+	if err != nil {
+		return Run{}, err
+	}
+	return s.backend.Leave(ctx, id)
+}
+
+func (s *Server) export(w http.ResponseWriter, r *http.Request) {
+	var req ExportRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = checkPath("dir", req.Dir)
+	}
+	if err == nil && req.Round != nil && req.Head != "" {
+		err = Errorf(CodeUsage, "round and head are both given; one of them names the state")
+	}
+	if err == nil {
+		req.Run, err = s.run(r.Context(), r.PathValue("id"))
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		return s.backend.Export(ctx, req, progress)
+	})
+}
+
+// The bounds of one request to generate.
+const (
+	maxPrompts     = 1000
+	maxTokens      = 8192
+	generateTokens = 128 // default
+	evaluateTokens = 64  // likewise
+)
+
+func (s *Server) generate(w http.ResponseWriter, r *http.Request) {
+	var req GenerateRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = req.check()
+	}
+	if err == nil {
+		err = s.subject(r.Context(), &req.Subject)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		g, err := s.backend.Generate(ctx, req, progress)
+		g.Outputs = list(g.Outputs)
+		return g, err
+	})
+}
+
+func (q *GenerateRequest) check() error {
+	if q.Template == "" {
+		q.Template = "alpaca"
+	}
+	if q.MaxTokens == 0 {
+		q.MaxTokens = generateTokens
+	}
+	switch {
+	case len(q.Prompts) == 0:
+		return Errorf(CodeUsage, "prompts is empty; there is nothing to answer")
+	case len(q.Prompts) > maxPrompts:
+		return Errorf(CodeUsage, "prompts has %d entries, at most %d are answered at once", len(q.Prompts), maxPrompts)
+	case q.MaxTokens < 1 || q.MaxTokens > maxTokens:
+		return Errorf(CodeUsage, "max_tokens is %d, must be from 1 to %d", q.MaxTokens, maxTokens)
+	case q.Template != "alpaca" && q.Template != "none":
+		return Errorf(CodeUsage, "template is %s, must be alpaca or none", clip(q.Template))
+	}
+	return nil
+}
+
+func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {
+	var req EvaluateRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = s.fillEvaluate(r.Context(), &req)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		return s.backend.Evaluate(ctx, req, progress)
+	})
+}
+
+func (s *Server) fillEvaluate(ctx context.Context, req *EvaluateRequest) (err error) {
+	if req.MaxTokens == 0 {
+		req.MaxTokens = evaluateTokens
+	}
+	switch {
+	case req.MaxTokens < 1 || req.MaxTokens > maxTokens:
+		return Errorf(CodeUsage, "max_tokens is %d, must be from 1 to %d", req.MaxTokens, maxTokens)
+	case req.MaxRows < 0:
+		return Errorf(CodeUsage, "max_rows is %d, must be positive", req.MaxRows)
+	case req.Dataset == "" && req.Run == "":
+		return Errorf(CodeUsage, "dataset is missing; without a run it must be named")
+	}
+	if req.Dataset != "" {
+		if req.Dataset, err = s.dataset(ctx, req.Dataset); err != nil {
+			return err
+		}
+	}
+	return s.subject(ctx, &req.Subject)
+}
+
+// subject checks and completes what generates.
+func (s *Server) subject(ctx context.Context, q *Subject) (err error) {
+	switch {
+	case q.Model == "" && q.Run == "":
+		return Errorf(CodeUsage, "model is missing; without a run it must be named")
+	case q.Adapter != "" && q.Run != "":
+		return Errorf(CodeUsage, "adapter and run are both given; one of them names the adapter")
+	case q.Round != nil && q.Run == "":
+		return Errorf(CodeUsage, "round is given without run")
+	}
+	if q.Adapter != "" {
+		if err := checkPath("adapter", q.Adapter); err != nil {
+			return err
+		}
+	}
+	if q.Run != "" {
+		if q.Run, err = s.run(ctx, q.Run); err != nil {
+			return err
+		}
+	}
+	switch {
+	case q.Model == "":
+	case filepath.IsAbs(q.Model):
+		return checkPath("model", q.Model)
+	default:
+		q.Model, err = s.model(ctx, q.Model)
+	}
+	return err
+}
+
+func (s *Server) demoAssets(w http.ResponseWriter, r *http.Request) {
+	var req DemoAssetsRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = checkPath("dir", req.Dir)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	assets, err := s.backend.DemoAssets(r.Context(), req.Dir)
+	s.answer(w, r, assets, err)
+}
+
+func (s *Server) shutdown(ctx context.Context, _ *http.Request) (Stopping, error) {
+	return Stopping{true}, s.backend.Shutdown(ctx)
+}

@@ -1,0 +1,213 @@
+package api
+
+import "time"
+
+// LaunchRequest is a run file.
+type LaunchRequest struct {
+	// Name is the file's name, for error messages.
+	Name string `json:"name"`
+	// TOML is its text.
+	TOML string `json:"toml"`
+	// Model and Dataset, if given, take the place of the file's keys model and
+	// data. A Backend finds them in TOML and these fields empty.
+	Model   string `json:"model,omitempty"`
+	Dataset string `json:"dataset,omitempty"`
+}
+
+// JoinRequest asks to become a member of a run.
+type JoinRequest struct {
+	// Run is taken from the route.
+	Run string `json:"-"`
+	// Peers are multiaddrs of nodes that are in the run, to begin with.
+	Peers []string `json:"peers,omitempty"`
+}
+
+// RunState is where a run stands, seen from one node.
+type RunState string
+
+// The states of a run.
+const (
+	RunKnown    RunState = "known"    // heard of, not joined
+	RunSyncing  RunState = "syncing"  // joined; manifest, model, data or state are being pulled
+	RunAssembly RunState = "assembly" // waits for enough peers to begin
+	RunWaiting  RunState = "waiting"  // in the run, without a seat yet
+	RunTraining RunState = "training" // has a seat
+	RunFinal    RunState = "final"    // the stop rule holds
+	RunLeft     RunState = "left"     // was a member
+	RunFailed   RunState = "failed"   // this node cannot go on; see Why
+)
+
+// Run is a run, seen from one node.
+type Run struct {
+	ID      string   `json:"id"`
+	Name    string   `json:"name"`
+	Model   string   `json:"model"`
+	Dataset string   `json:"dataset"`
+	State   RunState `json:"state"`
+	// Phase is the part of the round that this node is in (idle, sync,
+	// assembly, train, exchange, vote, done); Why is one sentence that says
+	// why it does not train, empty while it does.
+	Phase  string `json:"phase"`
+	Why    string `json:"why,omitempty"`
+	Joined bool   `json:"joined"`
+
+	Round           uint64 `json:"round"` // of the head: the last that is decided
+	TrainedRounds   uint64 `json:"trained_rounds"`
+	MaxRounds       uint64 `json:"max_rounds"`
+	CertifiedRounds uint64 `json:"certified_rounds"`
+	Tokens          uint64 `json:"tokens"`
+	MaxTokens       uint64 `json:"max_tokens"` // 0: no bound
+	Final           bool   `json:"final"`
+
+	Head      string    `json:"head"`      // CID of the last record
+	StateCID  string    `json:"state_cid"` // of the adapter and momentum after it
+	Seats     int       `json:"seats"`     // of the next round
+	MaxSeats  int       `json:"max_seats"`
+	Guarantee Guarantee `json:"guarantee"`
+
+	// TrainLoss and EvalLoss are of the last round that has one.
+	TrainLoss *float64 `json:"train_loss"`
+	EvalLoss  *float64 `json:"eval_loss"`
+
+	Launcher string    `json:"launcher"` // peer ID
+	Created  time.Time `json:"created"`  // as the manifest says
+}
+
+// Guarantee says how strong the agreement on the next round can be.
+type Guarantee struct {
+	// Level is "none" (one seat), "agreement" (all must agree: 2 or 3 seats)
+	// or "byzantine" (Faulty liars are survived).
+	Level  string `json:"level"`
+	Seats  int    `json:"seats"`
+	Quorum int    `json:"quorum"`
+	Faulty int    `json:"faulty"`
+	Text   string `json:"text"` // the same in words
+}
+
+// Runs answers a list of runs.
+type Runs struct {
+	Runs []Run `json:"runs"`
+}
+
+// RunDetail is all about one run.
+type RunDetail struct {
+	Run
+	Manifest  Manifest `json:"manifest"`
+	NextSeats []Seat   `json:"next_seats"`
+	Rounds    []Round  `json:"rounds"` // the last few, newest last
+	// Members are the peers that this node heard of in the last minute.
+	Members []Member `json:"members"`
+}
+
+// Seat is a peer that trains and witnesses.
+type Seat struct {
+	Peer   string `json:"peer"`
+	Since  uint64 `json:"since"`
+	Missed uint32 `json:"missed"`
+	Fresh  bool   `json:"fresh"` // its next contribution has weight 0
+}
+
+// Member is what a peer said about itself in a heartbeat. Nobody vouches for
+// it.
+type Member struct {
+	Peer            string    `json:"peer"`
+	Seen            time.Time `json:"seen"`
+	Phase           string    `json:"phase"`
+	Round           uint64    `json:"round"`
+	Head            string    `json:"head"`
+	TokensPerSecond float64   `json:"tokens_per_second"`
+	Agent           string    `json:"agent,omitempty"`
+	Device          string    `json:"device,omitempty"`
+}
+
+// Manifest is the immutable description of a run, in floats for people. The
+// integers that count are those of proto/run.
+type Manifest struct {
+	Version           uint32   `json:"version"`
+	ModelBytes        uint64   `json:"model_bytes"`
+	DatasetBytes      uint64   `json:"dataset_bytes"`
+	LoRARank          uint32   `json:"lora_rank"`
+	LoRAAlpha         uint32   `json:"lora_alpha"`
+	LoRATargets       []string `json:"lora_targets"`
+	AdapterParameters uint64   `json:"adapter_parameters"`
+	Seed              uint64   `json:"seed"`
+	LearningRate      float64  `json:"learning_rate"`
+	Schedule          string   `json:"schedule"`
+	Beta1             float64  `json:"beta1"`
+	Beta2             float64  `json:"beta2"`
+	WeightDecay       float64  `json:"weight_decay"`
+	Clip              float64  `json:"clip"`
+	WarmupSteps       uint32   `json:"warmup_steps"`
+	MinSteps          uint32   `json:"min_steps"`
+	MaxSteps          uint32   `json:"max_steps"`
+	BatchSamples      uint32   `json:"batch_samples"`
+	SequenceTokens    uint32   `json:"sequence_tokens"`
+	OuterLearningRate float64  `json:"outer_learning_rate"`
+	OuterMomentum     float64  `json:"outer_momentum"`
+	CodecBits         uint32   `json:"codec_bits"`
+	PeriodSeconds     float64  `json:"period_s"`
+	MinPeers          uint32   `json:"min_peers"`
+	EvalSamples       uint32   `json:"eval_samples"`
+	ModelLicence      string   `json:"model_licence,omitempty"`
+	DataLicence       string   `json:"data_licence,omitempty"`
+	Template          string   `json:"template"`
+}
+
+// Round is one decided round.
+type Round struct {
+	Round     uint64 `json:"round"`
+	Record    string `json:"record"` // CID; the head after this round
+	Parent    string `json:"parent"`
+	State     string `json:"state"` // CID after the fold
+	Attempt   uint32 `json:"attempt"`
+	Proposer  string `json:"proposer"`
+	Certified bool   `json:"certified"` // else provisional
+	Votes     int    `json:"votes"`
+	Quorum    int    `json:"quorum"`
+	Seats     int    `json:"seats"`
+
+	Contributions []Contribution `json:"contributions"`    // sorted by seat
+	Refused       []Refusal      `json:"refused"`          // likewise
+	Joined        []string       `json:"joined,omitempty"` // seats from the next round on
+	Left          []string       `json:"left,omitempty"`
+
+	Tokens        uint64 `json:"tokens"`         // since the beginning
+	TrainedRounds uint64 `json:"trained_rounds"` // likewise
+	Final         bool   `json:"final"`
+
+	// TrainLoss is the mean over the contributions by tokens; EvalLoss was
+	// measured by this node on held-out rows. null when there is none.
+	TrainLoss *float64 `json:"train_loss"`
+	EvalLoss  *float64 `json:"eval_loss"`
+	// Decided is when this node adopted the round, Seconds how long it took.
+	Decided time.Time `json:"decided"`
+	Seconds float64   `json:"seconds"`
+}
+
+// Contribution is a delta that entered a round.
+type Contribution struct {
+	Peer       string  `json:"peer"`
+	Commit     string  `json:"commit"`
+	Delta      string  `json:"delta"`
+	DeltaBytes uint64  `json:"delta_bytes"`
+	Tokens     uint64  `json:"tokens"`
+	Steps      uint64  `json:"steps"`
+	Weight     uint64  `json:"weight"`
+	Clip       float64 `json:"clip"` // factor, 1 when not clipped
+	Loss       float64 `json:"loss"` // mean training loss as claimed
+}
+
+// Refusal is a delta that a round left out.
+type Refusal struct {
+	Peer   string `json:"peer"`
+	Commit string `json:"commit"`
+	Reason string `json:"reason"` // such as "timeout", "bad-norm"
+}
+
+// Rounds answers a page of rounds.
+type Rounds struct {
+	Rounds []Round `json:"rounds"`
+}
+
+// MaxRoundsPerPage bounds a page of rounds.
+const MaxRoundsPerPage = 1000

@@ -1,0 +1,76 @@
+package api
+
+import "time"
+
+// Schema is the version of all JSON of this package.
+const Schema = 1
+
+// Version names a program and what it was built from.
+type Version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+// Status is who a node is and what it is doing.
+type Status struct {
+	Version string    `json:"version"`
+	Peer    string    `json:"peer"`
+	Addrs   []string  `json:"addrs"` // multiaddrs that end in /p2p/PEER
+	API     string    `json:"api"`   // http://host:port
+	DataDir string    `json:"data_dir"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+
+	// State is what the node does as a whole; Why is one sentence that says
+	// why it is not training, empty while it is.
+	State NodeState `json:"state"`
+	Why   string    `json:"why,omitempty"`
+
+	Device  string  `json:"device"` // what it trains on, such as "cpu (2 threads, avx2)"
+	Peers   int     `json:"peers"`  // connected
+	Runs    int     `json:"runs"`   // joined
+	Traffic Traffic `json:"traffic"`
+}
+
+// NodeState is what a node does as a whole.
+type NodeState string
+
+// The states of a node.
+const (
+	NodeIdle     NodeState = "idle"     // in no run
+	NodeSyncing  NodeState = "syncing"  // pulls what a run needs
+	NodeWaiting  NodeState = "waiting"  // for a seat, for peers or for the round to end
+	NodeTraining NodeState = "training" // computes
+	NodeStopping NodeState = "stopping"
+)
+
+// Traffic counts the content, without protocol overhead, that a node moved
+// since it started.
+type Traffic struct {
+	PulledBytes uint64 `json:"pulled_bytes"` // models, data, states and deltas
+	SentBytes   uint64 `json:"sent_bytes"`
+}
+
+// Peer is another node that this one is connected to.
+type Peer struct {
+	ID        string   `json:"id"`
+	Addr      string   `json:"addr"`      // of the connection
+	Where     string   `json:"where"`     // "loopback", "lan" or "internet"
+	Direction string   `json:"direction"` // "in" or "out": who dialled
+	RTTMillis float64  `json:"rtt_ms"`    // 0 while unknown
+	Agent     string   `json:"agent,omitempty"`
+	Runs      []string `json:"runs,omitempty"` // runs of ours that it is in
+}
+
+// Peers answers a list of peers.
+type Peers struct {
+	Peers []Peer `json:"peers"`
+}
+
+// Stopping answers a shutdown.
+type Stopping struct {
+	Stopping bool `json:"stopping"`
+}
