@@ -1,0 +1,112 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// deltas fetches, checks and keeps the deltas of the rounds that are under
+// way.
+type deltas struct {
+	store   Store
+	fetcher Fetcher
+	layout  *fold.Layout
+	bits    int
+
+	mu      sync.Mutex
+	decoded map[cid.Cid]*fold.Delta // guarded by mu; by the delta's CID
+	rounds  map[cid.Cid]msg.Round   // guarded by mu; when it was last asked for
+}
+
+func newDeltas(store Store, fetcher Fetcher, layout *fold.Layout, bits int) *deltas {
+	return &deltas{
+		store: store, fetcher: fetcher, layout: layout, bits: bits,
+		decoded: make(map[cid.Cid]*fold.Delta), rounds: make(map[cid.Cid]msg.Round),
+	}
+}
+
+// check pulls the delta that c announces and compares it with what c says. It
+// returns msg.Held or why the delta cannot be used. The size is known from the
+// layout before the first byte is asked for.
+func (d *deltas) check(ctx context.Context, c *msg.Commit) msg.Reason {
+	want := fold.EncodedBytes(d.layout, d.bits)
+	switch {
+	case c.CodecBits != uint32(d.bits):
+		return msg.BadCodec
+	case c.DeltaBytes > uint64(want):
+		return msg.TooLarge
+	case c.DeltaBytes != uint64(want):
+		return msg.BadSize
+	}
+	delta, err := d.get(ctx, c.Delta, c.Round, c.Peer)
+	switch {
+	case errors.Is(err, fold.ErrRange):
+		return msg.BadRange
+	case errors.Is(err, fold.ErrCodec):
+		return msg.BadCodec
+	case errors.Is(err, errSize):
+		return msg.BadSize
+	case err != nil:
+		return msg.Timeout
+	case delta.Bits() != d.bits:
+		return msg.BadCodec
+	case delta.Norm() != c.Norm:
+		return msg.BadNorm
+	}
+	return msg.Held
+}
+
+var errSize = errors.New("not the size of a delta of this run")
+
+// get returns the decoded delta id. from is a peer that has it.
+func (d *deltas) get(ctx context.Context, id cid.Cid, round msg.Round, from ...peer.ID) (*fold.Delta, error) {
+	d.mu.Lock()
+	delta := d.decoded[id]
+	if delta != nil {
+		d.rounds[id] = max(d.rounds[id], round)
+	}
+	d.mu.Unlock()
+	if delta != nil {
+		return delta, nil
+	}
+	size := fold.EncodedBytes(d.layout, d.bits)
+	if err := d.fetcher.Fetch(ctx, id, size+dagOverhead(size), from); err != nil {
+		return nil, fmt.Errorf("fetch delta %s: %w", id, err)
+	}
+	b, err := d.store.ReadBytes(ctx, id, size)
+	if err != nil {
+		return nil, fmt.Errorf("read delta %s: %w: %w", id, errSize, err)
+	}
+	if int64(len(b)) != size {
+		return nil, fmt.Errorf("read delta %s: %d bytes: %w", id, len(b), errSize)
+	}
+	delta, err = fold.Decode(d.layout, b)
+	if err != nil {
+		return nil, fmt.Errorf("decode delta %s: %w", id, err)
+	}
+	d.mu.Lock()
+	d.decoded[id], d.rounds[id] = delta, round
+	d.mu.Unlock()
+	return delta, nil
+}
+
+// forget drops the decoded deltas of rounds before the given one. The bytes
+// stay in the store.
+func (d *deltas) forget(before msg.Round) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, r := range d.rounds {
+		if r < before {
+			delete(d.rounds, id)
+			delete(d.decoded, id)
+		}
+	}
+}
