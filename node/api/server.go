@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -136,6 +137,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(rec, r, err)
 		return
 	}
+	// The mux would redirect to the shortest form of a path, in HTML.
+	if r.URL.Path != path.Clean(r.URL.Path) {
+		s.fail(rec, r, noRoute(r))
+		return
+	}
 	h, pattern := s.mux.Handler(r)
 	if pattern == "" {
 		s.fail(rec, r, unrouted(h, r))
@@ -154,6 +160,10 @@ func unrouted(h http.Handler, r *http.Request) *Error {
 		e.status = http.StatusMethodNotAllowed
 		return e
 	}
+	return noRoute(r)
+}
+
+func noRoute(r *http.Request) *Error {
 	return Errorf(CodeNotFound, "the API has no %s", clip(r.URL.Path)).WithHint("daemon and command may be of different versions; see \"moot version\"")
 }
 

@@ -63,7 +63,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, op operation) {
 			if o.err != nil && closing == nil {
 				o.err = Errorf(CodeRetry, "%v: %w", errStopping, o.err)
 			}
-			if p, ok := latest.rest(); ok && o.err == nil {
+			for p, ok := latest.take(); ok && o.err == nil; p, ok = latest.take() {
 				_ = out.send(Line{Type: LineProgress, Progress: &p}) // if this fails, so does the result
 			}
 			s.finish(out, r, o.v, o.err)
@@ -138,8 +138,9 @@ type latest struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	queue []Progress // the last of each phase that was not taken
-	sent  time.Time
+	queue   []Progress // the last of each phase that was not taken
+	sent    time.Time
+	delayed bool // changed will be told of what is in queue
 }
 
 func newLatest() *latest { return &latest{changed: make(chan struct{}, 1)} }
@@ -161,11 +162,27 @@ func (l *latest) put(p Progress) {
 	}
 	// Several phases are told at once, and the end of one too; within a phase
 	// a few times a second are enough.
-	if len(l.queue) > 1 || p.Total > 0 && p.Done >= p.Total || time.Since(l.sent) >= progressInterval {
-		select {
-		case l.changed <- struct{}{}:
-		default:
-		}
+	wait := progressInterval - time.Since(l.sent)
+	switch {
+	case len(l.queue) > 1 || p.Total > 0 && p.Done >= p.Total || wait <= 0:
+		l.signal()
+	case !l.delayed:
+		// It may be the last for a long time, such as whom it is waiting for.
+		l.delayed = true
+		time.AfterFunc(wait, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.delayed = false
+			l.signal()
+		})
+	}
+}
+
+// signal tells the reader that there may be something to take.
+func (l *latest) signal() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
 	}
 }
 
@@ -180,20 +197,7 @@ func (l *latest) take() (Progress, bool) {
 	l.queue = l.queue[1:]
 	l.sent = time.Now()
 	if len(l.queue) > 0 {
-		select {
-		case l.changed <- struct{}{}:
-		default:
-		}
+		l.signal()
 	}
 	return p, true
-}
-
-// rest is the newest that was not told, when the operation is over.
-func (l *latest) rest() (Progress, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if n := len(l.queue); n > 0 {
-		return l.queue[n-1], true
-	}
-	return Progress{}, false
 }

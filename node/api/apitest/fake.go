@@ -141,6 +141,7 @@ func (f *Fake) find(id string) (*run, error) {
 
 // Status implements api.Backend.
 func (f *Fake) Status(ctx context.Context) (api.Status, error) {
+	err := f.enter(ctx, "Status")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.Node
@@ -150,14 +151,15 @@ func (f *Fake) Status(ctx context.Context) (api.Status, error) {
 			s.Runs++
 		}
 	}
-	return s, f.enter(ctx, "Status")
+	return s, err
 }
 
 // Peers implements api.Backend.
 func (f *Fake) Peers(ctx context.Context) ([]api.Peer, error) {
+	err := f.enter(ctx, "Peers")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.peers), f.enter(ctx, "Peers")
+	return slices.Clone(f.peers), err
 }
 
 // work pretends to do something in two phases.

@@ -1,0 +1,141 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+// Version says what the daemon was built from.
+func (c *Client) Version(ctx context.Context) (api.Version, error) {
+	return call[api.Version](ctx, c, http.MethodGet, "/api/v1/version", nil)
+}
+
+// Status says who the node is and what it is doing.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	return call[api.Status](ctx, c, http.MethodGet, "/api/v1/status", nil)
+}
+
+// Peers lists the peers that the node is connected to.
+func (c *Client) Peers(ctx context.Context) (api.Peers, error) {
+	return call[api.Peers](ctx, c, http.MethodGet, "/api/v1/peers", nil)
+}
+
+// Models lists the models that the node holds, oldest first.
+func (c *Client) Models(ctx context.Context) (api.Models, error) {
+	return call[api.Models](ctx, c, http.MethodGet, "/api/v1/models", nil)
+}
+
+// ImportModel stores a Hugging Face folder.
+func (c *Client) ImportModel(ctx context.Context, req api.ImportModelRequest, progress api.ProgressFunc) (api.Model, error) {
+	return stream[api.Model](ctx, c, "/api/v1/models/import", req, progress)
+}
+
+// Datasets lists the data sets that the node holds, oldest first.
+func (c *Client) Datasets(ctx context.Context) (api.Datasets, error) {
+	return call[api.Datasets](ctx, c, http.MethodGet, "/api/v1/datasets", nil)
+}
+
+// ImportDataset stores files of rows as a data set.
+func (c *Client) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, progress api.ProgressFunc) (api.Dataset, error) {
+	return stream[api.Dataset](ctx, c, "/api/v1/datasets/import", req, progress)
+}
+
+// Runs lists the runs that the node knows, oldest first.
+func (c *Client) Runs(ctx context.Context) (api.Runs, error) {
+	return call[api.Runs](ctx, c, http.MethodGet, "/api/v1/runs", nil)
+}
+
+// Launch begins a run.
+func (c *Client) Launch(ctx context.Context, req api.LaunchRequest, progress api.ProgressFunc) (api.Run, error) {
+	return stream[api.Run](ctx, c, "/api/v1/runs", req, progress)
+}
+
+// Run tells all about one run; of its rounds, the last few.
+func (c *Client) Run(ctx context.Context, id string) (api.RunDetail, error) {
+	return call[api.RunDetail](ctx, c, http.MethodGet, runPath(id), nil)
+}
+
+// Rounds lists up to limit decided rounds from round from on, in order. limit
+// 0 takes the daemon's default; at most api.MaxRoundsPerPage are sent.
+func (c *Client) Rounds(ctx context.Context, id string, from uint64, limit int) (api.Rounds, error) {
+	q := fmt.Sprintf("/rounds?from=%d", from)
+	if limit > 0 {
+		q += fmt.Sprintf("&limit=%d", limit)
+	}
+	return call[api.Rounds](ctx, c, http.MethodGet, runPath(id)+q, nil)
+}
+
+// AllRounds lists all decided rounds.
+func (c *Client) AllRounds(ctx context.Context, id string) ([]api.Round, error) {
+	all := []api.Round{}
+	for from := uint64(1); ; {
+		page, err := c.Rounds(ctx, id, from, 0)
+		if err != nil || len(page.Rounds) == 0 {
+			return all, err
+		}
+		all = append(all, page.Rounds...)
+		last := all[len(all)-1].Round
+		if last < from {
+			return all, api.Errorf(api.CodeDaemon, "run %s: the daemon answered rounds from %d on with round %d", id, from, last)
+		}
+		from = last + 1
+	}
+}
+
+// Round returns one decided round.
+func (c *Client) Round(ctx context.Context, id string, n uint64) (api.Round, error) {
+	return call[api.Round](ctx, c, http.MethodGet, fmt.Sprintf("%s/rounds/%d", runPath(id), n), nil)
+}
+
+// Join makes the node a member of the run that req.Run names. It returns when
+// everything is there that the run needs; when ctx ends early, the node goes on
+// joining.
+func (c *Client) Join(ctx context.Context, req api.JoinRequest, progress api.ProgressFunc) (api.Run, error) {
+	return stream[api.Run](ctx, c, runPath(req.Run)+"/join", req, progress)
+}
+
+// Leave ends the membership in a run.
+func (c *Client) Leave(ctx context.Context, id string) (api.Run, error) {
+	return call[api.Run](ctx, c, http.MethodPost, runPath(id)+"/leave", nil)
+}
+
+// Export writes an adapter of the run that req.Run names as a PEFT folder.
+func (c *Client) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
+	return stream[api.Export](ctx, c, runPath(req.Run)+"/export", req, progress)
+}
+
+// Generate answers prompts.
+func (c *Client) Generate(ctx context.Context, req api.GenerateRequest, progress api.ProgressFunc) (api.Generation, error) {
+	return stream[api.Generation](ctx, c, "/api/v1/generate", req, progress)
+}
+
+// Evaluate measures a model, with or without adapter, on held-out rows.
+func (c *Client) Evaluate(ctx context.Context, req api.EvaluateRequest, progress api.ProgressFunc) (api.Evaluation, error) {
+	return stream[api.Evaluation](ctx, c, "/api/v1/evaluate", req, progress)
+}
+
+// DemoAssets writes the bundled model and data into a folder.
+func (c *Client) DemoAssets(ctx context.Context, dir string) (api.DemoAssets, error) {
+	return call[api.DemoAssets](ctx, c, http.MethodPost, "/api/v1/demo/assets", api.DemoAssetsRequest{Dir: dir})
+}
+
+// Shutdown asks the daemon to stop. It returns before the daemon has.
+func (c *Client) Shutdown(ctx context.Context) error {
+	_, err := call[api.Stopping](ctx, c, http.MethodPost, "/api/v1/shutdown", nil)
+	return err
+}
+
+// Healthy reports an error unless something answers at the daemon's address.
+func (c *Client) Healthy(ctx context.Context) error {
+	resp, err := c.request(ctx, http.MethodGet, "/healthz", nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+func runPath(id string) string { return "/api/v1/runs/" + url.PathEscape(id) }
