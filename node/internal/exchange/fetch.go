@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multihash"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/moot-net/moot/shard"
@@ -103,8 +104,8 @@ type fetch struct {
 }
 
 func (f *fetch) run(ctx context.Context) error {
-	if !f.root.Defined() {
-		return errors.New("no CID")
+	if err := checkCID(f.root); err != nil {
+		return err
 	}
 	f.nodes = []part{{cid: f.root, root: true, depth: 1}}
 	f.known[f.root] = 0
@@ -120,6 +121,19 @@ func (f *fetch) run(ctx context.Context) error {
 		err = f.explain(err)
 	}
 	return err
+}
+
+// checkCID refuses what no store of shards could hold, before anyone is asked.
+// The CIDs of links are checked by shard.
+func checkCID(c cid.Cid) error {
+	if !c.Defined() {
+		return fmt.Errorf("%w: no CID", shard.ErrInvalid)
+	}
+	p := c.Prefix()
+	if p.Version != 1 || p.MhType != multihash.SHA2_256 || p.MhLength != 32 || (p.Codec != cid.Raw && p.Codec != cid.DagProtobuf) {
+		return fmt.Errorf("%w: CID is not version 1, raw or dag-pb, sha2-256", shard.ErrInvalid)
+	}
+	return nil
 }
 
 // work does parts until none is left.
