@@ -1,0 +1,291 @@
+package round
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// Basis is what a record rests on.
+type Basis struct {
+	Parent Link
+	// Haves are messages *msg.Have for the parent, of different seats, sorted
+	// by seat, whose entries name seats that exist.
+	Haves []msg.Signed
+	// Find returns a commit or join request that the haves name.
+	Find func(cid.Cid) (msg.Signed, bool)
+}
+
+// Consequence is what follows from a Basis.
+type Consequence struct {
+	// Record is complete but for ParentCertificate, Attempt and Proposer, which
+	// are the proposer's, and for what the fold gives: the weight and clip of
+	// each contribution and, if there are any, the state.
+	Record *msg.Record
+	// Inputs are those of the fold, one for each contribution.
+	Inputs []Input
+	// Blocked are commits that have to be included and are not known, or are
+	// not what the haves say. With any, there is no valid record on this basis.
+	Blocked []cid.Cid
+	// Unknown are join requests that count and are not known. The record is
+	// right if they have no effect.
+	Unknown []cid.Cid
+}
+
+// Consequence returns what follows from b.
+func (ru *Rules) Consequence(b Basis) *Consequence {
+	parent := b.Parent.Record
+	r := &msg.Record{
+		Version: msg.RecordVersion,
+		Run:     ru.run,
+		Round:   parent.Round + 1,
+		Parent:  b.Parent.ID,
+		Seats:   parent.NextSeats,
+		State:   parent.State,
+	}
+	for _, s := range b.Haves {
+		r.Haves = append(r.Haves, s.Envelope)
+	}
+	c := &Consequence{Record: r}
+	_, f := Quorum(len(r.Seats))
+	t := min(f+1, len(b.Haves))
+
+	ru.include(c, b, tally(b.Haves), t)
+	r.Tokens, r.TrainedRounds = parent.Tokens, parent.TrainedRounds
+	for _, e := range r.Contributions {
+		r.Tokens += e.Tokens
+	}
+	if len(r.Contributions) > 0 {
+		r.TrainedRounds++
+	}
+	r.Final = ru.stops(r.TrainedRounds, r.Tokens)
+	ru.seatNext(c, b, t)
+	return c
+}
+
+// opinion is what the haves say of one commit listed for one seat.
+type opinion struct {
+	seat    uint32
+	commit  cid.Cid
+	held    int
+	reasons [msg.NotFinite + 1]int
+}
+
+// tally returns the opinions sorted by seat and commit.
+func tally(haves []msg.Signed) []opinion {
+	var list []opinion
+	for _, s := range haves {
+		for _, e := range s.Message.(*msg.Have).Entries {
+			o := opinion{seat: e.Seat, commit: e.Commit}
+			i, ok := slices.BinarySearchFunc(list, o, func(a, b opinion) int {
+				if a.seat != b.seat {
+					return int(a.seat) - int(b.seat)
+				}
+				return compareCIDs(a.commit, b.commit)
+			})
+			if !ok {
+				list = slices.Insert(list, i, o)
+			}
+			if e.Reason == msg.Held {
+				list[i].held++
+			} else {
+				list[i].reasons[e.Reason]++
+			}
+		}
+	}
+	return list
+}
+
+// refusal is the reason that most haves give, the lowest of several.
+func (o *opinion) refusal() msg.Reason {
+	best := msg.NotHeld
+	for r := msg.NotHeld; r <= msg.NotFinite; r++ {
+		if o.reasons[r] > o.reasons[best] {
+			best = r
+		}
+	}
+	return best
+}
+
+// include sorts the commits that haves list into contributions and refused.
+func (ru *Rules) include(c *Consequence, b Basis, opinions []opinion, t int) {
+	r := c.Record
+	if ru.Assembly(b.Parent.Record) {
+		t = len(b.Haves) + 1 // no commit is valid
+	}
+	candidates := make([]int, len(r.Seats))
+	for _, o := range opinions {
+		if o.held >= t {
+			candidates[o.seat]++
+		}
+	}
+	for _, o := range opinions {
+		switch {
+		case o.held < t:
+			r.Refused = append(r.Refused, msg.Refusal{Seat: o.seat, Commit: o.commit, Reason: o.refusal()})
+		case candidates[o.seat] > 1:
+			r.Refused = append(r.Refused, msg.Refusal{Seat: o.seat, Commit: o.commit, Reason: msg.Equivocation})
+		default:
+			ru.contribute(c, b, o.seat, o.commit)
+		}
+	}
+}
+
+func (ru *Rules) contribute(c *Consequence, b Basis, seat uint32, id cid.Cid) {
+	r := c.Record
+	s, ok := b.Find(id)
+	commit, isCommit := s.Message.(*msg.Commit)
+	if !ok || !isCommit || commit.Peer != r.Seats[seat].Peer || ru.fault(commit, r.Round, r.Parent) != msg.Held {
+		c.Blocked = append(c.Blocked, id)
+		return
+	}
+	r.Commits = append(r.Commits, s.Envelope)
+	r.Contributions = append(r.Contributions, msg.Contribution{
+		Seat: seat, Commit: id, Delta: commit.Delta, Tokens: commit.Tokens,
+	})
+	factor := uint32(fold.FactorFull)
+	if r.Seats[seat].Fresh {
+		factor = fold.FactorFresh
+	}
+	c.Inputs = append(c.Inputs, Input{
+		Peer: commit.Peer, Delta: commit.Delta, Tokens: commit.Tokens, FactorQ16: factor,
+	})
+}
+
+// seatNext says who has a seat in the next round.
+func (ru *Rules) seatNext(c *Consequence, b Basis, t int) {
+	r := c.Record
+	present := make([]bool, len(r.Seats))
+	for _, s := range b.Haves {
+		present[seatOf(r.Seats, s.From)] = true
+	}
+	contributed := make([]bool, len(r.Seats))
+	for _, e := range r.Contributions {
+		contributed[e.Seat] = true
+	}
+	var stay []msg.Seat
+	for i, s := range r.Seats {
+		s.Fresh = s.Fresh && !contributed[i]
+		s.Missed++
+		if present[i] || contributed[i] {
+			s.Missed = 0
+		}
+		if s.Missed <= msg.MaxMissed {
+			stay = append(stay, s)
+		}
+	}
+	var requests []msg.Signed
+	for _, id := range listedJoins(b.Haves, t) {
+		s, ok := b.Find(id)
+		j, isJoin := s.Message.(*msg.JoinRequest)
+		switch {
+		case !ok:
+			c.Unknown = append(c.Unknown, id)
+		case isJoin && j.Run.Equals(ru.run):
+			requests = append(requests, s)
+		}
+	}
+	newcomer := msg.Seat{Since: r.Round + 1, Fresh: r.Tokens > 0}
+	var effective []msg.Signed
+	r.NextSeats, effective = ru.admit(b.Parent.ID, stay, requests, newcomer)
+	for _, s := range effective {
+		r.Joins = append(r.Joins, s.Envelope)
+	}
+}
+
+// listedJoins returns the join requests that at least t haves list, sorted.
+func listedJoins(haves []msg.Signed, t int) []cid.Cid {
+	var all []cid.Cid
+	for _, s := range haves {
+		all = append(all, s.Message.(*msg.Have).Joins...)
+	}
+	slices.SortFunc(all, compareCIDs)
+	var listed []cid.Cid
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && all[n].Equals(all[0]) {
+			n++
+		}
+		if n >= t {
+			listed = append(listed, all[0])
+		}
+		all = all[n:]
+	}
+	return listed
+}
+
+// admit applies join requests to the seats that stay. It returns the seats and
+// the requests that took effect, sorted by CID.
+func (ru *Rules) admit(
+	head cid.Cid, stay []msg.Seat, requests []msg.Signed, newcomer msg.Seat,
+) ([]msg.Seat, []msg.Signed) {
+	seats := slices.Clone(stay)
+	requests = inRankOrder(head, newestOfEach(requests))
+	var effective []msg.Signed
+	for _, s := range requests {
+		if i := seatOf(seats, s.From); s.Message.(*msg.JoinRequest).Leave && i >= 0 && len(seats) > 1 {
+			seats = slices.Delete(seats, i, i+1)
+			effective = append(effective, s)
+		}
+	}
+	for _, s := range requests {
+		if s.Message.(*msg.JoinRequest).Leave || seatOf(seats, s.From) >= 0 || len(seats) >= int(ru.manifest.Seats) {
+			continue
+		}
+		newcomer.Peer = s.From
+		i, _ := slices.BinarySearchFunc(seats, s.From, func(a msg.Seat, id peer.ID) int {
+			return bytes.Compare([]byte(a.Peer), []byte(id))
+		})
+		seats = slices.Insert(seats, i, newcomer)
+		effective = append(effective, s)
+	}
+	slices.SortFunc(effective, func(a, b msg.Signed) int { return compareCIDs(a.CID, b.CID) })
+	return seats, effective
+}
+
+// newestOfEach leaves of several requests of one peer the one that counts.
+func newestOfEach(requests []msg.Signed) []msg.Signed {
+	list := slices.Clone(requests)
+	slices.SortFunc(list, func(a, b msg.Signed) int {
+		if c := bytes.Compare([]byte(a.From), []byte(b.From)); c != 0 {
+			return c
+		}
+		x, y := a.Message.(*msg.JoinRequest).Seq, b.Message.(*msg.JoinRequest).Seq
+		switch {
+		case x > y:
+			return -1
+		case x < y:
+			return 1
+		}
+		return compareCIDs(a.CID, b.CID)
+	})
+	return slices.CompactFunc(list, func(a, b msg.Signed) bool { return a.From == b.From })
+}
+
+func inRankOrder(head cid.Cid, list []msg.Signed) []msg.Signed {
+	slices.SortFunc(list, func(a, b msg.Signed) int {
+		x, y := rank(head, a.From), rank(head, b.From)
+		return bytes.Compare(x[:], y[:])
+	})
+	return list
+}
+
+// foldID names the fold of these inputs on a state.
+func foldID(state cid.Cid, inputs []Input) FoldID {
+	b := state.Bytes()
+	for _, in := range inputs {
+		b = append(b, in.Delta.Bytes()...)
+		for _, v := range []uint64{in.Tokens, uint64(in.FactorQ16)} {
+			for range 8 {
+				b = append(b, byte(v))
+				v >>= 8
+			}
+		}
+	}
+	return FoldID(msg.RawCID(b).KeyString())
+}

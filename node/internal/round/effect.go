@@ -1,0 +1,97 @@
+package round
+
+import (
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// Effect is something to be done. Effects are carried out in their order; what
+// is not immediate (Train, Check, Fold, Sync) only has to be begun in it. The
+// set is closed.
+type Effect interface{ effect() }
+
+// Store makes an own message durable. The effects after it may be carried out
+// only when it is.
+type Store struct{ Signed msg.Signed }
+
+// Publish gossips an own message. It need not arrive: what has to is published
+// again.
+type Publish struct{ Signed msg.Signed }
+
+// Adopt makes the last of Links the head, durably. The parent of the first is
+// in the chain, and what followed it there is dropped. Links is never empty.
+type Adopt struct{ Links []Link }
+
+// Certify keeps a certificate for a record of the chain that had none.
+type Certify struct{ Certificate *msg.Certificate }
+
+// Train asks for a delta; Trained answers. A Train, or a StopTraining, ends
+// the one before.
+type Train struct {
+	Round   msg.Round
+	Head    cid.Cid
+	State   cid.Cid
+	Trained uint64    // rounds trained before this one
+	Until   time.Time // when the last step should be over
+}
+
+// StopTraining ends training without a result.
+type StopTraining struct{}
+
+// Check asks to pull the delta of a commit and to compare it with what the
+// commit says; Checked answers. A check is worth nothing any more when another
+// head is adopted.
+type Check struct {
+	Round  msg.Round
+	Commit *msg.Commit
+	CID    cid.Cid // of the commit's envelope
+}
+
+// FoldID names a Fold by all that its result depends on.
+type FoldID string
+
+// Fold asks for the next state; Folded answers. Deltas and state are pulled if
+// they are not local, for as long as it takes; it is worth nothing any more
+// when a head of its round or a later one is adopted.
+type Fold struct {
+	ID     FoldID
+	Round  msg.Round
+	State  cid.Cid // before
+	Inputs []Input
+}
+
+// Input is a delta that enters a fold.
+type Input struct {
+	Peer      peer.ID // its maker
+	Delta     cid.Cid
+	Tokens    uint64
+	FactorQ16 uint32
+}
+
+// Sync asks a peer for the records that follow ours; Offered answers.
+type Sync struct{ From peer.ID }
+
+// Evidence is two messages that no honest peer signs both of.
+type Evidence struct{ A, B msg.Signed }
+
+// Misbehaved says that what a peer offered is against the rules.
+type Misbehaved struct {
+	Peer peer.ID
+	Err  error
+}
+
+func (Store) effect()        {}
+func (Publish) effect()      {}
+func (Adopt) effect()        {}
+func (Certify) effect()      {}
+func (Train) effect()        {}
+func (StopTraining) effect() {}
+func (Check) effect()        {}
+func (Fold) effect()         {}
+func (Sync) effect()         {}
+func (Evidence) effect()     {}
+func (Misbehaved) effect()   {}

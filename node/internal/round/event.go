@@ -1,0 +1,69 @@
+package round
+
+import (
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// Event is something that happened: a message that arrived, the result of an
+// effect, a wish of the user. The set is closed.
+type Event interface{ event() }
+
+// Tick is that time went by. Step must be called with it at Deadline, or any
+// event that comes first will do.
+type Tick struct{}
+
+// Received is a message of the run that somebody published. It was opened by
+// msg.Open, so its form and signature are right; nothing else is known of it.
+type Received struct{ Signed msg.Signed }
+
+// Checked answers Check: msg.Held, or why the delta cannot be used.
+type Checked struct {
+	Commit cid.Cid
+	Reason msg.Reason
+}
+
+// Trained answers Train. The delta is in the store already.
+type Trained struct {
+	Head       cid.Cid // of the Train that it answers
+	Delta      cid.Cid
+	DeltaBytes uint64
+	Tokens     uint64
+	Steps      uint64
+	Norm       uint64
+	LossMicro  uint64
+}
+
+// Folded answers Fold. The state is in the store already.
+type Folded struct {
+	ID      FoldID
+	State   cid.Cid
+	Applied []fold.Applied // in the order of Fold.Inputs
+}
+
+// Offered answers Sync: what a peer says comes after a record that both know,
+// oldest first.
+type Offered struct {
+	From  peer.ID
+	Items []Item
+}
+
+// Item is an encoded record, and its certificate if the peer has one.
+type Item struct {
+	Record      []byte
+	Certificate []byte // empty: none
+}
+
+// Want says whether this peer wants a seat. Without a Want it only follows.
+type Want struct{ Seat bool }
+
+func (Tick) event()     {}
+func (Received) event() {}
+func (Checked) event()  {}
+func (Trained) event()  {}
+func (Folded) event()   {}
+func (Offered) event()  {}
+func (Want) event()     {}

@@ -1,0 +1,173 @@
+package round
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+const (
+	maxRequests = 256  // peers whose join request is kept
+	maxEffects  = 1024 // peers whose last effective request is remembered
+)
+
+// joinPool keeps the newest join request of each peer.
+type joinPool struct {
+	byPeer map[peer.ID]msg.Signed
+	peers  []peer.ID // of byPeer, the least recently heard of first
+	// took is the highest Seq of a peer that took effect. Older requests are
+	// dropped, else a dead peer would be seated again by its own old one.
+	took      map[peer.ID]uint64
+	tookPeers []peer.ID // oldest first
+}
+
+func newJoinPool() joinPool {
+	return joinPool{byPeer: make(map[peer.ID]msg.Signed), took: make(map[peer.ID]uint64)}
+}
+
+func (p *joinPool) add(s msg.Signed) {
+	seq := s.Message.(*msg.JoinRequest).Seq
+	if took, ok := p.took[s.From]; ok && seq <= took {
+		return
+	}
+	old, ok := p.byPeer[s.From]
+	if ok {
+		p.peers = slices.DeleteFunc(p.peers, func(id peer.ID) bool { return id == s.From })
+		was := old.Message.(*msg.JoinRequest).Seq
+		if was > seq || was == seq && compareCIDs(old.CID, s.CID) <= 0 {
+			s = old
+		}
+	} else if len(p.peers) == maxRequests {
+		delete(p.byPeer, p.peers[0])
+		p.peers = slices.Delete(p.peers, 0, 1)
+	}
+	p.byPeer[s.From] = s
+	p.peers = append(p.peers, s.From)
+}
+
+// effect notes that a request took effect.
+func (p *joinPool) effect(s msg.Signed) {
+	seq := s.Message.(*msg.JoinRequest).Seq
+	if _, ok := p.took[s.From]; !ok {
+		p.tookPeers = append(p.tookPeers, s.From)
+		if len(p.tookPeers) > maxEffects {
+			delete(p.took, p.tookPeers[0])
+			p.tookPeers = p.tookPeers[1:]
+		}
+	}
+	p.took[s.From] = max(p.took[s.From], seq)
+	if old, ok := p.byPeer[s.From]; ok && old.Message.(*msg.JoinRequest).Seq <= seq {
+		delete(p.byPeer, s.From)
+		p.peers = slices.DeleteFunc(p.peers, func(id peer.ID) bool { return id == s.From })
+	}
+}
+
+// all returns the requests, the least recently heard of first.
+func (p *joinPool) all() []msg.Signed {
+	list := make([]msg.Signed, len(p.peers))
+	for i, id := range p.peers {
+		list[i] = p.byPeer[id]
+	}
+	return list
+}
+
+func (p *joinPool) find(id cid.Cid) (msg.Signed, bool) {
+	for _, from := range p.peers {
+		if s := p.byPeer[from]; s.CID.Equals(id) {
+			return s, true
+		}
+	}
+	return msg.Signed{}, false
+}
+
+// useful returns the requests that would have an effect in this round, as far
+// as can be told, and the seats after it. A seat that is about to go for being
+// absent makes room.
+func (m *Machine) useful(h *height) (joins []cid.Cid, seats []msg.Seat) {
+	stay := slices.Clone(h.seats)
+	var requests []msg.Signed
+	for _, s := range m.joins.all() {
+		if s.Message.(*msg.JoinRequest).Leave == (seatOf(h.seats, s.From) >= 0) {
+			requests = append(requests, s)
+		}
+	}
+	if len(requests) == 0 {
+		return nil, stay
+	}
+	seats, _ = m.rules.admit(h.parent.ID, stay, requests, msg.Seat{Since: h.round + 1})
+	room := int(m.cfg.Manifest.Seats) - len(h.seats)
+	for i, s := range h.seats {
+		if s.Missed == msg.MaxMissed && len(h.haves[i]) == 0 {
+			room++
+		}
+	}
+	for _, s := range inRankOrder(h.parent.ID, requests) {
+		leave := s.Message.(*msg.JoinRequest).Leave
+		if leave {
+			room++
+		}
+		if (leave || room > 0) && len(joins) < msg.MaxJoins {
+			joins = append(joins, s.CID)
+		}
+	}
+	slices.SortFunc(joins, compareCIDs)
+	return joins, seats
+}
+
+// request keeps Self's wish for a seat in front of the others.
+func (m *Machine) request() {
+	if m.cur == nil || m.want == wantUnknown {
+		return
+	}
+	seated := m.cur.self >= 0
+	asks := m.wish != nil && !m.wish.Message.(*msg.JoinRequest).Leave
+	leaves := m.wish != nil && !asks
+	switch {
+	case m.want == wantSeat && !seated && !asks:
+		m.ask(false)
+	case m.want == wantSeat && seated && leaves:
+		m.wish = nil // too late to take back; a lost seat is asked for again
+	case m.want == wantNone && (seated || asks) && !leaves:
+		m.ask(true)
+	case m.wish != nil && seated == leaves && !m.now.Before(m.wishAt):
+		m.emit(Publish{*m.wish})
+		m.joins.add(*m.wish)
+		m.wishAt = m.now.Add(m.timing.Repeat)
+	}
+}
+
+func (m *Machine) ask(leave bool) {
+	seq := max(m.millis(), m.lastSeq+1)
+	s, ok := m.send(&msg.JoinRequest{Run: m.rules.run, Peer: m.cfg.Self, Seq: seq, Leave: leave})
+	if !ok {
+		return
+	}
+	m.lastSeq, m.wish, m.wishAt = seq, &s, m.now.Add(m.timing.Repeat)
+	m.joins.add(s)
+}
+
+// millis is the time as sequence numbers have it.
+func (m *Machine) millis() uint64 { return uint64(max(m.now.UnixMilli(), 1)) }
+
+// tookEffect notes the join requests of a record that was adopted.
+func (m *Machine) tookEffect(r *msg.Record) {
+	for _, e := range r.Joins {
+		s, err := m.open(e)
+		if err != nil {
+			continue // checked before
+		}
+		if _, ok := s.Message.(*msg.JoinRequest); !ok {
+			continue
+		}
+		m.joins.effect(s)
+		if m.wish != nil && s.From == m.cfg.Self && s.Message.(*msg.JoinRequest).Seq >= m.wish.Message.(*msg.JoinRequest).Seq {
+			m.wish = nil
+		}
+	}
+}
+
+func comparePeers(a, b peer.ID) int { return bytes.Compare([]byte(a), []byte(b)) }

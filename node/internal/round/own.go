@@ -1,0 +1,121 @@
+package round
+
+import (
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// signedFor is what Self signed for one head. It signs nothing of one kind
+// twice, also when it comes back to a head that it had left.
+type signedFor struct {
+	commit, have, vote *msg.Signed
+	proposals          [msg.MaxAttempt + 1]*msg.Signed
+	// forgotten: something was signed and is not known any more, so nothing
+	// is signed for that head again.
+	forgotten bool
+}
+
+const (
+	keepHeads   = 8    // of which Self's messages are kept
+	rememberFor = 4096 // heads for which Self is known to have signed
+)
+
+// ownBook is what Self signed, by head.
+type ownBook struct {
+	byHead map[cid.Cid]*signedFor
+	heads  []cid.Cid // oldest first
+}
+
+func (b *ownBook) at(head cid.Cid) *signedFor {
+	if e := b.byHead[head]; e != nil {
+		return e
+	}
+	return &signedFor{}
+}
+
+// add takes an own message. It must not be one of a kind that is there.
+func (b *ownBook) add(s msg.Signed) {
+	head, _, ok := headOf(s.Message)
+	if !ok {
+		return
+	}
+	e := b.byHead[head]
+	if e == nil {
+		e = &signedFor{}
+		b.byHead[head] = e
+		b.heads = append(b.heads, head)
+		if n := len(b.heads); n > keepHeads {
+			b.byHead[b.heads[n-1-keepHeads]] = &signedFor{forgotten: true}
+		}
+		if len(b.heads) > rememberFor {
+			delete(b.byHead, b.heads[0])
+			b.heads = b.heads[1:]
+		}
+	}
+	switch v := s.Message.(type) {
+	case *msg.Commit:
+		e.commit = &s
+	case *msg.Have:
+		e.have = &s
+	case *msg.Vote:
+		e.vote = &s
+	case *msg.Proposal:
+		e.proposals[v.Attempt] = &s
+	}
+}
+
+// all returns the messages in the order in which they are of use to others.
+func (e *signedFor) all() []msg.Signed {
+	var list []msg.Signed
+	for _, s := range append([]*msg.Signed{e.commit, e.have}, append(e.proposals[:], e.vote)...) {
+		if s != nil {
+			list = append(list, *s)
+		}
+	}
+	return list
+}
+
+// headOf returns the head and round that a message is for; not ok for those
+// that are for none.
+func headOf(m msg.Message) (cid.Cid, msg.Round, bool) {
+	switch m := m.(type) {
+	case *msg.Commit:
+		return m.Head, m.Round, true
+	case *msg.Have:
+		return m.Head, m.Round, true
+	case *msg.Vote:
+		return m.Head, m.Round, true
+	case *msg.Proposal:
+		r, err := msg.DecodeRecord(m.Record)
+		if err != nil {
+			return cid.Undef, 0, false
+		}
+		return r.Parent, r.Round, true
+	}
+	return cid.Undef, 0, false
+}
+
+// send signs a message, keeps it, and publishes it. It returns false if the
+// message is not of form, which for a commit is the trainer's doing.
+func (m *Machine) send(v msg.Message) (msg.Signed, bool) {
+	s, err := m.cfg.Sign(v)
+	if err != nil {
+		return msg.Signed{}, false
+	}
+	m.own.add(s)
+	m.emit(Store{s})
+	m.emit(Publish{s})
+	return s, true
+}
+
+// repeat publishes again what belongs to the round.
+func (m *Machine) repeat() {
+	if m.cur == nil || m.now.Before(m.repeatAt) {
+		return
+	}
+	for _, s := range m.own.at(m.cur.parent.ID).all() {
+		m.emit(Publish{s})
+	}
+	m.repeatAt = m.now.Add(m.timing.Repeat)
+}

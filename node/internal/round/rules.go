@@ -1,0 +1,61 @@
+package round
+
+import (
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// Rules are the rules of one run that do not depend on time: what follows from
+// the messages of a round, and which records are valid. They do not change.
+type Rules struct {
+	run        cid.Cid
+	manifest   *run.Manifest
+	deltaBytes uint64
+}
+
+// NewRules returns the rules of the run with this manifest.
+func NewRules(m *run.Manifest) (*Rules, error) {
+	id, err := m.ID()
+	if err != nil {
+		return nil, fmt.Errorf("rules of run: %w", err)
+	}
+	layout, err := m.Layout()
+	if err != nil {
+		return nil, fmt.Errorf("rules of run: %w", err)
+	}
+	bytes := fold.EncodedBytes(layout, int(m.CodecBits))
+	return &Rules{run: id, manifest: m, deltaBytes: uint64(bytes)}, nil
+}
+
+// Assembly reports whether the round after r only lets peers in.
+func (ru *Rules) Assembly(r *msg.Record) bool {
+	return r.TrainedRounds == 0 && len(r.NextSeats) < int(ru.manifest.MinPeers)
+}
+
+// fault is what is wrong with a commit for the round on head, as far as that
+// shows without the delta; msg.Held if nothing is. That its signer has the seat
+// is for the caller to check.
+func (ru *Rules) fault(c *msg.Commit, round msg.Round, head cid.Cid) msg.Reason {
+	switch {
+	case !c.Run.Equals(ru.run) || c.Round != round || !c.Head.Equals(head):
+		return msg.WrongHead
+	case c.CodecBits != ru.manifest.CodecBits:
+		return msg.BadCodec
+	case c.DeltaBytes > ru.deltaBytes:
+		return msg.TooLarge
+	case c.DeltaBytes < ru.deltaBytes:
+		return msg.BadSize
+	}
+	return msg.Held
+}
+
+// stops reports whether the run is over with so much trained.
+func (ru *Rules) stops(trained, tokens uint64) bool {
+	m := ru.manifest
+	return trained >= m.MaxRounds || m.MaxTokens != 0 && tokens >= m.MaxTokens
+}
