@@ -14,7 +14,7 @@ const allShards = 1<<64 - 1
 // is spelled out here and not rand.Perm, which may change between versions of
 // Go; two peers with the same seed would read other rows.
 func shuffled(seed [32]byte, pass, shard uint64, n int) []int {
-	b := append([]byte("moot samples 1"), seed[:]...)
+	b := append([]byte("moot row order 1"), seed[:]...)
 	b = binary.LittleEndian.AppendUint64(b, pass)
 	b = binary.LittleEndian.AppendUint64(b, shard)
 	random := rand.NewChaCha8(sha256.Sum256(b))
