@@ -36,11 +36,16 @@ type Config struct {
 	// Default: TCP and QUIC on port 4717 of every interface, or on a free
 	// port when that one is taken.
 	Listen []string `toml:"listen"`
+	// AnyPort holds while nothing but the default was given for Listen: only
+	// then a taken port may be replaced by a free one.
+	AnyPort bool `toml:"-"`
 
 	// API is host:port of the local HTTP API; the host is a loopback
 	// address. Port 0 takes a free one, which is written to api.json in the
 	// data folder. Default 127.0.0.1:7717, or a free port when it is taken.
 	API string `toml:"api"`
+	// AnyAPIPort is AnyPort for API.
+	AnyAPIPort bool `toml:"-"`
 
 	// Bootstrap is the list of peers to connect to first, as multiaddrs that
 	// end in /p2p/PEERID. Any node may be one. Default none: nodes on this
@@ -69,12 +74,14 @@ const (
 // Default is the configuration of a daemon without file, environment or flags.
 func Default() Config {
 	return Config{
-		DataDir:  client.DefaultDataDir(),
-		Listen:   []string{DefaultListen, "/ip4/0.0.0.0/udp/4717/quic-v1"},
-		API:      DefaultAPI,
-		MDNS:     true,
-		Threads:  runtime.NumCPU(),
-		LogLevel: "info",
+		DataDir:    client.DefaultDataDir(),
+		Listen:     []string{DefaultListen, "/ip4/0.0.0.0/udp/4717/quic-v1"},
+		AnyPort:    true,
+		API:        DefaultAPI,
+		AnyAPIPort: true,
+		MDNS:       true,
+		Threads:    runtime.NumCPU(),
+		LogLevel:   "info",
 	}
 }
 
@@ -112,9 +119,32 @@ func Load(path string, getenv func(string) string) (Config, error) {
 	return c, nil
 }
 
+// SetListen and SetAPI set what somebody asked for: a port of theirs that is
+// taken is an error.
+func (c *Config) SetListen(addrs []string) { c.Listen, c.AnyPort = addrs, false }
+
+// SetAPI is SetListen for the API.
+func (c *Config) SetAPI(addr string) { c.API, c.AnyAPIPort = addr, false }
+
+// Encode returns c as a configuration file.
+func (c *Config) Encode() ([]byte, error) { return toml.Marshal(c) }
+
 func (c *Config) decode(path string, b []byte) error {
+	var given struct { // nil: not in the file
+		Listen *[]string `toml:"listen"`
+		API    *string   `toml:"api"`
+	}
 	d := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
 	err := d.Decode(c)
+	if err == nil {
+		err = toml.Unmarshal(b, &given)
+	}
+	if given.Listen != nil {
+		c.SetListen(*given.Listen)
+	}
+	if given.API != nil {
+		c.SetAPI(*given.API)
+	}
 	if strict := new(toml.StrictMissingError); errors.As(err, &strict) {
 		e := strict.Errors[0]
 		line, _ := e.Position()
@@ -137,16 +167,20 @@ func (c *Config) applyEnv(getenv func(string) string) error {
 			*to = v
 		}
 	}
-	list := func(name string, to *[]string) {
-		if v := getenv(name); v != "" {
-			*to = strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' })
-		}
+	list := func(name string) []string {
+		return strings.FieldsFunc(getenv(name), func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	str("MOOT_DATA_DIR", &c.DataDir)
-	str("MOOT_API", &c.API)
 	str("MOOT_LOG_LEVEL", &c.LogLevel)
-	list("MOOT_LISTEN", &c.Listen)
-	list("MOOT_BOOTSTRAP", &c.Bootstrap)
+	if v := getenv("MOOT_API"); v != "" {
+		c.SetAPI(v)
+	}
+	if l := list("MOOT_LISTEN"); len(l) > 0 {
+		c.SetListen(l)
+	}
+	if l := list("MOOT_BOOTSTRAP"); len(l) > 0 {
+		c.Bootstrap = l
+	}
 	if v := getenv("MOOT_MDNS"); v != "" {
 		b, err := strconv.ParseBool(v)
 		if err != nil {

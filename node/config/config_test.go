@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func noEnv(string) string { return "" }
@@ -76,5 +78,56 @@ func TestValidate(t *testing.T) {
 				t.Errorf("Validate() = %v, want an error with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// Only a port that nobody asked for may be replaced by a free one.
+func TestAnyPort(t *testing.T) {
+	const file = "listen = [\"/ip4/0.0.0.0/tcp/4717\"]\napi = \"127.0.0.1:7717\"\n"
+	for _, tt := range []struct {
+		name, text string
+		env        map[string]string
+		peers, api bool
+	}{
+		{"default", "threads = 1\n", nil, true, true},
+		{"file", file, nil, false, false},
+		{"environment", "", map[string]string{"MOOT_LISTEN": "/ip4/127.0.0.1/tcp/1"}, false, true},
+		{"environment, API", "", map[string]string{"MOOT_API": "127.0.0.1:0"}, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "mootd.toml")
+			if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := Load(path, func(k string) string { return tt.env[k] })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.AnyPort != tt.peers || c.AnyAPIPort != tt.api {
+				t.Errorf("any port %v, any API port %v; want %v, %v", c.AnyPort, c.AnyAPIPort, tt.peers, tt.api)
+			}
+		})
+	}
+}
+
+// What is shown can be used as a file.
+func TestEncode(t *testing.T) {
+	c := Default()
+	c.Bootstrap = []string{"/ip4/1.2.3.4/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"}
+	b, err := c.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "mootd.toml")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(path, noEnv)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, b)
+	}
+	c.AnyPort, c.AnyAPIPort = false, false // they are in the file now
+	if diff := cmp.Diff(c, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
