@@ -1,7 +1,6 @@
 package round
 
 import (
-	"bytes"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -91,7 +90,8 @@ func (m *Machine) useful(h *height) (joins []cid.Cid, seats []msg.Seat) {
 	stay := slices.Clone(h.seats)
 	var requests []msg.Signed
 	for _, s := range m.joins.all() {
-		if s.Message.(*msg.JoinRequest).Leave == (seatOf(h.seats, s.From) >= 0) {
+		seated := seatOf(h.seats, s.From) >= 0
+		if leave := s.Message.(*msg.JoinRequest).Leave; leave == seated && !(leave && len(h.seats) == 1) {
 			requests = append(requests, s)
 		}
 	}
@@ -130,7 +130,7 @@ func (m *Machine) request() {
 	case m.want == wantSeat && !seated && !asks:
 		m.ask(false)
 	case m.want == wantSeat && seated && leaves:
-		m.wish = nil // too late to take back; a lost seat is asked for again
+		m.ask(false) // takes the leave back
 	case m.want == wantNone && (seated || asks) && !leaves:
 		m.ask(true)
 	case m.wish != nil && seated == leaves && !m.now.Before(m.wishAt):
@@ -169,5 +169,3 @@ func (m *Machine) tookEffect(r *msg.Record) {
 		}
 	}
 }
-
-func comparePeers(a, b peer.ID) int { return bytes.Compare([]byte(a), []byte(b)) }

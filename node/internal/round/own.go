@@ -53,6 +53,9 @@ func (b *ownBook) add(s msg.Signed) {
 			b.heads = b.heads[1:]
 		}
 	}
+	if e.forgotten {
+		return
+	}
 	switch v := s.Message.(type) {
 	case *msg.Commit:
 		e.commit = &s

@@ -1,0 +1,221 @@
+package round
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+const maxBranches = 4
+
+// branch is what a peer offered and what keeps the rules: records after one of
+// our chain.
+type branch struct {
+	from     peer.ID
+	ancestor Link
+	links    []Link
+	cons     *Consequence // of the last link if it still has to be folded
+	foldID   FoldID
+}
+
+func (b *branch) last() Link { return b.links[len(b.links)-1] }
+
+// offered checks what a peer says comes after our chain.
+func (m *Machine) offered(ev Offered) {
+	m.syncBefore = m.now
+	b, err := m.checkOffer(ev)
+	if err != nil {
+		m.emit(Misbehaved{Peer: ev.From, Err: fmt.Errorf("sync: %w", err)})
+	}
+	ours := []Link(nil)
+	if b != nil {
+		ours = m.chain.after(b.ancestor.ID, m.head)
+	}
+	if b == nil || !better(b.links, ours) {
+		m.members.useless(m, ev.From)
+		return
+	}
+	m.members.useful(ev.From)
+	for _, old := range m.branches {
+		if old.last().ID.Equals(b.last().ID) && len(old.links) >= len(b.links) {
+			return
+		}
+	}
+	if len(m.branches) == maxBranches {
+		m.branches = slices.Delete(m.branches, 0, 1)
+	}
+	if b.cons != nil {
+		if len(b.cons.Inputs) == 0 {
+			b.cons = nil
+		} else {
+			parent := b.ancestor.Record
+			if n := len(b.links); n > 1 {
+				parent = b.links[n-2].Record
+			}
+			b.foldID = m.need(b.last().Record.Round, parent, b.cons.Inputs)
+		}
+	}
+	m.branches = append(m.branches, b)
+}
+
+// checkOffer returns the part of an offer that keeps the rules, nil if nothing
+// of it is news, and the first rule that the rest breaks.
+func (m *Machine) checkOffer(ev Offered) (*branch, error) {
+	b := &branch{from: ev.From}
+	known := true // so far all is in our chain
+	for i, item := range ev.Items {
+		r, err := msg.DecodeRecord(item.Record)
+		if err != nil {
+			return b.orNil(), err
+		}
+		id := msg.RawCID(item.Record)
+		var cert *msg.Certificate
+		if len(item.Certificate) > 0 {
+			if cert, err = msg.DecodeCertificate(item.Certificate); err != nil {
+				return b.orNil(), err
+			}
+		}
+		if known {
+			if l, ok := m.chain.link(id); ok {
+				if err := m.confirm(l, cert); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			ancestor, ok := m.chain.link(r.Parent)
+			if !ok {
+				if i == 0 {
+					return nil, nil // our chain has changed since
+				}
+				return nil, fmt.Errorf("record of round %d does not follow the one before", r.Round)
+			}
+			b.ancestor, known = ancestor, false
+		}
+		if err := b.extend(m, id, r, cert); err != nil {
+			return b.orNil(), err
+		}
+	}
+	return b.orNil(), nil
+}
+
+func (b *branch) orNil() *branch {
+	if len(b.links) == 0 {
+		return nil
+	}
+	return b
+}
+
+// confirm takes a certificate for a record that is in our chain without one.
+func (m *Machine) confirm(l Link, cert *msg.Certificate) error {
+	if cert == nil || l.Certificate != nil || l.Record.Round == 0 {
+		return nil
+	}
+	if err := verifyCertificate(cert, l.ID, l.Record, m.open); err != nil {
+		return err
+	}
+	m.certifyHead(cert)
+	return nil
+}
+
+// extend checks one more record.
+func (b *branch) extend(m *Machine, id cid.Cid, r *msg.Record, cert *msg.Certificate) error {
+	parent := b.ancestor
+	if len(b.links) > 0 {
+		parent = b.last()
+	}
+	v, err := m.rules.verify(parent, r, m.open)
+	if err != nil {
+		return err
+	}
+	if c := r.ParentCertificate; c != nil && parent.Certificate == nil && len(b.links) > 0 {
+		p := &b.links[len(b.links)-1]
+		p.Certificate = c
+		p.Certified++
+	}
+	parent = b.ancestor
+	if len(b.links) > 0 {
+		parent = b.last()
+	}
+	l := Link{ID: id, Record: r, Certificate: cert, Certified: parent.Certified}
+	if cert != nil {
+		if err := verifyCertificate(cert, id, r, m.open); err != nil {
+			return err
+		}
+		l.Certified++
+	}
+	b.links = append(b.links, l)
+	b.cons = nil
+	if cert == nil {
+		b.cons = v.Consequence
+	}
+	return nil
+}
+
+// followBranch adopts an offered branch that is better than ours. It returns
+// true if that gives another head.
+func (m *Machine) followBranch() bool {
+	for _, b := range slices.Clone(m.branches) {
+		if b.cons != nil {
+			if f, ok := m.folds.result(b.foldID); ok {
+				b.cons = nil
+				if err := Weigh(b.last().Record, f); err != nil {
+					m.emit(Misbehaved{Peer: b.from, Err: fmt.Errorf("sync: %w", err)})
+					b.links = b.links[:len(b.links)-1]
+				}
+			}
+		}
+		links := b.links
+		if b.cons != nil {
+			links = links[:len(links)-1]
+		}
+		if len(b.links) == 0 {
+			m.drop(b)
+			continue
+		}
+		ours := m.chain.after(b.ancestor.ID, m.head)
+		if better(links, ours) && m.mayLeave(links, ours) {
+			m.adopt(slices.Clone(links))
+			return true
+		}
+		if b.cons == nil && !better(links, ours) {
+			m.drop(b)
+		}
+	}
+	return false
+}
+
+func (m *Machine) drop(b *branch) {
+	m.branches = slices.DeleteFunc(m.branches, func(x *branch) bool { return x == b })
+}
+
+// mayLeave reports whether a seat may give up its round for records that nobody
+// certified: when the round has failed for itself as well, or when so many
+// seats went on that one of them is honest. Else one seat could end every round
+// for the others by a record of its own.
+func (m *Machine) mayLeave(theirs, ours []Link) bool {
+	h := m.cur
+	if len(ours) > 0 || theirs[0].Certificate != nil || h == nil || h.self < 0 {
+		return true
+	}
+	if !h.t0.IsZero() && !m.now.Before(m.settledAt(h)) {
+		return true
+	}
+	return m.seatsAhead(h) > h.f
+}
+
+// keepBranch drops the branches that do not go on from the new head.
+func (m *Machine) keepBranch(head Link) {
+	var keep []*branch
+	for _, b := range m.branches {
+		i := slices.IndexFunc(b.links, func(l Link) bool { return l.ID.Equals(head.ID) })
+		if i >= 0 && i+1 < len(b.links) {
+			b.ancestor, b.links = head, b.links[i+1:]
+			keep = append(keep, b)
+		}
+	}
+	m.branches = keep
+}

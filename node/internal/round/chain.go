@@ -1,0 +1,103 @@
+package round
+
+import (
+	"slices"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// chainView is the chain as it will be when the effects of this step were
+// carried out.
+type chainView struct {
+	chain  Chain
+	recent []Link // adopted or certified in this step, oldest first
+	cut    bool   // the chain was cut in this step
+	last   msg.Round
+}
+
+func (v *chainView) begin() { v.recent, v.cut = nil, false }
+
+func (v *chainView) adopt(links []Link) {
+	from := links[0].Record.Round
+	v.recent = slices.DeleteFunc(v.recent, func(l Link) bool { return l.Record.Round >= from })
+	v.recent = append(v.recent, links...)
+	if !v.cut || from-1 < v.last {
+		v.cut, v.last = true, from-1
+	}
+}
+
+// certify replaces the head, which got a certificate.
+func (v *chainView) certify(head Link) {
+	v.recent = slices.DeleteFunc(v.recent, func(l Link) bool { return l.ID.Equals(head.ID) })
+	v.recent = append(v.recent, head)
+}
+
+func (v *chainView) link(id cid.Cid) (Link, bool) {
+	for _, l := range v.recent {
+		if l.ID.Equals(id) {
+			return l, true
+		}
+	}
+	l, ok := v.chain.Link(id)
+	if ok && v.cut && l.Record.Round > v.last {
+		return Link{}, false
+	}
+	return l, ok
+}
+
+func (v *chainView) has(id cid.Cid) bool {
+	_, ok := v.link(id)
+	return ok
+}
+
+// after returns the links that follow ancestor up to head, oldest first.
+func (v *chainView) after(ancestor cid.Cid, head Link) []Link {
+	var list []Link
+	for !head.ID.Equals(ancestor) {
+		list = append(list, head)
+		next, ok := v.link(head.Record.Parent)
+		if !ok {
+			break
+		}
+		head = next
+	}
+	slices.Reverse(list)
+	return list
+}
+
+// better reports whether the branch theirs is to be followed rather than ours;
+// both begin after the same record.
+//
+// A certified record is not left for one that was not certified on the same
+// head, whatever follows: a single seat that plays the others absent could
+// certify records alone, as many as it likes.
+func better(theirs, ours []Link) bool {
+	if len(ours) == 0 || len(theirs) == 0 {
+		return len(theirs) > 0
+	}
+	a, b := theirs[0].Certificate != nil, ours[0].Certificate != nil
+	if a != b && !theirs[0].ID.Equals(ours[0].ID) {
+		return a
+	}
+	x, y := certified(theirs), certified(ours)
+	if x != y {
+		return x > y
+	}
+	p, q := theirs[len(theirs)-1], ours[len(ours)-1]
+	if p.Record.Tokens != q.Record.Tokens {
+		return p.Record.Tokens > q.Record.Tokens
+	}
+	return compareCIDs(p.ID, q.ID) < 0
+}
+
+func certified(links []Link) int {
+	n := 0
+	for _, l := range links {
+		if l.Certificate != nil {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,61 @@
+package round
+
+import (
+	"slices"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// folds are those that were asked for. Each is asked for once, whoever needs
+// it.
+type folds struct {
+	list []*foldJob
+}
+
+type foldJob struct {
+	id    FoldID
+	round msg.Round
+	done  bool
+	got   Folded
+}
+
+// need returns the job of a fold and asks for it if nobody did.
+func (m *Machine) need(round msg.Round, parent *msg.Record, inputs []Input) FoldID {
+	id := foldID(parent.State, inputs)
+	if m.folds.find(id) == nil {
+		m.folds.list = append(m.folds.list, &foldJob{id: id, round: round})
+		m.emit(Fold{ID: id, Round: round, State: parent.State, Inputs: inputs})
+	}
+	return id
+}
+
+func (f *folds) find(id FoldID) *foldJob {
+	for _, j := range f.list {
+		if j.id == id {
+			return j
+		}
+	}
+	return nil
+}
+
+// result returns what a fold gave; not ok: it goes on.
+func (f *folds) result(id FoldID) (Folded, bool) {
+	if j := f.find(id); j != nil && j.done {
+		return j.got, true
+	}
+	return Folded{}, false
+}
+
+func (f *folds) folded(ev Folded) {
+	if j := f.find(ev.ID); j != nil && !j.done {
+		j.done, j.got = true, ev
+	}
+}
+
+// forget drops the folds before round, and those of it that go on: whoever
+// carries them out gives them up when a head of that round is adopted.
+func (f *folds) forget(round msg.Round) {
+	f.list = slices.DeleteFunc(f.list, func(j *foldJob) bool {
+		return j.round < round || j.round == round && !j.done
+	})
+}

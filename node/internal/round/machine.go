@@ -1,0 +1,415 @@
+package round
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// Machine follows one run and, with a seat, takes part in it. It is not safe
+// for concurrent use.
+type Machine struct {
+	// constant after New
+	cfg    Config
+	rules  *Rules
+	timing Timing
+
+	// the step under way
+	now   time.Time
+	out   []Effect
+	chain chainView
+
+	started     bool
+	head        Link
+	cur         *height // nil: the head is final
+	prev        *height // that the head came from; nil: not known any more
+	own         ownBook
+	repeatAt    time.Time
+	training    bool
+	trainingFor cid.Cid
+	folds       folds
+	ahead       aheadBuffer
+
+	joins   joinPool
+	want    wish
+	wish    *msg.Signed // the own request that is published; nil: none
+	wishAt  time.Time
+	lastSeq uint64
+
+	members    members
+	branches   []*branch
+	statusSeq  uint64
+	statusAt   time.Time
+	syncBefore time.Time // no other Sync before
+	about      aboutSelf
+}
+
+// wish is what the user said of a seat.
+type wish int
+
+const (
+	wantUnknown wish = iota
+	wantSeat
+	wantNone
+)
+
+// New returns a machine that has begun the round after the chain's head. What
+// it has to say at first comes from the first Step, for which Tick will do.
+func New(cfg Config, now time.Time) (*Machine, error) {
+	rules, err := NewRules(cfg.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("new round: %w", err)
+	}
+	head := cfg.Chain.Head()
+	switch {
+	case !rules.run.Equals(cfg.Run):
+		return nil, fmt.Errorf("new round: the manifest is of run %v, not %v", rules.run, cfg.Run)
+	case !msg.IsPeer(cfg.Self) || cfg.Sign == nil:
+		return nil, errors.New("new round: a peer ID and its signature are needed")
+	case head.Record == nil || !head.Record.Run.Equals(cfg.Run):
+		return nil, fmt.Errorf("new round: the chain is not of run %v", cfg.Run)
+	}
+	if cfg.Timing == (Timing{}) {
+		cfg.Timing = DefaultTiming(time.Duration(cfg.Manifest.PeriodMillis) * time.Millisecond)
+	}
+	if err := cfg.Timing.validate(); err != nil {
+		return nil, fmt.Errorf("new round: %w", err)
+	}
+	m := &Machine{
+		cfg: cfg, rules: rules, timing: cfg.Timing, now: now, head: head,
+		own:     ownBook{byHead: make(map[cid.Cid]*signedFor)},
+		joins:   newJoinPool(),
+		members: newMembers(),
+	}
+	m.chain = chainView{chain: cfg.Chain}
+	m.restore(cfg.Own)
+	if !head.Record.Final {
+		m.cur = m.newHeight(head)
+	}
+	return m, nil
+}
+
+func (t Timing) validate() error {
+	for _, d := range []time.Duration{t.Train, t.Deadline, t.Grace, t.Attempt, t.Settle, t.Repeat, t.Status} {
+		if d <= 0 {
+			return errors.New("timing: every duration must be above 0")
+		}
+	}
+	if t.Train > t.Deadline {
+		return fmt.Errorf("timing: training ends after %v, must not be after the deadline, %v", t.Train, t.Deadline)
+	}
+	return nil
+}
+
+// restore takes what Self signed before. What is for the head comes last, so it
+// is what is kept if there is a lot.
+func (m *Machine) restore(own []msg.Signed) {
+	type dated struct {
+		signed msg.Signed
+		round  msg.Round
+		now    bool
+	}
+	var list []dated
+	for _, s := range own {
+		if s.From != m.cfg.Self || !s.Message.RunID().Equals(m.rules.run) {
+			continue
+		}
+		if j, ok := s.Message.(*msg.JoinRequest); ok {
+			m.lastSeq = max(m.lastSeq, j.Seq)
+		}
+		if head, round, ok := headOf(s.Message); ok {
+			list = append(list, dated{s, round, head.Equals(m.head.ID)})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b dated) int {
+		switch {
+		case a.now != b.now && b.now, a.now == b.now && a.round < b.round:
+			return -1
+		case a.now != b.now, a.round > b.round:
+			return 1
+		}
+		return compareCIDs(a.signed.CID, b.signed.CID)
+	})
+	for _, d := range list {
+		m.own.add(d.signed)
+	}
+}
+
+// Step takes an event and returns what is to be done. Time that goes back
+// stands still.
+func (m *Machine) Step(now time.Time, ev Event) []Effect {
+	if now.After(m.now) {
+		m.now = now
+	}
+	m.out = nil
+	m.chain.begin()
+	if !m.started {
+		m.started = true
+		m.enter()
+	}
+	switch ev := ev.(type) {
+	case Tick:
+	case Received:
+		m.receive(ev.Signed)
+	case Checked:
+		m.checked(ev)
+	case Trained:
+		m.trained(ev)
+	case Folded:
+		m.folds.folded(ev)
+	case Offered:
+		m.offered(ev)
+	case Want:
+		m.want = wantNone
+		if ev.Seat {
+			m.want = wantSeat
+		}
+		m.trainOrStop()
+	}
+	m.advance()
+	out := m.out
+	m.out = nil
+	return out
+}
+
+func (m *Machine) emit(e Effect) { m.out = append(m.out, e) }
+
+// advance does what is due, until nothing is.
+func (m *Machine) advance() {
+	for m.followBranch() || m.lateCertificate() || m.advanceRound() {
+	}
+	m.request()
+	m.repeat()
+	m.heartbeat()
+	m.synchronize()
+}
+
+// advanceRound returns true if another head was adopted.
+func (m *Machine) advanceRound() bool {
+	h := m.cur
+	if h == nil {
+		return false
+	}
+	m.judge(h)
+	m.giveHave(h)
+	m.startAttempts(h)
+	m.propose(h)
+	m.judge(h)
+	m.vote(h)
+	return m.certificate(h) || m.fallback(h)
+}
+
+// enter begins the round after the head: what Self signed for it is said again,
+// what came early is looked at.
+func (m *Machine) enter() {
+	h := m.cur
+	m.trainOrStop()
+	if h == nil {
+		return
+	}
+	for _, s := range m.own.at(h.parent.ID).all() {
+		m.emit(Publish{s})
+		m.place(s)
+	}
+	if h.self >= 0 && m.own.at(h.parent.ID).have != nil {
+		h.t0 = m.now
+	}
+	m.repeatAt = m.now.Add(m.timing.Repeat)
+	for _, s := range m.ahead.take(h.parent.ID, h.round) {
+		m.place(s)
+	}
+}
+
+// trainOrStop asks for a delta if one is wanted in this round.
+func (m *Machine) trainOrStop() {
+	h := m.cur
+	if h != nil && h.self >= 0 && !h.assembly && m.want != wantNone {
+		mine := m.own.at(h.parent.ID)
+		if mine.commit == nil && !mine.forgotten {
+			if m.training && m.trainingFor.Equals(h.parent.ID) {
+				return
+			}
+			r := h.parent.Record
+			m.training, m.trainingFor = true, h.parent.ID
+			m.emit(Train{
+				Round: h.round, Head: h.parent.ID, State: r.State, Trained: r.TrainedRounds,
+				Until: h.began.Add(m.timing.Train),
+			})
+			return
+		}
+	}
+	if m.training {
+		m.training = false
+		m.emit(StopTraining{})
+	}
+}
+
+func (m *Machine) trained(ev Trained) {
+	h := m.cur
+	if h == nil || !ev.Head.Equals(h.parent.ID) || !m.training || !m.trainingFor.Equals(ev.Head) {
+		return
+	}
+	m.training = false
+	s, ok := m.send(&msg.Commit{
+		Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self,
+		Delta: ev.Delta, DeltaBytes: ev.DeltaBytes, CodecBits: m.cfg.Manifest.CodecBits,
+		Tokens: ev.Tokens, Steps: ev.Steps, Norm: ev.Norm, LossMicro: ev.LossMicro,
+	})
+	if ok {
+		m.place(s)
+	}
+}
+
+func (m *Machine) checked(ev Checked) {
+	if m.cur == nil {
+		return
+	}
+	for _, list := range m.cur.commits {
+		if len(list) > 0 && list[0].signed.CID.Equals(ev.Commit) && list[0].checks && !list[0].decided {
+			list[0].decided, list[0].reason = true, ev.Reason
+		}
+	}
+}
+
+// receive takes a message of somebody else, or one that came back.
+func (m *Machine) receive(s msg.Signed) {
+	if s.Message == nil || !s.Message.RunID().Equals(m.rules.run) {
+		return
+	}
+	switch v := s.Message.(type) {
+	case *msg.Status:
+		m.members.add(m, v)
+	case *msg.JoinRequest:
+		m.joins.add(s)
+	default:
+		m.place(s)
+	}
+}
+
+// place puts a message of a round where it belongs.
+func (m *Machine) place(s msg.Signed) {
+	head, round, ok := headOf(s.Message)
+	switch {
+	case !ok:
+	case m.cur != nil && m.cur.accepts(round, head):
+		m.addTo(m.cur, s)
+	case m.prev != nil && m.prev.accepts(round, head):
+		m.addTo(m.prev, s)
+	case m.cur != nil && round >= m.cur.round && round <= m.cur.round+1:
+		m.ahead.add(s, head, round, seatOf(m.cur.seats, s.From) >= 0)
+	}
+}
+
+func (m *Machine) addTo(h *height, s msg.Signed) {
+	switch s.Message.(type) {
+	case *msg.Commit:
+		m.addCommit(h, s, true)
+	case *msg.Have:
+		m.addHave(h, s)
+	case *msg.Vote:
+		m.addVote(h, s)
+	case *msg.Proposal:
+		m.addProposal(h, s)
+	}
+}
+
+// giveHave says once what Self holds, when the time has come.
+func (m *Machine) giveHave(h *height) {
+	mine := m.own.at(h.parent.ID)
+	if h.self < 0 || mine.have != nil || mine.forgotten {
+		return
+	}
+	joins, seats := m.useful(h)
+	if !m.haveIsDue(h, seats) {
+		return
+	}
+	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins}
+	if !h.assembly {
+		for i := range h.seats {
+			if e, ok := h.entry(i); ok {
+				v.Entries = append(v.Entries, e)
+			}
+		}
+	}
+	if s, ok := m.send(v); ok {
+		m.place(s)
+		h.t0 = m.now
+	}
+}
+
+// haveIsDue also notes when there were enough join requests to leave assembly.
+func (m *Machine) haveIsDue(h *height, seats []msg.Seat) bool {
+	if !m.now.Before(h.began.Add(m.timing.Deadline)) {
+		return true
+	}
+	if !h.assembly {
+		return h.allHeld()
+	}
+	if len(seats) < int(m.cfg.Manifest.MinPeers) {
+		h.assembled = time.Time{}
+		return false
+	}
+	if h.assembled.IsZero() {
+		h.assembled = m.now
+	}
+	return len(seats) == int(m.cfg.Manifest.Seats) || !m.now.Before(h.assembled.Add(m.timing.Grace))
+}
+
+// startAttempts gives a peer without a have the time that attempts count from.
+func (m *Machine) startAttempts(h *height) {
+	if !h.t0.IsZero() || h.self >= 0 && !m.own.at(h.parent.ID).forgotten {
+		return
+	}
+	if deadline := h.began.Add(m.timing.Deadline); !m.now.Before(deadline) {
+		h.t0 = deadline
+	} else if !h.quorumAt.IsZero() {
+		h.t0 = h.quorumAt
+	}
+}
+
+// open opens an envelope, or finds it among the messages that are here.
+func (m *Machine) open(envelope []byte) (msg.Signed, error) {
+	id := msg.RawCID(envelope)
+	for _, h := range []*height{m.cur, m.prev} {
+		if h != nil {
+			if s, ok := h.find(id); ok {
+				return s, nil
+			}
+		}
+	}
+	if s, ok := m.joins.find(id); ok {
+		return s, nil
+	}
+	return msg.Open(envelope)
+}
+
+// adopt makes the last of links the head and begins the round after it.
+func (m *Machine) adopt(links []Link) {
+	m.emit(Adopt{links})
+	m.chain.adopt(links)
+	for _, l := range links {
+		m.tookEffect(l.Record)
+	}
+	head := links[len(links)-1]
+	switch {
+	case m.cur != nil && head.Record.Parent.Equals(m.cur.parent.ID):
+		m.prev = m.cur
+		m.prev.closed, m.prev.draft = true, nil
+	case m.prev != nil && head.Record.Parent.Equals(m.prev.parent.ID):
+	default:
+		m.prev = nil
+	}
+	m.head, m.cur = head, nil
+	m.folds.forget(head.Record.Round)
+	m.keepBranch(head)
+	if !head.Record.Final {
+		m.cur = m.newHeight(head)
+	}
+	m.statusAt = m.now
+	m.enter()
+}

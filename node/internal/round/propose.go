@@ -1,0 +1,315 @@
+package round
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// attemptAt is when an attempt begins for this peer.
+func (m *Machine) attemptAt(h *height, attempt uint32) time.Time {
+	return h.t0.Add(time.Duration(attempt) * m.timing.Attempt)
+}
+
+// propose makes a proposal when it is Self's turn.
+func (m *Machine) propose(h *height) {
+	if h.self < 0 || h.t0.IsZero() {
+		return
+	}
+	mine := m.own.at(h.parent.ID)
+	if mine.forgotten {
+		return
+	}
+	for a := uint32(0); a < msg.MaxAttempt; a++ {
+		if h.proposer(a, h.self) && mine.proposals[a] == nil && !m.now.Before(m.attemptAt(h, a)) {
+			m.proposeIn(h, a)
+			mine = m.own.at(h.parent.ID)
+		}
+	}
+	if mine.proposals[msg.MaxAttempt] == nil && !m.now.Before(m.attemptAt(h, msg.MaxAttempt)) {
+		m.proposeFallback(h)
+	}
+	m.finishDraft(h)
+}
+
+func (m *Machine) proposeIn(h *height, attempt uint32) {
+	if c := h.proposed(); c != nil {
+		// A second record could only split the votes.
+		if c.record.Attempt < attempt {
+			m.publishProposal(h, attempt, c.record)
+		}
+		return
+	}
+	if h.draft != nil {
+		return
+	}
+	n := h.haveCount()
+	ready := n >= h.q
+	if attempt == 0 && n < len(h.seats) {
+		ready = ready && !m.now.Before(h.quorumAt.Add(m.timing.Grace))
+	}
+	if ready {
+		m.makeDraft(h, attempt, h.q)
+	}
+}
+
+// proposed returns the valid record that later attempts repeat: the one Self
+// voted for, else the first.
+func (h *height) proposed() *candidate {
+	var first *candidate
+	for _, c := range h.candidates {
+		if c.state != valid || c.record.Attempt == msg.MaxAttempt || c.omitted {
+			continue
+		}
+		if h.self >= 0 && len(h.votes[h.self]) > 0 && h.votes[h.self][0].Message.(*msg.Vote).Record.Equals(c.id) {
+			return c
+		}
+		if first == nil {
+			first = c
+		}
+	}
+	return first
+}
+
+func (m *Machine) proposeFallback(h *height) {
+	if h.draft != nil && h.draft.attempt == msg.MaxAttempt {
+		return
+	}
+	h.draft = nil
+	m.makeDraft(h, msg.MaxAttempt, 1)
+}
+
+// makeDraft begins a record on as many haves as there are, at least so many.
+// Haves that name what is not here are left out; it is tried again later if too
+// few are left.
+func (m *Machine) makeDraft(h *height, attempt uint32, least int) {
+	haves := h.firstHaves()
+	find := func(id cid.Cid) (msg.Signed, bool) {
+		if s, ok := h.find(id); ok {
+			return s, true
+		}
+		return m.joins.find(id)
+	}
+	for len(haves) >= max(least, 1) {
+		c := m.rules.Consequence(Basis{Parent: h.parent, Haves: haves, Find: find})
+		lacks := c.Blocked
+		if attempt < msg.MaxAttempt {
+			lacks = append(lacks, c.Unknown...)
+		}
+		if len(lacks) == 0 && m.fits(h, c) {
+			h.draft = &draft{attempt: attempt, cons: c}
+			if len(c.Inputs) > 0 {
+				h.draft.foldID = m.need(h.round, h.parent.Record, c.Inputs)
+			}
+			return
+		}
+		i := m.worstHave(haves, lacks)
+		if i < 0 {
+			return
+		}
+		haves = slices.Delete(haves, i, i+1)
+	}
+}
+
+// worstHave returns the have, not Self's, that names the most of what is
+// lacking; if nothing is, the record is too large, and it is the longest.
+func (m *Machine) worstHave(haves []msg.Signed, lacks []cid.Cid) int {
+	worst, most := -1, 0
+	for i, s := range haves {
+		if s.From == m.cfg.Self {
+			continue
+		}
+		n := len(s.Envelope)
+		if len(lacks) > 0 {
+			n = naming(s.Message.(*msg.Have), lacks)
+		}
+		if n >= most && n > 0 {
+			worst, most = i, n
+		}
+	}
+	return worst
+}
+
+func naming(v *msg.Have, ids []cid.Cid) int {
+	n := 0
+	for _, id := range ids {
+		held := func(e msg.HaveEntry) bool { return e.Reason == msg.Held && e.Commit.Equals(id) }
+		if slices.ContainsFunc(v.Entries, held) || slices.ContainsFunc(v.Joins, id.Equals) {
+			n++
+		}
+	}
+	return n
+}
+
+// fits reports whether the record can be encoded, whatever the fold gives.
+func (m *Machine) fits(h *height, c *Consequence) bool {
+	r := *c.Record
+	m.sign(h, &r, 0)
+	r.Contributions = slices.Clone(r.Contributions)
+	for i := range r.Contributions {
+		r.Contributions[i].Weight, r.Contributions[i].ClipQ16 = msg.MaxTokens, 1<<16
+	}
+	_, err := r.Encode()
+	return err == nil
+}
+
+// sign completes a record by what is the proposer's.
+func (m *Machine) sign(h *height, r *msg.Record, attempt uint32) {
+	r.Proposer, r.Attempt, r.ParentCertificate = m.cfg.Self, attempt, nil
+	if h.parent.Record.Round > 0 {
+		r.ParentCertificate = h.parent.Certificate
+	}
+}
+
+// finishDraft publishes the draft when its fold is there.
+func (m *Machine) finishDraft(h *height) {
+	d := h.draft
+	if d == nil {
+		return
+	}
+	r := d.cons.Record
+	if len(d.cons.Inputs) > 0 {
+		f, ok := m.folds.result(d.foldID)
+		if !ok {
+			return
+		}
+		if len(f.Applied) != len(r.Contributions) {
+			h.draft = nil // not the fold that was asked for
+			return
+		}
+		r = d.cons.weigh(f)
+	}
+	h.draft = nil
+	m.judge(h)
+	if d.attempt < msg.MaxAttempt && h.proposed() != nil {
+		m.proposeIn(h, d.attempt)
+		return
+	}
+	m.sign(h, r, d.attempt)
+	m.publishProposal(h, d.attempt, r)
+}
+
+func (m *Machine) publishProposal(h *height, attempt uint32, r *msg.Record) {
+	b, err := r.Encode()
+	if err != nil {
+		return
+	}
+	s, ok := m.send(&msg.Proposal{
+		Run: m.rules.run, Round: h.round, Attempt: attempt, Peer: m.cfg.Self, Record: b,
+	})
+	if ok {
+		m.place(s)
+	}
+}
+
+// addProposal takes a proposal, the first of a seat for an attempt. What it
+// rests on is kept as if it had been received.
+func (m *Machine) addProposal(h *height, s msg.Signed) {
+	p := s.Message.(*msg.Proposal)
+	seat := seatOf(h.seats, p.Peer)
+	if seat < 0 || p.Attempt > msg.MaxAttempt || !h.proposer(p.Attempt, seat) {
+		return
+	}
+	slot := &h.proposals[p.Attempt][seat]
+	if slot.signed.Message != nil {
+		if !slot.told && !slot.signed.CID.Equals(s.CID) {
+			slot.told = true
+			m.emit(Evidence{slot.signed, s})
+		}
+		return
+	}
+	slot.signed = s
+	id := msg.RawCID(p.Record)
+	if h.candidate(id) != nil || h.closed && m.head.Certificate != nil {
+		return
+	}
+	r, err := msg.DecodeRecord(p.Record)
+	if err != nil {
+		return // Open decoded it
+	}
+	v, err := m.rules.verify(h.parent, r, m.open)
+	if err != nil {
+		m.emit(Misbehaved{Peer: s.From, Err: err})
+		return
+	}
+	if r.ParentCertificate != nil && !h.closed {
+		m.certifyHead(r.ParentCertificate)
+	}
+	for _, x := range v.haves {
+		m.addHave(h, x)
+	}
+	for _, x := range v.commits {
+		m.addCommit(h, x, h.self >= 0 && m.own.at(h.parent.ID).have == nil)
+	}
+	for _, x := range v.joins {
+		m.joins.add(x)
+	}
+	c := &candidate{id: id, record: r, cons: v.Consequence, from: s}
+	for _, e := range r.Contributions {
+		c.tokens += e.Tokens
+	}
+	h.candidates = append(h.candidates, c)
+}
+
+// omits reports whether a record leaves out a join request that counts and that
+// we know. Only our vote depends on it: others cannot tell.
+func (m *Machine) omits(h *height, c *candidate) bool {
+	if len(c.cons.Unknown) == 0 {
+		return false
+	}
+	known := make(map[cid.Cid]msg.Signed, len(c.record.Joins)+len(c.record.Commits))
+	for _, list := range [][][]byte{c.record.Joins, c.record.Commits} {
+		for _, e := range list {
+			if s, err := m.open(e); err == nil {
+				known[s.CID] = s
+			}
+		}
+	}
+	var haves []msg.Signed
+	for _, e := range c.record.Haves {
+		s, err := m.open(e)
+		if err != nil {
+			return false
+		}
+		haves = append(haves, s)
+	}
+	full := m.rules.Consequence(Basis{Parent: h.parent, Haves: haves, Find: func(id cid.Cid) (msg.Signed, bool) {
+		if s, ok := known[id]; ok {
+			return s, true
+		}
+		return m.joins.find(id)
+	}})
+	return !slices.EqualFunc(full.Record.Joins, c.record.Joins, bytes.Equal)
+}
+
+// judge folds the candidates and compares.
+func (m *Machine) judge(h *height) {
+	for _, c := range h.candidates {
+		if c.state == unfolded && (c.record.Attempt < msg.MaxAttempt || h.inFallback || c.from.From == m.cfg.Self) && !h.closed {
+			c.state = folding
+			if len(c.cons.Inputs) == 0 {
+				c.state = valid // the state is the parent's, which Verify saw
+			} else {
+				c.foldID = m.need(h.round, h.parent.Record, c.cons.Inputs)
+			}
+			c.omitted = m.omits(h, c)
+		}
+		if c.state != folding {
+			continue
+		}
+		f, ok := m.folds.result(c.foldID)
+		if !ok {
+			continue
+		}
+		c.state = valid
+		if err := Weigh(c.record, f); err != nil {
+			c.state = bad
+			m.emit(Misbehaved{Peer: c.record.Proposer, Err: fmt.Errorf("proposal of %v: %w", c.record.Proposer, err)})
+		}
+	}
+}
