@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+func newDataImport(e *env) *cobra.Command {
+	var req api.ImportDatasetRequest
+	cmd := &cobra.Command{
+		Use:   "import FILE...",
+		Short: "Store rows as a data set",
+		Long: `Checks files of rows (.json with an array, or .jsonl with a row per line; fields
+instruction, input, output) and stores them in the daemon as a data set. Some rows
+should be held out: they measure what a run has learned.`,
+		Example: `  moot data import alpaca.json --eval-fraction 0.02 --shuffle --licence CC-BY-NC-4.0
+  moot data import part1.jsonl part2.jsonl --eval held-out.jsonl`,
+		Args: needs(true, "FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req.Files = args
+			return runDataImport(cmd.Context(), e, req)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&req.EvalFile, "eval", "", "`file` of held-out rows")
+	f.Float64Var(&req.EvalFraction, "eval-fraction", 0, "`share` of the rows to hold out, such as 0.02")
+	f.BoolVar(&req.Shuffle, "shuffle", false, "order the training rows at random")
+	f.Uint64Var(&req.Seed, "seed", 0, "`number` that draws held-out rows and order")
+	f.IntVar(&req.ShardBytes, "shard-bytes", 0, "largest shard in `bytes` (default 1 MiB)")
+	f.BoolVar(&req.DropInvalid, "drop-invalid", false, "leave invalid rows out and count them, instead of refusing the file")
+	f.StringVar(&req.Licence, "licence", "", "`name` of the data's licence, for those who join")
+	f.StringVar(&req.Source, "source", "", "where the data is from, as `text`")
+	cmd.MarkFlagsMutuallyExclusive("eval", "eval-fraction")
+	return cmd
+}
+
+func runDataImport(ctx context.Context, e *env, req api.ImportDatasetRequest) error {
+	files := make([]string, len(req.Files))
+	for i, f := range req.Files {
+		var err error
+		if files[i], err = absolute(f); err != nil {
+			return err
+		}
+	}
+	req.Files = files
+	if req.EvalFile != "" {
+		var err error
+		if req.EvalFile, err = absolute(req.EvalFile); err != nil {
+			return err
+		}
+	}
+	c, err := e.open()
+	if err != nil {
+		return err
+	}
+	d, err := c.ImportDataset(ctx, req, e.board.progress(""))
+	if err != nil {
+		return err
+	}
+	return e.answer(d, func(p *page) {
+		p.field("data", "%s", d.ID)
+		p.field("name", "%s", d.Name)
+		p.field("template", "%s", d.Template)
+		p.field("rows", "%s to train on, %s held out, %s dropped", group(d.TrainRows), group(d.EvalRows), group(d.DroppedRows))
+		p.field("size", "%s in %s", size(d.Bytes), plural(d.TrainShards+d.EvalShards, "shard"))
+		p.field("licence", "%s", d.Licence)
+		p.field("source", "%s", d.Source)
+		for _, w := range d.Warnings {
+			p.field("warning", "%s", w)
+		}
+	})
+}

@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+func newRoot(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "moot",
+		Short: "Fine-tune a language model together with other people's machines",
+		Long: `moot is the remote control of mootd, the daemon that trains, shares and serves.
+It fine-tunes language models with LoRA, on the machines of volunteers.
+
+Without a daemon, "moot demo" shows everything on this machine.
+
+Answers are on stdout, all else is on stderr. With --json an answer is one JSON
+object. The exit code says what went wrong: 2 usage, 3 run file, 4 no daemon,
+5 token, 6 not found, 7 conflict, 10 memory, 11 disk, 13 network, 14 integrity,
+15 version, 16 refused, 17 data or model, 18 test not passed, 75 try again,
+130 interrupted, 1 anything else.`,
+		Example: `  moot demo
+  moot join bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy
+  moot watch last`,
+		Args:              cobra.ArbitraryArgs,
+		RunE:              noun,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDescriptions: false},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return api.Errorf(api.CodeUsage, "%w", err).WithHint("see %q", cmd.CommandPath()+" --help")
+	})
+	root.PersistentFlags().StringVar(&e.dataDir, "data-dir", "", "data `folder` of the daemon (default: MOOT_DATA_DIR, or the user's)")
+	root.PersistentFlags().BoolVar(&e.json, "json", false, "print one JSON object")
+
+	group := func(use, short string, verbs ...*cobra.Command) *cobra.Command {
+		c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: noun}
+		c.AddCommand(verbs...)
+		return c
+	}
+	root.AddCommand(
+		group("model", "Import and list base models", newModelImport(e), newModelList(e)),
+		group("data", "Import and list data sets", newDataImport(e), newDataList(e)),
+		group("run", "List runs and show their rounds", newRunList(e), newRunShow(e)),
+		group("peer", "List peers", newPeerList(e)),
+		group("adapter", "Export what was trained", newAdapterExport(e)),
+		newLaunch(e), newJoin(e), newLeave(e), newWatch(e), newStatus(e),
+		newGenerate(e), newEvaluate(e), newVersion(e), newDemo(e),
+	)
+	return root
+}
+
+// noun runs when no verb was found.
+func noun(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 && !cmd.HasParent() {
+		return cmd.Help()
+	}
+	var verbs []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			verbs = append(verbs, c.Name())
+		}
+	}
+	if len(args) == 0 {
+		return api.Errorf(api.CodeUsage, "%q needs one of: %s", cmd.CommandPath(), strings.Join(verbs, ", ")).
+			WithHint("see %q", cmd.CommandPath()+" --help")
+	}
+	err := api.Errorf(api.CodeUsage, "%q has no command %q", cmd.CommandPath(), args[0])
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return err.WithHint("did you mean %q?", cmd.CommandPath()+" "+near[0])
+	}
+	return err.WithHint("see %q", cmd.CommandPath()+" --help")
+}
+
+// needs checks the arguments of a command by the names they have in its usage:
+// exactly these, or at least these if more is true.
+func needs(more bool, names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		hint := "usage: " + cmd.UseLine()
+		if len(args) < len(names) {
+			return api.Errorf(api.CodeUsage, "%s is missing", names[len(args)]).WithHint("%s", hint)
+		}
+		if len(args) > len(names) && !more {
+			return api.Errorf(api.CodeUsage, "%q is one argument too many", args[len(names)]).WithHint("%s", hint)
+		}
+		for i, a := range args {
+			if strings.TrimSpace(a) == "" {
+				return api.Errorf(api.CodeUsage, "%s is empty", names[min(i, len(names)-1)]).WithHint("%s", hint)
+			}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+func newRunShow(e *env) *cobra.Command {
+	var round uint64
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show a run and its ledger",
+		Long: `Shows a run and its ledger: for each round whose delta was included, with which
+weight, and whose was refused, and why. All of it follows from signed messages.
+
+An ID may be its first characters, or "last".`,
+		Example: `  moot run show last
+  moot run show last --round 3`,
+		Args: needs(false, "ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("round") {
+				return runRunShowRound(cmd.Context(), e, args[0], round)
+			}
+			return runRunShow(cmd.Context(), e, args[0])
+		},
+	}
+	cmd.Flags().Uint64Var(&round, "round", 0, "show this round `number` alone")
+	return cmd
+}
+
+func runRunShow(ctx context.Context, e *env, id string) error {
+	c, err := e.open()
+	if err != nil {
+		return err
+	}
+	d, err := c.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	if d.Rounds, err = c.AllRounds(ctx, d.ID); err != nil {
+		return err
+	}
+	return e.answer(d, func(p *page) {
+		runFields(p, d.Run)
+		p.field("tokens", "%s", group(d.Tokens))
+		p.field("loss", "train %s, held out %s", loss(d.TrainLoss), loss(d.EvalLoss))
+		p.field("head", "%s", d.Head)
+		p.field("adapter", "%s", d.StateCID)
+		p.field("launcher", "%s", d.Launcher)
+		m := d.Manifest
+		p.field("lora", "rank %d, alpha %d, %s parameters, on %s", m.LoRARank, m.LoRAAlpha, group(m.AdapterParameters), strings.Join(m.LoRATargets, " "))
+		p.field("period", "%v s, %d to %d steps of %d samples", m.PeriodSeconds, m.MinSteps, m.MaxSteps, m.BatchSamples)
+		for _, r := range d.Rounds {
+			p.line("")
+			roundLedger(p, r)
+		}
+	})
+}
+
+func runRunShowRound(ctx context.Context, e *env, id string, n uint64) error {
+	c, err := e.open()
+	if err != nil {
+		return err
+	}
+	r, err := c.Round(ctx, id, n)
+	if err != nil {
+		return err
+	}
+	return e.answer(r, func(p *page) {
+		roundLedger(p, r)
+		p.line("")
+		p.field("record", "%s", r.Record)
+		p.field("parent", "%s", r.Parent)
+		p.field("adapter", "%s", r.State)
+		p.field("proposer", "%s", r.Proposer)
+		for _, c := range r.Contributions {
+			p.line("")
+			p.field("peer", "%s", c.Peer)
+			p.field("delta", "%s (%s)", c.Delta, size(c.DeltaBytes))
+			p.field("commit", "%s", c.Commit)
+		}
+	})
+}
+
+// roundLedger prints who contributed what to a round.
+func roundLedger(p *page, r api.Round) {
+	p.line("round %d  %s by %d of %d seats, %d needed  loss %s  eval %s  %.1f s",
+		r.Round, agreement(r), r.Votes, r.Seats, r.Quorum, loss(r.TrainLoss), loss(r.EvalLoss), r.Seconds)
+	rows := make([][]string, 0, len(r.Contributions)+len(r.Refused))
+	for _, c := range r.Contributions {
+		rows = append(rows, []string{
+			"  " + api.ShortID(c.Peer), "included", group(c.Weight), group(c.Tokens), group(c.Steps), loss(&c.Loss),
+		})
+	}
+	for _, x := range r.Refused {
+		rows = append(rows, []string{"  " + api.ShortID(x.Peer), "refused: " + x.Reason, "", "", "", ""})
+	}
+	if len(rows) > 0 {
+		p.table([]string{"  PEER", "VERDICT", ">WEIGHT", ">TOKENS", ">STEPS", ">LOSS"}, rows)
+	} else {
+		p.line("  no deltas")
+	}
+	for _, id := range r.Joined {
+		p.line("  %s  gets a seat", clean(api.ShortID(id)))
+	}
+	for _, id := range r.Left {
+		p.line("  %s  loses its seat", clean(api.ShortID(id)))
+	}
+}

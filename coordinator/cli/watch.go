@@ -1,0 +1,220 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/client"
+)
+
+func newWatch(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch ID",
+		Short: "Follow a run until it is final",
+		Long: `Prints a line for each round of a run with its loss, for peers that come and go,
+and for measurements on held-out rows. It ends when the run is final. With --json
+it prints every event as a line of JSON.`,
+		Example: `  moot watch last
+  moot watch last --json`,
+		Args: needs(false, "ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runWatch(cmd.Context(), e, args[0])
+		},
+	}
+}
+
+// errOver ends a watch in good order.
+var errOver = errors.New("over")
+
+// lastWords is how long a watch goes on after the last round, for what still
+// is told of it.
+const lastWords = 5 * time.Second
+
+func runWatch(ctx context.Context, e *env, id string) error {
+	c, err := e.open()
+	if err != nil {
+		return err
+	}
+	d, err := c.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	w := &watcher{e: e, c: c, run: d.ID}
+	if d.Final {
+		return w.past(d)
+	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	w.stop = stop
+	err = c.Watch(watching, client.WatchOptions{Run: d.ID, OnDown: w.down}, func(ev api.Event) error { return w.event(ctx, ev) })
+	if err == nil && ctx.Err() == nil {
+		err = w.check(ctx) // the last round came, and nothing after it
+	}
+	switch {
+	case errors.Is(err, errOver):
+		return nil
+	case err == nil:
+		return api.Errorf(api.CodeInterrupted, "interrupted").WithHint("the run goes on; see %q", "moot run show "+api.ShortID(d.ID))
+	}
+	return err
+}
+
+// watcher prints what happens in a run.
+type watcher struct {
+	e   *env
+	c   *client.Client
+	run string
+
+	stop  func() // ends the watch
+	round   uint64 // the last that was printed
+	commits int    // of the round that is going on
+}
+
+// past prints a run that is over, as its events would have.
+func (w *watcher) past(d api.RunDetail) error {
+	for _, r := range d.Rounds {
+		if err := w.print(api.Event{Type: api.EventRound, Time: r.Decided, Run: d.ID, N: r.Round, Round: &r}); err != nil {
+			return err
+		}
+	}
+	at := d.Created
+	if n := len(d.Rounds); n > 0 {
+		at = d.Rounds[n-1].Decided
+	}
+	return w.print(api.Event{Type: api.EventRunState, Time: at, Run: d.ID, State: string(d.State), Why: d.Why})
+}
+
+func (w *watcher) down(err error) {
+	w.e.board.around(func() { fmt.Fprintf(w.e.err, "moot: %s; trying again\n", clean(err.Error())) })
+}
+
+// event prints an event, and returns errOver after the last.
+func (w *watcher) event(ctx context.Context, ev api.Event) error {
+	if err := w.print(ev); err != nil {
+		return err
+	}
+	switch ev.Type {
+	case api.EventRunState:
+		switch api.RunState(ev.State) {
+		case api.RunFinal:
+			return errOver
+		case api.RunFailed, api.RunLeft:
+			return w.check(ctx) // it may be an old event
+		}
+	case api.EventRound:
+		if ev.Round != nil && ev.Round.Final {
+			time.AfterFunc(lastWords, w.stop)
+		}
+	case api.EventGap:
+		return w.check(ctx)
+	}
+	return nil
+}
+
+// check asks whether the run has ended.
+func (w *watcher) check(ctx context.Context) error {
+	d, err := w.c.Run(ctx, w.run)
+	if err != nil {
+		if api.AsError(err).Code == api.CodeDaemon {
+			return nil // the connection is made again, and brings the same
+		}
+		return err
+	}
+	switch d.State {
+	case api.RunFinal:
+		if err := w.print(api.Event{Type: api.EventRunState, Time: time.Now(), Run: d.ID, State: string(d.State), Why: d.Why}); err != nil {
+			return err
+		}
+		return errOver
+	case api.RunFailed:
+		return api.Errorf(api.CodeInternal, "this node cannot go on with run %s: %s", api.ShortID(d.ID), d.Why).
+			WithHint("see the daemon's log")
+	case api.RunLeft:
+		return api.Errorf(api.CodeConflict, "this node left run %s", api.ShortID(d.ID)).WithHint("%q enters it again", "moot join "+d.ID)
+	}
+	return nil
+}
+
+// print prints an event: with --json all of it, else what people want to know.
+func (w *watcher) print(ev api.Event) error {
+	var b []byte
+	if w.e.json {
+		var err error
+		if b, err = api.Marshal(ev); err != nil {
+			return api.Errorf(api.CodeInternal, "%w", err)
+		}
+	} else if text := w.text(ev); text != "" {
+		b = fmt.Appendf(nil, "%s  %s", ev.Time.Local().Format(time.TimeOnly), clean(text))
+	}
+	w.status(ev)
+	if b == nil {
+		return nil
+	}
+	var err error
+	w.e.board.around(func() { err = w.e.write(append(b, '\n')) })
+	return err
+}
+
+func (w *watcher) text(ev api.Event) string {
+	switch ev.Type {
+	case api.EventRound:
+		if ev.Round == nil || ev.Round.Round <= w.round {
+			return "" // told already, before the daemon was restarted
+		}
+		w.round = ev.Round.Round
+		return roundText(*ev.Round)
+	case api.EventEval:
+		return fmt.Sprintf("eval   round %d  loss %s on held-out rows", ev.N, loss(ev.Loss))
+	case api.EventJoined:
+		return fmt.Sprintf("peer   %s got a seat", api.ShortID(ev.Peer))
+	case api.EventLeft:
+		return fmt.Sprintf("peer   %s lost its seat", api.ShortID(ev.Peer))
+	case api.EventRunState:
+		return "run    " + withWhy(ev.State, ev.Why)
+	case api.EventAlert:
+		return "alert  " + ev.Text
+	case api.EventGap:
+		return `gap    some events were lost; "moot run show" has all rounds`
+	}
+	return ""
+}
+
+// status shows on a terminal what is going on right now.
+func (w *watcher) status(ev api.Event) {
+	b := w.e.board
+	if b.fd < 0 {
+		return // lines would say the same again and again
+	}
+	switch ev.Type {
+	case api.EventPhase:
+		w.commits = 0
+		b.set("now", fmt.Sprintf("round %d: %s", ev.N, withWhy(ev.Phase, ev.Why)))
+	case api.EventCommit:
+		w.commits++
+		b.set("now", fmt.Sprintf("round %d: %s from %s", ev.N, plural(w.commits, "delta"), api.ShortID(ev.Peer)))
+	case api.EventPull:
+		if ev.Progress != nil {
+			b.set("now", progressText(*ev.Progress, true, true))
+		}
+	case api.EventRound:
+		w.commits = 0
+	}
+}
+
+func withWhy(state, why string) string {
+	if why == "" {
+		return state
+	}
+	return state + ": " + why
+}
+
+// roundText is a round in one line.
+func roundText(r api.Round) string {
+	return fmt.Sprintf("round  %d  loss %s  eval %s  deltas %d/%d  %s  %.1f s",
+		r.Round, loss(r.TrainLoss), loss(r.EvalLoss), len(r.Contributions), r.Seats, agreement(r), r.Seconds)
+}
