@@ -39,12 +39,13 @@ func (m *Machine) offered(ev Offered) {
 		m.members.useless(m, ev.From)
 		return
 	}
-	m.members.useful(ev.From)
 	for _, old := range m.branches {
-		if old.last().ID.Equals(b.last().ID) && len(old.links) >= len(b.links) {
+		if old.last().ID.Equals(b.last().ID) && old.ancestor.ID.Equals(b.ancestor.ID) {
+			m.members.useless(m, ev.From)
 			return
 		}
 	}
+	m.members.useful(ev.From)
 	if len(m.branches) == maxBranches {
 		m.branches = slices.Delete(m.branches, 0, 1)
 	}

@@ -192,6 +192,7 @@ type sim struct {
 	opened   map[string]msg.Signed
 	liars    map[int]bool
 	conflict bool // certificates of one head that differ were expected
+	isCalm   bool // no more faults
 }
 
 type simOpts struct {
@@ -246,9 +247,11 @@ type simNode struct {
 	misbehaved map[peer.ID]error
 	// crashAt: crash before carrying out that many more effects; -1: never
 	crashAt int
-	// lie may change, drop or add what is published
-	lie   func(s msg.Signed) []msg.Signed
-	folds int
+	// lie says what is sent to a node in place of a message
+	lie func(to int, s msg.Signed) []msg.Signed
+	// answer replaces what is offered on a sync
+	answer func(locator []cid.Cid) []Item
+	folds  int
 }
 
 func newSim(t testing.TB, seed uint64, n int, manifest *run.Manifest, opts simOpts) *sim {
@@ -448,16 +451,16 @@ func (n *simNode) train(e Train) {
 }
 
 func (n *simNode) publish(m msg.Signed) {
-	list := []msg.Signed{m}
-	if n.lie != nil {
-		list = n.lie(m)
+	if !n.sim.liars[n.i] {
+		n.sim.checkSigned(m)
 	}
-	for _, m := range list {
-		if !n.sim.liars[n.i] {
-			n.sim.checkSigned(m)
-		}
-		for _, to := range n.sim.nodes {
-			if to != n {
+	for _, to := range n.sim.nodes {
+		switch {
+		case to == n:
+		case n.lie == nil:
+			n.sim.deliver(n, to, m)
+		default:
+			for _, m := range n.lie(to.i, m) {
 				n.sim.deliver(n, to, m)
 			}
 		}
@@ -512,6 +515,9 @@ func (n *simNode) sync(from peer.ID) {
 			return
 		}
 		items := o.chain.offer(s.t, locator)
+		if o.answer != nil {
+			items = o.answer(locator)
+		}
 		s.after(100*time.Millisecond, func() {
 			if n.up && n.life == life {
 				n.step(Offered{From: o.id, Items: items})
