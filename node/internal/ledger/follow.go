@@ -1,0 +1,57 @@
+package ledger
+
+import (
+	"slices"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/internal/round"
+)
+
+// Locator lists records of the chain by which another peer can tell where its
+// own parted: the last ones, then ever fewer, and the genesis record; at most
+// limit, newest first.
+func (l *Ledger) Locator(limit int) []cid.Cid {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []cid.Cid
+	step := 1
+	for i := len(l.entries) - 1; i > 0 && len(out) < limit-1; i -= step {
+		out = append(out, l.entries[i].ID)
+		if len(out) >= 8 {
+			step *= 2
+		}
+	}
+	return append(out, l.entries[0].ID)
+}
+
+// After lists the records that follow the first of locator that is in the
+// chain, as many as fit into maxItems and maxBytes. Without any in common it
+// lists nothing.
+func (l *Ledger) After(locator []cid.Cid, maxItems, maxBytes int) []round.Item {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := slices.IndexFunc(locator, func(c cid.Cid) bool { _, ok := l.byID[c]; return ok })
+	if at < 0 {
+		return nil
+	}
+	var out []round.Item
+	for i := l.byID[locator[at]] + 1; i < len(l.entries) && len(out) < maxItems; i++ {
+		e := l.entries[i]
+		if maxBytes -= e.record.n + e.cert.n + 8; maxBytes < 0 {
+			break
+		}
+		rec, err := l.chain.read(e.record.off, e.record.n)
+		if err != nil {
+			break
+		}
+		var cert []byte
+		if e.cert.n > 0 {
+			if cert, err = l.chain.read(e.cert.off, e.cert.n); err != nil {
+				break
+			}
+		}
+		out = append(out, round.Item{Record: rec, Certificate: cert})
+	}
+	return out
+}
