@@ -52,8 +52,10 @@ func runWatch(ctx context.Context, e *env, id string) error {
 	defer stop()
 	w.stop = stop
 	err = c.Watch(watching, client.WatchOptions{Run: d.ID, OnDown: w.down}, func(ev api.Event) error { return w.event(ctx, ev) })
-	if err == nil && ctx.Err() == nil {
-		err = w.check(ctx) // the last round came, and nothing after it
+	if err == nil && ctx.Err() == nil { // the last round came, and nothing after it
+		if err = w.check(ctx); err == nil {
+			err = errOver
+		}
 	}
 	switch {
 	case errors.Is(err, errOver):
@@ -70,7 +72,7 @@ type watcher struct {
 	c   *client.Client
 	run string
 
-	stop  func() // ends the watch
+	stop    func() // ends the watch
 	round   uint64 // the last that was printed
 	commits int    // of the round that is going on
 }

@@ -3,9 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -102,7 +100,7 @@ func (d *demo) sayResult(exported api.Export) {
 	say := d.o.Screen.Say
 	say("adapter    %s", exported.Dir)
 	for _, f := range exported.Files {
-		say("           %s (%d bytes)", f.Name, f.Bytes)
+		say("           %s, %s", f.Name, size(f.Bytes))
 	}
 	say("")
 	say("held-out rows         base   adapter")
@@ -157,4 +155,10 @@ func answers(x *node) bool {
 	return x.client.Healthy(ctx) == nil
 }
 
-func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+// size writes a number of bytes for people.
+func size[T int64 | uint64](n T) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}

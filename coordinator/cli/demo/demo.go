@@ -281,7 +281,7 @@ func (d *demo) importAssets(ctx context.Context, x *node) (api.DemoAssets, error
 		return assets, d.blame("import the bundled data", err, x)
 	}
 	d.report.Model, d.report.Dataset, d.prompts = m.ID, s.ID, assets.Prompts
-	d.o.Screen.Say("model      %s, %d parameters, %d bytes", m.Type, m.Parameters, m.Bytes)
+	d.o.Screen.Say("model      %s, %d parameters, %s", m.Type, m.Parameters, size(m.Bytes))
 	d.o.Screen.Say("           %s", m.ID)
 	d.o.Screen.Say("data       %d rows to train on, %d held out", s.TrainRows, s.EvalRows)
 	d.o.Screen.Say("           %s", s.ID)
@@ -336,25 +336,22 @@ func (d *demo) launch(ctx context.Context, x *node, assets api.DemoAssets) error
 func (d *demo) join(ctx context.Context, nodes []*node) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.limits.join, errTimeout)
 	defer cancel()
-	begin := time.Now()
 	g, gctx := errgroup.WithContext(ctx)
 	for _, x := range nodes {
-		g.Go(func() error {
-			if _, err := x.client.Join(gctx, api.JoinRequest{Run: d.report.Run}, d.o.Screen.Progress(x.name)); err != nil {
-				return d.blame("join the run", err, x)
-			}
-			x.sample(gctx)
-			return nil
-		})
+		g.Go(func() error { return d.joinOne(gctx, x) })
 	}
 	err := g.Wait()
 	d.o.Screen.Clear()
-	if err != nil {
-		return err
+	return err
+}
+
+func (d *demo) joinOne(ctx context.Context, x *node) error {
+	begin := time.Now()
+	if _, err := x.client.Join(ctx, api.JoinRequest{Run: d.report.Run}, d.o.Screen.Progress(x.name)); err != nil {
+		return d.blame("join the run", err, x)
 	}
-	for _, x := range nodes {
-		d.o.Screen.Say("%s     joined, pulled %d bytes (%.1f s)", x.name, x.pulledBytes(), time.Since(begin).Seconds())
-	}
+	x.sample(ctx)
+	d.o.Screen.Say("%s     joined, pulled %s in %.1f s", x.name, size(x.pulledBytes()), time.Since(begin).Seconds())
 	return nil
 }
 

@@ -145,8 +145,8 @@ func (d *demo) kill(ctx context.Context, nodes ...*node) {
 	}
 	for _, x := range nodes {
 		x.proc.kill()
-		d.o.Screen.Say("%s     killed (SIGKILL)", x.name)
 	}
+	d.o.Screen.Say("%s     which launched the run, and %s: killed (SIGKILL)", nodes[0].name, nodes[1].name)
 }
 
 // latecomer starts a daemon with a new identity that knows the address of one
@@ -159,15 +159,12 @@ func (d *demo) latecomer(ctx context.Context, survivor *node) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.o.Screen.Say("%s     started: %s, knows %s", x.name, x.peer, survivor.name)
+	d.o.Screen.Say("%s     started, a new identity that knows %s alone", x.name, survivor.name)
 	ctx, cancel := context.WithTimeoutCause(ctx, d.limits.join, errTimeout)
 	defer cancel()
-	begin := time.Now()
-	if _, err := x.client.Join(ctx, api.JoinRequest{Run: d.report.Run}, d.o.Screen.Progress(x.name)); err != nil {
-		return nil, d.blame("join the run", err, x)
+	if err := d.joinOne(ctx, x); err != nil {
+		return nil, err
 	}
-	x.sample(ctx)
-	d.o.Screen.Say("%s     joined, pulled %d bytes (%.1f s)", x.name, x.pulledBytes(), time.Since(begin).Seconds())
 	return x, nil
 }
 
@@ -290,8 +287,8 @@ func (d *demo) ledger(ctx context.Context, x, joiner *node) error {
 	}
 	d.o.Screen.Say("")
 	d.o.Screen.Say("agreed     %d live peers have the same state and head", len(d.report.StateCIDs))
-	for _, peer := range sortedKeys(d.report.StateCIDs) {
-		d.o.Screen.Say("           %s  %s", api.ShortID(peer), d.report.StateCIDs[peer])
+	for _, x := range d.ready() {
+		d.o.Screen.Say("  %s   %s", x.name, d.report.StateCIDs[x.peer])
 	}
 	return nil
 }
