@@ -112,13 +112,13 @@ func (b *branch) orNil() *branch {
 
 // confirm takes a certificate for a record that is in our chain without one.
 func (m *Machine) confirm(l Link, cert *msg.Certificate) error {
-	if cert == nil || l.Certificate != nil || l.Record.Round == 0 {
+	if cert == nil || l.Certificate != nil {
 		return nil
 	}
 	if err := verifyCertificate(cert, l.ID, l.Record, m.open); err != nil {
 		return err
 	}
-	m.certifyHead(cert)
+	m.certify(cert)
 	return nil
 }
 
@@ -132,22 +132,19 @@ func (b *branch) extend(m *Machine, id cid.Cid, r *msg.Record, cert *msg.Certifi
 	if err != nil {
 		return err
 	}
-	if c := r.ParentCertificate; c != nil && parent.Certificate == nil && len(b.links) > 0 {
-		p := &b.links[len(b.links)-1]
-		p.Certificate = c
-		p.Certified++
-	}
-	parent = b.ancestor
-	if len(b.links) > 0 {
-		parent = b.last()
-	}
-	l := Link{ID: id, Record: r, Certificate: cert, Certified: parent.Certified}
 	if cert != nil {
 		if err := verifyCertificate(cert, id, r, m.open); err != nil {
 			return err
 		}
-		l.Certified++
 	}
+	switch c := r.ParentCertificate; {
+	case c == nil || parent.Certificate != nil:
+	case len(b.links) > 0:
+		b.links[len(b.links)-1].Certificate = c
+	default:
+		m.certify(c)
+	}
+	l := Link{ID: id, Record: r, Certificate: cert}
 	b.links = append(b.links, l)
 	b.cons = nil
 	if cert == nil {
@@ -177,9 +174,10 @@ func (m *Machine) followBranch() bool {
 			m.drop(b)
 			continue
 		}
+		b.ancestor, _ = m.chain.link(b.ancestor.ID)
 		ours := m.chain.after(b.ancestor.ID, m.head)
 		if better(links, ours) && m.mayLeave(links, ours) {
-			m.adopt(slices.Clone(links))
+			m.adopt(counted(links, b.ancestor))
 			return true
 		}
 		if b.cons == nil && !better(links, ours) {
@@ -219,4 +217,17 @@ func (m *Machine) keepBranch(head Link) {
 		}
 	}
 	m.branches = keep
+}
+
+// counted returns the links with their certificates counted from ancestor on.
+func counted(links []Link, ancestor Link) []Link {
+	list := slices.Clone(links)
+	n := ancestor.Certified
+	for i := range list {
+		if list[i].Certificate != nil {
+			n++
+		}
+		list[i].Certified = n
+	}
+	return list
 }

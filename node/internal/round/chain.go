@@ -12,12 +12,13 @@ import (
 // carried out.
 type chainView struct {
 	chain  Chain
-	recent []Link // adopted or certified in this step, oldest first
+	recent []Link // adopted in this step, oldest first
+	certs  []Link // certified in this step
 	cut    bool   // the chain was cut in this step
 	last   msg.Round
 }
 
-func (v *chainView) begin() { v.recent, v.cut = nil, false }
+func (v *chainView) begin() { v.recent, v.certs, v.cut = nil, nil, false }
 
 func (v *chainView) adopt(links []Link) {
 	from := links[0].Record.Round
@@ -28,10 +29,25 @@ func (v *chainView) adopt(links []Link) {
 	}
 }
 
-// certify replaces the head, which got a certificate.
-func (v *chainView) certify(head Link) {
-	v.recent = slices.DeleteFunc(v.recent, func(l Link) bool { return l.ID.Equals(head.ID) })
-	v.recent = append(v.recent, head)
+// certify takes a certificate for a link of the chain.
+func (v *chainView) certify(l Link, c *msg.Certificate) {
+	l.Certificate = c
+	for i := range v.recent {
+		v.recent[i] = v.recent[i].after(l)
+	}
+	v.certs = append(v.certs, l)
+}
+
+// after returns l as it is when an earlier one of its chain, or l itself, gets
+// a certificate.
+func (l Link) after(certified Link) Link {
+	if l.Record.Round >= certified.Record.Round {
+		l.Certified++
+	}
+	if l.ID.Equals(certified.ID) {
+		l.Certificate = certified.Certificate
+	}
+	return l
 }
 
 func (v *chainView) link(id cid.Cid) (Link, bool) {
@@ -41,10 +57,13 @@ func (v *chainView) link(id cid.Cid) (Link, bool) {
 		}
 	}
 	l, ok := v.chain.Link(id)
-	if ok && v.cut && l.Record.Round > v.last {
+	if !ok || v.cut && l.Record.Round > v.last {
 		return Link{}, false
 	}
-	return l, ok
+	for _, c := range v.certs {
+		l = l.after(c)
+	}
+	return l, true
 }
 
 func (v *chainView) has(id cid.Cid) bool {

@@ -1,6 +1,7 @@
 package round
 
 import (
+	"flag"
 	"fmt"
 	"testing"
 	"time"
@@ -72,18 +73,23 @@ func (s *sim) restless(f int, partitions bool) {
 	case down < f:
 		n.crashAt = s.rnd.IntN(12)
 	}
-	if partitions && s.rnd.IntN(4) == 0 {
+	if partitions && s.blocked == nil && s.rnd.IntN(4) == 0 {
 		side := make([]bool, len(s.nodes))
 		for i := range side {
 			side[i] = s.rnd.IntN(2) == 0
 		}
 		s.blocked = func(a, b *simNode) bool { return side[a.i] != side[b.i] }
-		s.after(time.Duration(s.rnd.IntN(60))*time.Second, func() { s.blocked = nil })
+		s.after(time.Duration(s.rnd.IntN(100))*time.Second, func() { s.blocked = nil })
 	}
 	s.after(time.Duration(1+s.rnd.IntN(15))*time.Second, func() { s.restless(f, partitions) })
 }
 
-func seeds(t *testing.T, n int) int {
+var seedCount = flag.Int("seeds", 0, "networks in each test of faults; 0: a few")
+
+func seeds(n int) int {
+	if *seedCount > 0 {
+		return *seedCount
+	}
 	if testing.Short() {
 		return max(n/10, 2)
 	}
@@ -94,7 +100,7 @@ func seeds(t *testing.T, n int) int {
 // never make two certificates of one head, nor two messages of an honest peer
 // for one head; and when they are over, all agree and go on.
 func TestChaos(t *testing.T) {
-	for seed := range seeds(t, 60) {
+	for seed := range seeds(60) {
 		n := []int{1, 2, 3, 4, 5, 7}[seed%6]
 		t.Run(fmt.Sprintf("%d/n=%d", seed, n), func(t *testing.T) {
 			t.Parallel()

@@ -238,7 +238,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 		return
 	}
 	if r.ParentCertificate != nil && !h.closed {
-		m.certifyHead(r.ParentCertificate)
+		m.certify(r.ParentCertificate)
 	}
 	for _, x := range v.haves {
 		m.addHave(h, x)

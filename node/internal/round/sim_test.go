@@ -252,6 +252,7 @@ type simNode struct {
 	// answer replaces what is offered on a sync
 	answer func(locator []cid.Cid) []Item
 	folds  int
+	reorgs int
 }
 
 func newSim(t testing.TB, seed uint64, n int, manifest *run.Manifest, opts simOpts) *sim {
@@ -381,6 +382,9 @@ func (n *simNode) do(e Effect) {
 	case Publish:
 		n.publish(e.Signed)
 	case Adopt:
+		if !e.Links[0].Record.Parent.Equals(n.chain.Head().ID) {
+			n.reorgs++
+		}
 		if err := n.chain.adopt(e.Links); err != nil {
 			s.t.Fatal(err)
 		}

@@ -75,7 +75,7 @@ func (m *Machine) lateCertificate() bool {
 		switch {
 		case cert == nil:
 		case c.id.Equals(m.head.ID):
-			m.certifyHead(cert)
+			m.certify(cert)
 			return false
 		default:
 			m.adopt([]Link{{ID: c.id, Record: c.record, Certificate: cert, Certified: h.parent.Certified + 1}})
@@ -85,17 +85,22 @@ func (m *Machine) lateCertificate() bool {
 	return false
 }
 
-// certifyHead takes a valid certificate for the head.
-func (m *Machine) certifyHead(c *msg.Certificate) {
-	if m.head.Certificate != nil || !c.Record.Equals(m.head.ID) {
+// certify takes a valid certificate for a record of the chain.
+func (m *Machine) certify(c *msg.Certificate) {
+	l, ok := m.chain.link(c.Record)
+	if !ok || l.Certificate != nil || l.Record.Round == 0 {
 		return
 	}
 	m.emit(Certify{c})
-	m.head.Certificate = c
-	m.head.Certified++
-	m.chain.certify(m.head)
-	if m.cur != nil {
-		m.cur.parent = m.head
+	m.chain.certify(l, c)
+	m.head, _ = m.chain.link(m.head.ID)
+	for _, h := range []*height{m.cur, m.prev} {
+		if h == nil {
+			continue
+		}
+		if l, ok := m.chain.link(h.parent.ID); ok {
+			h.parent = l
+		}
 	}
 }
 
