@@ -2,15 +2,22 @@ package runner
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
+	"sync"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
+	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
@@ -40,14 +47,92 @@ type HubOptions struct {
 
 // Hub is what the runs of a node share.
 type Hub struct {
-	o HubOptions
+	o    HubOptions
+	self peer.ID
+
+	mu   sync.Mutex
+	runs map[cid.Cid]*Runner // guarded by mu; the open ones
 }
 
 // NewHub makes a hub, and makes the node answer other peers of its runs.
 func NewHub(o HubOptions) *Hub {
-	return &Hub{o: o}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Emit == nil {
+		o.Emit = func(api.Event) {}
+	}
+	h := &Hub{o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
+	o.Host.Handle(syncProtocol, maxSyncRequest, h.answerSync)
+	return h
+}
+
+// answerSync answers a request of syncProtocol.
+func (h *Hub) answerSync(_ context.Context, _ peer.ID, b []byte) ([]byte, error) {
+	req, err := decodeSyncRequest(b)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	r := h.runs[req.Run]
+	h.mu.Unlock()
+	if r == nil {
+		return nil, errors.New("not in that run")
+	}
+	return encodeSyncItems(r.ledger.After(req.Locator, maxSyncRecords, maxSyncResponse)), nil
 }
 
 // Open prepares a run whose files are, or will be, in the folder dir. It
 // starts nothing. A run can be open once at a time.
-func (h *Hub) Open(dir string, m *run.Manifest) (*Runner, error) { panic("bug: not written yet") }
+func (h *Hub) Open(dir string, m *run.Manifest) (*Runner, error) {
+	id, err := m.ID()
+	if err != nil {
+		return nil, fmt.Errorf("open run: %w", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.runs[id] != nil {
+		return nil, fmt.Errorf("open run %s: it is open already", id)
+	}
+	layout, err := m.Layout()
+	if err != nil {
+		return nil, fmt.Errorf("open run %s: %w", id, err)
+	}
+	state, genesis, err := run.Genesis(m)
+	if err != nil {
+		return nil, fmt.Errorf("open run %s: %w", id, err)
+	}
+	l, err := ledger.Open(filepath.Join(dir, "ledger"), genesis)
+	if err != nil {
+		return nil, fmt.Errorf("open run %s: %w", id, err)
+	}
+	r := newRunner(h, id, m, dir, layout, state, l)
+	h.runs[id] = r
+	return r, nil
+}
+
+// fetcher is the Fetcher of deltas and states.
+type fetcher struct{ e *exchange.Exchange }
+
+func (f fetcher) Fetch(ctx context.Context, root cid.Cid, maxBytes int64, from []peer.ID) error {
+	return f.e.Fetch(ctx, root, exchange.FetchOptions{MaxBytes: maxBytes, Providers: from})
+}
+
+func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Layout, genesis *fold.State, l *ledger.Ledger) *Runner {
+	log := h.o.Log.With("run", api.ShortID(id.String()))
+	f := fetcher{h.o.Exchange}
+	r := &Runner{
+		hub: h, id: id, manifest: m, dir: dir, log: log, layout: layout, genesis: genesis, ledger: l,
+		states: &states{store: h.o.Store, fetcher: f, layout: layout},
+		deltas: newDeltas(h.o.Store, f, layout, int(m.CodecBits)),
+		events: make(chan roundEvent, 64),
+		scopes: newScopes(),
+		folds:  make(chan struct{}, maxFolds),
+		checks: make(chan struct{}, maxChecks),
+		stage:  stage{changed: make(chan struct{})},
+	}
+	if n := l.Cut(); n > 0 {
+		log.Warn("an interrupted write was dropped from the ledger", "bytes", n)
+	}
+	return r
+}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/msg"
 )
 
@@ -31,10 +32,7 @@ type syncRequest struct {
 }
 
 // syncItem is a record and, if the sender has it, its certificate.
-type syncItem struct {
-	Record      []byte
-	Certificate []byte // empty: none
-}
+type syncItem = round.Item
 
 var errSyncFrame = errors.New("malformed sync frame")
 

@@ -92,12 +92,17 @@ type worker struct {
 	dir      string
 	log      *slog.Logger
 	onStep   func(round msg.Round, step uint64, loss float64, tokens int, took time.Duration)
+	// ending, when closed, ends training after the step that is under way.
+	ending <-chan struct{}
 
 	// owned by the goroutine that calls
 	loaded   bool
 	pos      position
 	residual []int32
 }
+
+// errEnding is what train returns when it was ended by worker.ending.
+var errEnding = errors.New("the node is being stopped")
 
 // restore brings back what the last process saved. A checkpoint that cannot be
 // read costs the round's work, nothing else.
@@ -154,6 +159,11 @@ func (w *worker) steps(ctx context.Context, j job) error {
 	for w.pos.Steps < uint64(in.MaxSteps) {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		select {
+		case <-w.ending:
+			return errEnding
+		default:
 		}
 		if w.pos.Steps >= uint64(in.MinSteps) && !time.Now().Before(j.until) {
 			return nil

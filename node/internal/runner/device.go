@@ -1,0 +1,190 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// device gives the worker one thing to do after the other: training first,
+// and measuring when there is nothing to train.
+type device struct {
+	r *Runner
+	w *worker
+	t *train.Trainer
+
+	mu     sync.Mutex
+	job    *job               // guarded by mu; to train, nil: nothing
+	eval   *evalJob           // guarded by mu; to measure, nil: nothing
+	cancel context.CancelFunc // guarded by mu; ends what is being done
+	wake   chan struct{}      // of capacity 1
+}
+
+type evalJob struct {
+	round  msg.Round
+	record cid.Cid
+	state  cid.Cid
+}
+
+func newDevice(r *Runner, t *train.Trainer, s Samples) *device {
+	d := &device{r: r, t: t, wake: make(chan struct{}, 1)}
+	d.w = &worker{
+		self: r.hub.self, manifest: r.manifest, layout: r.layout, trainer: t, samples: s, states: r.states,
+		store: r.hub.o.Store, dir: r.dir, log: r.log, onStep: d.stepped,
+	}
+	return d
+}
+
+// stepped keeps the rate that other peers are told.
+func (d *device) stepped(n msg.Round, step uint64, loss float64, tokens int, took time.Duration) {
+	now := float64(tokens) / max(took.Seconds(), 1e-6) * 1e3
+	if old := float64(d.r.rate.Load()); old > 0 {
+		now = 0.8*old + 0.2*now
+	}
+	d.r.rate.Store(uint64(now))
+	d.r.log.Debug("inner step was taken", "round", n, "step", step, "loss", loss, "tokens", tokens, "took", took)
+}
+
+// train begins a job in the place of any other.
+func (d *device) train(j job) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.job = &j
+	d.interrupt()
+}
+
+// stop ends training.
+func (d *device) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.job != nil {
+		d.job = nil
+		d.interrupt()
+	}
+}
+
+// evaluate measures a head when there is time. A later head takes its place.
+func (d *device) evaluate(k round.Link) {
+	if d.r.manifest.EvalSamples == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.eval = &evalJob{k.Record.Round, k.ID, k.Record.State}
+	d.signal()
+}
+
+// interrupt is called with mu held.
+func (d *device) interrupt() {
+	if d.cancel != nil {
+		d.cancel()
+	}
+	d.signal()
+}
+
+func (d *device) signal() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run works until ctx is done; a step that is under way then is finished and
+// saved.
+func (d *device) run(ctx context.Context) error {
+	d.w.ending = ctx.Done()
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		j, e := d.job, d.eval
+		// What ctx ends is finished first: see worker.ending.
+		wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		d.cancel = cancel
+		d.mu.Unlock()
+		switch {
+		case j != nil:
+			d.doTrain(ctx, wctx, j)
+		case e != nil:
+			d.doEvaluate(ctx, wctx, e)
+		default:
+			select {
+			case <-ctx.Done():
+			case <-d.wake:
+			}
+		}
+		cancel()
+	}
+	return nil
+}
+
+// done takes a job off, unless there is another one already.
+func (d *device) done(j *job) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.job == j {
+		d.job = nil
+	}
+}
+
+func (d *device) doTrain(ctx, wctx context.Context, j *job) {
+	out, err := d.w.train(wctx, *j)
+	switch {
+	case err == nil:
+		d.done(j)
+		d.r.post(ctx, round.Trained{
+			Head: j.head, Delta: out.delta, DeltaBytes: out.bytes, Tokens: out.tokens, Steps: out.steps,
+			Norm: out.norm, LossMicro: out.lossMicro,
+		})
+	case wctx.Err() != nil, ctx.Err() != nil, errors.Is(err, errEnding):
+		// There is another job, or none any more.
+	default:
+		d.r.log.WarnContext(ctx, "training has to wait", "round", j.round, "err", err)
+		d.r.emit(api.Event{Type: api.EventAlert, N: uint64(j.round), Text: "training: " + err.Error()})
+		pause, cancel := context.WithTimeout(wctx, 2*time.Second)
+		defer cancel()
+		select {
+		case <-pause.Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (d *device) doEvaluate(ctx, wctx context.Context, e *evalJob) {
+	// A measurement is not worth waiting for at the end.
+	wctx, cancel := context.WithCancel(wctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, cancel)
+	defer stop()
+	began := time.Now()
+	loss, err := d.w.evaluate(wctx, e.state)
+	if err != nil && wctx.Err() != nil {
+		return // it is tried again when there is nothing to train
+	}
+	d.mu.Lock()
+	if d.eval == e {
+		d.eval = nil
+	}
+	d.mu.Unlock()
+	switch {
+	case err != nil:
+		d.r.log.WarnContext(ctx, "round was not measured", "round", e.round, "err", err)
+	case math.IsNaN(loss) || math.IsInf(loss, 0):
+		d.r.log.WarnContext(ctx, "loss is not a number", "round", e.round)
+	default:
+		if err := d.r.ledger.SetEval(e.record, loss); err != nil {
+			d.r.log.WarnContext(ctx, "measurement was not kept", "round", e.round, "err", err)
+		}
+		d.r.log.InfoContext(ctx, "round was measured", "round", e.round, "loss", loss, "took", time.Since(began))
+		d.r.emit(api.Event{Type: api.EventEval, N: uint64(e.round), Loss: &loss})
+	}
+}
+
+func (d *device) close() { d.t.Close() }

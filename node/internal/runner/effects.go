@@ -1,0 +1,131 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+func (r *Runner) emitCommit(c *msg.Commit) {
+	loss := float64(c.LossMicro) * 1e-6
+	r.emit(api.Event{Type: api.EventCommit, N: uint64(c.Round), Peer: c.Peer.String(), Tokens: c.Tokens, Loss: &loss})
+}
+
+// check pulls and checks a delta. What is not here when the round is decided
+// is not waited for.
+func (r *Runner) check(e round.Check) {
+	ctx := r.scopes.of(e.Round)
+	r.running.Go(func() {
+		if !acquire(ctx, r.checks) {
+			return
+		}
+		defer func() { <-r.checks }()
+		began := time.Now()
+		reason := r.deltas.check(ctx, e.Commit)
+		if ctx.Err() != nil {
+			return
+		}
+		if reason == msg.Held {
+			r.emitCommit(e.Commit)
+			r.log.DebugContext(ctx, "delta was checked", "round", e.Round, "peer", e.Commit.Peer, "took", time.Since(began))
+		} else {
+			r.log.WarnContext(ctx, "delta was refused", "round", e.Round, "peer", e.Commit.Peer, "reason", reason)
+		}
+		r.post(ctx, round.Checked{Commit: e.CID, Reason: reason})
+	})
+}
+
+// fold computes the next state, again and again until it has all it needs or
+// the round is decided.
+func (r *Runner) fold(e round.Fold) {
+	ctx := r.scopes.of(e.Round)
+	r.running.Go(func() {
+		if !acquire(ctx, r.folds) {
+			return
+		}
+		defer func() { <-r.folds }()
+		for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+			began := time.Now()
+			ev, err := r.compute(ctx, e)
+			if err == nil {
+				r.log.DebugContext(ctx, "state was folded", "round", e.Round, "deltas", len(e.Inputs), "took", time.Since(began))
+				r.post(ctx, ev)
+				return
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			r.log.WarnContext(ctx, "fold has to wait", "round", e.Round, "err", err)
+			if !wait(ctx, pause) {
+				return
+			}
+		}
+	})
+}
+
+func (r *Runner) compute(ctx context.Context, e round.Fold) (round.Folded, error) {
+	prev, err := r.states.get(ctx, e.State)
+	if err != nil {
+		return round.Folded{}, err
+	}
+	inputs := make([]fold.Input, len(e.Inputs))
+	for i, in := range e.Inputs {
+		d, err := r.deltas.get(ctx, in.Delta, e.Round, in.Peer)
+		if err != nil {
+			return round.Folded{}, err
+		}
+		inputs[i] = fold.Input{Delta: d, Tokens: in.Tokens, FactorQ16: in.FactorQ16}
+	}
+	next, applied, err := fold.Fold(prev, inputs, r.manifest.FoldOuter())
+	if err != nil {
+		return round.Folded{}, fmt.Errorf("fold: %w", err)
+	}
+	id, err := r.states.put(ctx, next)
+	if err != nil {
+		return round.Folded{}, err
+	}
+	return round.Folded{ID: e.ID, State: id, Applied: applied}, nil
+}
+
+// sync asks a peer for the records that follow ours. One request is under way
+// at a time; what is asked for meanwhile is asked for again later.
+func (r *Runner) sync(ctx context.Context, from peer.ID) {
+	if !r.syncing.CompareAndSwap(false, true) {
+		return
+	}
+	r.running.Go(func() {
+		defer r.syncing.Store(false)
+		req := syncRequest{Run: r.id, Locator: r.ledger.Locator(maxLocator)}
+		b, err := r.hub.o.Host.Request(ctx, from, syncProtocol, req.encode(), maxSyncResponse)
+		var items []syncItem
+		if err == nil {
+			items, err = decodeSyncItems(b)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				r.log.WarnContext(ctx, "records were not brought", "peer", from, "err", err)
+			}
+			return
+		}
+		if len(items) > 0 {
+			r.post(ctx, round.Offered{From: from, Items: items})
+		}
+	})
+}
+
+// acquire takes a slot, unless ctx ends first.
+func acquire(ctx context.Context, slots chan struct{}) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

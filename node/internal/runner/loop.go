@@ -1,0 +1,237 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/gossip"
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// validate judges what peers publish in the run's topic, by form and signature
+// alone. Who repeats the words of others is refused: each speaks for itself.
+func (r *Runner) validate(_ context.Context, from peer.ID, data []byte) (any, gossip.Verdict) {
+	s, err := msg.Open(data)
+	if err != nil || s.From != from || !s.Message.RunID().Equals(r.id) {
+		return nil, gossip.Reject
+	}
+	return s, gossip.Accept
+}
+
+// driver is the loop with what it owns.
+type driver struct {
+	r       *Runner
+	m       *round.Machine
+	topic   *gossip.Topic
+	device  *device
+	phase   msg.Phase
+	state   api.RunState
+	evicted msg.Round // what belongs to rounds up to this one was removed
+}
+
+// loop drives the round until ctx is done.
+func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error {
+	m, err := round.New(round.Config{
+		Manifest: r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, Own: r.ledger.Own(),
+		Sign: func(m msg.Message) (msg.Signed, error) { return msg.Seal(r.hub.o.Key, m) },
+	}, time.Now())
+	if err != nil {
+		return err
+	}
+	r.scopes.begin(ctx)
+	l := &driver{r: r, m: m, topic: topic, device: d}
+	if err := l.step(ctx, round.Want{Seat: true}); err != nil {
+		return err
+	}
+	if h := r.ledger.Head(); h.Record.Round > 0 {
+		l.bringState(ctx, h)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if at := m.Deadline(); at.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(at))
+		}
+		var ev round.Event
+		select {
+		case <-ctx.Done():
+			return nil
+		case in, ok := <-topic.Messages():
+			if !ok {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return errors.New("gossip ended")
+			}
+			ev = round.Received{Signed: in.Parsed.(msg.Signed)}
+		case ev = <-r.events:
+		case <-timer.C:
+			ev = round.Tick{}
+		}
+		if err := l.step(ctx, ev); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func (l *driver) step(ctx context.Context, ev round.Event) error {
+	l.m.SetStatus(l.r.hub.o.Agent, l.r.hub.o.Device, l.r.rate.Load())
+	for _, e := range l.m.Step(time.Now(), ev) {
+		if err := l.do(ctx, e); err != nil {
+			return err
+		}
+	}
+	l.show(ctx)
+	return nil
+}
+
+// do carries out an effect. An error is one of this machine's disk: without it
+// nothing can be promised to others.
+func (l *driver) do(ctx context.Context, e round.Effect) error {
+	r := l.r
+	switch e := e.(type) {
+	case round.Store:
+		if c, ok := e.Signed.Message.(*msg.Commit); ok {
+			l.r.emitCommit(c)
+		}
+		return r.ledger.StoreOwn(e.Signed)
+	case round.Publish:
+		if err := l.topic.Publish(ctx, e.Signed.Envelope); err != nil && ctx.Err() == nil {
+			r.log.WarnContext(ctx, "message was not published", "err", err)
+		}
+	case round.Adopt:
+		return l.adopt(ctx, e.Links)
+	case round.Certify:
+		return r.ledger.Certify(e.Certificate)
+	case round.Train:
+		l.device.train(job{round: e.Round, head: e.Head, state: e.State, trained: e.Trained, until: e.Until})
+	case round.StopTraining:
+		l.device.stop()
+	case round.Check:
+		r.check(e)
+	case round.Fold:
+		r.fold(e)
+	case round.Sync:
+		r.sync(ctx, e.From)
+	case round.Evidence:
+		r.log.WarnContext(ctx, "peer contradicted itself", "peer", e.A.From)
+		r.emit(api.Event{Type: api.EventAlert, Peer: e.A.From.String(), Text: "this peer signed two messages that contradict each other; the ledger keeps both"})
+		return r.ledger.AddEvidence(e.A, e.B)
+	case round.Misbehaved:
+		r.log.WarnContext(ctx, "peer offered records that break the rules", "peer", e.Peer, "err", e.Err)
+	default:
+		panic(fmt.Sprintf("bug: effect %T", e))
+	}
+	return nil
+}
+
+// adopt makes records durable and tells of them.
+func (l *driver) adopt(ctx context.Context, links []round.Link) error {
+	r := l.r
+	before := r.ledger.Head()
+	if err := r.ledger.Adopt(time.Now(), links); err != nil {
+		return err
+	}
+	head := links[len(links)-1]
+	r.scopes.decided(head.Record.Round)
+	for _, k := range links {
+		n := uint64(k.Record.Round)
+		entry, ok := r.ledger.Entry(k.Record.Round)
+		if !ok {
+			continue
+		}
+		desc := r.describe(k, entry)
+		r.emit(api.Event{Type: api.EventRound, N: n, Round: &desc, Loss: desc.TrainLoss})
+		for _, p := range desc.Joined {
+			r.emit(api.Event{Type: api.EventJoined, N: n, Peer: p})
+		}
+		for _, p := range desc.Left {
+			r.emit(api.Event{Type: api.EventLeft, N: n, Peer: p})
+		}
+		attrs := []any{"round", n, "contributions", len(desc.Contributions), "certified", desc.Certified, "tokens", desc.Tokens}
+		if desc.TrainLoss != nil {
+			attrs = append(attrs, "loss", *desc.TrainLoss)
+		}
+		r.log.InfoContext(ctx, "round was decided", attrs...)
+	}
+	if head.Record.Parent != before.ID && before.ID != head.ID && len(links) == 1 {
+		r.log.WarnContext(ctx, "another branch of the run was better, and is followed now", "round", head.Record.Round)
+	}
+	if r.states.cached(head.Record.State) == nil {
+		l.bringState(ctx, head)
+	}
+	if head.Record.Final || len(head.Record.Contributions) > 0 {
+		l.device.evaluate(head)
+	}
+	l.evict(ctx, head.Record.Round)
+	return nil
+}
+
+// bringState pulls the state of a head that others computed.
+func (l *driver) bringState(ctx context.Context, head round.Link) {
+	r := l.r
+	scope := r.scopes.of(head.Record.Round + 1)
+	r.running.Go(func() {
+		for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
+			_, err := r.states.get(scope, head.Record.State)
+			if err == nil {
+				r.post(scope, round.Tick{}) // so that it shows
+				return
+			}
+			if scope.Err() != nil {
+				return
+			}
+			r.log.WarnContext(ctx, "state was not brought", "round", head.Record.Round, "err", err)
+			if !wait(scope, pause) {
+				return
+			}
+		}
+	})
+}
+
+// show publishes what people are to see after a step.
+func (l *driver) show(context.Context) {
+	r := l.r
+	v := l.m.View()
+	r.view.Store(&v)
+	if v.Phase != l.phase {
+		l.phase = v.Phase
+		r.emit(api.Event{Type: api.EventPhase, N: uint64(v.Round), Phase: v.Phase.String()})
+	}
+	if r.caughtUp(&v) {
+		r.stage.haveReady()
+	}
+	var s api.Run
+	if r.tellState(&s, v.Head); s.State != l.state {
+		l.state = s.State
+		r.emit(api.Event{Type: api.EventRunState, State: string(s.State), Why: s.Why})
+	}
+}
+
+// caughtUp reports whether this peer is where the others are, as far as it
+// heard, and could begin.
+func (r *Runner) caughtUp(v *round.View) bool {
+	if r.states.cached(v.Head.Record.State) == nil {
+		return false
+	}
+	if v.Seat >= 0 || v.Head.Record.Final {
+		return true
+	}
+	for _, m := range v.Members {
+		if m.Status.Round > v.Round {
+			return false
+		}
+	}
+	return len(v.Members) > 0
+}

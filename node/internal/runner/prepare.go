@@ -1,0 +1,149 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/dataset"
+	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/tokenizer"
+	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/shard"
+)
+
+// prepare makes local what training needs and opens the trainer.
+func (r *Runner) prepare(ctx context.Context) (*device, error) {
+	m := r.manifest
+	if err := r.pull(ctx, "model", m.Model, m.ModelBytes); err != nil {
+		return nil, err
+	}
+	if err := r.pull(ctx, "data", m.Dataset, m.DatasetBytes); err != nil {
+		return nil, err
+	}
+	for _, c := range []cid.Cid{r.id, m.Model, m.Dataset} {
+		if err := r.hub.o.Host.Provide(ctx, c); err != nil {
+			r.log.WarnContext(ctx, "was not announced", "shard", c, "err", err)
+		}
+	}
+	r.stage.tell(api.Progress{Phase: "check", Text: "checking the model"})
+	if _, err := r.hub.o.Store.CheckModel(ctx, m.Model); err != nil {
+		return nil, api.Errorf(api.CodeModel, "check model %s: %w", m.Model, err)
+	}
+	dir, err := r.hub.o.ModelDir(ctx, m.Model)
+	if err != nil {
+		return nil, fmt.Errorf("unpack model: %w", err)
+	}
+	samples, err := r.openData(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	t, err := r.openTrainer(dir)
+	if err != nil {
+		return nil, err
+	}
+	r.stage.havePulled()
+	r.stage.tell(api.Progress{Phase: "state", Text: "looking for the others of the run"})
+	return newDevice(r, t, samples), nil
+}
+
+// pull makes a DAG of about size bytes of content local. It goes on trying for
+// as long as ctx lasts.
+func (r *Runner) pull(ctx context.Context, what string, root cid.Cid, size uint64) error {
+	missing, _, _, err := r.hub.o.Store.Missing(ctx, root)
+	if err != nil {
+		return fmt.Errorf("look for %s: %w", what, err)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	r.stage.tell(api.Progress{Phase: what, Total: int64(size), Unit: api.UnitBytes, Text: "looking for peers that have it"})
+	r.log.InfoContext(ctx, "pull began", "what", what, "shard", root, "bytes", size)
+	began, told := time.Now(), time.Time{}
+	err = r.hub.o.Exchange.Fetch(ctx, root, exchange.FetchOptions{
+		// The inner nodes of the DAG come on top of the content.
+		MaxBytes:  int64(size) + int64(size)/256 + 1<<20,
+		Providers: r.hub.o.Host.Members(r.id.String()),
+		Progress: func(done, total int64) {
+			p := api.Progress{Phase: what, Done: done, Total: total, Unit: api.UnitBytes}
+			r.stage.tell(p)
+			if done == total || time.Since(told) > time.Second/2 {
+				told = time.Now()
+				r.emit(api.Event{Type: api.EventPull, Progress: &p})
+			}
+		},
+	})
+	switch {
+	case errors.Is(err, exchange.ErrTooLarge):
+		return api.Errorf(api.CodeRefused, "pull %s: %w: the run's manifest promised %d bytes", what, err, size)
+	case errors.Is(err, shard.ErrInvalid):
+		return api.Errorf(api.CodeRefused, "pull %s: %w", what, err)
+	case err != nil:
+		return fmt.Errorf("pull %s: %w", what, err)
+	}
+	r.log.InfoContext(ctx, "pull ended", "what", what, "took", time.Since(began))
+	return nil
+}
+
+func (r *Runner) openData(ctx context.Context, modelDir string) (*dataset.Source, error) {
+	tok, err := tokenizer.Load(modelDir)
+	if err != nil {
+		return nil, api.Errorf(api.CodeModel, "tokenizer of the model: %w", err)
+	}
+	tpl, err := dataset.ParseTemplate(r.manifest.Template)
+	if err != nil {
+		return nil, api.Errorf(api.CodeData, "prompt template: %w", err)
+	}
+	enc, err := dataset.NewEncoder(tok, tpl, int(r.manifest.Inner.MaxTokens))
+	if err != nil {
+		return nil, api.Errorf(api.CodeModel, "tokenizer of the model: %w", err)
+	}
+	data, err := shard.OpenDataset(ctx, r.hub.o.Store, r.manifest.Dataset)
+	if err != nil {
+		return nil, api.Errorf(api.CodeData, "open data set %s: %w", r.manifest.Dataset, err)
+	}
+	return dataset.NewSource(data, enc), nil
+}
+
+// openTrainer loads the base model and checks that its adapter is the one of
+// the manifest.
+func (r *Runner) openTrainer(modelDir string) (*train.Trainer, error) {
+	in, l := &r.manifest.Inner, &r.manifest.LoRA
+	o := train.Options{
+		ModelDir: modelDir,
+		Spec:     lora.Spec{Rank: int(l.Rank), Alpha: int(l.Alpha), Targets: l.Targets},
+		Adam: train.Adam{
+			Beta1: float64(in.Beta1PPM) * 1e-6, Beta2: float64(in.Beta2PPM) * 1e-6,
+			Epsilon: float64(in.EpsilonPico) * 1e-12, WeightDecay: float64(in.WeightDecayPPM) * 1e-6,
+			ClipNorm: float64(in.ClipMilli) * 1e-3,
+		},
+		Threads:       r.hub.o.Threads,
+		MaxTokens:     int(in.MaxTokens),
+		CheckpointDir: filepath.Join(r.dir, "checkpoint"),
+	}
+	t, err := train.Open(o)
+	switch {
+	case errors.Is(err, model.ErrUnsupported):
+		return nil, api.Errorf(api.CodeModel, "open the trainer: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("open the trainer: %w", err)
+	}
+	tensors := t.Layout()
+	same := len(tensors) == r.layout.Len()
+	for i := 0; same && i < len(tensors); i++ {
+		w := r.layout.Tensor(i)
+		same = tensors[i].Name == w.Name && tensors[i].Rows == w.Rows && tensors[i].Cols == w.Cols
+	}
+	if !same {
+		t.Close()
+		return nil, api.Errorf(api.CodeRefused, "the adapter that the manifest lists is not the one of its base model and targets")
+	}
+	return t, nil
+}

@@ -1,0 +1,254 @@
+package runner
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/ledger"
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+const (
+	detailRounds = 20          // in a RunDetail
+	memberFor    = time.Minute // after its last heartbeat
+)
+
+// Summary may be called at any time after Open, also after Run has ended.
+func (r *Runner) Summary() api.Run {
+	m, head := r.manifest, r.ledger.Head()
+	s := api.Run{
+		ID: r.id.String(), Name: m.Name, Model: m.Model.String(), Dataset: m.Dataset.String(), Joined: true,
+		Round: uint64(head.Record.Round), TrainedRounds: head.Record.TrainedRounds, MaxRounds: m.MaxRounds,
+		CertifiedRounds: head.Certified, Tokens: head.Record.Tokens, MaxTokens: m.MaxTokens,
+		Final: head.Record.Final, Head: head.ID.String(), StateCID: head.Record.State.String(),
+		Seats: len(head.Record.NextSeats), MaxSeats: int(m.Seats), Guarantee: guarantee(len(head.Record.NextSeats)),
+		Launcher: m.Launcher.String(), Created: time.Unix(m.Created, 0).UTC(),
+	}
+	s.TrainLoss, s.EvalLoss = r.lastLosses(head)
+	r.tellState(&s, head)
+	return s
+}
+
+// lastLosses finds the newest of each within the last few rounds.
+func (r *Runner) lastLosses(head round.Link) (trainLoss, evalLoss *float64) {
+	first := msg.Round(1)
+	if n := head.Record.Round; n > detailRounds {
+		first = n - detailRounds
+	}
+	for n := head.Record.Round; n >= first && (trainLoss == nil || evalLoss == nil); n-- {
+		k, e, ok := r.ledger.At(n)
+		if !ok {
+			continue
+		}
+		if trainLoss == nil {
+			trainLoss = meanLoss(r.contributions(k.Record))
+		}
+		if evalLoss == nil {
+			evalLoss = number(e.EvalLoss)
+		}
+	}
+	return trainLoss, evalLoss
+}
+
+// tellState fills in State, Phase and Why.
+func (r *Runner) tellState(s *api.Run, head round.Link) {
+	st, v := r.stage.now(), r.view.Load()
+	s.Phase = msg.PhaseIdle.String()
+	switch {
+	case st.ended && st.err != nil:
+		s.State, s.Why = api.RunFailed, st.err.Error()
+		return
+	case head.Record.Final:
+		s.State, s.Why, s.Phase = api.RunFinal, "the run is over", msg.PhaseDone.String()
+		return
+	case st.ended:
+		s.State, s.Why = api.RunKnown, errEnded.Error()
+		return
+	case !st.pulled:
+		s.State, s.Phase = api.RunSyncing, msg.PhaseSync.String()
+		s.Why = "what the run needs is being prepared"
+		if p := st.progress; p.Total > 0 {
+			s.Why = fmt.Sprintf("the %s is being pulled: %.1f of %.1f MB", p.Phase, float64(p.Done)/1e6, float64(p.Total)/1e6)
+		}
+		return
+	case v == nil:
+		s.State, s.Why = api.RunSyncing, "the trainer is being prepared"
+		return
+	}
+	s.Phase = v.Phase.String()
+	switch {
+	case !st.ready:
+		s.State, s.Why = api.RunSyncing, "the others of the run are being looked for"
+	case v.Phase == msg.PhaseAssembly:
+		s.State = api.RunAssembly
+		s.Why = fmt.Sprintf("%d of the %d peers are here with which the run begins", len(v.Seats), r.manifest.MinPeers)
+	case v.Seat < 0:
+		s.State, s.Why = api.RunWaiting, "a seat was asked for; seats are given at the end of a round"
+		if len(v.Seats) >= int(r.manifest.Seats) {
+			s.Why = fmt.Sprintf("all %d seats are taken", r.manifest.Seats)
+		}
+	default:
+		s.State = api.RunTraining
+		switch v.Phase {
+		case msg.PhaseTrain:
+		case msg.PhaseExchange:
+			s.Why = fmt.Sprintf("this round's work is done; %d of %d deltas are here", v.Held, len(v.Seats))
+		default:
+			s.Why = "this round's work is done; the seats are agreeing on its result"
+		}
+	}
+}
+
+// guarantee says how strong the agreement of n seats can be.
+func guarantee(n int) api.Guarantee {
+	if n == 0 {
+		return api.Guarantee{Level: "none", Text: "no seat"}
+	}
+	q, f := round.Quorum(n)
+	g := api.Guarantee{Level: "byzantine", Seats: n, Quorum: q, Faulty: f}
+	switch {
+	case n == 1:
+		g.Level, g.Text = "none", "one seat: nobody else checks the result"
+	case n == 2:
+		g.Level, g.Text = "agreement", "2 seats: both must agree, or rounds are provisional"
+	case n == 3:
+		g.Level, g.Text = "agreement", "3 seats: 2 must agree; one may be gone, none may lie"
+	default:
+		g.Text = fmt.Sprintf("%d seats: %d must agree; %d may be gone or lie", n, q, f)
+	}
+	return g
+}
+
+// Detail is Summary with all the rest.
+func (r *Runner) Detail() api.RunDetail {
+	m := r.manifest
+	d := api.RunDetail{Run: r.Summary(), Manifest: api.Manifest{
+		Version: m.Version, ModelBytes: m.ModelBytes, DatasetBytes: m.DatasetBytes,
+		LoRARank: m.LoRA.Rank, LoRAAlpha: m.LoRA.Alpha, LoRATargets: m.LoRA.Targets, AdapterParameters: uint64(r.layout.Params()),
+		Seed: m.GenesisSeed, LearningRate: float64(m.Inner.LearningRateNano) * 1e-9, Schedule: m.Schedule.String(),
+		Beta1: float64(m.Inner.Beta1PPM) * 1e-6, Beta2: float64(m.Inner.Beta2PPM) * 1e-6,
+		WeightDecay: float64(m.Inner.WeightDecayPPM) * 1e-6, Clip: float64(m.Inner.ClipMilli) * 1e-3,
+		WarmupSteps: m.Inner.WarmupSteps, MinSteps: m.Inner.MinSteps, MaxSteps: m.Inner.MaxSteps,
+		BatchSamples: m.Inner.BatchSamples, SequenceTokens: m.Inner.MaxTokens,
+		OuterLearningRate: q16(m.Outer.LearningRateQ16), OuterMomentum: q16(m.Outer.MomentumQ16),
+		CodecBits: m.CodecBits, PeriodSeconds: float64(m.PeriodMillis) / 1e3, MinPeers: m.MinPeers, EvalSamples: m.EvalSamples,
+		ModelLicence: m.Licences.Model, DataLicence: m.Licences.Data, Template: m.Template,
+	}}
+	for _, s := range r.ledger.Head().Record.NextSeats {
+		d.NextSeats = append(d.NextSeats, api.Seat{Peer: s.Peer.String(), Since: uint64(s.Since), Missed: s.Missed, Fresh: s.Fresh})
+	}
+	from := uint64(1)
+	if d.Round > detailRounds {
+		from = d.Round - detailRounds + 1
+	}
+	d.Rounds, _ = r.Rounds(from, detailRounds)
+	if v := r.view.Load(); v != nil {
+		for _, k := range v.Members {
+			if time.Since(k.Seen) > memberFor {
+				continue
+			}
+			d.Members = append(d.Members, api.Member{
+				Peer: k.Status.Peer.String(), Seen: k.Seen, Phase: k.Status.Phase.String(), Round: uint64(k.Status.Round),
+				Head: k.Status.Head.String(), TokensPerSecond: float64(k.Status.TokensPerSecMilli) * 1e-3,
+				Agent: k.Status.Agent, Device: k.Status.Device,
+			})
+		}
+	}
+	return d
+}
+
+// Rounds lists up to limit decided rounds from round from on, in order.
+func (r *Runner) Rounds(from uint64, limit int) ([]api.Round, error) {
+	out := []api.Round{}
+	for n := max(from, 1); len(out) < limit; n++ {
+		k, e, ok := r.ledger.At(msg.Round(n))
+		if !ok {
+			break
+		}
+		out = append(out, r.describe(k, e))
+	}
+	return out, nil
+}
+
+// describe tells people what a round decided.
+func (r *Runner) describe(k round.Link, e ledger.Entry) api.Round {
+	rec := k.Record
+	q, _ := round.Quorum(max(1, len(rec.Seats)))
+	d := api.Round{
+		Round: uint64(rec.Round), Record: k.ID.String(), Parent: rec.Parent.String(), State: rec.State.String(),
+		Attempt: rec.Attempt, Proposer: rec.Proposer.String(), Certified: k.Certificate != nil, Quorum: q, Seats: len(rec.Seats),
+		Tokens: rec.Tokens, TrainedRounds: rec.TrainedRounds, Final: rec.Final,
+		Contributions: r.contributions(rec), Refused: []api.Refusal{},
+		EvalLoss: number(e.EvalLoss), Decided: e.Adopted, Seconds: e.Took.Seconds(),
+	}
+	if k.Certificate != nil {
+		d.Votes = len(k.Certificate.Votes)
+	}
+	for _, x := range rec.Refused {
+		if int(x.Seat) < len(rec.Seats) {
+			d.Refused = append(d.Refused, api.Refusal{Peer: rec.Seats[x.Seat].Peer.String(), Commit: x.Commit.String(), Reason: x.Reason.String()})
+		}
+	}
+	d.Joined = seatsOnlyIn(rec.NextSeats, rec.Seats)
+	d.Left = seatsOnlyIn(rec.Seats, rec.NextSeats)
+	d.TrainLoss = meanLoss(d.Contributions)
+	return d
+}
+
+func (r *Runner) contributions(rec *msg.Record) []api.Contribution {
+	out := []api.Contribution{}
+	for i, c := range rec.Contributions {
+		if int(c.Seat) >= len(rec.Seats) || i >= len(rec.Commits) {
+			continue
+		}
+		a := api.Contribution{
+			Peer: rec.Seats[c.Seat].Peer.String(), Commit: c.Commit.String(), Delta: c.Delta.String(),
+			Tokens: c.Tokens, Weight: c.Weight, Clip: q16(c.ClipQ16),
+		}
+		if k, _, err := msg.OpenAs[*msg.Commit](rec.Commits[i]); err == nil {
+			a.DeltaBytes, a.Steps, a.Loss = k.DeltaBytes, k.Steps, float64(k.LossMicro)*1e-6
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// meanLoss is the mean over contributions by their tokens, as they claim it.
+func meanLoss(cs []api.Contribution) *float64 {
+	var sum, tokens float64
+	for _, c := range cs {
+		sum += c.Loss * float64(c.Tokens)
+		tokens += float64(c.Tokens)
+	}
+	if tokens == 0 {
+		return nil
+	}
+	mean := sum / tokens
+	return &mean
+}
+
+func seatsOnlyIn(a, b []msg.Seat) []string {
+	has := func(p peer.ID) bool { return slices.ContainsFunc(b, func(s msg.Seat) bool { return s.Peer == p }) }
+	var out []string
+	for _, s := range a {
+		if !has(s.Peer) {
+			out = append(out, s.Peer.String())
+		}
+	}
+	return out
+}
+
+func q16(v uint32) float64 { return float64(v) / 65536 }
+
+func number(f float64) *float64 {
+	if math.IsNaN(f) {
+		return nil
+	}
+	return &f
+}
