@@ -57,11 +57,14 @@ func newIdentity(path string) (crypto.PrivKey, peer.ID, error) {
 	return key, id, nil
 }
 
+// tempInfix is in the names of files that are not complete yet.
+const tempInfix = ".tmp"
+
 // writeFileDurably replaces path by b in one step: a crash leaves the old
 // contents or the new ones.
 func writeFileDurably(path string, b []byte, perm os.FileMode) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".tmp*")
+	f, err := os.CreateTemp(dir, filepath.Base(path)+tempInfix+"*")
 	if err != nil {
 		return err
 	}

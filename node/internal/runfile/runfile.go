@@ -154,9 +154,15 @@ func Parse(name string, text []byte) (*File, error) {
 	}
 	f.defaults()
 	if key, msg := f.check(); key != "" {
-		return nil, &Error{name, lineOf(text, key), key + " " + msg}
+		return nil, KeyError(name, text, key, msg)
 	}
 	return f, nil
+}
+
+// KeyError makes the error for a key (table.name or name) whose value turned
+// out to be of no use later.
+func KeyError(name string, text []byte, key, msg string) *Error {
+	return &Error{name, lineOf(text, key), key + " " + msg}
 }
 
 func (f *File) defaults() {

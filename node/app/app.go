@@ -1,0 +1,229 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/config"
+	"github.com/moot-net/moot/node/internal/cpu"
+	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/node/internal/gossip"
+	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
+)
+
+// Options are what Run needs.
+type Options struct {
+	// Config is the configuration; Run validates it.
+	Config config.Config
+	// Log is where it is told what happened. Default: nowhere.
+	Log *slog.Logger
+	// Started, if not nil, is called once the node answers.
+	Started func(api.Endpoint)
+}
+
+// What is in the data folder, beside api.EndpointFile and api.TokenFile.
+const (
+	storeDir    = "store"
+	modelsDir   = "models"
+	datasetsDir = "datasets"
+	runsDir     = "runs"
+	peersFile   = "peers"
+)
+
+// keptEvents is how many events a watcher that comes late can still see.
+const keptEvents = 4096
+
+// banTime is how long a peer that sent wrong bytes is refused.
+const banTime = 24 * time.Hour
+
+// Run is the daemon. It returns nil when ctx is done, or the API asked for the
+// end, and everything was saved. Errors are of type *api.Error where a way out
+// is known.
+func Run(ctx context.Context, o Options) error {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := o.Config.Validate(); err != nil {
+		return api.Errorf(api.CodeConfig, "configuration: %w", err).WithHint(`"mootd config show" prints what is in effect`)
+	}
+	store, err := openDataDir(o.Config.DataDir)
+	if err != nil {
+		return err
+	}
+	err = runNode(ctx, o, store)
+	return errors.Join(err, store.Close())
+}
+
+// openDataDir makes the data folder and takes it for this process. Nothing else
+// in it may be touched before.
+func openDataDir(dir string) (*shard.Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, api.Errorf(api.CodeConfig, "make data folder: %w", err).WithHint("give another one with --data-dir")
+	}
+	store, err := shard.Open(filepath.Join(dir, storeDir))
+	if errors.Is(err, shard.ErrLocked) {
+		return nil, api.Errorf(api.CodeConflict, "another mootd uses %s", dir).
+			WithHint("stop it first, or give this one a folder of its own with --data-dir")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	return store, nil
+}
+
+func runNode(ctx context.Context, o Options, store *shard.Store) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	n, err := newNode(o, store, stop)
+	if err != nil {
+		return err
+	}
+	defer n.host.Close()
+	defer context.AfterFunc(ctx, func() {
+		n.stopping.Store(true)
+		n.poke()
+	})()
+	listener, err := listenAPI(&o.Config, o.Log)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	token, err := api.NewToken(o.Config.DataDir)
+	if err != nil {
+		return err
+	}
+	n.endpoint.URL = "http://" + listener.Addr().String()
+	if err := api.WriteEndpoint(o.Config.DataDir, n.endpoint); err != nil {
+		return err
+	}
+	server := api.NewServer(n, api.Options{Token: token, Log: o.Log.With("component", "api")})
+	if o.Started != nil {
+		o.Started(n.endpoint)
+	}
+	err = runStages(ctx, o.Log, []stage{
+		{"network", n.host.Run},
+		{"exchange", n.exchange.Run},
+		{"gossip", n.gossip.Run},
+		{"runs", n.runs.run},
+		{"status", n.watchState},
+		{"API", func(ctx context.Context) error {
+			err := server.Serve(ctx, listener)
+			return errors.Join(err, api.RemoveEndpoint(o.Config.DataDir))
+		}},
+	})
+	if err == nil {
+		o.Log.InfoContext(ctx, "node stopped", "peer", n.endpoint.Peer)
+	}
+	return err
+}
+
+// newNode builds the components. It starts nothing, but the host listens.
+func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
+	cfg := &o.Config
+	key, id, err := loadIdentity(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	version := api.ThisVersion().Version
+	host, err := p2p.New(p2p.Options{
+		Key: key, Listen: cfg.Listen, AnyPort: cfg.AnyPort, Bootstrap: cfg.Bootstrap, LocalDiscovery: cfg.MDNS,
+		PeerCache: filepath.Join(cfg.DataDir, peersFile), Agent: "moot/" + version, Log: o.Log,
+	})
+	if err != nil {
+		return nil, listenError("start network", err, "give other addresses with --listen; port 0 takes a free one")
+	}
+	n := &node{
+		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
+		store: store, host: host, events: api.NewEventLog(keptEvents),
+		device:   fmt.Sprintf("cpu (%d threads, %s)", cfg.Threads, cpu.New(cpu.Options{}).Kernels()),
+		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
+		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1),
+	}
+	if err := n.attach(); err != nil {
+		host.Close()
+		return nil, err
+	}
+	hub := runner.NewHub(runner.HubOptions{
+		Key: key, Host: host, Gossip: n.gossip, Exchange: n.exchange, Store: store, ModelDir: n.modelDir, Threads: cfg.Threads,
+		Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log,
+	})
+	open := func(dir string, m *run.Manifest) (participant, error) {
+		r, err := hub.Open(dir, m)
+		if err != nil {
+			return nil, err // not a nil *Runner in an interface
+		}
+		return r, nil
+	}
+	if n.runs, err = newRuns(n, filepath.Join(cfg.DataDir, runsDir), open); err != nil {
+		host.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// attach makes what stands on host and store.
+func (n *node) attach() (err error) {
+	n.exchange, err = exchange.New(n.host.Libp2p(), n.store, exchange.Options{
+		Router: n.host, Log: n.log,
+		Ban: func(p peer.ID, reason string) { n.host.Block(p, reason, banTime) },
+	})
+	if err != nil {
+		return err
+	}
+	n.gossip, err = gossip.New(n.host.Libp2p(), gossip.Options{
+		Log: n.log,
+		AppScore: func(p peer.ID) float64 {
+			if n.host.Blocked(p) {
+				return -1000
+			}
+			return 0
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.models, err = openCatalogue(filepath.Join(n.dir, modelsDir), n.log, func(m api.Model) (string, time.Time) { return m.ID, m.Imported })
+	if err != nil {
+		return err
+	}
+	n.datasets, err = openCatalogue(filepath.Join(n.dir, datasetsDir), n.log, func(d api.Dataset) (string, time.Time) { return d.ID, d.Imported })
+	return err
+}
+
+// listenAPI opens the port of the API, or a free one when nobody asked for the
+// default port and it is taken.
+func listenAPI(cfg *config.Config, log *slog.Logger) (net.Listener, error) {
+	l, err := net.Listen("tcp", cfg.API)
+	if err != nil && cfg.AnyAPIPort {
+		log.Warn("port was taken, a free one is used", "address", cfg.API)
+		host, _, _ := net.SplitHostPort(cfg.API) // was validated
+		l, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
+	}
+	if err != nil {
+		return nil, listenError("start API", err, "give another port with --api, such as 127.0.0.1:0 for a free one")
+	}
+	return l, nil
+}
+
+// listenError tells a port that is taken from other failures. It looks at the
+// text because libp2p does not wrap the error.
+func listenError(op string, err error, way string) error {
+	text := err.Error()
+	if strings.Contains(text, "address already in use") || strings.Contains(text, "Only one usage of each socket address") {
+		return api.Errorf(api.CodeConflict, "%s: %w", op, err).WithHint("another program uses the port: %s", way)
+	}
+	return api.Errorf(api.CodeConfig, "%s: %w", op, err).WithHint("%s", way)
+}

@@ -1,0 +1,234 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/tokenizer"
+	"github.com/moot-net/moot/shard"
+)
+
+// ImportModel implements api.Backend.
+func (n *node) ImportModel(ctx context.Context, req api.ImportModelRequest, progress api.ProgressFunc) (api.Model, error) {
+	size, err := folderBytes(req.Dir)
+	if err == nil {
+		err = n.checkSpace(size)
+	}
+	if err != nil {
+		return api.Model{}, importError(ctx, api.CodeModel, "import model", err)
+	}
+	m, err := n.store.ImportModel(ctx, req.Dir, shard.ImportOptions{Progress: bytesOf("import", progress)})
+	if err != nil {
+		return api.Model{}, importError(ctx, api.CodeModel, "import model", err)
+	}
+	entry := modelEntry(&m, filepath.Base(req.Dir))
+	entry.Trainable, entry.Why = trainable(req.Dir)
+	if err := n.models.put(entry); err != nil {
+		return api.Model{}, fmt.Errorf("import model: %w", err)
+	}
+	n.log.InfoContext(ctx, "model imported", "component", "node", "model", entry.ID, "bytes", m.Bytes)
+	return entry, n.host.Provide(ctx, m.Root)
+}
+
+func modelEntry(m *shard.Model, name string) api.Model {
+	return api.Model{
+		ID: m.Root.String(), Name: name, Type: m.Type, Architectures: m.Architectures, Parameters: m.Parameters,
+		Bytes: m.Bytes, Files: m.Files, Blocks: m.Blocks, Licence: m.Licence, Imported: time.Now().UTC(), Warnings: m.Warnings,
+	}
+}
+
+// trainable says whether this version can train the model in dir, and if not,
+// why not.
+func trainable(dir string) (bool, string) {
+	if _, err := model.ReadConfig(dir); err != nil {
+		return false, err.Error()
+	}
+	tok, err := tokenizer.Load(dir)
+	if err != nil {
+		return false, err.Error()
+	}
+	if tok.EOS() < 0 {
+		return false, "its tokenizer names no eos_token, so an answer could not end"
+	}
+	return true, ""
+}
+
+// ImportDataset implements api.Backend.
+func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, progress api.ProgressFunc) (api.Dataset, error) {
+	d, err := n.store.ImportDataset(ctx, shard.DatasetOptions{
+		Files: req.Files, EvalFile: req.EvalFile, EvalFraction: req.EvalFraction, Seed: req.Seed, Shuffle: req.Shuffle,
+		ShardBytes: req.ShardBytes, DropInvalid: req.DropInvalid, Licence: req.Licence, Source: req.Source, Template: req.Template,
+		Progress: bytesOf("import", progress),
+	})
+	if err != nil {
+		return api.Dataset{}, importError(ctx, api.CodeData, "import data", err)
+	}
+	name := filepath.Base(req.Files[0])
+	entry := datasetEntry(d.Root, &d.Index, d.Bytes, strings.TrimSuffix(name, filepath.Ext(name)))
+	entry.DroppedRows, entry.Warnings = int64(d.Dropped), d.Warnings
+	if err := n.datasets.put(entry); err != nil {
+		return api.Dataset{}, fmt.Errorf("import data: %w", err)
+	}
+	n.log.InfoContext(ctx, "data set imported", "component", "node", "dataset", entry.ID, "rows", entry.TrainRows)
+	return entry, n.host.Provide(ctx, d.Root)
+}
+
+func datasetEntry(root cid.Cid, x *shard.DatasetIndex, size int64, name string) api.Dataset {
+	return api.Dataset{
+		ID: root.String(), Name: name, Template: x.Template, TrainRows: x.Train.Rows, EvalRows: x.Eval.Rows,
+		TrainShards: len(x.Train.Shards), EvalShards: len(x.Eval.Shards), Bytes: size,
+		Licence: x.Licence, Source: x.Source, Imported: time.Now().UTC(),
+	}
+}
+
+// Models implements api.Backend.
+func (n *node) Models(context.Context) ([]api.Model, error) { return n.models.list(), nil }
+
+// Datasets implements api.Backend.
+func (n *node) Datasets(context.Context) ([]api.Dataset, error) { return n.datasets.list(), nil }
+
+// listPulled adds what a run brought here to the catalogues.
+func (n *node) listPulled(ctx context.Context, run string, modelID, dataID cid.Cid) error {
+	if _, ok := n.models.get(modelID.String()); !ok {
+		m, err := n.store.CheckModel(ctx, modelID)
+		if err != nil {
+			return fmt.Errorf("list model %s: %w", modelID, err)
+		}
+		dir, err := n.modelDir(ctx, modelID)
+		if err != nil {
+			return err
+		}
+		entry := modelEntry(&m, run+" base model")
+		entry.Trainable, entry.Why = trainable(dir)
+		if err := n.models.put(entry); err != nil {
+			return fmt.Errorf("list model %s: %w", modelID, err)
+		}
+	}
+	if _, ok := n.datasets.get(dataID.String()); !ok {
+		d, err := shard.OpenDataset(ctx, n.store, dataID)
+		if err != nil {
+			return fmt.Errorf("list data set %s: %w", dataID, err)
+		}
+		index, err := n.store.Lookup(ctx, dataID, "dataset.json")
+		if err != nil {
+			return fmt.Errorf("list data set %s: %w", dataID, err)
+		}
+		x := d.Index()
+		entry := datasetEntry(dataID, &x, index.Size+x.Train.Bytes+x.Eval.Bytes, run+" data")
+		if err := n.datasets.put(entry); err != nil {
+			return fmt.Errorf("list data set %s: %w", dataID, err)
+		}
+	}
+	return nil
+}
+
+// modelDir returns the folder of a model whose DAG is local, and writes it
+// first if it is not there. It may be called at the same time for the same
+// model.
+func (n *node) modelDir(ctx context.Context, root cid.Cid) (string, error) {
+	turn, _ := n.folders.LoadOrStore(root, make(chan struct{}, 1))
+	select {
+	case turn.(chan struct{}) <- struct{}{}:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	defer func() { <-turn.(chan struct{}) }()
+	dir := n.modelPath(root)
+	if n.hasModelDir(root) {
+		return dir, nil
+	}
+	missing, _, _, err := n.store.Missing(ctx, root)
+	if err != nil {
+		return "", fmt.Errorf("write model %s: %w", root, err)
+	}
+	if len(missing) > 0 {
+		return "", api.Errorf(api.CodeNotFound, "model %s is not complete here: %d blocks are missing", root, len(missing)).
+			WithHint("import it, or join a run that uses it")
+	}
+	m, err := n.store.CheckModel(ctx, root)
+	if err != nil {
+		return "", api.Errorf(api.CodeModel, "write model %s: %w", root, err)
+	}
+	if err := n.checkSpace(m.Bytes); err != nil {
+		return "", err
+	}
+	if err := n.store.Materialize(ctx, root, dir, shard.MaterializeOptions{MaxBytes: m.Bytes}); err != nil {
+		return "", fmt.Errorf("write model %s: %w", root, err)
+	}
+	return dir, nil
+}
+
+func (n *node) modelPath(root cid.Cid) string { return filepath.Join(n.dir, modelsDir, root.String()) }
+
+// hasModelDir says whether the folder of a model is there. It appears complete
+// or not at all.
+func (n *node) hasModelDir(root cid.Cid) bool {
+	_, err := os.Stat(n.modelPath(root))
+	return err == nil
+}
+
+// spareBytes stays free when something large is written.
+const spareBytes = 64 << 20
+
+// checkSpace reports E_DISK when the data folder's file system has not so many
+// bytes left. Where the free space cannot be told, there is enough.
+func (n *node) checkSpace(need int64) error {
+	free, err := freeBytes(n.dir)
+	if err != nil || need <= 0 || free-spareBytes >= need {
+		return nil
+	}
+	return api.Errorf(api.CodeDisk, "%s has %s free, %s are needed", n.dir, megabytes(free), megabytes(need+spareBytes)).
+		WithHint("make room, or start mootd with another --data-dir")
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+// folderBytes adds up the files of a folder.
+func folderBytes(dir string) (int64, error) {
+	var sum int64
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && info.Mode().IsRegular() {
+			sum += info.Size()
+		}
+		return err
+	})
+	return sum, err
+}
+
+// bytesOf tells progress of bytes as one phase.
+func bytesOf(phase string, progress api.ProgressFunc) func(done, total int64) {
+	return func(done, total int64) {
+		progress(api.Progress{Phase: phase, Done: done, Total: total, Unit: api.UnitBytes})
+	}
+}
+
+// importError gives an error of an import its code: what is wrong with the
+// files is of the given one.
+func importError(ctx context.Context, code api.Code, op string, err error) error {
+	var pathErr *fs.PathError
+	switch {
+	case ctx.Err() != nil || errors.As(err, new(*api.Error)):
+		return fmt.Errorf("%s: %w", op, err)
+	case isDiskFull(err):
+		return api.Errorf(api.CodeDisk, "%s: %w", op, err).WithHint("make room, or start mootd with another --data-dir")
+	case errors.Is(err, fs.ErrNotExist):
+		return api.Errorf(api.CodeNotFound, "%s: %w", op, err).WithHint("the path is one on the machine of mootd")
+	case errors.As(err, &pathErr):
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return api.Errorf(code, "%s: %w", op, err)
+}

@@ -1,0 +1,273 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
+)
+
+// Launch implements api.Backend.
+func (n *node) Launch(ctx context.Context, req api.LaunchRequest, progress api.ProgressFunc) (api.Run, error) {
+	progress(api.Progress{Phase: "check"})
+	manifest, err := n.manifest(ctx, &req, time.Now())
+	if err != nil {
+		return api.Run{}, err
+	}
+	b, err := manifest.Encode()
+	if err != nil {
+		return api.Run{}, api.Errorf(api.CodeConfig, "%s: %w", req.Name, err)
+	}
+	id := msg.RawCID(b)
+	if _, err := n.runs.find(id.String()); err == nil {
+		return api.Run{}, api.Errorf(api.CodeConflict, "run %s is launched already", id)
+	}
+	stored, err := n.store.PutBytes(ctx, b)
+	if err != nil {
+		return api.Run{}, fmt.Errorf("store manifest of run %s: %w", id, err)
+	}
+	if stored != id {
+		panic(fmt.Sprintf("bug: the manifest of run %s is stored as %s", id, stored))
+	}
+	progress(api.Progress{Phase: "start"})
+	m, s, err := n.runs.join(ctx, id, nil)
+	if err != nil {
+		return api.Run{}, err
+	}
+	for _, c := range []cid.Cid{id, manifest.Model, manifest.Dataset} {
+		if err := n.host.Provide(ctx, c); err != nil {
+			return api.Run{}, fmt.Errorf("announce %s: %w", c, err)
+		}
+	}
+	if _, err := n.waitOpen(ctx, m, s, progress); err != nil {
+		return api.Run{}, err
+	}
+	n.log.InfoContext(ctx, "run launched", "component", "node", "run", api.ShortID(id.String()), "name", manifest.Name)
+	return n.runs.view(m).summary(), nil
+}
+
+// Join implements api.Backend.
+func (n *node) Join(ctx context.Context, req api.JoinRequest, progress api.ProgressFunc) (api.Run, error) {
+	id, err := parseID("run", req.Run)
+	if err != nil {
+		return api.Run{}, err
+	}
+	if !msg.IsRawCID(id) {
+		return api.Run{}, api.Errorf(api.CodeUsage, "%s is not the ID of a run: it names a file or folder", id).
+			WithHint("IDs of runs begin with bafkrei; the launcher's \"moot run list\" shows it")
+	}
+	for _, a := range req.Peers {
+		if _, err := peer.AddrInfoFromString(a); err != nil {
+			return api.Run{}, api.Errorf(api.CodeUsage, "%q is not the address of a peer: %v", a, err).
+				WithHint("mootd prints its addresses when it starts; they end in /p2p/ and the peer ID")
+		}
+	}
+	m, s, err := n.runs.join(ctx, id, req.Peers)
+	if err != nil {
+		return api.Run{}, err
+	}
+	p, err := n.waitOpen(ctx, m, s, progress)
+	if err == nil {
+		err = p.Ready(ctx, progress)
+	}
+	if err != nil {
+		if v := n.runs.view(m); v.err != nil {
+			err = v.err
+		}
+		return api.Run{}, fmt.Errorf("join run %s: %w", id, err)
+	}
+	return n.runs.view(m).summary(), nil
+}
+
+// waitOpen waits until the manifest of a run is here.
+func (n *node) waitOpen(ctx context.Context, m *member, s *stay, progress api.ProgressFunc) (participant, error) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.opened:
+			if p := n.runs.view(m).runner; p != nil {
+				return p, nil
+			}
+			return nil, errStopping
+		case <-s.done:
+			if err := n.runs.view(m).err; err != nil {
+				return nil, err
+			}
+			return nil, api.Errorf(api.CodeInterrupted, "the membership ended")
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+			text := fmt.Sprintf("waits for a peer that has the manifest; %d peers are connected", len(n.host.Peers()))
+			progress(api.Progress{Phase: "manifest", Text: text})
+		}
+	}
+}
+
+// Leave implements api.Backend.
+func (n *node) Leave(ctx context.Context, id string) (api.Run, error) {
+	m, err := n.runs.find(id)
+	if err != nil {
+		return api.Run{}, err
+	}
+	if err := n.runs.leave(ctx, m); err != nil {
+		return api.Run{}, err
+	}
+	return n.runs.view(m).summary(), nil
+}
+
+// Runs implements api.Backend.
+func (n *node) Runs(context.Context) ([]api.Run, error) { return n.runs.list(), nil }
+
+// Run implements api.Backend.
+func (n *node) Run(_ context.Context, id string) (api.RunDetail, error) {
+	m, err := n.runs.find(id)
+	if err != nil {
+		return api.RunDetail{}, err
+	}
+	v := n.runs.view(m)
+	if v.runner == nil {
+		return api.RunDetail{Run: v.summary()}, nil
+	}
+	d := v.runner.Detail()
+	v.adjust(&d.Run)
+	return d, nil
+}
+
+// Rounds implements api.Backend.
+func (n *node) Rounds(_ context.Context, id string, from uint64, limit int) ([]api.Round, error) {
+	p, err := n.runs.opened(id)
+	if err != nil {
+		return nil, err
+	}
+	return p.Rounds(from, limit)
+}
+
+// Round implements api.Backend.
+func (n *node) Round(_ context.Context, id string, number uint64) (api.Round, error) {
+	p, err := n.runs.opened(id)
+	if err != nil {
+		return api.Round{}, err
+	}
+	rounds, err := p.Rounds(number, 1)
+	if err != nil {
+		return api.Round{}, err
+	}
+	if len(rounds) == 0 || rounds[0].Round != number {
+		return api.Round{}, api.Errorf(api.CodeNotFound, "run %s has no round %d", id, number).
+			WithHint("its last round is %d", p.Summary().Round)
+	}
+	return rounds[0], nil
+}
+
+// localManifest reads the manifest of a run from the store, nil if it is not
+// there.
+func (r *runs) localManifest(ctx context.Context, id cid.Cid) (*run.Manifest, error) {
+	if ok, err := r.node.store.Has(ctx, id); err != nil || !ok {
+		return nil, err
+	}
+	b, err := r.node.store.ReadBytes(ctx, id, run.MaxManifestBytes)
+	if errors.Is(err, shard.ErrIncomplete) {
+		return nil, nil // it was damaged, and is gone
+	}
+	if err != nil {
+		return nil, notAManifest(id, err)
+	}
+	m, err := run.Decode(b)
+	if err != nil {
+		return nil, notAManifest(id, err)
+	}
+	return m, nil
+}
+
+func notAManifest(id cid.Cid, err error) error {
+	return api.Errorf(api.CodeRefused, "%s is not a run that this version can take part in: %w", id, err).
+		WithHint("check the ID with whom you have it from; \"moot version\" shows the version")
+}
+
+// findManifest gets the manifest of a run from a peer, however long it takes.
+func (r *runs) findManifest(ctx context.Context, m *member) (*run.Manifest, error) {
+	manifest, err := r.localManifest(ctx, m.id)
+	if manifest != nil || err != nil {
+		return manifest, err
+	}
+	id := m.id.String()
+	r.log.InfoContext(ctx, "manifest is looked for", "run", api.ShortID(id))
+	r.node.emit(api.Event{Type: api.EventPull, Run: id, Progress: &api.Progress{Phase: "manifest", Text: "looks for a peer that has the manifest"}})
+	aside, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		if err := r.node.host.Rendezvous(aside, id); err != nil {
+			r.log.WarnContext(ctx, "rendezvous failed", "run", api.ShortID(id), "err", err)
+		}
+	})
+	var from []peer.ID
+	for _, a := range r.view(m).file.Peers {
+		if info, err := peer.AddrInfoFromString(a); err == nil {
+			from = append(from, info.ID)
+		}
+	}
+	err = r.node.exchange.Fetch(ctx, m.id, exchange.FetchOptions{MaxBytes: run.MaxManifestBytes, Providers: from})
+	if errors.Is(err, exchange.ErrTooLarge) || errors.Is(err, shard.ErrInvalid) {
+		return nil, notAManifest(m.id, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch manifest of run %s: %w", id, err)
+	}
+	if manifest, err = r.localManifest(ctx, m.id); manifest == nil && err == nil {
+		err = fmt.Errorf("fetch manifest of run %s: it is gone again", id)
+	}
+	return manifest, err
+}
+
+// How often the peers that somebody named are dialled.
+const (
+	firstRedial = time.Second
+	lastRedial  = 30 * time.Second
+)
+
+// connect dials a peer that was named when the run was joined, until it answers
+// once or ctx is done. Staying connected is the host's business.
+func (r *runs) connect(ctx context.Context, addr string) {
+	for wait := firstRedial; ; wait = min(2*wait, lastRedial) {
+		err := r.node.host.Connect(ctx, addr)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		r.log.DebugContext(ctx, "peer was not reached", "addr", addr, "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// checkSpace compares what a run has to bring here with the free disk space.
+// A model is there twice, as blocks and as a folder.
+func (r *runs) checkSpace(ctx context.Context, m *run.Manifest) error {
+	need := 2*int64(m.ModelBytes) + int64(m.DatasetBytes)
+	for _, c := range []cid.Cid{m.Model, m.Dataset} {
+		_, have, _, err := r.node.store.Missing(ctx, c)
+		if err != nil {
+			return fmt.Errorf("check what is here of %s: %w", c, err)
+		}
+		need -= have
+	}
+	if r.node.hasModelDir(m.Model) {
+		need -= int64(m.ModelBytes)
+	}
+	return r.node.checkSpace(need)
+}

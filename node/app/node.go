@@ -1,0 +1,182 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/node/internal/gossip"
+	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/shard"
+)
+
+// node is what lies behind the API. It implements api.Backend.
+type node struct {
+	// constant after newNode
+	dir      string
+	threads  int
+	device   string
+	started  time.Time
+	endpoint api.Endpoint
+	log      *slog.Logger
+	stop     func() // ends the daemon
+	store    *shard.Store
+	host     *p2p.Host
+	exchange *exchange.Exchange
+	gossip   *gossip.Gossip
+	events   *api.EventLog
+	models   *catalogue[api.Model]
+	datasets *catalogue[api.Dataset]
+	runs     *runs
+
+	stopping atomic.Bool
+	changed  chan struct{} // holds a token when the state may have changed
+	compute  chan struct{} // holds a token while somebody generates or evaluates
+
+	folders sync.Map // of cid.Cid to chan struct{}: who writes the folder of a model
+}
+
+var _ api.Backend = (*node)(nil)
+
+// Status implements api.Backend.
+func (n *node) Status(context.Context) (api.Status, error) {
+	traffic := n.exchange.Stats()
+	s := api.Status{
+		Version: n.endpoint.Version, Peer: n.endpoint.Peer, Addrs: n.host.Addrs(), API: n.endpoint.URL, DataDir: n.dir,
+		PID: os.Getpid(), Started: n.started, Device: n.device, Peers: len(n.host.Peers()),
+		Traffic: api.Traffic{PulledBytes: traffic.PulledBytes, SentBytes: traffic.SentBytes},
+	}
+	runs := n.runs.list()
+	for _, r := range runs {
+		if r.Joined {
+			s.Runs++
+		}
+	}
+	s.State, s.Why = nodeState(runs, n.stopping.Load())
+	return s, nil
+}
+
+// nodeState says what a node in these runs does as a whole, and why it does
+// not train.
+func nodeState(runs []api.Run, stopping bool) (api.NodeState, string) {
+	if stopping {
+		return api.NodeStopping, "it was told to stop"
+	}
+	rank := map[api.RunState]int{
+		api.RunTraining: 6, api.RunSyncing: 5, api.RunWaiting: 4, api.RunAssembly: 3, api.RunFailed: 2, api.RunFinal: 1,
+	}
+	best := api.Run{}
+	joined := 0
+	for _, r := range runs {
+		if !r.Joined {
+			continue
+		}
+		joined++
+		if rank[r.State] > rank[best.State] {
+			best = r
+		}
+	}
+	why := best.Why
+	if why == "" {
+		why = fmt.Sprintf("run %s is %s", api.ShortID(best.ID), best.State)
+	}
+	switch best.State {
+	case api.RunTraining:
+		return api.NodeTraining, ""
+	case api.RunSyncing:
+		return api.NodeSyncing, why
+	case api.RunWaiting, api.RunAssembly:
+		return api.NodeWaiting, why
+	case api.RunFailed:
+		return api.NodeIdle, why
+	}
+	switch joined {
+	case 0:
+		return api.NodeIdle, "in no run"
+	case 1:
+		return api.NodeIdle, "its run is complete"
+	}
+	return api.NodeIdle, "its runs are complete"
+}
+
+// emit publishes an event. It does not block.
+func (n *node) emit(e api.Event) {
+	n.events.Publish(e)
+	n.poke()
+}
+
+// poke makes watchState look again.
+func (n *node) poke() {
+	select {
+	case n.changed <- struct{}{}:
+	default:
+	}
+}
+
+// watchState tells when the state of the node changed, until ctx is done.
+func (n *node) watchState(ctx context.Context) error {
+	last, lastWhy := api.NodeState(""), ""
+	for {
+		state, why := nodeState(n.runs.list(), n.stopping.Load())
+		if state != last || why != lastWhy {
+			n.events.Publish(api.Event{Type: api.EventNode, State: string(state), Why: why})
+			n.log.InfoContext(ctx, "state changed", "component", "node", "state", string(state), "why", why)
+			last, lastWhy = state, why
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.changed:
+		}
+	}
+}
+
+// Peers implements api.Backend.
+func (n *node) Peers(context.Context) ([]api.Peer, error) {
+	runs := make(map[string][]string) // by peer
+	for _, r := range n.runs.list() {
+		for _, p := range n.host.Members(r.ID) {
+			runs[p.String()] = append(runs[p.String()], r.ID)
+		}
+	}
+	var peers []api.Peer
+	for _, p := range n.host.Peers() {
+		direction := "out"
+		if p.Inbound {
+			direction = "in"
+		}
+		peers = append(peers, api.Peer{
+			ID: p.ID.String(), Addr: p.Addr, Where: string(p.Where), Direction: direction,
+			RTTMillis: float64(p.Latency.Microseconds()) / 1000, Agent: p.Agent, Runs: runs[p.ID.String()],
+		})
+	}
+	return peers, nil
+}
+
+// Watch implements api.Backend.
+func (n *node) Watch(ctx context.Context, run string, after api.Cursor, emit func(api.Event) error) error {
+	return n.events.Watch(ctx, run, after, emit)
+}
+
+// Shutdown implements api.Backend.
+func (n *node) Shutdown(context.Context) error {
+	n.stop()
+	return nil
+}
+
+// parseID reads the CID of a run, a model or a data set.
+func parseID(noun, id string) (cid.Cid, error) {
+	c, err := cid.Decode(id)
+	if err != nil {
+		return cid.Undef, api.Errorf(api.CodeUsage, "%q is not the ID of a %s: %v", id, noun, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,450 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// participant takes part in one run; a *runner.Runner does. Its contract is
+// there.
+type participant interface {
+	Run(ctx context.Context) error
+	Close() error
+	Ready(ctx context.Context, progress api.ProgressFunc) error
+	Leave(ctx context.Context)
+	Manifest() *run.Manifest
+	Summary() api.Run
+	Detail() api.RunDetail
+	Rounds(from uint64, limit int) ([]api.Round, error)
+	StateAt(ctx context.Context, round *uint64, head cid.Cid) (runner.Snapshot, error)
+}
+
+// membership is on disk what this node wants of a run. It is written before
+// anything else is done for the run.
+type membership struct {
+	Run    string    `json:"run"`
+	Joined bool      `json:"joined"`
+	Added  time.Time `json:"added"`
+	// Peers are addresses to begin with.
+	Peers []string `json:"peers,omitempty"`
+}
+
+// leaveTimeout bounds how long others are told that this node leaves a run.
+const leaveTimeout = 15 * time.Second
+
+// runs are the runs that this node is in, or was.
+type runs struct {
+	// constant after newRuns
+	node    *node
+	dir     string
+	log     *slog.Logger
+	open    func(dir string, m *run.Manifest) (participant, error)
+	running chan struct{} // closed when run has begun
+
+	ctx context.Context // of run; set before running is closed
+	wg  sync.WaitGroup  // what take part in runs
+
+	mu      sync.Mutex
+	members map[cid.Cid]*member // guarded by mu
+	ended   bool                // guarded by mu; nothing is started any more
+}
+
+// member is one run.
+type member struct {
+	id cid.Cid
+	// turn holds a token while somebody joins or leaves.
+	turn chan struct{}
+
+	// guarded by runs.mu
+	file   membership
+	runner participant // nil until the manifest is here
+	used   bool        // its Run was called
+	err    error       // why this node cannot go on
+	stay   *stay       // the last one
+}
+
+// stay is one time of taking part in a run.
+type stay struct {
+	cancel context.CancelFunc
+	opened chan struct{} // closed when the runner is there
+	done   chan struct{} // closed when it is over
+}
+
+// newRuns reads the memberships in dir and opens the runs whose manifests are
+// here. It starts none.
+func newRuns(n *node, dir string, open func(dir string, m *run.Manifest) (participant, error)) (*runs, error) {
+	r := &runs{
+		node: n, dir: dir, log: n.log.With("component", "runs"), open: open,
+		running: make(chan struct{}), members: make(map[cid.Cid]*member),
+	}
+	names, err := readEntries(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read runs: %w", err)
+	}
+	for _, name := range names {
+		var f membership
+		if err := readEntry(filepath.Join(dir, name), &f); err != nil {
+			r.log.Error("membership was not usable, join the run again", "err", err)
+			continue
+		}
+		id, err := cid.Decode(f.Run)
+		if err != nil || f.Run != strings.TrimSuffix(name, entrySuffix) {
+			r.log.Error("membership was not usable, join the run again", "err", fmt.Errorf("%s names run %q", name, f.Run))
+			continue
+		}
+		r.members[id] = r.load(id, f)
+	}
+	return r, nil
+}
+
+func newMember(id cid.Cid, f membership) *member {
+	return &member{id: id, turn: make(chan struct{}, 1), file: f}
+}
+
+// load makes the member of a run known from before.
+func (r *runs) load(id cid.Cid, f membership) *member {
+	m := newMember(id, f)
+	manifest, err := r.localManifest(context.Background(), id)
+	if err == nil && manifest != nil {
+		m.runner, err = r.open(r.folder(id), manifest)
+	}
+	if err != nil {
+		m.err = err
+		r.log.Error("run could not be opened", "run", api.ShortID(f.Run), "err", err)
+	}
+	return m
+}
+
+// folder is where the files of a run are.
+func (r *runs) folder(id cid.Cid) string { return filepath.Join(r.dir, id.String()) }
+
+// run takes part in all runs that were joined until ctx is done. Then it
+// returns when what they were doing is saved.
+func (r *runs) run(ctx context.Context) error {
+	r.ctx = ctx
+	r.mu.Lock()
+	for _, m := range r.members {
+		if m.file.Joined {
+			r.start(m)
+		}
+	}
+	r.mu.Unlock()
+	close(r.running)
+	<-ctx.Done()
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.wg.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, m := range r.members {
+		if m.runner != nil {
+			errs = append(errs, m.runner.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// start begins a stay, unless one is under way. It needs mu.
+func (r *runs) start(m *member) {
+	if r.ended || m.stay != nil && !isClosed(m.stay.done) {
+		return
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	s := &stay{cancel: cancel, opened: make(chan struct{}), done: make(chan struct{})}
+	m.stay, m.err = s, nil
+	r.wg.Go(func() {
+		defer close(s.done)
+		r.stayIn(ctx, m, s)
+	})
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// stayIn takes part in a run until ctx is done or it is impossible.
+func (r *runs) stayIn(ctx context.Context, m *member, s *stay) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer s.cancel()
+	for _, addr := range r.view(m).file.Peers {
+		wg.Go(func() { r.connect(ctx, addr) })
+	}
+	err := r.openRun(ctx, m)
+	if err == nil {
+		close(s.opened)
+		r.node.poke()
+		err = r.takePart(ctx, m)
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	r.mu.Lock()
+	m.err = err
+	r.mu.Unlock()
+	id := m.id.String()
+	r.log.ErrorContext(ctx, "run failed on this node", "run", api.ShortID(id), "err", err)
+	r.node.emit(api.Event{Type: api.EventRunState, Run: id, State: string(api.RunFailed), Why: err.Error()})
+	r.node.emit(api.Event{Type: api.EventAlert, Run: id, Text: err.Error()})
+}
+
+// openRun opens the runner, for which it may have to find the manifest.
+func (r *runs) openRun(ctx context.Context, m *member) error {
+	r.mu.Lock()
+	p := m.runner
+	used := m.used
+	r.mu.Unlock()
+	if p != nil && !used {
+		return r.checkSpace(ctx, p.Manifest())
+	}
+	manifest, err := r.findManifest(ctx, m)
+	if err != nil {
+		return err
+	}
+	if err := r.checkSpace(ctx, manifest); err != nil {
+		return err
+	}
+	if p != nil { // it runs once, and a run is open once at a time
+		r.mu.Lock()
+		m.runner = nil
+		r.mu.Unlock()
+		if err := p.Close(); err != nil {
+			return err
+		}
+	}
+	if p, err = r.open(r.folder(m.id), manifest); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.runner, m.used = p, false
+	return nil
+}
+
+// takePart runs the runner.
+func (r *runs) takePart(ctx context.Context, m *member) error {
+	r.mu.Lock()
+	p := m.runner
+	m.used = true
+	r.mu.Unlock()
+	aside, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.settle(aside, m.id, p) })
+	err := p.Run(ctx)
+	cancel()
+	wg.Wait()
+	if err == nil && ctx.Err() == nil {
+		err = errEnded
+	}
+	return err
+}
+
+// settle tells how far the pull of what a run needs is, and lists it when it
+// is here.
+func (r *runs) settle(ctx context.Context, id cid.Cid, p participant) {
+	err := p.Ready(ctx, func(api.Progress) {})
+	if err == nil {
+		m := p.Manifest()
+		err = r.node.listPulled(ctx, m.Name, m.Model, m.Dataset)
+	}
+	if err != nil && ctx.Err() == nil {
+		r.log.WarnContext(ctx, "what the run needs could not be listed", "run", api.ShortID(id.String()), "err", err)
+	}
+}
+
+// join makes this node a member of a run for good, and begins a stay.
+func (r *runs) join(ctx context.Context, id cid.Cid, peers []string) (*member, *stay, error) {
+	select {
+	case <-r.running:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	r.mu.Lock()
+	m := r.members[id]
+	if m == nil {
+		m = newMember(id, membership{Run: id.String(), Added: time.Now().UTC()})
+		r.members[id] = m
+	}
+	r.mu.Unlock()
+	done, err := m.take(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
+	r.mu.Lock()
+	f := m.file
+	r.mu.Unlock()
+	f.Joined = true
+	if len(peers) > 0 {
+		f.Peers = peers
+	}
+	if err := writeEntry(filepath.Join(r.dir, f.Run+entrySuffix), f); err != nil {
+		return nil, nil, fmt.Errorf("join run %s: %w", f.Run, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.file = f
+	r.start(m)
+	if m.stay == nil {
+		return nil, nil, errStopping
+	}
+	return m, m.stay, nil
+}
+
+// leave ends a membership.
+func (r *runs) leave(ctx context.Context, m *member) error {
+	done, err := m.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	r.mu.Lock()
+	f := m.file
+	s, p := m.stay, m.runner
+	r.mu.Unlock()
+	if !f.Joined {
+		return api.Errorf(api.CodeConflict, "this node is not in run %s", f.Run)
+	}
+	f.Joined = false
+	if err := writeEntry(filepath.Join(r.dir, f.Run+entrySuffix), f); err != nil {
+		return fmt.Errorf("leave run %s: %w", f.Run, err)
+	}
+	r.mu.Lock()
+	m.file = f
+	r.mu.Unlock()
+	if s != nil {
+		if p != nil && isClosed(s.opened) && !isClosed(s.done) {
+			lctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+			p.Leave(lctx)
+			cancel()
+		}
+		s.cancel()
+		<-s.done
+	}
+	r.node.emit(api.Event{Type: api.EventRunState, Run: f.Run, State: string(api.RunLeft), Why: leftWhy})
+	return nil
+}
+
+const leftWhy = "you left"
+
+// errStopping is why nothing is begun any more.
+var errStopping = api.Errorf(api.CodeRetry, "the daemon is stopping")
+
+// take waits for the turn to join or leave, and returns what gives it back.
+func (m *member) take(ctx context.Context) (func(), error) {
+	select {
+	case m.turn <- struct{}{}:
+		return func() { <-m.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// view is a member at one moment.
+type view struct {
+	file   membership
+	runner participant
+	err    error
+}
+
+func (r *runs) view(m *member) view {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return view{m.file, m.runner, m.err}
+}
+
+// find returns the member of a run, E_NOTFOUND if this node does not know it.
+func (r *runs) find(id string) (*member, error) {
+	c, err := parseID("run", id)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m := r.members[c]; m != nil {
+		return m, nil
+	}
+	return nil, api.Errorf(api.CodeNotFound, "this node knows no run %s", id).WithHint(`"moot run list" lists what it knows`)
+}
+
+// opened returns the runner of a run, E_RETRY if its manifest is not here yet.
+func (r *runs) opened(id string) (participant, error) {
+	m, err := r.find(id)
+	if err != nil {
+		return nil, err
+	}
+	v := r.view(m)
+	switch {
+	case v.runner != nil:
+		return v.runner, nil
+	case v.err != nil:
+		return nil, v.err
+	}
+	return nil, api.Errorf(api.CodeRetry, "the manifest of run %s is not here yet", id).
+		WithHint("it comes from a peer that is in the run; \"moot peer list\" lists whom this node is connected to")
+}
+
+// list returns all runs, oldest first.
+func (r *runs) list() []api.Run {
+	r.mu.Lock()
+	var views []view
+	for _, m := range r.members {
+		views = append(views, view{m.file, m.runner, m.err})
+	}
+	r.mu.Unlock()
+	slices.SortFunc(views, func(a, b view) int {
+		return cmp.Or(a.file.Added.Compare(b.file.Added), cmp.Compare(a.file.Run, b.file.Run))
+	})
+	var list []api.Run
+	for _, v := range views {
+		if v.file.Joined || v.runner != nil { // else a join failed before anything was known
+			list = append(list, v.summary())
+		}
+	}
+	return list
+}
+
+// summary is the run as this node sees it: the runner knows nothing of
+// memberships.
+func (v view) summary() api.Run {
+	s := api.Run{
+		ID: v.file.Run, Name: api.ShortID(v.file.Run), State: api.RunSyncing, Phase: "sync",
+		Why: "it waits for a peer that has the manifest", Guarantee: api.Guarantee{Level: "none", Text: "the run is not known yet"},
+	}
+	if v.runner != nil {
+		s = v.runner.Summary()
+	}
+	v.adjust(&s)
+	return s
+}
+
+func (v view) adjust(s *api.Run) {
+	s.Joined = v.file.Joined
+	switch {
+	case !v.file.Joined:
+		s.State, s.Phase, s.Why = api.RunLeft, "idle", leftWhy
+	case v.err != nil:
+		s.State, s.Phase, s.Why = api.RunFailed, "idle", v.err.Error()
+	}
+}

@@ -1,0 +1,206 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/dataset"
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/node/internal/tensor"
+	"github.com/moot-net/moot/node/internal/tokenizer"
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// subject is a loaded base model with or without adapter.
+type subject struct {
+	name    string // as it was named: CID or path
+	adapter string // folder or CID of the state; "" without
+	model   *model.Model
+	tok     *tokenizer.Tokenizer
+}
+
+// source is where a subject comes from.
+type source struct {
+	name, dir string
+	manifest  *run.Manifest    // of the run that was named, or nil
+	snapshot  *runner.Snapshot // of it
+}
+
+// withSubject loads what a request names, and calls use with it. One caller at
+// a time computes; the others wait.
+func (n *node) withSubject(ctx context.Context, q *api.Subject, progress api.ProgressFunc, use func(*subject) error) error {
+	src, err := n.locate(ctx, q)
+	if err != nil {
+		return err
+	}
+	select {
+	case n.compute <- struct{}{}:
+	default:
+		progress(api.Progress{Phase: "load", Text: "waits until another request has computed"})
+		select {
+		case n.compute <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer func() { <-n.compute }()
+	progress(api.Progress{Phase: "load", Text: "loads the model"})
+	s, err := n.load(q, src)
+	if err != nil {
+		return err
+	}
+	return use(s)
+}
+
+// locate finds model and adapter, and pulls the state of a run if needed.
+func (n *node) locate(ctx context.Context, q *api.Subject) (*source, error) {
+	src := &source{name: q.Model}
+	if q.Run != "" {
+		p, err := n.runs.opened(q.Run)
+		if err != nil {
+			return nil, err
+		}
+		snapshot, err := p.StateAt(ctx, q.Round, cid.Undef)
+		if err != nil {
+			return nil, err
+		}
+		src.manifest, src.snapshot = p.Manifest(), &snapshot
+		src.name = orElse(q.Model, src.manifest.Model.String())
+	}
+	if filepath.IsAbs(src.name) {
+		src.dir = src.name
+		return src, nil
+	}
+	root, err := parseID("model", src.name)
+	if err != nil {
+		return nil, err
+	}
+	src.dir, err = n.modelDir(ctx, root)
+	return src, err
+}
+
+func (n *node) load(q *api.Subject, src *source) (*subject, error) {
+	s := &subject{name: src.name}
+	var err error
+	if s.model, err = model.Load(src.dir, model.Options{Threads: n.threads}); err != nil {
+		return nil, modelError(err)
+	}
+	if s.tok, err = tokenizer.Load(src.dir); err != nil {
+		return nil, modelError(fmt.Errorf("load tokenizer of %s: %w", src.dir, err))
+	}
+	var modules []lora.Module
+	for _, m := range s.model.Config().Modules() {
+		modules = append(modules, lora.Module(m))
+	}
+	var a *lora.Adapter
+	switch {
+	case src.snapshot != nil:
+		s.adapter = src.snapshot.ID.String()
+		a, err = adapterOf(src.manifest, src.snapshot.State, modules)
+	case q.Adapter != "":
+		s.adapter = q.Adapter
+		a, err = lora.Read(q.Adapter, modules)
+	default:
+		return s, nil
+	}
+	if err == nil {
+		err = attach(s.model, a)
+	}
+	if err != nil {
+		return nil, modelError(err)
+	}
+	return s, nil
+}
+
+// modelError gives an error about a model or an adapter its code.
+func modelError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, model.ErrUnsupported) && !errors.Is(err, lora.ErrUnsupported) {
+		return api.Errorf(api.CodeNotFound, "%w", err)
+	}
+	return api.Errorf(api.CodeModel, "%w", err)
+}
+
+// adapterOf makes the adapter that a state of a run holds.
+func adapterOf(m *run.Manifest, state *fold.State, modules []lora.Module) (*lora.Adapter, error) {
+	a, err := lora.New(spec(m), modules)
+	if err != nil {
+		return nil, err
+	}
+	layout := a.Layout()
+	if len(layout) != len(m.Tensors) {
+		return nil, fmt.Errorf("the run's adapter has %d tensors, the model takes %d", len(m.Tensors), len(layout))
+	}
+	for i, t := range m.Tensors {
+		if want := (lora.TensorInfo{Name: t.Name, Rows: int(t.Rows), Cols: int(t.Cols)}); layout[i] != want {
+			return nil, fmt.Errorf("the run's adapter has tensor %v, the model takes %v", want, layout[i])
+		}
+	}
+	fold.ToFloat32(a.Values(), state.Theta)
+	return a, nil
+}
+
+// attach puts an adapter on a model.
+func attach(m *model.Model, a *lora.Adapter) error {
+	buf := m.Backend().Alloc(len(a.Values()))
+	m.Backend().Upload(buf.Vec(), a.Values())
+	at := func(i int) tensor.Mat {
+		t := a.Layout()[i]
+		return buf.Mat(a.Start(i), t.Rows, t.Cols)
+	}
+	adapters := make(map[string]model.LowRank)
+	for _, p := range a.Parts() {
+		adapters[p.Path] = model.LowRank{A: at(p.A), B: at(p.B), Scale: p.Scale}
+	}
+	return m.Attach(adapters)
+}
+
+// encoder makes tokens by a template, for the subject's context.
+func (s *subject) encoder(template string) (*dataset.Encoder, error) {
+	t, err := dataset.ParseTemplate(template)
+	if err != nil {
+		return nil, api.Errorf(api.CodeUsage, "%w", err)
+	}
+	e, err := dataset.NewEncoder(s.tok, t, s.model.Config().Context)
+	if err != nil {
+		return nil, api.Errorf(api.CodeModel, "model %s: %w", s.name, err)
+	}
+	return e, nil
+}
+
+// The reasons why an answer ends.
+const (
+	stopEOS    = "eos"
+	stopLength = "length" // MaxTokens
+	stopFull   = "full"   // the model's context
+)
+
+// answer continues a prompt with the most likely tokens.
+func (s *subject) answer(ctx context.Context, e *dataset.Encoder, p api.Prompt, maxTokens int) (api.Output, error) {
+	out := api.Output{Prompt: p, Stop: stopLength}
+	ids := e.EncodePrompt(p.Instruction, p.Input)
+	if len(ids) == 0 {
+		return out, api.Errorf(api.CodeUsage, "the prompt is empty, there is nothing to continue")
+	}
+	limit := maxTokens
+	if room := s.model.Config().Context - len(ids); room < limit {
+		limit, out.Stop = max(room, 0), stopFull
+	}
+	answer, err := s.model.Generate(ctx, ids, model.GenerateOptions{MaxTokens: limit, Stop: e.Stop()})
+	if err != nil {
+		return out, err
+	}
+	if len(answer) < limit {
+		out.Stop = stopEOS
+	}
+	out.Text, out.Tokens = e.Decode(answer), len(answer)
+	return out, nil
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/app"
+	"github.com/moot-net/moot/node/config"
+)
+
+const rootLong = `mootd is a node of a moot network: it holds models and data, trains in the runs
+it has joined, and serves what it holds to other nodes. The command moot tells
+it what to do. It runs until it is interrupted; then it finishes the training
+step that is under way, saves it, and goes on from there at the next start.
+
+Settings come from, in this order: a flag, the environment (MOOT_DATA_DIR,
+MOOT_LISTEN, MOOT_API, MOOT_BOOTSTRAP, MOOT_MDNS, MOOT_THREADS,
+MOOT_LOG_LEVEL), the configuration file, the default.
+
+On standard output it prints its peer ID, its addresses and the address of its
+API, each on a line of its own; its log goes to standard error.`
+
+const rootExample = `  mootd
+  mootd --data-dir ~/second-node --listen /ip4/0.0.0.0/tcp/0 --api 127.0.0.1:0
+  mootd --threads 2 --no-mdns`
+
+func newRoot() *cobra.Command {
+	s := new(settings)
+	c := &cobra.Command{
+		Use: "mootd", Short: "Run a node", Long: rootLong, Example: rootExample,
+		Args: noArgs, SilenceErrors: true, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := s.load(cmd)
+			if err != nil {
+				return err
+			}
+			return runDaemon(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	s.register(c)
+	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return api.Errorf(api.CodeUsage, "%w", err).WithHint("%q lists the flags", cmd.CommandPath()+" --help")
+	})
+	c.CompletionOptions.HiddenDefaultCmd = true
+	c.AddCommand(newConfig(s), newVersion())
+	return c
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return api.Errorf(api.CodeUsage, "%s does not know %q", cmd.CommandPath(), args[0]).
+		WithHint("%q shows what it knows", cmd.CommandPath()+" --help")
+}
+
+func runDaemon(ctx context.Context, cfg *config.Config, out, errOut io.Writer) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		return api.Errorf(api.CodeConfig, "log_level: %w", err)
+	}
+	return app.Run(ctx, app.Options{
+		Config: *cfg,
+		Log:    slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level})),
+		Started: func(e api.Endpoint) {
+			fmt.Fprintf(out, "peer %s\n", e.Peer)
+			for _, a := range e.Addrs {
+				fmt.Fprintf(out, "address %s\n", a)
+			}
+			fmt.Fprintf(out, "api %s\n", e.URL)
+		},
+	})
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/config"
+)
+
+// settings are the flags, which are stronger than environment and file.
+type settings struct {
+	file      string
+	dataDir   string
+	listen    []string
+	api       string
+	bootstrap []string
+	noMDNS    bool
+	threads   int
+	logLevel  string
+}
+
+func (s *settings) register(c *cobra.Command) {
+	f := c.PersistentFlags()
+	d := config.Default()
+	f.StringVar(&s.file, "config", "", "configuration file (default "+config.DefaultPath()+", if it is there)")
+	f.StringVar(&s.dataDir, "data-dir", d.DataDir, "folder for identity, models, data and runs")
+	f.StringSliceVar(&s.listen, "listen", d.Listen, "multiaddrs to listen on for peers")
+	f.StringVar(&s.api, "api", d.API, "host:port of the local API; port 0 takes a free one")
+	f.StringSliceVar(&s.bootstrap, "bootstrap", d.Bootstrap, "multiaddrs of peers to connect to first")
+	f.BoolVar(&s.noMDNS, "no-mdns", false, "do not look for peers on this machine and on the LAN")
+	f.IntVar(&s.threads, "threads", d.Threads, "CPU threads that training may use")
+	f.StringVar(&s.logLevel, "log-level", d.LogLevel, "debug, info, warn or error")
+}
+
+// load returns the configuration that is in effect.
+func (s *settings) load(cmd *cobra.Command) (*config.Config, error) {
+	c, err := config.Load(s.file, os.Getenv)
+	if err != nil {
+		return nil, api.Errorf(api.CodeConfig, "%w", err)
+	}
+	for name, set := range map[string]func(){
+		"data-dir":  func() { c.DataDir = s.dataDir },
+		"listen":    func() { c.SetListen(s.listen) },
+		"api":       func() { c.SetAPI(s.api) },
+		"bootstrap": func() { c.Bootstrap = s.bootstrap },
+		"no-mdns":   func() { c.MDNS = !s.noMDNS },
+		"threads":   func() { c.Threads = s.threads },
+		"log-level": func() { c.LogLevel = s.logLevel },
+	} {
+		if cmd.Flags().Changed(name) {
+			set()
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return nil, api.Errorf(api.CodeConfig, "configuration: %w", err).WithHint(`"mootd --help" says what can be set, and how`)
+	}
+	// It stays the same folder when the process goes to another one.
+	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
+		return nil, api.Errorf(api.CodeConfig, "data_dir: %w", err)
+	}
+	return &c, nil
+}

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Example: "  mootd version", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runVersion(cmd.OutOrStdout(), api.ThisVersion()) },
+	}
+}
+
+func runVersion(w io.Writer, v api.Version) error {
+	commit := ""
+	if v.Commit != "" {
+		commit = " " + v.Commit
+	}
+	_, err := fmt.Fprintf(w, "mootd %s%s %s %s/%s\n", v.Version, commit, v.Go, v.OS, v.Arch)
+	return err
+}
