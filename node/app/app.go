@@ -158,7 +158,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	}
 	hub := runner.NewHub(runner.HubOptions{
 		Key: key, Host: host, Gossip: n.gossip, Exchange: n.exchange, Store: store, ModelDir: n.modelDir, Threads: cfg.Threads,
-		Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log,
+		Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log.With("component", "run"),
 	})
 	open := func(dir string, m *run.Manifest) (participant, error) {
 		r, err := hub.Open(dir, m)

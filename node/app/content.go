@@ -25,11 +25,11 @@ func (n *node) ImportModel(ctx context.Context, req api.ImportModelRequest, prog
 		err = n.checkSpace(size)
 	}
 	if err != nil {
-		return api.Model{}, importError(ctx, api.CodeModel, "import model", err)
+		return api.Model{}, importError(ctx, api.CodeModel, fmt.Errorf("import model: %w", err))
 	}
 	m, err := n.store.ImportModel(ctx, req.Dir, shard.ImportOptions{Progress: bytesOf("import", progress)})
 	if err != nil {
-		return api.Model{}, importError(ctx, api.CodeModel, "import model", err)
+		return api.Model{}, importError(ctx, api.CodeModel, err)
 	}
 	entry := modelEntry(&m, filepath.Base(req.Dir))
 	entry.Trainable, entry.Why = trainable(req.Dir)
@@ -71,7 +71,7 @@ func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 		Progress: bytesOf("import", progress),
 	})
 	if err != nil {
-		return api.Dataset{}, importError(ctx, api.CodeData, "import data", err)
+		return api.Dataset{}, importError(ctx, api.CodeData, err)
 	}
 	name := filepath.Base(req.Files[0])
 	entry := datasetEntry(d.Root, &d.Index, d.Bytes, strings.TrimSuffix(name, filepath.Ext(name)))
@@ -147,9 +147,12 @@ func (n *node) modelDir(ctx context.Context, root cid.Cid) (string, error) {
 	if n.hasModelDir(root) {
 		return dir, nil
 	}
-	missing, _, _, err := n.store.Missing(ctx, root)
+	missing, have, _, err := n.store.Missing(ctx, root)
 	if err != nil {
 		return "", fmt.Errorf("write model %s: %w", root, err)
+	}
+	if len(missing) > 0 && have == 0 {
+		return "", api.Errorf(api.CodeNotFound, "model %s is not here", root).WithHint("import it, or join a run that uses it")
 	}
 	if len(missing) > 0 {
 		return "", api.Errorf(api.CodeNotFound, "model %s is not complete here: %d blocks are missing", root, len(missing)).
@@ -157,7 +160,7 @@ func (n *node) modelDir(ctx context.Context, root cid.Cid) (string, error) {
 	}
 	m, err := n.store.CheckModel(ctx, root)
 	if err != nil {
-		return "", api.Errorf(api.CodeModel, "write model %s: %w", root, err)
+		return "", api.Errorf(api.CodeModel, "%w", err)
 	}
 	if err := n.checkSpace(m.Bytes); err != nil {
 		return "", err
@@ -218,17 +221,17 @@ func bytesOf(phase string, progress api.ProgressFunc) func(done, total int64) {
 
 // importError gives an error of an import its code: what is wrong with the
 // files is of the given one.
-func importError(ctx context.Context, code api.Code, op string, err error) error {
+func importError(ctx context.Context, code api.Code, err error) error {
 	var pathErr *fs.PathError
 	switch {
 	case ctx.Err() != nil || errors.As(err, new(*api.Error)):
-		return fmt.Errorf("%s: %w", op, err)
+		return err
 	case isDiskFull(err):
-		return api.Errorf(api.CodeDisk, "%s: %w", op, err).WithHint("make room, or start mootd with another --data-dir")
+		return api.Errorf(api.CodeDisk, "%w", err).WithHint("make room, or start mootd with another --data-dir")
 	case errors.Is(err, fs.ErrNotExist):
-		return api.Errorf(api.CodeNotFound, "%s: %w", op, err).WithHint("the path is one on the machine of mootd")
+		return api.Errorf(api.CodeNotFound, "%w", err).WithHint("the path is one on the machine of mootd")
 	case errors.As(err, &pathErr):
-		return fmt.Errorf("%s: %w", op, err)
+		return err
 	}
-	return api.Errorf(code, "%s: %w", op, err)
+	return api.Errorf(code, "%w", err)
 }

@@ -191,11 +191,15 @@ func (r *runs) stayIn(ctx context.Context, m *member, s *stay) {
 	for _, addr := range r.view(m).file.Peers {
 		wg.Go(func() { r.connect(ctx, addr) })
 	}
+	id := m.id.String()
 	err := r.openRun(ctx, m)
-	if err == nil {
+	switch {
+	case err == nil:
 		close(s.opened)
 		r.node.poke()
 		err = r.takePart(ctx, m)
+	case ctx.Err() == nil: // else the runner tells
+		r.node.emit(api.Event{Type: api.EventRunState, Run: id, State: string(api.RunFailed), Why: err.Error()})
 	}
 	if err == nil || ctx.Err() != nil {
 		return
@@ -203,9 +207,7 @@ func (r *runs) stayIn(ctx context.Context, m *member, s *stay) {
 	r.mu.Lock()
 	m.err = err
 	r.mu.Unlock()
-	id := m.id.String()
 	r.log.ErrorContext(ctx, "run failed on this node", "run", api.ShortID(id), "err", err)
-	r.node.emit(api.Event{Type: api.EventRunState, Run: id, State: string(api.RunFailed), Why: err.Error()})
 	r.node.emit(api.Event{Type: api.EventAlert, Run: id, Text: err.Error()})
 }
 
