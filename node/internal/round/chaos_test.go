@@ -22,12 +22,23 @@ func (s *sim) converge(within time.Duration) {
 			n.start()
 		}
 	}
-	s.progress(within, 3)
+	same := func() bool {
+		for _, n := range s.nodes {
+			if !s.liars[n.i] && !n.chain.Head().ID.Equals(s.nodes[0].chain.Head().ID) {
+				return false
+			}
+		}
+		return true
+	}
+	if !s.runUntil(within, same) {
+		s.t.Fatalf("no common head after %v:\n%s", within, s.describe())
+	}
+	s.progress(within, 3, true)
 }
 
 // progress holds that all honest nodes that are up make so many more rounds, of
 // which the last are certified and the same for all.
-func (s *sim) progress(within time.Duration, rounds msg.Round) {
+func (s *sim) progress(within time.Duration, rounds msg.Round, certified bool) {
 	s.t.Helper()
 	most := msg.Round(0)
 	for _, n := range s.nodes {
@@ -42,7 +53,7 @@ func (s *sim) progress(within time.Duration, rounds msg.Round) {
 			return false
 		}
 		for _, n := range s.nodes {
-			if n.up && !s.liars[n.i] && n.chain.links[target].Certificate == nil {
+			if n.up && !s.liars[n.i] && certified && n.chain.links[target].Certificate == nil {
 				return false
 			}
 		}
