@@ -260,7 +260,9 @@ func (w *world) serve(c net.Conn) {
 			}
 		case u.Join != "":
 			m.joined = true
-			if u.Rounds > 0 {
+			if u.Rounds > 0 { // the launch of a run, and the end of an earlier one
+				w.members = slices.DeleteFunc(w.members, func(o *member) bool { return o.gone })
+				w.rounds = nil
 				w.run, w.max, m.seated = u.Join, u.Rounds, true
 			}
 			for i := range w.rounds {
@@ -295,7 +297,7 @@ func (w *world) advance() {
 			trained = w.rounds[n-1].TrainedRounds
 		}
 		n := uint64(len(w.rounds)) + 1
-		if w.run == "" || joined < 4 || trained >= 2 && gone < 2 || trained >= 4 && joined < 5 || trained == w.max ||
+		if w.run == "" || joined < 4 || trained >= 2 && gone < 2 || trained >= 4 && joined < 5 || trained >= w.max ||
 			w.stall > 0 && n > w.stall {
 			return
 		}
