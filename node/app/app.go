@@ -32,6 +32,9 @@ type Options struct {
 	Log *slog.Logger
 	// Started, if not nil, is called once the node answers.
 	Started func(api.Endpoint)
+
+	// open takes the place of a runner.Hub in tests.
+	open func(dir string, m *run.Manifest) (participant, error)
 }
 
 // What is in the data folder, beside api.EndpointFile and api.TokenFile.
@@ -113,21 +116,25 @@ func runNode(ctx context.Context, o Options, store *shard.Store) error {
 	if o.Started != nil {
 		o.Started(n.endpoint)
 	}
-	err = runStages(ctx, o.Log, []stage{
+	err = runStages(ctx, o.Log, append(n.stages(), stage{"API", func(ctx context.Context) error {
+		err := server.Serve(ctx, listener)
+		return errors.Join(err, api.RemoveEndpoint(o.Config.DataDir))
+	}}))
+	if err == nil {
+		o.Log.InfoContext(ctx, "node stopped", "peer", n.endpoint.Peer)
+	}
+	return err
+}
+
+// stages are the components below the API, each after those that it needs.
+func (n *node) stages() []stage {
+	return []stage{
 		{"network", n.host.Run},
 		{"exchange", n.exchange.Run},
 		{"gossip", n.gossip.Run},
 		{"runs", n.runs.run},
 		{"status", n.watchState},
-		{"API", func(ctx context.Context) error {
-			err := server.Serve(ctx, listener)
-			return errors.Join(err, api.RemoveEndpoint(o.Config.DataDir))
-		}},
-	})
-	if err == nil {
-		o.Log.InfoContext(ctx, "node stopped", "peer", n.endpoint.Peer)
 	}
-	return err
 }
 
 // newNode builds the components. It starts nothing, but the host listens.
@@ -156,22 +163,27 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		host.Close()
 		return nil, err
 	}
-	hub := runner.NewHub(runner.HubOptions{
-		Key: key, Host: host, Gossip: n.gossip, Exchange: n.exchange, Store: store, ModelDir: n.modelDir, Threads: cfg.Threads,
-		Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log.With("component", "run"),
-	})
-	open := func(dir string, m *run.Manifest) (participant, error) {
+	if o.open == nil {
+		o.open = openRunner(runner.NewHub(runner.HubOptions{
+			Key: key, Host: host, Gossip: n.gossip, Exchange: n.exchange, Store: store, ModelDir: n.modelDir, Threads: cfg.Threads,
+			Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log.With("component", "run"),
+		}))
+	}
+	if n.runs, err = newRuns(n, filepath.Join(cfg.DataDir, runsDir), o.open); err != nil {
+		host.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func openRunner(hub *runner.Hub) func(dir string, m *run.Manifest) (participant, error) {
+	return func(dir string, m *run.Manifest) (participant, error) {
 		r, err := hub.Open(dir, m)
 		if err != nil {
 			return nil, err // not a nil *Runner in an interface
 		}
 		return r, nil
 	}
-	if n.runs, err = newRuns(n, filepath.Join(cfg.DataDir, runsDir), open); err != nil {
-		host.Close()
-		return nil, err
-	}
-	return n, nil
 }
 
 // attach makes what stands on host and store.
