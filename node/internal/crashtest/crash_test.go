@@ -1,0 +1,257 @@
+// Package crashtest kills real daemons, again and again, and checks that the
+// run they are in is neither lost nor forked. It has no code but tests.
+package crashtest
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/client"
+)
+
+var (
+	kills = flag.Int("kills", 5, "how many times a daemon is killed")
+	seed  = flag.Uint64("seed", 1, "draws who is killed, and when")
+)
+
+const (
+	peers = 5
+	// runFile makes rounds short, so that kills fall into every part of them.
+	runFile = `name = "crash"
+period = "3s"
+rounds = %d
+seats = 8
+min_peers = 3
+eval_samples = 8
+[lora]
+rank = 4
+[inner]
+learning_rate = 1e-3
+max_steps = 4
+batch_samples = 4
+sequence_tokens = 96
+`
+)
+
+// daemon is a mootd that is killed and started again, at the same port.
+type daemon struct {
+	t      *testing.T
+	mootd  string
+	dir    string
+	listen string
+	boot   string
+	cmd    *exec.Cmd
+	peer   string
+}
+
+func (d *daemon) start() {
+	d.t.Helper()
+	os.Remove(filepath.Join(d.dir, api.EndpointFile))
+	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer log.Close()
+	args := []string{"--data-dir", d.dir, "--listen", d.listen, "--api", "127.0.0.1:0", "--no-mdns", "--threads", "1"}
+	if d.boot != "" {
+		args = append(args, "--bootstrap", d.boot)
+	}
+	d.cmd = exec.Command(d.mootd, args...)
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		e, err := api.ReadEndpoint(d.dir)
+		if err == nil && e.PID == d.cmd.Process.Pid && len(e.Addrs) > 0 {
+			d.peer = e.Peer
+			d.listen, _, _ = strings.Cut(e.Addrs[0], "/p2p/")
+			return
+		}
+		if time.Now().After(end) {
+			d.t.Fatalf("%s does not start: %v\n%s", d.dir, err, d.tail())
+		}
+	}
+}
+
+func (d *daemon) addr() string { return d.listen + "/p2p/" + d.peer }
+
+// kill ends the process as a power cut does.
+func (d *daemon) kill() {
+	if d.cmd == nil {
+		return
+	}
+	_ = d.cmd.Process.Kill()
+	_ = d.cmd.Wait()
+	d.cmd = nil
+}
+
+func (d *daemon) tail() string {
+	b, _ := os.ReadFile(filepath.Join(d.dir, "log"))
+	return string(b[max(0, len(b)-4000):])
+}
+
+func (d *daemon) client() *client.Client {
+	d.t.Helper()
+	c, err := client.Open(d.dir)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(c.Close)
+	return c
+}
+
+// ledger is what was ever certified, and by whom it was seen.
+type ledger map[uint64]map[string][]string // round, record, peers
+
+// look adds the certified rounds of a daemon, and fails when there is another
+// record of the same height.
+func (l ledger) look(t *testing.T, d *daemon, run string) {
+	t.Helper()
+	c, err := client.Open(d.dir)
+	if err != nil {
+		return // it is being killed
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	rounds, err := c.AllRounds(ctx, run)
+	if err != nil {
+		return
+	}
+	for _, r := range rounds {
+		if !r.Certified {
+			continue
+		}
+		if l[r.Round] == nil {
+			l[r.Round] = make(map[string][]string)
+		}
+		l[r.Round][r.Record] = append(l[r.Round][r.Record], d.peer)
+		if len(l[r.Round]) > 1 {
+			t.Fatalf("round %d was certified twice: %v", r.Round, l[r.Round])
+		}
+	}
+}
+
+func TestKilledDaemons(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts and kills real daemons for a minute or more")
+	}
+	if runtime.GOOS == "windows" {
+		t.Skip("a port is not free at once after a kill")
+	}
+	mootd := filepath.Join(t.TempDir(), "mootd")
+	build := exec.Command("go", "build", "-o", mootd, "github.com/moot-net/moot/node/cmd/mootd")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	ds := make([]*daemon, peers)
+	for i := range ds {
+		ds[i] = &daemon{t: t, mootd: mootd, dir: t.TempDir(), listen: "/ip4/127.0.0.1/tcp/0"}
+		if i > 0 {
+			ds[i].boot = ds[0].addr()
+		}
+		ds[i].start()
+		t.Cleanup(ds[i].kill)
+	}
+	// A kill costs the rounds that follow it some seconds, not the run.
+	rounds := 8 + 2**kills
+	run := launch(ctx, t, ds, rounds)
+
+	rng := rand.New(rand.NewPCG(*seed, 0))
+	seen := make(ledger)
+	for n := range *kills {
+		time.Sleep(time.Duration(500+rng.IntN(4500)) * time.Millisecond)
+		d := ds[rng.IntN(peers)]
+		t.Logf("kill %d: %s", n+1, d.peer)
+		d.kill()
+		time.Sleep(time.Duration(rng.IntN(6000)) * time.Millisecond)
+		d.start()
+		for _, d := range ds {
+			seen.look(t, d, run)
+		}
+	}
+	final := waitFinal(ctx, t, ds, run)
+	for _, d := range ds {
+		seen.look(t, d, run)
+	}
+	t.Logf("%d kills, %d rounds, %d of them certified", *kills, final.Round, final.CertifiedRounds)
+	if final.TrainedRounds < uint64(rounds) {
+		t.Errorf("the run ended after %d trained rounds, want %d", final.TrainedRounds, rounds)
+	}
+}
+
+// launch begins a run on the first daemon and lets the others join it.
+func launch(ctx context.Context, t *testing.T, ds []*daemon, rounds int) string {
+	t.Helper()
+	quiet := func(api.Progress) {}
+	c := ds[0].client()
+	assets, err := c.DemoAssets(ctx, filepath.Join(t.TempDir(), "assets"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.ImportModel(ctx, api.ImportModelRequest{Dir: assets.ModelDir}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := c.ImportDataset(ctx, assets.Data, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Launch(ctx, api.LaunchRequest{Name: "run.toml", TOML: fmt.Sprintf(runFile, rounds), Model: m.ID, Dataset: data.ID}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range ds[1:] {
+		if _, err := d.client().Join(ctx, api.JoinRequest{Run: r.ID}, quiet); err != nil {
+			t.Fatalf("join: %v\n%s", err, d.tail())
+		}
+	}
+	return r.ID
+}
+
+// waitFinal waits until all daemons have the same last record.
+func waitFinal(ctx context.Context, t *testing.T, ds []*daemon, run string) api.Run {
+	t.Helper()
+	for {
+		var runs []api.Run
+		final := true
+		for _, d := range ds {
+			c, err := client.Open(d.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := c.Run(ctx, run)
+			c.Close()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, d.tail())
+			}
+			runs = append(runs, r.Run)
+			final = final && r.Final && r.Head == runs[0].Head && r.StateCID == runs[0].StateCID
+		}
+		if final {
+			return runs[0]
+		}
+		select {
+		case <-ctx.Done():
+			for i, r := range runs {
+				t.Logf("%s: round %d, head %s, state %s, %s, %s\n%s", r.State, r.Round, r.Head, r.StateCID, r.Phase, r.Why, ds[i].tail())
+			}
+			t.Fatal("the daemons do not reach the same end")
+		case <-time.After(time.Second):
+		}
+	}
+}
