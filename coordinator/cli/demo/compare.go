@@ -32,6 +32,7 @@ func (d *demo) compare(ctx context.Context, survivors []*node) error {
 		return d.blame("export the adapter", err, x)
 	}
 	d.report.AdapterDir = exported.Dir
+	d.o.Screen.Clear()
 	base, tuned := api.Subject{Model: d.report.Model}, api.Subject{Model: d.report.Model, Adapter: dir}
 	var baseText, tunedText []string
 	g, gctx := errgroup.WithContext(ctx)

@@ -91,6 +91,7 @@ type demo struct {
 	base     chan api.Evaluation // has the base model's figures, if they were in time
 	stopBase context.CancelFunc  // gives up on them
 	prompts  []api.DemoPrompt
+	decided  *api.Round     // the last round, until it is shown
 	wg       sync.WaitGroup // all that runs beside Run
 
 	mu sync.Mutex
@@ -192,7 +193,7 @@ func (d *demo) sample(ctx context.Context) {
 	}
 }
 
-// ready returns the nodes that can be asked.
+// ready returns the nodes that can be asked, by name.
 func (d *demo) ready() []*node {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -202,6 +203,7 @@ func (d *demo) ready() []*node {
 			l = append(l, x)
 		}
 	}
+	slices.SortFunc(l, func(a, b *node) int { return strings.Compare(a.name, b.name) })
 	return l
 }
 

@@ -28,8 +28,10 @@ func (d *demo) train(ctx context.Context, launcher *node, volunteers []*node) (j
 	late := make(chan lateJoin, 1)
 	started := false
 	err = d.follow(ctx, eye, func(r api.Round) error {
-		d.sayRound(r)
+		d.sayDecided()
+		d.decided = &r
 		if d.report.LauncherKilledAfterRound == 0 && r.TrainedRounds >= killAfter && !r.Final {
+			d.sayDecided()
 			d.kill(ctx, launcher, volunteers[0])
 			d.report.LauncherKilledAfterRound, d.report.Ledger.LauncherKilledAfter = r.TrainedRounds, r.Round
 		}
@@ -71,7 +73,8 @@ func (d *demo) follow(ctx context.Context, x *node, fn func(api.Round) error, la
 		// they fail, the ticker below does.
 		_ = x.client.Watch(wctx, client.WatchOptions{Run: d.report.Run}, func(e api.Event) error {
 			d.showEvent(e)
-			if e.Type == api.EventRound || e.Type == api.EventRunState {
+			switch e.Type {
+			case api.EventRound, api.EventRunState, api.EventEval:
 				select {
 				case changed <- struct{}{}:
 				default:
@@ -83,6 +86,7 @@ func (d *demo) follow(ctx context.Context, x *node, fn func(api.Round) error, la
 	defer func() {
 		cancel()
 		<-watched
+		d.sayDecided()
 		d.o.Screen.Clear()
 	}()
 	tick := time.NewTicker(time.Second)
@@ -102,6 +106,7 @@ func (d *demo) follow(ctx context.Context, x *node, fn func(api.Round) error, la
 				return d.takeLate(ctx, late, joiner)
 			}
 		}
+		d.measured(ctx, x)
 		if time.Since(since) > d.limits.round {
 			return api.Errorf(api.CodeRetry, "no round was decided in %v%s%s", d.limits.round, d.stateOf(d.ready()...), d.tails())
 		}
@@ -168,9 +173,29 @@ func (d *demo) latecomer(ctx context.Context, survivor *node) (*node, error) {
 	return x, nil
 }
 
-// sayRound prints a round, unless it came before training began.
-func (d *demo) sayRound(r api.Round) {
-	if r.TrainedRounds == 0 {
+// measured shows the last round once its loss on held-out rows is known, or
+// when that takes long.
+func (d *demo) measured(ctx context.Context, x *node) {
+	if d.decided == nil {
+		return
+	}
+	r, err := x.client.Round(ctx, d.report.Run, d.decided.Round)
+	if err == nil && r.Record == d.decided.Record && r.EvalLoss != nil {
+		d.decided = &r
+	}
+	if d.decided.EvalLoss != nil || time.Since(d.decided.Decided) > evalPatience {
+		d.sayDecided()
+	}
+}
+
+// evalPatience is how long a round is not shown because it is being measured.
+const evalPatience = 3 * time.Second
+
+// sayDecided shows the last round, unless it came before training began.
+func (d *demo) sayDecided() {
+	r := d.decided
+	d.decided = nil
+	if r == nil || r.TrainedRounds == 0 {
 		return
 	}
 	agreement := "provisional"
