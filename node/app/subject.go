@@ -95,7 +95,7 @@ func (n *node) load(q *api.Subject, src *source) (*subject, error) {
 		return nil, modelError(err)
 	}
 	if s.tok, err = tokenizer.Load(src.dir); err != nil {
-		return nil, modelError(fmt.Errorf("load tokenizer of %s: %w", src.dir, err))
+		return nil, api.Errorf(api.CodeModel, "model %s: %w", src.name, err)
 	}
 	var modules []lora.Module
 	for _, m := range s.model.Config().Modules() {
