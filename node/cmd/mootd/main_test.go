@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/client"
+)
+
+// The test binary is mootd when it is called by that name, and a program that
+// does not end by itself when it is called stubborn.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"mootd": main, "stubborn": stubborn})
+}
+
+// stubborn is a daemon whose shutdown hangs.
+func stubborn() {
+	ctx := interruptible(context.Background(), os.Stderr)
+	fmt.Println("up")
+	<-ctx.Done()
+	fmt.Println("saving")
+	select {}
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
+			e.Setenv("XDG_DATA_HOME", filepath.Join(e.WorkDir, "data"))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			// waitfor FILE: somebody writes it.
+			"waitfor": func(ts *testscript.TestScript, _ bool, args []string) {
+				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+					if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+						return
+					}
+				}
+				ts.Fatalf("there is no %s", args[0])
+			},
+			// exits N args...: the command ends with exit code N.
+			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+				err := ts.Exec(args[1], args[2:]...)
+				code := 0
+				if exit := new(exec.ExitError); errors.As(err, &exit) {
+					code = exit.ExitCode()
+				} else if err != nil {
+					ts.Fatalf("%v", err)
+				}
+				if fmt.Sprint(code) != args[0] {
+					ts.Fatalf("exit code %d, want %s", code, args[0])
+				}
+			},
+		},
+	})
+}
+
+// process is a program that was started.
+type process struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	out *bufio.Reader
+	err *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func start(t *testing.T, name string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(name, args...), err: new(lockedBuffer)}
+	p.cmd.Stderr = p.err
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.out = bufio.NewReader(out)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s wrote on stderr:\n%s", name, p.err)
+		}
+	})
+	return p
+}
+
+// line waits for a line that begins with prefix, and returns the rest.
+func (p *process) line(prefix string) string {
+	p.t.Helper()
+	for {
+		s, err := p.out.ReadString('\n')
+		if err != nil {
+			p.t.Fatalf("no line with %q: %v\n%s", prefix, err, p.err)
+		}
+		if rest, ok := strings.CutPrefix(s, prefix); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+}
+
+// ends waits for the end, and returns the exit code.
+func (p *process) ends() int {
+	p.t.Helper()
+	watch := time.AfterFunc(20*time.Second, func() { p.cmd.Process.Kill() })
+	defer watch.Stop()
+	if _, err := io.Copy(io.Discard, p.out); err != nil {
+		p.t.Error(err)
+	}
+	err := p.cmd.Wait()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		p.t.Fatal(err)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func daemon(t *testing.T, dir string) (p *process, c *client.Client, id string) {
+	t.Helper()
+	p = start(t, "mootd", "--data-dir", dir, "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--no-mdns", "--threads", "1")
+	id = p.line("peer ")
+	if addr := p.line("address "); !strings.HasPrefix(addr, "/ip4/127.0.0.1/tcp/") || !strings.HasSuffix(addr, "/p2p/"+id) {
+		t.Errorf("address %s", addr)
+	}
+	url := p.line("api ")
+	c, err := client.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if s, err := c.Status(t.Context()); err != nil || s.API != url || s.Peer != id || s.PID != p.cmd.Process.Pid {
+		t.Fatalf("status %+v, %v; want API %s and peer %s", s, err, url, id)
+	}
+	return p, c, id
+}
+
+func TestInterrupt(t *testing.T) {
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		dir := t.TempDir()
+		p, _, _ := daemon(t, dir)
+		if err := p.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if code := p.ends(); code != 0 {
+			t.Errorf("exit code %d after %v", code, sig)
+		}
+		if _, err := client.Open(dir); api.AsError(err) == nil || api.AsError(err).Code != api.CodeDaemon {
+			t.Errorf("after %v the daemon is still to be found: %v", sig, err)
+		}
+	}
+}
+
+func TestSecondInterrupt(t *testing.T) {
+	p := start(t, "stubborn")
+	p.line("up")
+	// As timeout does it: that is one interrupt.
+	for range 2 {
+		if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.line("saving")
+	time.Sleep(2 * sameInterrupt)
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatalf("it has ended by two signals at once: %v", err)
+	}
+	if code := p.ends(); code != 130 {
+		t.Errorf("exit code %d, want 130", code)
+	}
+}
+
+// After kill -9, identity and content are there, and the folder is free.
+func TestKill(t *testing.T) {
+	dir := t.TempDir()
+	p, c, id := daemon(t, dir)
+	assets, err := c.DemoAssets(t.Context(), filepath.Join(t.TempDir(), "demo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.ImportModel(t.Context(), api.ImportModelRequest{Dir: assets.ModelDir}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.ends()
+	_, c, again := daemon(t, dir)
+	if again != id {
+		t.Errorf("peer %s after kill -9, was %s", again, id)
+	}
+	if l, err := c.Models(t.Context()); err != nil || len(l.Models) != 1 || l.Models[0].ID != m.ID {
+		t.Errorf("models %v, %v", l, err)
+	}
+	g, err := c.Generate(t.Context(), api.GenerateRequest{
+		Subject: api.Subject{Model: m.ID}, MaxTokens: 3, Prompts: []api.Prompt{{Instruction: "Who are you?"}},
+	}, nil)
+	if err != nil || len(g.Outputs) != 1 || g.Outputs[0].Tokens == 0 {
+		t.Errorf("generated %+v, %v", g, err)
+	}
+}
