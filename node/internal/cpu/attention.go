@@ -48,6 +48,9 @@ func headDim(p tensor.Attention) int {
 	mustShape("K", p.K, p.K.Rows, p.KVHeads*hd)
 	mustShape("Out", p.Out, p.Q.Rows, p.Q.Cols)
 	mustShape("LSE", p.LSE, p.Q.Rows, p.Heads)
+	if p.Slopes != nil && len(p.Slopes) != p.Heads {
+		panic(fmt.Sprintf("bug: %d slopes for %d heads", len(p.Slopes), p.Heads))
+	}
 	for _, s := range p.Spans {
 		if s.QLen > s.KLen || s.Q+s.QLen > p.Q.Rows || s.K+s.KLen > p.K.Rows {
 			panic(fmt.Sprintf("bug: span %+v of %d queries and %d keys", s, p.Q.Rows, p.K.Rows))
@@ -103,6 +106,22 @@ func (t *attentionTask) blockScores(s *scratch, span tensor.Span, h, q0, n int) 
 	return s.scores, k0, k1
 }
 
+// adjust turns the scaled scores of a query against the keys that it sees, the
+// last of which is its own, into those that softmax is taken of. caps, unless
+// it is nil, receives the derivatives of the soft cap.
+func (t *attentionTask) adjust(row []float32, h int, caps []float32) {
+	if c := t.p.SoftCap; c != 0 {
+		softCap(row, c)
+		softCapSlope(caps, row, c)
+	}
+	if t.p.Slopes != nil {
+		slope := t.p.Slopes[h]
+		for j := range row {
+			row[j] += slope * float32(j-len(row)+1)
+		}
+	}
+}
+
 func (t *attentionTask) forward(s *scratch, span tensor.Span, h int) {
 	group := t.p.Heads / t.p.KVHeads
 	for q0 := 0; q0 < span.QLen; q0 += queryBlock {
@@ -114,6 +133,7 @@ func (t *attentionTask) forward(s *scratch, span tensor.Span, h int) {
 			clear(row[:first-k0])
 			clear(row[last-k0:])
 			row = row[first-k0 : last-k0]
+			t.adjust(row, h, nil)
 			most := t.b.k.maximum(row)
 			sum := t.b.k.expSum(row, row, most)
 			t.b.k.scale(row, 1/sum)
@@ -156,8 +176,15 @@ func (t *attentionTask) back(s *scratch, span tensor.Span, h int, first bool) {
 			clear(d[:from-k0])
 			clear(d[to-k0:])
 			p, d = p[from-k0:to-k0], d[from-k0:to-k0]
+			if t.p.SoftCap != 0 {
+				s.caps = grow(s.caps, len(p))
+			}
+			t.adjust(p, h, s.caps)
 			t.b.k.expSum(p, p, t.p.LSE.HostRow(span.Q + q0 + i)[h])
 			t.b.k.softmaxBack(d, p, t.b.k.dot(out.HostRow(i), dout.HostRow(i)), t.p.Scale)
+			if t.p.SoftCap != 0 {
+				mul(d, s.caps)
+			}
 		}
 		t.product(s, w, t.hd, n, scores, 1, w, dout.Host(), dout.Stride, 1, dv.Host(), dv.Stride, 1, true)
 		t.product(s, w, t.hd, n, s.grads, 1, w, q.Host(), q.Stride, 1, dk.Host(), dk.Stride, 1, true)

@@ -26,6 +26,7 @@ type Backend struct {
 	gemm      gemmTask
 	turn      []float32 // a product before it is transposed
 	rowOp     rowTask
+	plusOne   tensor.Buffer // 1 + the weights of a norm
 	attention attentionTask
 	loss      lossTask
 	adam      adamTask
@@ -62,6 +63,7 @@ type scratch struct {
 	edge   []float32 // a tile at the edge of a result
 	scores []float32 // a block of attention scores
 	grads  []float32 // and of their derivatives
+	caps   []float32 // derivatives of the soft cap, of one query
 	args   gemmArgs
 }
 

@@ -152,13 +152,27 @@ func TestAllocations(t *testing.T) {
 		r := func(rows, cols int) tensor.Mat { return b.Alloc(rows*cols).Mat(0, rows, cols) }
 		x, y, c, dx, inv := r(300, 96), r(96, 96), r(300, 96), r(300, 96), r(300, 1)
 		w, rank, low := r(1, 96), r(8, 96), r(300, 8)
+		stats := r(300, 2)
+		p := tensor.Attention{
+			Q: x, K: dx, V: x, Out: c, LSE: r(300, 4), Heads: 4, KVHeads: 4, Scale: 1, SoftCap: 50,
+			Slopes: make([]float32, 4), Spans: []tensor.Span{{QLen: 300, KLen: 300}},
+		}
 		step := func() {
 			b.MatMul(c, x, y, tensor.MatMul{TransB: true})
 			b.MatMul(low, x, rank, tensor.MatMul{TransB: true})
 			b.MatMul(rank, low, x, tensor.MatMul{TransA: true})
-			b.RMSNorm(c, inv, x, w, 1e-5)
-			b.RMSNormBackward(dx, tensor.Mat{}, c, x, inv, w)
+			for _, o := range []tensor.RMSNorm{{Eps: 1e-5}, {Eps: 1e-5, PlusOne: true}} {
+				b.RMSNorm(c, inv, x, w, o)
+				b.RMSNormBackward(dx, tensor.Mat{}, c, x, inv, w, o)
+			}
+			b.LayerNorm(c, stats, x, w, w, 1e-5)
+			b.LayerNormBackward(dx, tensor.Mat{}, tensor.Mat{}, c, x, stats, w)
 			b.SwiGLU(c, x, dx)
+			b.GELU(c, x, dx, tensor.GELUTanh)
+			b.GELUBackward(c, x, tensor.Mat{}, tensor.GELUExact)
+			b.SoftCap(c, 30)
+			b.Clamp(c, 6)
+			b.Attention(p)
 			b.Add(c, x)
 			b.SumSquares(w)
 		}

@@ -131,11 +131,11 @@ func (b *Backend) ScatterAdd(dst, src tensor.Mat, idx []int32) {
 }
 
 // RMSNorm sets out = x * inv * w for each row.
-func (b *Backend) RMSNorm(out, inv, x, w tensor.Mat, eps float32) {
+func (b *Backend) RMSNorm(out, inv, x, w tensor.Mat, o tensor.RMSNorm) {
 	mustShape("out", out, x.Rows, x.Cols)
 	mustShape("inv", inv, x.Rows, 1)
 	mustShape("w", w, 1, x.Cols)
-	b.rowOp = rowTask{u: out, v: inv, x: x, w: w, a: eps}
+	b.rowOp = rowTask{u: out, v: inv, x: x, w: b.scales(w, o), a: o.Eps}
 	b.rowOp.fn = func(t *rowTask, i, j int) {
 		w := t.w.HostRow(0)
 		for ; i < j; i++ {
@@ -149,8 +149,21 @@ func (b *Backend) RMSNorm(out, inv, x, w tensor.Mat, eps float32) {
 	b.overRows(x.Rows, x.Cols)
 }
 
+// scales returns what an RMS norm multiplies by.
+func (b *Backend) scales(w tensor.Mat, o tensor.RMSNorm) tensor.Mat {
+	if !o.PlusOne {
+		return w
+	}
+	b.plusOne.Host = grow(b.plusOne.Host, w.Cols)
+	b.plusOne.Len = w.Cols
+	for i, v := range w.HostRow(0) {
+		b.plusOne.Host[i] = 1 + v
+	}
+	return b.plusOne.Vec()
+}
+
 // RMSNormBackward adds the derivatives by x to dx and by w to dw.
-func (b *Backend) RMSNormBackward(dx, dw, dout, x, inv, w tensor.Mat) {
+func (b *Backend) RMSNormBackward(dx, dw, dout, x, inv, w tensor.Mat, o tensor.RMSNorm) {
 	mustShape("dx", dx, x.Rows, x.Cols)
 	mustShape("dout", dout, x.Rows, x.Cols)
 	mustShape("inv", inv, x.Rows, 1)
@@ -165,7 +178,7 @@ func (b *Backend) RMSNormBackward(dx, dw, dout, x, inv, w tensor.Mat) {
 			}
 		}
 	}
-	b.rowOp = rowTask{u: dx, v: inv, w: w, x: x, y: dout}
+	b.rowOp = rowTask{u: dx, v: inv, w: b.scales(w, o), x: x, y: dout}
 	b.rowOp.fn = func(t *rowTask, i, j int) {
 		w := t.w.HostRow(0)
 		for ; i < j; i++ {
@@ -178,24 +191,25 @@ func (b *Backend) RMSNormBackward(dx, dw, dout, x, inv, w tensor.Mat) {
 }
 
 // Rope turns pairs of x by angles.
-func (b *Backend) Rope(x, cos, sin tensor.Mat, pos []int32, back bool) {
+func (b *Backend) Rope(x, cos, sin tensor.Mat, headDim int, pos []int32, back bool) {
 	half := cos.Cols
 	mustShape("sin", sin, cos.Rows, half)
-	if half == 0 || x.Cols%(2*half) != 0 || len(pos) != x.Rows {
-		panic(fmt.Sprintf("bug: rotary tables (%d,%d), %d positions for (%d,%d)", cos.Rows, half, len(pos), x.Rows, x.Cols))
+	if half == 0 || headDim < 2*half || x.Cols%headDim != 0 || len(pos) != x.Rows {
+		panic(fmt.Sprintf("bug: rotary tables (%d,%d), %d positions for (%d,%d) with heads of %d", cos.Rows, half, len(pos), x.Rows, x.Cols, headDim))
 	}
 	sign := float32(1)
 	if back {
 		sign = -1
 	}
-	b.rowOp = rowTask{u: x, v: cos, w: sin, a: sign, idx: pos, heads: x.Cols / (2 * half), headDim: 2 * half}
+	b.rowOp = rowTask{u: x, v: cos, w: sin, a: sign, idx: pos, heads: x.Cols / headDim, headDim: headDim}
 	b.rowOp.fn = func(t *rowTask, i, j int) {
+		half := t.v.Cols
 		for ; i < j; i++ {
-			x, p, half := t.u.HostRow(i), int(t.idx[i]), t.headDim/2
+			x, p := t.u.HostRow(i), int(t.idx[i])
 			cos, sin := t.v.HostRow(p), t.w.HostRow(p)
 			for h := range t.heads {
-				head := x[h*t.headDim : (h+1)*t.headDim]
-				t.k.rotate(head[:half], head[half:], cos, sin, t.a)
+				head := x[h*t.headDim:]
+				t.k.rotate(head[:half], head[half:2*half], cos, sin, t.a)
 			}
 		}
 	}

@@ -40,9 +40,8 @@ func (m *Model) forward(b *Batch, kv *cache) tensor.Mat {
 func (m *Model) block(i int, b *Batch, kv *cache, x, out tensor.Mat) {
 	l, be, n := &m.layers[i], m.b, x.Rows
 	a := m.ws.act(i).rowRange(n)
-	eps := float32(m.cfg.NormEps)
 
-	be.RMSNorm(a.n1, a.inv1, x, l.norm1, eps)
+	be.RMSNorm(a.n1, a.inv1, x, l.norm1, m.cfg.rms())
 	k, v := a.k, a.v
 	if kv != nil {
 		k, v = kv.k[i].RowRange(kv.n, kv.n+n), kv.v[i].RowRange(kv.n, kv.n+n)
@@ -50,8 +49,8 @@ func (m *Model) block(i int, b *Batch, kv *cache, x, out tensor.Mat) {
 	l.q.forward(be, a.q, a.n1, l.q.low(a.low[0]), false)
 	l.k.forward(be, k, a.n1, l.k.low(a.low[1]), false)
 	l.v.forward(be, v, a.n1, l.v.low(a.low[2]), false)
-	be.Rope(a.q, m.ropes.cos, m.ropes.sin, b.pos, false)
-	be.Rope(k, m.ropes.cos, m.ropes.sin, b.pos, false)
+	be.Rope(a.q, m.ropes.cos, m.ropes.sin, m.cfg.HeadDim, b.pos, false)
+	be.Rope(k, m.ropes.cos, m.ropes.sin, m.cfg.HeadDim, b.pos, false)
 	if kv != nil {
 		k, v = kv.k[i].RowRange(0, kv.n+n), kv.v[i].RowRange(0, kv.n+n)
 	}
@@ -59,7 +58,7 @@ func (m *Model) block(i int, b *Batch, kv *cache, x, out tensor.Mat) {
 	be.Copy(a.mid, x)
 	l.o.forward(be, a.mid, a.att, l.o.low(a.low[3]), true)
 
-	be.RMSNorm(a.n2, a.inv2, a.mid, l.norm2, eps)
+	be.RMSNorm(a.n2, a.inv2, a.mid, l.norm2, m.cfg.rms())
 	l.gate.forward(be, a.gate, a.n2, l.gate.low(a.low[4]), false)
 	l.up.forward(be, a.up, a.n2, l.up.low(a.low[5]), false)
 	be.SwiGLU(a.act, a.gate, a.up)
@@ -137,14 +136,14 @@ func (m *Model) blockBackward(i int, b *Batch, further bool) {
 	be.SwiGLUBackward(dact, a.gate, a.up)
 	back(&l.gate, 4, dn, a.gate, a.n2, false)
 	back(&l.up, 5, dn, a.up, a.n2, true)
-	be.RMSNormBackward(dx, l.dNorm2, dn, a.mid, a.inv2, l.norm2)
+	be.RMSNormBackward(dx, l.dNorm2, dn, a.mid, a.inv2, l.norm2, m.cfg.rms())
 
 	back(&l.o, 3, datt, dx, a.att, false)
 	be.AttentionBackward(tensor.AttentionBackward{
 		Attention: m.attention(l, b, a, a.k, a.v), DOut: datt, DQ: dq, DK: dk, DV: dv,
 	})
-	be.Rope(dq, m.ropes.cos, m.ropes.sin, b.pos, true)
-	be.Rope(dk, m.ropes.cos, m.ropes.sin, b.pos, true)
+	be.Rope(dq, m.ropes.cos, m.ropes.sin, m.cfg.HeadDim, b.pos, true)
+	be.Rope(dk, m.ropes.cos, m.ropes.sin, m.cfg.HeadDim, b.pos, true)
 	if !further {
 		dn = tensor.Mat{}
 	}
@@ -152,6 +151,6 @@ func (m *Model) blockBackward(i int, b *Batch, further bool) {
 	back(&l.k, 1, dn, dk, a.n1, true)
 	back(&l.v, 2, dn, dv, a.n1, true)
 	if further {
-		be.RMSNormBackward(dx, l.dNorm1, dn, a.x, a.inv1, l.norm1)
+		be.RMSNormBackward(dx, l.dNorm1, dn, a.x, a.inv1, l.norm1, m.cfg.rms())
 	}
 }

@@ -3,6 +3,8 @@ package model
 import (
 	"errors"
 	"fmt"
+
+	"github.com/moot-net/moot/node/internal/tensor"
 )
 
 // ErrUnsupported is wrapped by the error for an architecture or a setting that
@@ -134,3 +136,5 @@ func (c Config) window(layer int) int {
 	}
 	return c.Windows[layer]
 }
+
+func (c Config) rms() tensor.RMSNorm { return tensor.RMSNorm{Eps: float32(c.NormEps)} }

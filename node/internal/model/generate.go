@@ -76,7 +76,7 @@ func (m *Model) next(logits []float32, kv *cache, ids []int32) error {
 	x := m.forward(&b, kv).RowRange(n-1, n)
 	kv.n += n
 	h, row := m.ws.hs.RowRange(0, 1), m.ws.logits.RowRange(0, 1)
-	m.b.RMSNorm(h, m.ws.invs.RowRange(0, 1), x, m.norm, float32(m.cfg.NormEps))
+	m.b.RMSNorm(h, m.ws.invs.RowRange(0, 1), x, m.norm, m.cfg.rms())
 	m.b.MatMul(row, h, m.head, tensor.MatMul{TransB: true})
 	m.b.Download(logits, row)
 	return nil

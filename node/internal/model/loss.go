@@ -46,7 +46,7 @@ func (m *Model) loss(b *Batch, x tensor.Mat, scale float32) Loss {
 	w, n := &m.ws, b.Counted()
 	xs, invs, hs := w.xs.RowRange(0, n), w.invs.RowRange(0, n), w.hs.RowRange(0, n)
 	m.b.Gather(xs, x, b.rows)
-	m.b.RMSNorm(hs, invs, xs, m.norm, float32(m.cfg.NormEps))
+	m.b.RMSNorm(hs, invs, xs, m.norm, m.cfg.rms())
 	dhs := w.dhs.RowRange(0, n)
 	step := m.cfg.logitsRows(n)
 	for i := 0; i < n; i += step {
@@ -65,7 +65,7 @@ func (m *Model) loss(b *Batch, x tensor.Mat, scale float32) Loss {
 	if scale != 0 {
 		dxs := w.dxs.RowRange(0, n)
 		m.b.Zero(dxs)
-		m.b.RMSNormBackward(dxs, m.dNorm, dhs, xs, invs, m.norm)
+		m.b.RMSNormBackward(dxs, m.dNorm, dhs, xs, invs, m.norm, m.cfg.rms())
 	}
 	loss := Loss{Tokens: n}
 	for i, v := range w.nll[:n] {
@@ -97,7 +97,7 @@ func (m *Model) Logits(b *Batch) ([]float32, error) {
 	m.prepare(n, n, false, false)
 	x := m.forward(b, nil)
 	hs := m.ws.hs.RowRange(0, n)
-	m.b.RMSNorm(hs, m.ws.invs.RowRange(0, n), x, m.norm, float32(m.cfg.NormEps))
+	m.b.RMSNorm(hs, m.ws.invs.RowRange(0, n), x, m.norm, m.cfg.rms())
 	out := make([]float32, n*m.cfg.Vocab)
 	step := m.cfg.logitsRows(n)
 	for i := 0; i < n; i += step {

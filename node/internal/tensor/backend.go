@@ -32,18 +32,38 @@ type Backend interface {
 	// MatMul sets c (M,N) to the product of op(a) (M,K) and op(b) (K,N).
 	MatMul(c, a, b Mat, o MatMul)
 
+	// Scale multiplies m by a.
+	Scale(m Mat, a float32)
+	// Clamp limits m to -limit to limit. ClampBackward sets d to 0 where y,
+	// what Clamp left, is at a limit.
+	Clamp(m Mat, limit float32)
+	ClampBackward(d, y Mat, limit float32)
+	// SoftCap sets m = limit * tanh(m/limit). SoftCapBackward multiplies d by
+	// the derivative of that, y being what SoftCap left.
+	SoftCap(m Mat, limit float32)
+	SoftCapBackward(d, y Mat, limit float32)
+
 	// RMSNorm sets out = x * inv * w, inv = 1/sqrt(mean(x^2) + eps) for each
 	// row of x (T,C); w is (1,C), inv is (T,1). out may be x.
-	RMSNorm(out, inv, x, w Mat, eps float32)
+	RMSNorm(out, inv, x, w Mat, o RMSNorm)
 	// RMSNormBackward adds the derivative by x to dx and, unless dw is none,
 	// that by w to dw (1,C).
-	RMSNormBackward(dx, dw, dout, x, inv, w Mat)
+	RMSNormBackward(dx, dw, dout, x, inv, w Mat, o RMSNorm)
 
-	// Rope turns the pairs (x[j], x[j+HD/2]) of each of the heads of row i of
-	// x (T, heads*HD) by the angle whose cosine and sine are element
-	// (pos[i], j) of the tables (positions, HD/2); back turns them back, which
-	// is also the derivative.
-	Rope(x, cos, sin Mat, pos []int32, back bool)
+	// LayerNorm sets out = (x - mean) * inv * w + bias for each row of x
+	// (T,C), inv = 1/sqrt(variance + eps); w and bias are (1,C), bias may be
+	// none, stats (T,2) receives mean and inv. out may be x.
+	LayerNorm(out, stats, x, w, bias Mat, eps float32)
+	// LayerNormBackward adds the derivative by x to dx and, unless they are
+	// none, those by w and bias to dw and dbias (1,C).
+	LayerNormBackward(dx, dw, dbias, dout, x, stats, w Mat)
+
+	// Rope turns pairs in each of the heads of row i of x (T, heads*headDim):
+	// (x[j], x[j+RD/2]) of the head's first RD values, by the angle whose
+	// cosine and sine are element (pos[i], j) of the tables (positions, RD/2).
+	// back turns them back, which is also the derivative. (Tables may be
+	// scaled; then turning back is the derivative only.)
+	Rope(x, cos, sin Mat, headDim int, pos []int32, back bool)
 
 	// Attention and AttentionBackward are causal attention; see Attention.
 	Attention(p Attention)
@@ -53,6 +73,13 @@ type Backend interface {
 	SwiGLU(out, gate, up Mat)
 	// SwiGLUBackward replaces gate and up by the derivatives by them.
 	SwiGLUBackward(dout, gate, up Mat)
+
+	// GELU sets out = gelu(x), times up unless that is none. out may be x or
+	// up.
+	GELU(out, x, up Mat, kind GELU)
+	// GELUBackward replaces x and, unless it is none, up by the derivatives by
+	// them.
+	GELUBackward(dout, x, up Mat, kind GELU)
 
 	// CrossEntropy sets nll[i] to -log softmax(row i of logits)[labels[i]] and
 	// top[i] to the column of the largest value, the first of them. If
@@ -73,6 +100,22 @@ type MatMul struct {
 	Alpha          float32 // multiplies the product; 0 stands for 1
 }
 
+// RMSNorm are the options of an RMS norm.
+type RMSNorm struct {
+	Eps     float32
+	PlusOne bool // w holds the scales minus one
+}
+
+// GELU is one of the two functions of that name.
+type GELU int
+
+const (
+	// GELUExact is x * Phi(x), Phi being the normal distribution.
+	GELUExact GELU = iota
+	// GELUTanh is x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
+	GELUTanh
+)
+
 // Span is a sequence of a batch: rows Q to Q+QLen of the queries attend to
 // rows K to K+KLen of keys and values. The last query is at the position of
 // the last key, so that query i sees the first KLen-QLen+i+1 keys.
@@ -90,6 +133,11 @@ type Attention struct {
 	Scale          float32 // multiplies the scores
 	// Window is how many keys a query sees at most, itself included; 0: all.
 	Window int
+	// SoftCap, if not 0, replaces a score s by SoftCap * tanh(s/SoftCap).
+	SoftCap float32
+	// Slopes, if not nil, has one for each query head: a score gets it times
+	// the key's distance, negative, from the query (ALiBi).
+	Slopes []float32
 	Spans  []Span
 }
 

@@ -50,6 +50,15 @@ func (m Mat) ColRange(i, j int) Mat {
 	return m
 }
 
+// Reshape returns a dense matrix with other numbers of rows and columns.
+func (m Mat) Reshape(rows, cols int) Mat {
+	if m.Stride != m.Cols || rows*cols != m.Rows*m.Cols {
+		panic(fmt.Sprintf("bug: (%d,%d), rows %d apart, as (%d,%d)", m.Rows, m.Cols, m.Stride, rows, cols))
+	}
+	m.Rows, m.Cols, m.Stride = rows, cols, cols
+	return m
+}
+
 // Host returns the values from element (0, 0) to the last one, rows Stride
 // apart. The buffer must be in the host's memory.
 func (m Mat) Host() []float32 {

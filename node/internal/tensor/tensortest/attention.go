@@ -11,19 +11,25 @@ import (
 type attentionCase struct {
 	heads, kv, hd, window int
 	spans                 []tensor.Span
+	limit                 float32 // of the soft cap
+	slopes                []float32
 }
 
 func attention(t *testing.T, b tensor.Backend) {
 	same := func(at, n int) tensor.Span { return tensor.Span{Q: at, QLen: n, K: at, KLen: n} }
 	for _, c := range []attentionCase{
-		{1, 1, 2, 0, []tensor.Span{same(0, 1)}},
-		{2, 2, 4, 0, []tensor.Span{same(0, 5)}},
-		{4, 2, 8, 0, []tensor.Span{same(0, 3), same(3, 7)}},
-		{6, 2, 6, 0, []tensor.Span{same(2, 9)}}, // rows of no span before it
-		{3, 1, 16, 0, []tensor.Span{same(0, 20)}},
-		{2, 1, 4, 3, []tensor.Span{same(0, 11), same(11, 2)}},
-		{2, 2, 4, 0, []tensor.Span{{Q: 0, QLen: 1, K: 0, KLen: 9}, {Q: 1, QLen: 3, K: 9, KLen: 5}}}, // a cache
-		{2, 1, 4, 4, []tensor.Span{{Q: 0, QLen: 2, K: 0, KLen: 9}}},
+		{heads: 1, kv: 1, hd: 2, spans: []tensor.Span{same(0, 1)}},
+		{heads: 2, kv: 2, hd: 4, spans: []tensor.Span{same(0, 5)}},
+		{heads: 4, kv: 2, hd: 8, spans: []tensor.Span{same(0, 3), same(3, 7)}},
+		{heads: 6, kv: 2, hd: 6, spans: []tensor.Span{same(2, 9)}}, // rows of no span before it
+		{heads: 3, kv: 1, hd: 16, spans: []tensor.Span{same(0, 20)}},
+		{heads: 2, kv: 1, hd: 4, window: 3, spans: []tensor.Span{same(0, 11), same(11, 2)}},
+		{heads: 2, kv: 2, hd: 4, spans: []tensor.Span{{Q: 0, QLen: 1, K: 0, KLen: 9}, {Q: 1, QLen: 3, K: 9, KLen: 5}}}, // a cache
+		{heads: 2, kv: 1, hd: 4, window: 4, spans: []tensor.Span{{Q: 0, QLen: 2, K: 0, KLen: 9}}},
+		{heads: 4, kv: 2, hd: 4, spans: []tensor.Span{same(0, 6), same(6, 9)}, limit: 0.7},
+		{heads: 2, kv: 2, hd: 4, window: 3, spans: []tensor.Span{same(0, 9)}, limit: 2},
+		{heads: 3, kv: 3, hd: 4, spans: []tensor.Span{same(0, 6), same(6, 9)}, slopes: []float32{0.5, 0.25, 0.7}},
+		{heads: 4, kv: 2, hd: 4, window: 3, spans: []tensor.Span{{Q: 0, QLen: 2, K: 0, KLen: 9}}, slopes: []float32{0.5, 0.25, 1, 0.1}},
 	} {
 		checkAttention(t, b, c, true)
 	}
@@ -32,8 +38,9 @@ func attention(t *testing.T, b tensor.Backend) {
 	}
 	// Longer than a block of queries; forward only against the naive one, and
 	// the derivatives against those of shorter pieces (TestThreads).
-	checkAttention(t, b, attentionCase{2, 1, 8, 0, []tensor.Span{same(0, 230)}}, false)
-	checkAttention(t, b, attentionCase{2, 1, 8, 50, []tensor.Span{same(0, 230)}}, false)
+	checkAttention(t, b, attentionCase{heads: 2, kv: 1, hd: 8, spans: []tensor.Span{same(0, 230)}}, false)
+	checkAttention(t, b, attentionCase{heads: 2, kv: 1, hd: 8, window: 50, spans: []tensor.Span{same(0, 230)}}, false)
+	checkAttention(t, b, attentionCase{heads: 2, kv: 1, hd: 8, window: 50, spans: []tensor.Span{same(0, 230)}, limit: 1, slopes: []float32{0.1, 0.01}}, false)
 }
 
 func checkAttention(t *testing.T, b tensor.Backend, c attentionCase, differences bool) {
@@ -48,7 +55,7 @@ func checkAttention(t *testing.T, b tensor.Backend, c attentionCase, differences
 	out, lse, dout := random(b, r, nq, c.heads*c.hd, 0), random(b, r, nq, c.heads, 0), random(b, r, nq, c.heads*c.hd, 1)
 	p := tensor.Attention{
 		Q: q.Mat, K: k.Mat, V: v.Mat, Out: out.Mat, LSE: lse.Mat,
-		Heads: c.heads, KVHeads: c.kv, Scale: 0.6, Window: c.window, Spans: c.spans,
+		Heads: c.heads, KVHeads: c.kv, Scale: 0.6, Window: c.window, Spans: c.spans, SoftCap: c.limit, Slopes: c.slopes,
 	}
 	b.Attention(p)
 	naive := func(y, l []float64) {
@@ -143,7 +150,14 @@ func naiveQuery(c attentionCase, s tensor.Span, h, i int, q, k, v mat, y, lse []
 	query := q.want[(s.Q+i)*q.Cols+h*c.hd:][:c.hd]
 	sum, scores := 0.0, make([]float64, last+1)
 	for j := first; j <= last; j++ {
-		scores[j] = math.Exp(float64(float32(0.6)) * inner(query, k.want[(s.K+j)*k.Cols+kv*c.hd:][:c.hd]))
+		score := float64(float32(0.6)) * inner(query, k.want[(s.K+j)*k.Cols+kv*c.hd:][:c.hd])
+		if limit := float64(c.limit); limit != 0 {
+			score = limit * math.Tanh(score/limit)
+		}
+		if c.slopes != nil {
+			score += float64(c.slopes[h]) * float64(j-last)
+		}
+		scores[j] = math.Exp(score)
 		sum += scores[j]
 	}
 	lse[(s.Q+i)*c.heads+h] = math.Log(sum)

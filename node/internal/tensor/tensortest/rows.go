@@ -64,47 +64,107 @@ func rows(t *testing.T, b tensor.Backend) {
 func rmsNorm(t *testing.T, b tensor.Backend) {
 	r := newRand()
 	for _, s := range [][2]int{{1, 1}, {2, 8}, {5, 19}, {3, 64}, {130, 40}} {
-		const eps = 1e-3
-		x, w, dout := random(b, r, s[0], s[1], 3), random(b, r, 1, s[1], 0), random(b, r, s[0], s[1], 0)
-		out, inv := random(b, r, s[0], s[1], 1), random(b, r, s[0], 1, 0)
-		forward := func() []float64 {
-			y := make([]float64, len(x.want))
-			for i := range s[0] {
-				xi := x.want[i*s[1] : (i+1)*s[1]]
-				inv.want[i] = 1 / math.Sqrt(inner(xi, xi)/float64(s[1])+eps)
-				for c, v := range xi {
-					y[i*s[1]+c] = v * inv.want[i] * w.want[c]
+		for _, o := range []tensor.RMSNorm{{Eps: 1e-3}, {Eps: 1e-3, PlusOne: true}} {
+			x, w, dout := random(b, r, s[0], s[1], 3), random(b, r, 1, s[1], 0), random(b, r, s[0], s[1], 0)
+			out, inv := random(b, r, s[0], s[1], 1), random(b, r, s[0], 1, 0)
+			forward := func() []float64 {
+				y := make([]float64, len(x.want))
+				for i := range s[0] {
+					xi := x.want[i*s[1] : (i+1)*s[1]]
+					inv.want[i] = 1 / math.Sqrt(inner(xi, xi)/float64(s[1])+float64(o.Eps))
+					for c, v := range xi {
+						y[i*s[1]+c] = v * inv.want[i] * w.want[c]
+						if o.PlusOne {
+							y[i*s[1]+c] += v * inv.want[i]
+						}
+					}
 				}
+				return y
 			}
-			return y
-		}
-		b.RMSNorm(out.Mat, inv.Mat, x.Mat, w.Mat, eps)
-		copy(out.want, forward())
-		out.check(t, "RMSNorm", 3e-6)
-		inv.check(t, "RMSNorm: inv", 3e-6)
+			b.RMSNorm(out.Mat, inv.Mat, x.Mat, w.Mat, o)
+			copy(out.want, forward())
+			out.check(t, "RMSNorm", 3e-6)
+			inv.check(t, "RMSNorm: inv", 3e-6)
 
-		loss := func() float64 { return inner(forward(), dout.want) }
-		dx, dw := random(b, r, s[0], s[1], 0), random(b, r, 1, s[1], 0)
-		dx0, dw0 := clone(dx.want), clone(dw.want)
-		b.RMSNormBackward(dx.Mat, tensor.Mat{}, dout.Mat, x.Mat, inv.Mat, w.Mat)
-		if len(x.want) < 500 {
-			derivative(t, "RMSNormBackward: dx", dx, dx0, x.want, loss, 2e-5)
-		}
-		b.RMSNormBackward(dx.Mat, dw.Mat, dout.Mat, x.Mat, inv.Mat, w.Mat)
-		derivative(t, "RMSNormBackward: dw", dw, dw0, w.want, loss, 2e-5)
+			loss := func() float64 { return inner(forward(), dout.want) }
+			dx, dw := random(b, r, s[0], s[1], 0), random(b, r, 1, s[1], 0)
+			dx0, dw0 := clone(dx.want), clone(dw.want)
+			b.RMSNormBackward(dx.Mat, tensor.Mat{}, dout.Mat, x.Mat, inv.Mat, w.Mat, o)
+			if len(x.want) < 500 {
+				derivative(t, "RMSNormBackward: dx", dx, dx0, x.want, loss, 2e-5)
+			}
+			b.RMSNormBackward(dx.Mat, dw.Mat, dout.Mat, x.Mat, inv.Mat, w.Mat, o)
+			derivative(t, "RMSNormBackward: dw", dw, dw0, w.want, loss, 2e-5)
 
-		b.RMSNorm(x.Mat, inv.Mat, x.Mat, w.Mat, eps)
-		copy(x.want, forward())
-		x.check(t, "RMSNorm in place", 3e-6)
+			b.RMSNorm(x.Mat, inv.Mat, x.Mat, w.Mat, o)
+			copy(x.want, forward())
+			x.check(t, "RMSNorm in place", 3e-6)
+		}
+	}
+}
+
+func layerNorm(t *testing.T, b tensor.Backend) {
+	r := newRand()
+	for _, s := range [][2]int{{1, 2}, {2, 8}, {5, 19}, {3, 64}, {130, 40}} {
+		for _, biased := range []bool{true, false} {
+			const eps, shift = 1e-3, 3
+			n := float64(s[1])
+			x, w, dout := random(b, r, s[0], s[1], 3), random(b, r, 1, s[1], 0), random(b, r, s[0], s[1], 0)
+			for i := range x.want {
+				x.want[i] += shift
+			}
+			x.set(x.want)
+			bias := mat{want: make([]float64, s[1])}
+			if biased {
+				bias = random(b, r, 1, s[1], 2)
+			}
+			out, stats := random(b, r, s[0], s[1], 1), random(b, r, s[0], 2, 0)
+			forward := func() []float64 {
+				y := make([]float64, len(x.want))
+				for i := range s[0] {
+					mean, variance := 0.0, 0.0
+					for _, v := range x.want[i*s[1] : (i+1)*s[1]] {
+						mean += v / n
+					}
+					for _, v := range x.want[i*s[1] : (i+1)*s[1]] {
+						variance += (v - mean) * (v - mean) / n
+					}
+					stats.want[2*i], stats.want[2*i+1] = mean, 1/math.Sqrt(variance+eps)
+					for c, v := range x.want[i*s[1] : (i+1)*s[1]] {
+						y[i*s[1]+c] = (v-mean)/math.Sqrt(variance+eps)*w.want[c] + bias.want[c]
+					}
+				}
+				return y
+			}
+			b.LayerNorm(out.Mat, stats.Mat, x.Mat, w.Mat, bias.Mat, eps)
+			copy(out.want, forward())
+			out.check(t, "LayerNorm", 5e-6)
+			stats.check(t, "LayerNorm: statistics", 3e-6)
+
+			loss := func() float64 { return inner(forward(), dout.want) }
+			dx, dw, dbias := random(b, r, s[0], s[1], 0), random(b, r, 1, s[1], 0), random(b, r, 1, s[1], 0)
+			dx0, dw0, dbias0 := clone(dx.want), clone(dw.want), clone(dbias.want)
+			b.LayerNormBackward(dx.Mat, tensor.Mat{}, tensor.Mat{}, dout.Mat, x.Mat, stats.Mat, w.Mat)
+			if len(x.want) < 500 {
+				derivative(t, "LayerNormBackward: dx", dx, dx0, x.want, loss, 3e-5)
+			}
+			b.LayerNormBackward(dx.Mat, dw.Mat, dbias.Mat, dout.Mat, x.Mat, stats.Mat, w.Mat)
+			derivative(t, "LayerNormBackward: dw", dw, dw0, w.want, loss, 2e-5)
+			derivative(t, "LayerNormBackward: dbias", dbias, dbias0, bias.want, loss, 2e-5)
+
+			b.LayerNorm(x.Mat, stats.Mat, x.Mat, w.Mat, bias.Mat, eps)
+			copy(x.want, forward())
+			x.check(t, "LayerNorm in place", 5e-6)
+		}
 	}
 }
 
 func rope(t *testing.T, b tensor.Backend) {
 	r := newRand()
-	for _, s := range [][3]int{{1, 1, 2}, {3, 2, 6}, {4, 3, 16}, {2, 2, 34}, {90, 4, 64}} {
-		n, heads, hd := s[0], s[1], s[2]
+	for _, s := range [][4]int{{1, 1, 2, 2}, {3, 2, 6, 6}, {4, 3, 16, 16}, {2, 2, 34, 34}, {90, 4, 64, 64}, {3, 2, 16, 4}, {4, 3, 20, 8}, {2, 2, 7, 6}} {
+		n, heads, hd, rd := s[0], s[1], s[2], s[3]
 		x := random(b, r, n, heads*hd, 4)
-		cos, sin := random(b, r, 10, hd/2, 0), random(b, r, 10, hd/2, 0)
+		cos, sin := random(b, r, 10, rd/2, 0), random(b, r, 10, rd/2, 0)
 		angles := clone(cos.want)
 		c, sn := make([]float64, len(angles)), make([]float64, len(angles))
 		for i, a := range angles {
@@ -119,23 +179,23 @@ func rope(t *testing.T, b tensor.Backend) {
 		turn := func(sign float64) {
 			for i := range n {
 				for h := range heads {
-					for j := range hd / 2 {
-						p, q := i*x.Cols+h*hd+j, i*x.Cols+h*hd+j+hd/2
-						co, si := cos.want[int(pos[i])*hd/2+j], sign*sin.want[int(pos[i])*hd/2+j]
+					for j := range rd / 2 {
+						p, q := i*x.Cols+h*hd+j, i*x.Cols+h*hd+j+rd/2
+						co, si := cos.want[int(pos[i])*rd/2+j], sign*sin.want[int(pos[i])*rd/2+j]
 						x.want[p], x.want[q] = x.want[p]*co-x.want[q]*si, x.want[q]*co+x.want[p]*si
 					}
 				}
 			}
 		}
-		b.Rope(x.Mat, cos.Mat, sin.Mat, pos, false)
+		b.Rope(x.Mat, cos.Mat, sin.Mat, hd, pos, false)
 		turn(1)
 		x.check(t, "Rope", 1e-6)
 		// Turning back is the derivative, because a rotation's transpose is
 		// its inverse: twice back from here is once back from the start.
-		b.Rope(x.Mat, cos.Mat, sin.Mat, pos, true)
+		b.Rope(x.Mat, cos.Mat, sin.Mat, hd, pos, true)
 		turn(-1)
 		x.check(t, "Rope back", 2e-6)
-		b.Rope(x.Mat, cos.Mat, sin.Mat, pos, true)
+		b.Rope(x.Mat, cos.Mat, sin.Mat, hd, pos, true)
 		turn(-1)
 		x.check(t, "Rope back twice", 3e-6)
 	}

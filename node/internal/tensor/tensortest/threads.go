@@ -37,11 +37,32 @@ func everything(b tensor.Backend) [][]float32 {
 		}
 	}
 	x, w, inv, out, dx := random(b, r, 500, 90, 0), random(b, r, 1, 90, 0), random(b, r, 500, 1, 0), random(b, r, 500, 90, 0), random(b, r, 500, 90, 0)
-	b.RMSNorm(out.Mat, inv.Mat, x.Mat, w.Mat, 1e-5)
+	b.RMSNorm(out.Mat, inv.Mat, x.Mat, w.Mat, tensor.RMSNorm{Eps: 1e-5})
 	keep(out)
-	b.RMSNormBackward(dx.Mat, w.Mat, out.Mat, x.Mat, inv.Mat, w.Mat)
+	b.RMSNormBackward(dx.Mat, w.Mat, out.Mat, x.Mat, inv.Mat, w.Mat, tensor.RMSNorm{Eps: 1e-5})
 	keep(dx)
 	keep(w)
+	stats, bias, dw := random(b, r, 500, 2, 0), random(b, r, 1, 90, 0), random(b, r, 1, 90, 0)
+	b.LayerNorm(out.Mat, stats.Mat, x.Mat, w.Mat, bias.Mat, 1e-5)
+	keep(out)
+	b.LayerNormBackward(dx.Mat, dw.Mat, bias.Mat, out.Mat, x.Mat, stats.Mat, w.Mat)
+	for _, m := range []mat{dx, dw, bias} {
+		keep(m)
+	}
+	for _, kind := range []tensor.GELU{tensor.GELUExact, tensor.GELUTanh} {
+		b.GELU(out.Mat, x.Mat, dx.Mat, kind)
+		keep(out)
+		b.GELUBackward(out.Mat, x.Mat, dx.Mat, kind)
+		keep(x)
+		keep(dx)
+	}
+	b.SoftCapBackward(out.Mat, x.Mat, 2)
+	b.SoftCap(out.Mat, 2)
+	b.ClampBackward(x.Mat, out.Mat, 1)
+	b.Clamp(out.Mat, 1)
+	b.Scale(out.Mat, 3)
+	keep(x)
+	keep(out)
 	gate, up := random(b, r, 300, 77, 0), random(b, r, 300, 77, 0)
 	b.SwiGLUBackward(random(b, r, 300, 77, 0).Mat, gate.Mat, up.Mat)
 	keep(gate)
@@ -57,10 +78,14 @@ func everything(b tensor.Backend) [][]float32 {
 	lse := random(b, r, 137, 4, 0)
 	o, dq, dk, dv := random(b, r, 137, 64, 0), random(b, r, 137, 64, 0), random(b, r, 137, 32, 0), random(b, r, 137, 32, 0)
 	p := tensor.Attention{Q: q.Mat, K: k.Mat, V: v.Mat, Out: o.Mat, LSE: lse.Mat, Heads: 4, KVHeads: 2, Scale: 0.25, Spans: spans}
-	b.Attention(p)
-	b.AttentionBackward(tensor.AttentionBackward{Attention: p, DOut: random(b, r, 137, 64, 0).Mat, DQ: dq.Mat, DK: dk.Mat, DV: dv.Mat})
-	for _, m := range []mat{o, lse, dq, dk, dv} {
-		keep(m)
+	dout := random(b, r, 137, 64, 0)
+	for range 2 {
+		b.Attention(p)
+		b.AttentionBackward(tensor.AttentionBackward{Attention: p, DOut: dout.Mat, DQ: dq.Mat, DK: dk.Mat, DV: dv.Mat})
+		for _, m := range []mat{o, lse, dq, dk, dv} {
+			keep(m)
+		}
+		p.SoftCap, p.Slopes = 2, []float32{0.5, 0.25, 0.125, 0.0625}
 	}
 	params, m1, m2 := random(b, r, 1, 50_000, 0), random(b, r, 1, 50_000, 0), random(b, r, 1, 50_000, 0)
 	b.Zero(m2.Mat) // a mean of squares is not negative
