@@ -111,7 +111,7 @@ func seeds(n int) int {
 // never make two certificates of one head, nor two messages of an honest peer
 // for one head; and when they are over, all agree and go on.
 func TestChaos(t *testing.T) {
-	for seed := range seeds(60) {
+	for seed := range seeds(24) {
 		n := []int{1, 2, 3, 4, 5, 7}[seed%6]
 		t.Run(fmt.Sprintf("%d/n=%d", seed, n), func(t *testing.T) {
 			t.Parallel()

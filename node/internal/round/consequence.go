@@ -2,6 +2,7 @@ package round
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -267,12 +268,23 @@ func newestOfEach(requests []msg.Signed) []msg.Signed {
 	return slices.CompactFunc(list, func(a, b msg.Signed) bool { return a.From == b.From })
 }
 
+// inRankOrder returns the requests, of different peers, in the order in which
+// they take effect.
 func inRankOrder(head cid.Cid, list []msg.Signed) []msg.Signed {
-	slices.SortFunc(list, func(a, b msg.Signed) int {
-		x, y := rank(head, a.From), rank(head, b.From)
-		return bytes.Compare(x[:], y[:])
-	})
-	return list
+	type ranked struct {
+		signed msg.Signed
+		key    [sha256.Size]byte
+	}
+	all := make([]ranked, len(list))
+	for i, s := range list {
+		all[i] = ranked{s, rank(head, s.From)}
+	}
+	slices.SortFunc(all, func(a, b ranked) int { return bytes.Compare(a.key[:], b.key[:]) })
+	out := make([]msg.Signed, len(list))
+	for i, e := range all {
+		out[i] = e.signed
+	}
+	return out
 }
 
 // foldID names the fold of these inputs on a state.

@@ -25,11 +25,13 @@ type height struct {
 	order    []int // seats as they propose
 	began    time.Time
 
-	t0         time.Time // attempts are counted from here; zero: not yet
-	quorumAt   time.Time // when q haves were there
-	assembled  time.Time // when enough join requests were there; zero: not yet
-	closed     bool      // the next round has begun
-	inFallback bool
+	t0          time.Time // attempts are counted from here; zero: not yet
+	quorumAt    time.Time // when q haves were there
+	assembled   time.Time // when enough join requests were there; zero: not yet
+	projected   int       // seats after assembly, with the requests that are there
+	projectedAt int       // joinPool.changes for that, plus one
+	closed      bool      // the next round has begun
+	inFallback  bool
 
 	commits    [][]*commitEntry // by seat, in order of arrival
 	haves      [][]msg.Signed   // by seat; the first counts

@@ -22,6 +22,7 @@ type joinPool struct {
 	// dropped, else a dead peer would be seated again by its own old one.
 	took      map[peer.ID]uint64
 	tookPeers []peer.ID // oldest first
+	changes   int       // of what all returns
 }
 
 func newJoinPool() joinPool {
@@ -34,6 +35,9 @@ func (p *joinPool) add(s msg.Signed) {
 		return
 	}
 	old, ok := p.byPeer[s.From]
+	if !ok || !old.CID.Equals(s.CID) {
+		p.changes++
+	}
 	if ok {
 		p.peers = slices.DeleteFunc(p.peers, func(id peer.ID) bool { return id == s.From })
 		was := old.Message.(*msg.JoinRequest).Seq
@@ -60,6 +64,7 @@ func (p *joinPool) effect(s msg.Signed) {
 	}
 	p.took[s.From] = max(p.took[s.From], seq)
 	if old, ok := p.byPeer[s.From]; ok && old.Message.(*msg.JoinRequest).Seq <= seq {
+		p.changes++
 		delete(p.byPeer, s.From)
 		p.peers = slices.DeleteFunc(p.peers, func(id peer.ID) bool { return id == s.From })
 	}

@@ -175,7 +175,7 @@ func (n *simNode) lonely(m msg.Signed, h *msg.Have) msg.Signed {
 // TestLiars: as many liars as a network bears, which work together, neither
 // get two records certified nor stop the others.
 func TestLiars(t *testing.T) {
-	for seed := range seeds(40) {
+	for seed := range seeds(15) {
 		f := fault(seed % int(faults))
 		n := []int{4, 7, 10}[seed/int(faults)%3]
 		t.Run(fmt.Sprintf("%d/%v/n=%d", seed, f, n), func(t *testing.T) {

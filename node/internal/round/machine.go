@@ -324,10 +324,10 @@ func (m *Machine) giveHave(h *height) {
 	if h.self < 0 || mine.have != nil || mine.forgotten {
 		return
 	}
-	joins, seats := m.useful(h)
-	if !m.haveIsDue(h, seats) {
+	if !m.haveIsDue(h) {
 		return
 	}
+	joins, _ := m.useful(h)
 	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins}
 	if !h.assembly {
 		for i := range h.seats {
@@ -343,21 +343,25 @@ func (m *Machine) giveHave(h *height) {
 }
 
 // haveIsDue also notes when there were enough join requests to leave assembly.
-func (m *Machine) haveIsDue(h *height, seats []msg.Seat) bool {
+func (m *Machine) haveIsDue(h *height) bool {
 	if !m.now.Before(h.began.Add(m.timing.Deadline)) {
 		return true
 	}
 	if !h.assembly {
 		return h.allHeld()
 	}
-	if len(seats) < int(m.cfg.Manifest.MinPeers) {
+	if h.projectedAt != m.joins.changes+1 {
+		_, seats := m.useful(h)
+		h.projected, h.projectedAt = len(seats), m.joins.changes+1
+	}
+	if h.projected < int(m.cfg.Manifest.MinPeers) {
 		h.assembled = time.Time{}
 		return false
 	}
 	if h.assembled.IsZero() {
 		h.assembled = m.now
 	}
-	return len(seats) == int(m.cfg.Manifest.Seats) || !m.now.Before(h.assembled.Add(m.timing.Grace))
+	return h.projected == int(m.cfg.Manifest.Seats) || !m.now.Before(h.assembled.Add(m.timing.Grace))
 }
 
 // startAttempts gives a peer without a have the time that attempts count from.

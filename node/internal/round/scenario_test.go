@@ -248,7 +248,7 @@ func TestAssembly(t *testing.T) {
 // two messages for one head is held by the simulation.
 func TestRestartAnywhere(t *testing.T) {
 	for _, n := range []int{1, 2, 4} {
-		for at := range seeds(60) {
+		for at := range seeds(24) {
 			s := running(t, uint64(at), n, simOpts{}, 0)
 			victim := s.nodes[at%n]
 			victim.crashAt = at / n
