@@ -2,6 +2,7 @@ package safetensors
 
 import (
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -56,7 +57,7 @@ func (f *File) ReadFloat32(name string, dst []float32) error {
 		if err := readFull(f.f, buf[:n*size], off); err != nil {
 			return fmt.Errorf("%s: read tensor %s: %w", f.f.Name(), info, err)
 		}
-		decode(dst[:n], buf, info.DType)
+		DecodeFloats(dst[:n], buf, info.DType)
 		dst, off = dst[n:], off+int64(n*size)
 	}
 	return nil
@@ -83,6 +84,15 @@ func (f *File) ReadRaw(name string) ([]byte, Info, error) {
 		return nil, Info{}, fmt.Errorf("%s: read tensor %s: %w", f.f.Name(), info, err)
 	}
 	return b, info, nil
+}
+
+// Section returns a reader of the bytes of a tensor of any type.
+func (f *File) Section(name string) (*io.SectionReader, Info, error) {
+	info, ok := f.header.Lookup(name)
+	if !ok {
+		return nil, Info{}, fmt.Errorf("%s: no tensor %q", f.f.Name(), name)
+	}
+	return io.NewSectionReader(f.f, f.header.DataStart+info.Begin, info.End-info.Begin), info, nil
 }
 
 // Close closes the file.

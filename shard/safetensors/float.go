@@ -5,8 +5,9 @@ import (
 	"math"
 )
 
-// decode converts little-endian elements of type d to float32.
-func decode(dst []float32, src []byte, d DType) {
+// DecodeFloats converts little-endian elements of type d, which is F32, BF16 or
+// F16, to float32.
+func DecodeFloats(dst []float32, src []byte, d DType) {
 	switch d {
 	case F32:
 		for i := range dst {
@@ -25,8 +26,9 @@ func decode(dst []float32, src []byte, d DType) {
 	}
 }
 
-// appendFloats appends values as little-endian elements of type d.
-func appendFloats(b []byte, values []float32, d DType) []byte {
+// AppendFloats appends values as little-endian elements of type d, which is
+// F32, BF16 or F16, rounded to the nearest, ties to even.
+func AppendFloats(b []byte, values []float32, d DType) []byte {
 	for _, v := range values {
 		switch d {
 		case F32:

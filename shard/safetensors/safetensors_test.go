@@ -175,6 +175,62 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
+// TestWriteSources: integers too, the same bytes as Write for floats, and
+// tensors that write too much or too little.
+func TestWriteSources(t *testing.T) {
+	bytesOf := func(b ...byte) func(io.Writer) error {
+		return func(w io.Writer) error {
+			for _, c := range b {
+				if _, err := w.Write([]byte{c}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	var a, b bytes.Buffer
+	tensor := Tensor{"h", BF16, []int64{2}, []float32{1, -2}}
+	if err := Write(&a, []Tensor{tensor}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteSources(&b, []Source{{"h", BF16, []int64{2}, bytesOf(0x80, 0x3f, 0, 0x40)}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if a.Len() != b.Len() || bytes.Equal(a.Bytes(), b.Bytes()) {
+		t.Error("other values gave the same bytes, or another length")
+	}
+	b.Reset()
+	err := WriteSources(&b, []Source{{"q", U8, []int64{3}, bytesOf(1, 2, 3)}, {"n", I64, nil, bytesOf(9, 0, 0, 0, 0, 0, 0, 0)}, {"h", BF16, []int64{2}, tensor.write}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "x.safetensors")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var names []string
+	for _, info := range f.Header().Tensors {
+		names = append(names, info.Name)
+	}
+	section, info, err := f.Section("q")
+	if err != nil || info.DType != U8 {
+		t.Fatal(info, err)
+	}
+	if got, err := io.ReadAll(section); err != nil || !bytes.Equal(got, []byte{1, 2, 3}) || strings.Join(names, "") != "nhq" {
+		t.Errorf("read %v from %v, %v", got, names, err)
+	}
+	for name, write := range map[string]func(io.Writer) error{"few": bytesOf(1, 2), "many": bytesOf(1, 2, 3, 4)} {
+		if err := WriteSources(io.Discard, []Source{{"q", U8, []int64{3}, write}}, nil); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("too %s bytes gave %v", name, err)
+		}
+	}
+}
+
 func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.safetensors")
 	long := make([]float32, 300_000) // more than a chunk of reading
@@ -351,7 +407,7 @@ func FuzzReadHeader(f *testing.F) {
 			at = info.End
 			if isFloat(info.DType) {
 				values := make([]float32, info.Elements())
-				decode(values, b[h.DataStart+info.Begin:], info.DType)
+				DecodeFloats(values, b[h.DataStart+info.Begin:], info.DType)
 				tensors = append(tensors, Tensor{info.Name, info.DType, info.Shape, values})
 			}
 		}

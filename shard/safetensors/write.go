@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,39 +21,93 @@ type Tensor struct {
 	Values []float32
 }
 
+// Source is a tensor of any type to write, whose bytes are made only when it is
+// their turn.
+type Source struct {
+	Name  string
+	DType DType
+	Shape []int64
+	// Write writes all bytes of the tensor, little endian.
+	Write func(w io.Writer) error
+}
+
 // Write writes tensors as the reference implementation does: wider types
 // first, then by name, the header padded with spaces to 8 bytes. The bytes
 // depend only on the arguments' content, not on the order of tensors.
 func Write(w io.Writer, tensors []Tensor, metadata map[string]string) error {
-	tensors = slices.Clone(tensors)
-	slices.SortFunc(tensors, func(a, b Tensor) int {
+	sources := make([]Source, len(tensors))
+	for i, t := range tensors {
+		info := Info{Name: t.Name, DType: t.DType, Shape: t.Shape}
+		if !isFloat(t.DType) {
+			return fmt.Errorf("tensor %s: type cannot be written", info)
+		}
+		if n, ok := info.bytes(); ok && n != int64(len(t.Values))*t.DType.Size() {
+			return fmt.Errorf("tensor %s: %d values", info, len(t.Values))
+		}
+		sources[i] = Source{t.Name, t.DType, t.Shape, t.write}
+	}
+	return WriteSources(w, sources, metadata)
+}
+
+func (t Tensor) write(w io.Writer) error {
+	const chunk = 1 << 18
+	var buf []byte
+	for part := range slices.Chunk(t.Values, chunk) {
+		buf = AppendFloats(buf[:0], part, t.DType)
+		if _, err := w.Write(buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteSources writes what Write would write, one tensor after the other,
+// without holding any of them.
+func WriteSources(w io.Writer, sources []Source, metadata map[string]string) error {
+	sources = slices.Clone(sources)
+	slices.SortFunc(sources, func(a, b Source) int {
 		if a.DType != b.DType {
 			return b.DType.rank() - a.DType.rank()
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	header, err := makeHeader(tensors, metadata)
+	header, err := makeHeader(sources, metadata)
 	if err != nil {
 		return err
 	}
 	if _, err := w.Write(header); err != nil {
 		return err
 	}
-	const chunk = 1 << 18
-	var buf []byte
-	for _, t := range tensors {
-		for part := range slices.Chunk(t.Values, chunk) {
-			buf = appendFloats(buf[:0], part, t.DType)
-			if _, err := w.Write(buf); err != nil {
-				return err
-			}
+	for _, s := range sources {
+		info := Info{Name: s.Name, DType: s.DType, Shape: s.Shape}
+		want, _ := info.bytes()
+		c := &counter{w: w, left: want}
+		if err := s.Write(c); err != nil {
+			return fmt.Errorf("write tensor %s: %w", info, err)
+		}
+		if c.left != 0 {
+			return fmt.Errorf("write tensor %s: %d bytes too few", info, c.left)
 		}
 	}
 	return nil
 }
 
+// counter refuses more bytes than a tensor has.
+type counter struct {
+	w    io.Writer
+	left int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	if int64(len(b)) > c.left {
+		return 0, fmt.Errorf("%d bytes too many", int64(len(b))-c.left)
+	}
+	c.left -= int64(len(b))
+	return c.w.Write(b)
+}
+
 // makeHeader returns the length, the JSON and its padding.
-func makeHeader(tensors []Tensor, metadata map[string]string) ([]byte, error) {
+func makeHeader(tensors []Source, metadata map[string]string) ([]byte, error) {
 	b := append(make([]byte, lengthBytes), '{')
 	if len(metadata) > 0 {
 		b = append(appendString(b, metadataKey), ":{"...)
@@ -71,7 +126,8 @@ func makeHeader(tensors []Tensor, metadata map[string]string) ([]byte, error) {
 	seen := make(map[string]bool, len(tensors))
 	for i, t := range tensors {
 		info := Info{Name: t.Name, DType: t.DType, Shape: t.Shape}
-		if err := t.check(info); err != nil {
+		size, err := info.check()
+		if err != nil {
 			return nil, err
 		}
 		if seen[t.Name] {
@@ -91,7 +147,10 @@ func makeHeader(tensors []Tensor, metadata map[string]string) ([]byte, error) {
 		}
 		b = append(b, `],"data_offsets":[`...)
 		b = strconv.AppendInt(b, at, 10)
-		at += int64(len(t.Values)) * t.DType.Size()
+		if at > math.MaxInt64-size {
+			return nil, fmt.Errorf("tensor %s: too many bytes", info)
+		}
+		at += size
 		b = append(strconv.AppendInt(append(b, ','), at, 10), "]}"...)
 	}
 	b = append(b, '}')
@@ -105,22 +164,24 @@ func makeHeader(tensors []Tensor, metadata map[string]string) ([]byte, error) {
 	return b, nil
 }
 
-func (t Tensor) check(info Info) error {
+// check returns the bytes of a tensor that can be written.
+func (i Info) check() (int64, error) {
 	switch {
-	case !isFloat(t.DType):
-		return fmt.Errorf("tensor %s: type cannot be written", info)
-	case t.Name == metadataKey, !utf8.ValidString(t.Name):
-		return fmt.Errorf("tensor %s: not a name", info)
-	case len(t.Shape) > maxDims:
-		return fmt.Errorf("tensor %s: more than %d dimensions", info, maxDims)
+	case i.DType.Size() == 0:
+		return 0, fmt.Errorf("tensor %s: unknown type", i)
+	case i.Name == metadataKey, !utf8.ValidString(i.Name):
+		return 0, fmt.Errorf("tensor %s: not a name", i)
+	case len(i.Shape) > maxDims:
+		return 0, fmt.Errorf("tensor %s: more than %d dimensions", i, maxDims)
 	}
-	for _, d := range t.Shape {
+	for _, d := range i.Shape {
 		if d < 0 {
-			return fmt.Errorf("tensor %s: negative dimension", info)
+			return 0, fmt.Errorf("tensor %s: negative dimension", i)
 		}
 	}
-	if n, ok := info.bytes(); !ok || n != int64(len(t.Values))*t.DType.Size() {
-		return fmt.Errorf("tensor %s: %d values", info, len(t.Values))
+	n, ok := i.bytes()
+	if !ok {
+		return 0, fmt.Errorf("tensor %s: too many bytes", i)
 	}
-	return nil
+	return n, nil
 }
