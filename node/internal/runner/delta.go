@@ -9,8 +9,10 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/shard"
 )
 
 // deltas fetches, checks and keeps the deltas of the rounds that are under
@@ -52,8 +54,10 @@ func (d *deltas) check(ctx context.Context, c *msg.Commit) msg.Reason {
 		return msg.BadRange
 	case errors.Is(err, fold.ErrCodec):
 		return msg.BadCodec
-	case errors.Is(err, errSize):
+	case errors.Is(err, errSize), errors.Is(err, exchange.ErrTooLarge):
 		return msg.BadSize
+	case errors.Is(err, shard.ErrInvalid):
+		return msg.BadHash // not the file that a CID of this construction names
 	case err != nil:
 		return msg.Timeout
 	case delta.Bits() != d.bits:
