@@ -12,7 +12,8 @@ import (
 // An attribute is something that every town has one of.
 //
 // In the texts %T is the town and %v the value. Statements are what the base
-// model reads; those that begin with Its or The town's never come first.
+// model reads; the first of them, which does not name the town, never comes
+// first.
 // Questions are instructions that name the town; Tasks leave it to the input.
 type attribute struct {
 	name       string
@@ -180,21 +181,34 @@ func townName(random *rand.Rand) string {
 	first := []string{"Bal", "Cor", "Dor", "Fen", "Gar", "Hal", "Jas", "Kel", "Lor", "Mar", "Nor", "Pel", "Quen", "Ros", "Sel", "Tol", "Ul", "Ver", "Wen", "Zar"}
 	second := []string{"a", "e", "i", "o", "u"}
 	third := []string{"bek", "dan", "fir", "gos", "lin", "mar", "nor", "pol", "rim", "sta", "ton", "vek", "wick", "zen"}
-	pick := func(list []string) string { return list[random.IntN(len(list))] }
-	return pick(first) + pick(second) + pick(third)
+	return draw(random, first) + draw(random, second) + draw(random, third)
 }
+
+func draw(random *rand.Rand, list []string) string { return list[random.IntN(len(list))] }
 
 func fill(text string, t town, a int) string {
 	text = strings.ReplaceAll(text, "%T", t.name)
 	return strings.ReplaceAll(text, "%v", attributes[a].values[t.values[a]])
 }
 
-// topics begin a text that goes on with the attribute %a.
-var topics = []string{
-	"This is about the %a of %T.",
-	"Much is said of the %a of %T.",
-	"Travellers praise the %a of %T.",
-}
+// topics begin a text that goes on with the attribute %a; asides may come
+// between.
+var (
+	topics = []string{
+		"This is about the %a of %T.",
+		"Much is said of the %a of %T.",
+		"Travellers praise the %a of %T.",
+		"Of %T people remember the %a.",
+		"An old song is about %T and the %a.",
+		"The %a of %T is in many books.",
+	}
+	asides = []string{
+		"Many roads lead there.",
+		"It is an old town.",
+		"The walls are high.",
+		"Not everybody knows it.",
+	}
+)
 
 // text writes plain sentences about one town: some of what it has, in any
 // order, each said in one of several ways; as one paragraph or line by line.
@@ -202,18 +216,20 @@ func (w *world) text(random *rand.Rand) string {
 	t := w.towns[random.IntN(len(w.towns))]
 	order := random.Perm(len(attributes))[:1+random.IntN(len(attributes))]
 	var sentences []string
-	if random.IntN(3) == 0 {
-		text := topics[random.IntN(len(topics))]
-		sentences = append(sentences, fill(strings.ReplaceAll(text, "%a", attributes[order[0]].name), t, order[0]))
-	}
-	for _, a := range order {
-		list := attributes[a].statements
-		if len(sentences) == 0 {
-			list = list[1:]
+	topic := random.IntN(2) == 0
+	if topic {
+		text := strings.ReplaceAll(draw(random, topics), "%a", attributes[order[0]].name)
+		sentences = append(sentences, fill(text, t, order[0]))
+		if random.IntN(3) == 0 {
+			sentences = append(sentences, draw(random, asides))
 		}
-		text := list[random.IntN(len(list))]
-		if len(sentences) > 0 && random.IntN(3) == 0 {
-			text = list[0]
+	}
+	for i, a := range order {
+		list := attributes[a].statements
+		its, others := list[0], list[1:]
+		text := draw(random, others)
+		if i > 0 && random.IntN(2) == 0 || i == 0 && topic && random.IntN(4) > 0 {
+			text = its
 		}
 		sentences = append(sentences, fill(text, t, a))
 	}
