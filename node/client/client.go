@@ -190,7 +190,9 @@ func interrupted(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return api.Errorf(api.CodeRetry, "the daemon did not finish in time: %w", ctx.Err())
 	}
-	return api.Errorf(api.CodeInterrupted, "interrupted: %w", ctx.Err())
+	e := api.Errorf(api.CodeInterrupted, "%w", ctx.Err())
+	e.Message = "interrupted" // what Go calls it says less
+	return e
 }
 
 // failure reads an answer that is not 200.

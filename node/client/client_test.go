@@ -308,12 +308,15 @@ func TestPingsKeepAlive(t *testing.T) {
 	fake := apitest.New("node")
 	fake.Block = make(chan struct{})
 	c := open(t, start(t, fake, t.TempDir(), "127.0.0.1:0"))
-	c.silent = 300 * time.Millisecond
-	time.AfterFunc(2*c.silent, func() { close(fake.Block) })
-	if _, err := c.DemoAssets(t.Context(), filepath.Join(t.TempDir(), "a")); err != nil {
+	c.silent = 500 * time.Millisecond
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	fake.Block = nil
+	time.AfterFunc(2*c.silent, func() { close(fake.Block) })
+	if _, err := c.ImportModel(t.Context(), api.ImportModelRequest{Dir: dir}, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestContextEnds(t *testing.T) {

@@ -76,7 +76,9 @@ func cancelled(ctx context.Context) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errTimeout) {
 		return api.Errorf(api.CodeRetry, "the demo took too long: %w", cause).WithHint("give it more time with --timeout, or close what keeps this machine busy")
 	}
-	return api.Errorf(api.CodeInterrupted, "interrupted: %w", ctx.Err())
+	e := api.Errorf(api.CodeInterrupted, "%w", ctx.Err())
+	e.Message = "interrupted"
+	return e
 }
 
 // demo is the state of one Run.
@@ -91,7 +93,6 @@ type demo struct {
 	base     chan api.Evaluation // has the base model's figures, if they were in time
 	stopBase context.CancelFunc  // gives up on them
 	prompts  []api.DemoPrompt
-	decided  *api.Round     // the last round, until it is shown
 	wg       sync.WaitGroup // all that runs beside Run
 
 	mu sync.Mutex

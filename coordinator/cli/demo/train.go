@@ -22,16 +22,14 @@ const (
 func (d *demo) train(ctx context.Context, launcher *node, volunteers []*node) (joiner *node, err error) {
 	eye, other := volunteers[1], volunteers[2]
 	d.o.Screen.Say("")
-	d.o.Screen.Say("round    loss    held out  deltas  seats  agreement       s")
+	d.o.Screen.Say("round      loss  deltas  seats       s  agreement")
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	late := make(chan lateJoin, 1)
 	started := false
 	err = d.follow(ctx, eye, func(r api.Round) error {
-		d.sayDecided()
-		d.decided = &r
+		d.sayRound(r)
 		if d.report.LauncherKilledAfterRound == 0 && r.TrainedRounds >= killAfter && !r.Final {
-			d.sayDecided()
 			d.kill(ctx, launcher, volunteers[0])
 			d.report.LauncherKilledAfterRound, d.report.Ledger.LauncherKilledAfter = r.TrainedRounds, r.Round
 		}
@@ -73,8 +71,7 @@ func (d *demo) follow(ctx context.Context, x *node, fn func(api.Round) error, la
 		// they fail, the ticker below does.
 		_ = x.client.Watch(wctx, client.WatchOptions{Run: d.report.Run}, func(e api.Event) error {
 			d.showEvent(e)
-			switch e.Type {
-			case api.EventRound, api.EventRunState, api.EventEval:
+			if e.Type == api.EventRound || e.Type == api.EventRunState {
 				select {
 				case changed <- struct{}{}:
 				default:
@@ -86,7 +83,6 @@ func (d *demo) follow(ctx context.Context, x *node, fn func(api.Round) error, la
 	defer func() {
 		cancel()
 		<-watched
-		d.sayDecided()
 		d.o.Screen.Clear()
 	}()
 	tick := time.NewTicker(time.Second)
@@ -106,7 +102,6 @@ func (d *demo) follow(ctx context.Context, x *node, fn func(api.Round) error, la
 				return d.takeLate(ctx, late, joiner)
 			}
 		}
-		d.measured(ctx, x)
 		if time.Since(since) > d.limits.round {
 			return api.Errorf(api.CodeRetry, "no round was decided in %v%s%s", d.limits.round, d.stateOf(d.ready()...), d.tails())
 		}
@@ -173,36 +168,21 @@ func (d *demo) latecomer(ctx context.Context, survivor *node) (*node, error) {
 	return x, nil
 }
 
-// measured shows the last round once its loss on held-out rows is known, or
-// when that takes long.
-func (d *demo) measured(ctx context.Context, x *node) {
-	if d.decided == nil {
-		return
-	}
-	r, err := x.client.Round(ctx, d.report.Run, d.decided.Round)
-	if err == nil && r.Record == d.decided.Record && r.EvalLoss != nil {
-		d.decided = &r
-	}
-	if d.decided.EvalLoss != nil || time.Since(d.decided.Decided) > evalPatience {
-		d.sayDecided()
-	}
-}
-
-// evalPatience is how long a round is not shown because it is being measured.
-const evalPatience = 3 * time.Second
-
-// sayDecided shows the last round, unless it came before training began.
-func (d *demo) sayDecided() {
-	r := d.decided
-	d.decided = nil
-	if r == nil || r.TrainedRounds == 0 {
+// sayRound shows a round, unless it came before training began. It is counted
+// as in the report: among those that trained.
+func (d *demo) sayRound(r api.Round) {
+	if r.TrainedRounds == 0 {
 		return
 	}
 	agreement := "provisional"
 	if r.Certified {
-		agreement = fmt.Sprintf("certified %d/%d", r.Votes, r.Seats)
+		agreement = fmt.Sprintf("certified by %d of %d", r.Votes, r.Seats)
 	}
-	d.o.Screen.Say("%5d  %s  %s  %6d  %5d  %-13s %5.1f", r.Round, number(r.TrainLoss), number(r.EvalLoss), len(r.Contributions), r.Seats, agreement, r.Seconds)
+	trained := "-"
+	if len(r.Contributions) > 0 {
+		trained = fmt.Sprint(r.TrainedRounds)
+	}
+	d.o.Screen.Say("%5s  %s  %6d  %5d  %6.1f  %s", trained, number(r.TrainLoss), len(r.Contributions), r.Seats, r.Seconds, agreement)
 }
 
 func number(v *float64) string {
