@@ -23,10 +23,35 @@ type foldJob struct {
 func (m *Machine) need(round msg.Round, parent *msg.Record, inputs []Input) FoldID {
 	id := foldID(parent.State, inputs)
 	if m.folds.find(id) == nil {
+		m.folds.bound(m.inUse)
 		m.folds.list = append(m.folds.list, &foldJob{id: id, round: round})
 		m.emit(Fold{ID: id, Round: round, State: parent.State, Inputs: inputs})
 	}
 	return id
+}
+
+// maxFolds is more than the proposals of a round and the branches need.
+const maxFolds = 128
+
+// bound makes room for one more, at the expense of one that nobody needs.
+func (f *folds) bound(inUse func(FoldID) bool) {
+	if len(f.list) < maxFolds {
+		return
+	}
+	if i := slices.IndexFunc(f.list, func(j *foldJob) bool { return !inUse(j.id) }); i >= 0 {
+		f.list = slices.Delete(f.list, i, i+1)
+	}
+}
+
+// inUse reports whether a candidate, the draft or a branch waits for a fold.
+func (m *Machine) inUse(id FoldID) bool {
+	if h := m.cur; h != nil {
+		waits := func(c *candidate) bool { return c.state == folding && c.foldID == id }
+		if h.draft != nil && h.draft.foldID == id || slices.ContainsFunc(h.candidates, waits) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(m.branches, func(b *branch) bool { return b.cons != nil && b.foldID == id })
 }
 
 func (f *folds) find(id FoldID) *foldJob {

@@ -379,6 +379,137 @@ func TestFallback(t *testing.T) {
 	}
 }
 
+// TestSameRecord: who proposes in a later attempt, and has a valid record of an
+// earlier one, proposes that.
+func TestSameRecord(t *testing.T) {
+	b := newBench(t, 4, 1)
+	by, r := b.toVote(3)
+	b.receive(by, b.proposal(r, by, 0))
+	for _, n := range b.others() {
+		b.receive(n, &msg.Have{Run: b.runID, Round: r.Round, Head: r.Parent, Peer: n.id})
+	}
+	b.step(b.node.m.timing.Attempt, Tick{})
+	p, ok := sent[*msg.Proposal](b)
+	if !ok || p.Attempt != 1 {
+		t.Fatalf("proposal is %v", p)
+	}
+	got, err := msg.DecodeRecord(p.Record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, _ := got.CID(); a != mustCID(t, r) {
+		t.Error("another record is proposed")
+	}
+	if n := len(b.node.m.cur.candidates); n != 1 {
+		t.Errorf("%d candidates, want 1", n)
+	}
+}
+
+// TestOwnProposal: the first proposer waits for all haves, or a little after a
+// quorum of them; the next for its attempt.
+func TestOwnProposal(t *testing.T) {
+	for turn := range 2 {
+		b := newBench(t, 4, turn)
+		b.step(11*time.Second, Tick{})
+		timing := b.node.m.timing
+		head := b.head()
+		have := func(n *simNode) {
+			b.receive(n, &msg.Have{Run: b.runID, Round: head.Record.Round + 1, Head: head.ID, Peer: n.id})
+		}
+		o := b.others()
+		have(o[0])
+		b.step(timing.Grace, Tick{})
+		have(o[1])
+		if _, ok := sent[*msg.Proposal](b); ok {
+			t.Errorf("turn %d: a proposal as soon as there is a quorum", turn)
+		}
+		b.step(timing.Grace, Tick{})
+		p, ok := sent[*msg.Proposal](b)
+		if ok != (turn == 0) {
+			t.Errorf("turn %d: proposal is %v after the grace", turn, p)
+		}
+		if turn == 1 {
+			b.step(timing.Attempt, Tick{})
+			if p, ok := sent[*msg.Proposal](b); !ok || p.Attempt != 1 {
+				t.Errorf("proposal of attempt 1 is %v", p)
+			}
+		}
+	}
+	b := newBench(t, 4, 0)
+	b.step(11*time.Second, Tick{})
+	for _, n := range b.others() {
+		b.receive(n, &msg.Have{Run: b.runID, Round: b.head().Record.Round + 1, Head: b.head().ID, Peer: n.id})
+	}
+	if _, ok := sent[*msg.Proposal](b); !ok {
+		t.Error("no proposal with all haves")
+	}
+}
+
+// TestProvisionalOffer: one seat cannot end the round of others by a record of
+// its own; when more than may lie went on, or the round failed, it is followed.
+func TestProvisionalOffer(t *testing.T) {
+	offer := func(b *bench) (Link, Event) {
+		o := b.others()[0]
+		l := o.howl(b.head())
+		e, err := l.Record.Encode()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return l, Offered{From: o.id, Items: []Item{{Record: e}}}
+	}
+	ahead := func(b *bench, l Link, n *simNode) {
+		b.receive(n, &msg.Status{
+			Run: b.runID, Peer: n.id, Seq: uint64(b.now.UnixMilli()) * 2, Head: l.ID, Round: l.Record.Round + 1,
+			Certified: l.Certified, Tokens: l.Record.Tokens,
+		})
+	}
+	t.Run("alone", func(t *testing.T) {
+		b := newBench(t, 4, 3)
+		l, ev := offer(b)
+		ahead(b, l, b.others()[0])
+		b.step(time.Second, ev)
+		if len(effects[Adopt](b)) != 0 {
+			t.Error("followed one seat")
+		}
+		ahead(b, l, b.others()[1])
+		if a := effects[Adopt](b); len(a) != 1 || !a[0].Links[0].ID.Equals(l.ID) {
+			t.Error("did not follow two of four")
+		}
+	})
+	t.Run("after the own round failed", func(t *testing.T) {
+		b := newBench(t, 4, 3)
+		_, ev := offer(b)
+		b.step(time.Second, ev)
+		b.step(11*time.Second, Tick{})
+		if len(effects[Adopt](b)) != 0 {
+			t.Error("followed before the fallback")
+		}
+		timing := b.node.m.timing
+		b.step(3*timing.Attempt+timing.Settle, Tick{})
+		if a := effects[Adopt](b); len(a) == 0 {
+			t.Error("nothing was adopted")
+		}
+	})
+	t.Run("without a seat", func(t *testing.T) {
+		b := newBench(t, 4, 3)
+		b.node.m.cur.self = -1
+		_, ev := offer(b)
+		b.step(time.Second, ev)
+		if len(effects[Adopt](b)) != 1 {
+			t.Error("did not follow")
+		}
+	})
+}
+
+func mustCID(t *testing.T, r *msg.Record) cid.Cid {
+	t.Helper()
+	id, err := r.CID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
 // TestOmittedJoin: a record that leaves out a join request that we know gets no
 // vote.
 func TestOmittedJoin(t *testing.T) {
