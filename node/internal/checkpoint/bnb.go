@@ -82,6 +82,9 @@ func parseState(b []byte) (quantState, error) {
 	if err := nf4.CheckBlockSize(*raw.NestedBlock); err != nil {
 		return s, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
+	if math.Abs(*raw.NestedOffset) > math.MaxFloat32 {
+		return s, fmt.Errorf("%w: nested_offset %v", ErrFormat, *raw.NestedOffset)
+	}
 	s.nested, s.nestedBlock, s.nestedOffset = true, *raw.NestedBlock, float32(*raw.NestedOffset)
 	return s, nil
 }
