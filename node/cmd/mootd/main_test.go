@@ -234,3 +234,71 @@ func TestKill(t *testing.T) {
 		t.Errorf("generated %+v, %v", g, err)
 	}
 }
+
+// A run goes on by itself after kill -9, from where it was.
+func TestKillInRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains for some seconds")
+	}
+	dir := t.TempDir()
+	p, c, _ := daemon(t, dir)
+	assets, err := c.DemoAssets(t.Context(), filepath.Join(t.TempDir(), "demo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.ImportModel(t.Context(), api.ImportModelRequest{Dir: assets.ModelDir}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := c.ImportDataset(t.Context(), assets.Data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", Model: m.ID, Dataset: d.ID, TOML: `
+name = "killed"
+rounds = 20
+period = "1s"
+eval_samples = 4
+[lora]
+rank = 2
+[inner]
+max_steps = 4
+batch_samples = 2
+sequence_tokens = 96
+`}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := func(ok func(api.Run) bool) api.Run {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+			x, err := c.Run(t.Context(), r.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok(x.Run) {
+				return x.Run
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it takes too long: %+v", x.Run)
+			}
+		}
+	}
+	before := wait(func(r api.Run) bool { return r.TrainedRounds >= 1 })
+	if before.Final {
+		t.Fatal("the run was over before it could be killed")
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.ends()
+	_, c, _ = daemon(t, dir)
+	after := wait(func(api.Run) bool { return true })
+	if after.Round < before.Round || !after.Joined {
+		t.Errorf("after kill -9 %+v, before %+v", after, before)
+	}
+	last := wait(func(r api.Run) bool { return r.Final })
+	if last.TrainedRounds != 20 || last.State != api.RunFinal {
+		t.Errorf("at the end %+v", last)
+	}
+}
