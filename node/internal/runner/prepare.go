@@ -142,7 +142,7 @@ func (r *Runner) openTrainer(modelDir string) (*train.Trainer, error) {
 		same = tensors[i].Name == w.Name && tensors[i].Rows == w.Rows && tensors[i].Cols == w.Cols
 	}
 	if !same {
-		t.Close()
+		_ = t.Close() // it has nothing to write
 		return nil, api.Errorf(api.CodeRefused, "the adapter that the manifest lists is not the one of its base model and targets")
 	}
 	return t, nil

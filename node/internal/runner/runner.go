@@ -91,7 +91,7 @@ func (r *Runner) takePart(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("join topic: %w", err)
 	}
-	defer topic.Leave()
+	defer func() { _ = topic.Leave() }() // there is nobody to tell
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.run(gctx) })

@@ -112,12 +112,12 @@ func guarantee(n int) api.Guarantee {
 	}
 	q, f := round.Quorum(n)
 	g := api.Guarantee{Level: "byzantine", Seats: n, Quorum: q, Faulty: f}
-	switch {
-	case n == 1:
+	switch n {
+	case 1:
 		g.Level, g.Text = "none", "one seat: nobody else checks the result"
-	case n == 2:
+	case 2:
 		g.Level, g.Text = "agreement", "2 seats: both must agree, or rounds are provisional"
-	case n == 3:
+	case 3:
 		g.Level, g.Text = "agreement", "3 seats: 2 must agree; one may be gone, none may lie"
 	default:
 		g.Text = fmt.Sprintf("%d seats: %d must agree; %d may be gone or lie", n, q, f)
