@@ -31,7 +31,7 @@ func TestLearn(t *testing.T) {
 		return e
 	}
 	base := measure(nil)
-	state, err := s.Run(t.Context(), swarm.Even(3, 12), func(r swarm.Round, _ *fold.State) error {
+	state, err := s.Run(t.Context(), swarm.Even(3, 8), func(r swarm.Round, _ *fold.State) error {
 		t.Logf("round %d: %d steps, training loss %.4f", r.Number, r.Steps, r.TrainLoss)
 		return nil
 	})

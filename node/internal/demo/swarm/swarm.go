@@ -60,8 +60,7 @@ func New(ctx context.Context, o Options) (*Swarm, error) {
 	}
 	s := &Swarm{modelDir: o.ModelDir, store: store}
 	if err := s.open(ctx, o); err != nil {
-		store.Close()
-		return nil, err
+		return nil, errors.Join(err, store.Close())
 	}
 	return s, nil
 }

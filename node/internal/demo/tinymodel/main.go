@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -71,7 +72,7 @@ func build(ctx context.Context, log io.Writer, out string, steps int) error {
 
 // simulateRun trains the run of the assets in out with members, and tells how
 // it goes.
-func simulateRun(ctx context.Context, log io.Writer, out string, members []swarm.Peer) error {
+func simulateRun(ctx context.Context, log io.Writer, out string, members []swarm.Peer) (err error) {
 	dir, err := os.MkdirTemp("", "tinymodel")
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func simulateRun(ctx context.Context, log io.Writer, out string, members []swarm
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	report := func(what string, state *fold.State) error {
 		e, err := s.Evaluate(ctx, state)
 		if err != nil {
