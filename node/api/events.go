@@ -59,7 +59,7 @@ func (s *Server) pump(ctx context.Context, out *eventWriter, run string, after C
 	defer func() {
 		cancel()
 		if !over {
-			<-ended
+			<-ended //nolint:errcheck // nobody is left to be told
 		}
 	}()
 	ping := time.NewTicker(s.ping)

@@ -107,7 +107,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		_ = hs.Close() // what did not end in time is cut
 	}
 	if err == nil {
-		<-failed
+		<-failed //nolint:errcheck // it says that it was closed
 	}
 	return err
 }

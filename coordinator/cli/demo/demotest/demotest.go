@@ -239,7 +239,7 @@ func NewWorld(stall uint64) (addr string, stop func(), err error) {
 }
 
 func (w *world) serve(c net.Conn) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	m := &member{out: json.NewEncoder(c)}
 	in := bufio.NewScanner(c)
 	for in.Scan() {
