@@ -467,5 +467,8 @@ func (st *state) percent(t text, v any) text {
 		st.made(b.len())
 		items = items[1:]
 	}
+	if len(items) > 0 {
+		panic(fail("too many arguments for a format"))
+	}
 	return b.text()
 }

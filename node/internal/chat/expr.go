@@ -263,7 +263,7 @@ func (st *state) concat(a, b text) text {
 	case b.s == "":
 		return a
 	}
-	st.size(len(a.s) + len(b.s))
+	st.made(len(a.s) + len(b.s))
 	if a.runs == nil && b.runs == nil {
 		return text{s: a.s + b.s}
 	}
@@ -416,8 +416,13 @@ func (st *state) attribute(of any, name string) any {
 
 func (e *itemExpr) eval(st *state, sc *scope) any {
 	of, key := e.of.eval(st, sc), e.key.eval(st, sc)
-	st.work(1)
 	st.line = e.line
+	return st.item(of, key)
+}
+
+// item returns of[key].
+func (st *state) item(of, key any) any {
+	st.work(1)
 	switch of := of.(type) {
 	case undefined:
 		panic(fail("%s is undefined, so it has no items", of.name))

@@ -100,9 +100,6 @@ var filters = map[string]filter{
 	"selectattr": func(st *state, v any, a args) any { return chosen(st, v, a, 1, true) },
 	"rejectattr": func(st *state, v any, a args) any { return chosen(st, v, a, 1, false) },
 	"groupby":    groupBy,
-	"attr": func(st *state, v any, a args) any {
-		return st.attribute(v, a.text(0, "name", text{}).s)
-	},
 	"wordcount": func(st *state, v any, _ args) any {
 		t := st.str(v)
 		st.touch(len(t.s))
@@ -410,9 +407,7 @@ func indent(st *state, v any, a args) any {
 func (a *args) attribute(i int) func(st *state, v any) any {
 	v, _ := a.get(i, "attribute")
 	if n, ok := integer(v); ok {
-		return func(st *state, v any) any {
-			return (&itemExpr{of: &valueExpr{v}, key: &valueExpr{n}}).eval(st, nil)
-		}
+		return func(st *state, v any) any { return st.item(v, n) }
 	}
 	t, ok := v.(text)
 	if !ok {
@@ -425,7 +420,7 @@ func (a *args) attribute(i int) func(st *state, v any) any {
 			if n, err := strconv.ParseInt(name, 10, 64); err == nil {
 				key = n
 			}
-			v = (&itemExpr{of: &valueExpr{v}, key: &valueExpr{key}}).eval(st, nil)
+			v = st.item(v, key)
 		}
 		return v
 	}

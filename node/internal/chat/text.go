@@ -160,12 +160,7 @@ func (t text) fields(n int) []text {
 	for t.s != "" {
 		end := strings.IndexFunc(t.s, isSpace)
 		if n == 0 || end < 0 {
-			if n != 0 {
-				end = len(t.s)
-			} else {
-				t = t.trimRight(isSpace)
-				end = len(t.s)
-			}
+			end = len(t.s)
 		}
 		out = append(out, t.slice(0, end))
 		t = t.slice(end, len(t.s)).trimLeft(isSpace)

@@ -400,7 +400,7 @@ func (st *state) items(v any) []any {
 	case *dict:
 		return v.keys
 	case text:
-		st.touch(64 * len(v.s))
+		st.work(8 * len(v.s))
 		out := make([]any, 0, len(v.s))
 		for at := 0; at < len(v.s); {
 			_, n := utf8.DecodeRuneInString(v.s[at:])
