@@ -65,9 +65,13 @@ func (b *Batch) check(c *Config) error {
 			}
 		}
 	}
+	end := maxPosition
+	if c.Position == Learned || c.Rope.Scaling.Kind == "dynamic" { // frequencies would change from there on
+		end = min(end, c.Context)
+	}
 	for _, p := range b.pos {
-		if p < 0 || p >= maxPosition {
-			return fmt.Errorf("position %d, must be 0 to %d", p, maxPosition-1)
+		if p < 0 || int(p) >= end {
+			return fmt.Errorf("position %d, must be 0 to %d", p, end-1)
 		}
 	}
 	return nil

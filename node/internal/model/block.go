@@ -1,10 +1,6 @@
 package model
 
-import (
-	"math"
-
-	"github.com/moot-net/moot/node/internal/tensor"
-)
+import "github.com/moot-net/moot/node/internal/tensor"
 
 // cache holds the keys and values of a sequence that is being generated.
 type cache struct {
@@ -16,9 +12,9 @@ type cache struct {
 // m.ws.x. With kv the batch is one sequence that continues the cache.
 func (m *Model) forward(b *Batch, kv *cache) tensor.Mat {
 	n := b.Tokens()
-	m.ropes.ensure(m.b, &m.cfg, b.positions())
+	m.prepareRope(b)
 	x := m.ws.act(0).x.RowRange(0, n)
-	m.b.Gather(x, m.embed, b.ids)
+	m.embedTokens(x, b)
 	for i := range m.layers {
 		if m.trace != nil {
 			m.trace(i, x)
@@ -36,62 +32,186 @@ func (m *Model) forward(b *Batch, kv *cache) tensor.Mat {
 	return x
 }
 
+// embedTokens sets x (T,C) to what the first layer reads.
+func (m *Model) embedTokens(x tensor.Mat, b *Batch) {
+	m.b.Gather(x, m.embed, b.ids)
+	if s := m.cfg.EmbedScale; s != 0 {
+		m.b.Scale(x, float32(s))
+	}
+	if !m.positions.None() {
+		learned := m.ws.x.RowRange(0, x.Rows) // free until the last layer
+		m.b.Gather(learned, m.positions, b.pos)
+		m.b.Add(x, learned)
+	}
+}
+
+// embedBackward adds the derivatives by the tables; dx is that by what the
+// first layer read, and is overwritten.
+func (m *Model) embedBackward(dx tensor.Mat, b *Batch) {
+	if !m.dPositions.None() {
+		m.b.ScatterAdd(m.dPositions, dx, b.pos)
+	}
+	if s := m.cfg.EmbedScale; s != 0 {
+		m.b.Scale(dx, float32(s))
+	}
+	m.b.ScatterAdd(m.dEmbed, dx, b.ids)
+}
+
 // block computes layer i: x (T,C) to out (T,C). They may be the same.
 func (m *Model) block(i int, b *Batch, kv *cache, x, out tensor.Mat) {
-	l, be, n := &m.layers[i], m.b, x.Rows
+	l, be, c, n := &m.layers[i], m.b, &m.cfg, x.Rows
 	a := m.ws.act(i).rowRange(n)
 
-	be.RMSNorm(a.n1, a.inv1, x, l.norm1, m.cfg.rms())
+	m.normalise(a.n1, a.stats1, x, &l.norm1)
 	k, v := a.k, a.v
 	if kv != nil {
 		k, v = kv.k[i].RowRange(kv.n, kv.n+n), kv.v[i].RowRange(kv.n, kv.n+n)
 	}
-	l.q.forward(be, a.q, a.n1, l.q.low(a.low[0]), false)
-	l.k.forward(be, k, a.n1, l.k.low(a.low[1]), false)
-	l.v.forward(be, v, a.n1, l.v.low(a.low[2]), false)
-	be.Rope(a.q, m.ropes.cos, m.ropes.sin, m.cfg.HeadDim, b.pos, false)
-	be.Rope(k, m.ropes.cos, m.ropes.sin, m.cfg.HeadDim, b.pos, false)
+	m.project(l, &a, k, v)
+	if c.Position == Rotary {
+		be.Rope(a.q, m.ropes.cos, m.ropes.sin, c.HeadDim, m.turns, false)
+		be.Rope(k, m.ropes.cos, m.ropes.sin, c.HeadDim, m.turns, false)
+	}
 	if kv != nil {
 		k, v = kv.k[i].RowRange(0, kv.n+n), kv.v[i].RowRange(0, kv.n+n)
 	}
 	be.Attention(m.attention(l, b, a, k, v))
-	be.Copy(a.mid, x)
-	l.o.forward(be, a.mid, a.att, l.o.low(a.low[3]), true)
+	if c.PostNorms {
+		l.forward(be, oSlot, a.o, a.att, &a, false)
+		m.normalise(a.mid, a.statsO, a.o, &l.post1)
+		be.Add(a.mid, x)
+	} else {
+		be.Copy(a.mid, x)
+		l.forward(be, oSlot, a.mid, a.att, &a, true)
+	}
 
-	be.RMSNorm(a.n2, a.inv2, a.mid, l.norm2, m.cfg.rms())
-	l.gate.forward(be, a.gate, a.n2, l.gate.low(a.low[4]), false)
-	l.up.forward(be, a.up, a.n2, l.up.low(a.low[5]), false)
-	be.SwiGLU(a.act, a.gate, a.up)
-	be.Copy(out, a.mid)
-	l.down.forward(be, out, a.act, l.down.low(a.low[6]), true)
+	in := a.mid
+	if c.Parallel {
+		in = x
+	}
+	if !c.SharedNorm {
+		m.normalise(a.n2, a.stats2, in, &l.norm2)
+	}
+	m.activate(l, &a)
+	if c.PostNorms {
+		l.forward(be, downSlot, a.down, a.act, &a, false)
+		m.normalise(out, a.statsDown, a.down, &l.post2)
+		be.Add(out, a.mid)
+	} else {
+		be.Copy(out, a.mid)
+		l.forward(be, downSlot, out, a.act, &a, true)
+	}
+}
+
+// project sets a.q, k and v to the queries, keys and values of a.n1, before
+// rotary embedding.
+func (m *Model) project(l *layer, a *acts, k, v tensor.Mat) {
+	be, q0, k0 := m.b, a.q, k
+	if m.cfg.QKNorm {
+		q0, k0 = a.q0, a.k0
+	}
+	if m.family.fused == notFused {
+		l.forward(be, qSlot, q0, a.n1, a, false)
+		l.forward(be, kSlot, k0, a.n1, a, false)
+		l.forward(be, vSlot, v, a.n1, a, false)
+	} else {
+		qkv := m.ws.qkv.RowRange(0, a.q.Rows)
+		l.forward(be, qSlot, qkv, a.n1, a, false)
+		if limit := m.cfg.ClipQKV; limit != 0 {
+			be.Clamp(qkv, float32(limit))
+		}
+		m.eachPart(qkv, q0, k0, v, func(part, whole tensor.Mat) { be.Copy(part, whole) })
+	}
+	if m.cfg.QKNorm {
+		m.normaliseHeads(a.q, a.statsQ, q0, &l.qNorm)
+		m.normaliseHeads(k, a.statsK, k0, &l.kNorm)
+	}
+}
+
+// eachPart calls fn for q, k and v, each with its columns of qkv. Taking a row
+// for each group of heads, the columns of a part lie together.
+func (m *Model) eachPart(qkv, q, k, v tensor.Mat, fn func(part, whole tensor.Mat)) {
+	groups := 1
+	if m.family.fused == byGroup {
+		groups = m.cfg.KVHeads
+	}
+	rows, at := qkv.Rows*groups, 0
+	whole := qkv.Reshape(rows, qkv.Cols/groups)
+	for _, part := range []tensor.Mat{q, k, v} {
+		w := part.Cols / groups
+		fn(part.Reshape(rows, w), whole.ColRange(at, at+w))
+		at += w
+	}
+}
+
+// activate sets a.act to the input of the MLP's last layer.
+func (m *Model) activate(l *layer, a *acts) {
+	be, f := m.b, m.family
+	switch {
+	case f.fusedGate:
+		l.forward(be, gateSlot, a.gateUp, a.n2, a, false)
+	case !a.gate.None():
+		l.forward(be, gateSlot, a.gate, a.n2, a, false)
+		l.forward(be, upSlot, a.up, a.n2, a, false)
+	default:
+		l.forward(be, upSlot, a.up, a.n2, a, false)
+	}
+	switch {
+	case m.cfg.Activation == SiLU:
+		be.SwiGLU(a.act, a.gate, a.up)
+	case !a.gate.None():
+		be.GELU(a.act, a.gate, a.up, m.cfg.gelu())
+	default:
+		be.GELU(a.act, a.up, tensor.Mat{}, m.cfg.gelu())
+	}
+}
+
+// activateBackward replaces what the activation read by the derivatives by it,
+// and sets dn, unless it is none, to that by a.n2.
+func (m *Model) activateBackward(l *layer, a *acts, dact, dn tensor.Mat) {
+	be, f := m.b, m.family
+	switch {
+	case m.cfg.Activation == SiLU:
+		be.SwiGLUBackward(dact, a.gate, a.up)
+	case !a.gate.None():
+		be.GELUBackward(dact, a.gate, a.up, m.cfg.gelu())
+	default:
+		be.GELUBackward(dact, a.up, tensor.Mat{}, m.cfg.gelu())
+	}
+	switch {
+	case f.fusedGate:
+		m.linearBackward(l, gateSlot, dn, a.gateUp, a.n2, a, false)
+	case !a.gate.None():
+		m.linearBackward(l, gateSlot, dn, a.gate, a.n2, a, false)
+		m.linearBackward(l, upSlot, dn, a.up, a.n2, a, true)
+	default:
+		m.linearBackward(l, upSlot, dn, a.up, a.n2, a, false)
+	}
 }
 
 func (m *Model) attention(l *layer, b *Batch, a acts, k, v tensor.Mat) tensor.Attention {
 	return tensor.Attention{
 		Q: a.q, K: k, V: v, Out: a.att, LSE: a.lse,
 		Heads: m.cfg.Heads, KVHeads: m.cfg.KVHeads,
-		Scale:  float32(1 / math.Sqrt(float64(m.cfg.HeadDim))),
-		Window: l.window, Spans: b.spans,
+		Scale:  float32(m.cfg.scale()),
+		Window: l.window, SoftCap: float32(m.cfg.AttentionCap), Slopes: m.slopes, Spans: b.spans,
 	}
 }
 
-// rowRange returns the first n rows of everything.
-func (a *acts) rowRange(n int) acts {
-	cut := func(m tensor.Mat) tensor.Mat {
-		if m.None() {
-			return m
-		}
-		return m.RowRange(0, n)
+// forward sets y to what the linear layer in a slot makes of x, or adds it.
+func (l *layer) forward(be tensor.Backend, slot int, y, x tensor.Mat, a *acts, add bool) {
+	lin := &l.linears[slot]
+	lin.forward(be, y, x, lin.low(a.low[slot]), add)
+}
+
+// linearBackward sets dx, or adds to it, and adds the derivatives by the
+// parameters of the linear layer in a slot.
+func (m *Model) linearBackward(l *layer, slot int, dx, dy, x tensor.Mat, a *acts, add bool) {
+	lin, dlow := &l.linears[slot], tensor.Mat{}
+	if lin.lora != nil {
+		dlow = lin.low(m.ws.dlow.RowRange(0, x.Rows))
 	}
-	c := acts{
-		x: cut(a.x), inv1: cut(a.inv1), n1: cut(a.n1), q: cut(a.q), k: cut(a.k), v: cut(a.v),
-		att: cut(a.att), lse: cut(a.lse), mid: cut(a.mid), inv2: cut(a.inv2), n2: cut(a.n2),
-		gate: cut(a.gate), up: cut(a.up), act: cut(a.act),
-	}
-	for i, l := range a.low {
-		c.low[i] = cut(l)
-	}
-	return c
+	lin.backward(m.b, dx, dy, x, lin.low(a.low[slot]), dlow, add)
 }
 
 // low returns the columns of m that the adapter's rank needs.
@@ -111,46 +231,89 @@ func (m *Model) backward(b *Batch) {
 		m.blockBackward(i, b, i > lowest)
 	}
 	if lowest < 0 {
-		m.b.ScatterAdd(m.dEmbed, m.ws.dx.RowRange(0, b.Tokens()), b.ids)
+		m.embedBackward(m.ws.dx.RowRange(0, b.Tokens()), b)
 	}
 }
 
 // blockBackward replaces m.ws.dx, the derivative by the output of layer i, by
 // that by its input, unless further is false and nobody needs it.
 func (m *Model) blockBackward(i int, b *Batch, further bool) {
-	l, be, n := &m.layers[i], m.b, b.Tokens()
+	l, be, c, n := &m.layers[i], m.b, &m.cfg, b.Tokens()
 	a := m.ws.act(i).rowRange(n)
 	w := &m.ws
-	dx, dn := w.dx.RowRange(0, n), w.dn.RowRange(0, n)
-	dq, dk, dv, datt := w.dq.RowRange(0, n), w.dk.RowRange(0, n), w.dv.RowRange(0, n), w.datt.RowRange(0, n)
-	dact := w.dact.RowRange(0, n)
-	back := func(lin *linear, j int, dx, dy, x tensor.Mat, add bool) {
-		dlow := tensor.Mat{}
-		if lin.lora != nil {
-			dlow = lin.low(w.dlow.RowRange(0, n))
+	dx, dn, datt, dact := w.dx.RowRange(0, n), w.dn.RowRange(0, n), w.datt.RowRange(0, n), w.dact.RowRange(0, n)
+
+	// The MLP: dn becomes the derivative by its input.
+	dout := dx
+	if c.PostNorms {
+		be.Zero(dn)
+		m.normaliseBackward(dn, dx, a.down, a.statsDown, &l.post2)
+		dout = dn
+	}
+	m.linearBackward(l, downSlot, dact, dout, a.act, &a, false)
+	if c.Parallel {
+		if !further {
+			dn = tensor.Mat{}
 		}
-		lin.backward(be, dx, dy, x, lin.low(a.low[j]), dlow, add)
+		m.activateBackward(l, &a, dact, dn)
+		m.linearBackward(l, oSlot, datt, dx, a.att, &a, false)
+		if further && !c.SharedNorm {
+			m.normaliseBackward(dx, dn, a.x, a.stats2, &l.norm2)
+		}
+	} else {
+		m.activateBackward(l, &a, dact, dn)
+		m.normaliseBackward(dx, dn, a.mid, a.stats2, &l.norm2)
+		dout := dx
+		if c.PostNorms {
+			be.Zero(dn)
+			m.normaliseBackward(dn, dx, a.o, a.statsO, &l.post1)
+			dout = dn
+		}
+		m.linearBackward(l, oSlot, datt, dout, a.att, &a, false)
+		if !further {
+			dn = tensor.Mat{}
+		}
 	}
 
-	back(&l.down, 6, dact, dx, a.act, false)
-	be.SwiGLUBackward(dact, a.gate, a.up)
-	back(&l.gate, 4, dn, a.gate, a.n2, false)
-	back(&l.up, 5, dn, a.up, a.n2, true)
-	be.RMSNormBackward(dx, l.dNorm2, dn, a.mid, a.inv2, l.norm2, m.cfg.rms())
-
-	back(&l.o, 3, datt, dx, a.att, false)
-	be.AttentionBackward(tensor.AttentionBackward{
-		Attention: m.attention(l, b, a, a.k, a.v), DOut: datt, DQ: dq, DK: dk, DV: dv,
-	})
-	be.Rope(dq, m.ropes.cos, m.ropes.sin, m.cfg.HeadDim, b.pos, true)
-	be.Rope(dk, m.ropes.cos, m.ropes.sin, m.cfg.HeadDim, b.pos, true)
-	if !further {
-		dn = tensor.Mat{}
-	}
-	back(&l.q, 0, dn, dq, a.n1, false)
-	back(&l.k, 1, dn, dk, a.n1, true)
-	back(&l.v, 2, dn, dv, a.n1, true)
+	// Attention: with a shared norm its input's derivative adds to the MLP's.
+	m.projectBackward(l, b, &a, datt, dn)
 	if further {
-		be.RMSNormBackward(dx, l.dNorm1, dn, a.x, a.inv1, l.norm1, m.cfg.rms())
+		m.normaliseBackward(dx, dn, a.x, a.stats1, &l.norm1)
 	}
+}
+
+// projectBackward sets dn, the derivative by a.n1, or adds to it where the norm
+// is shared, or does without if it is none. datt, that by the output of the
+// attention, is overwritten.
+func (m *Model) projectBackward(l *layer, b *Batch, a *acts, datt, dn tensor.Mat) {
+	be, c, n := m.b, &m.cfg, datt.Rows
+	dq, dk, dv := m.ws.dq.RowRange(0, n), m.ws.dk.RowRange(0, n), m.ws.dv.RowRange(0, n)
+	be.AttentionBackward(tensor.AttentionBackward{
+		Attention: m.attention(l, b, *a, a.k, a.v), DOut: datt, DQ: dq, DK: dk, DV: dv,
+	})
+	if c.Position == Rotary {
+		be.Rope(dq, m.ropes.cos, m.ropes.sin, c.HeadDim, m.turns, true)
+		be.Rope(dk, m.ropes.cos, m.ropes.sin, c.HeadDim, m.turns, true)
+	}
+	if c.QKNorm {
+		// datt is done with, and then dq, which is not narrower than dk.
+		dq0, dk0 := datt, dq.Buf.Mat(dq.Off, n, dk.Cols)
+		m.normaliseHeadsBackward(dq0, dq, a.q0, a.statsQ, &l.qNorm)
+		m.normaliseHeadsBackward(dk0, dk, a.k0, a.statsK, &l.kNorm)
+		dq, dk = dq0, dk0
+	}
+	if m.family.fused == notFused {
+		m.linearBackward(l, qSlot, dn, dq, a.n1, a, c.SharedNorm)
+		m.linearBackward(l, kSlot, dn, dk, a.n1, a, true)
+		m.linearBackward(l, vSlot, dn, dv, a.n1, a, true)
+		return
+	}
+	if limit := float32(c.ClipQKV); limit != 0 {
+		be.ClampBackward(dq, a.q, limit)
+		be.ClampBackward(dk, a.k, limit)
+		be.ClampBackward(dv, a.v, limit)
+	}
+	dqkv := m.ws.qkv.RowRange(0, n)
+	m.eachPart(dqkv, dq, dk, dv, func(part, whole tensor.Mat) { be.Copy(whole, part) })
+	m.linearBackward(l, qSlot, dn, dqkv, a.n1, a, c.SharedNorm)
 }

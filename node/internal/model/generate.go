@@ -34,9 +34,13 @@ func (m *Model) Generate(ctx context.Context, ids []int32, o GenerateOptions) ([
 	random := rand.New(rand.NewPCG(o.Seed, 0))
 	logits := make([]float32, m.cfg.Vocab)
 	var out []int32
+	all := slices.Clone(ids)
 	for len(out) < o.MaxTokens {
 		if err := ctx.Err(); err != nil {
 			return out, err
+		}
+		if m.cfg.longRope(len(all)) != m.cfg.longRope(kv.n) { // all keys are to be turned by other frequencies
+			kv.n, ids = 0, all
 		}
 		if err := m.next(logits, kv, ids); err != nil {
 			return out, fmt.Errorf("generate: %w", err)
@@ -45,8 +49,8 @@ func (m *Model) Generate(ctx context.Context, ids []int32, o GenerateOptions) ([
 		if slices.Contains(o.Stop, id) {
 			break
 		}
-		out = append(out, id)
-		ids = out[len(out)-1:]
+		out, all = append(out, id), append(all, id)
+		ids = all[len(all)-1:]
 	}
 	return out, nil
 }
@@ -76,8 +80,8 @@ func (m *Model) next(logits []float32, kv *cache, ids []int32) error {
 	x := m.forward(&b, kv).RowRange(n-1, n)
 	kv.n += n
 	h, row := m.ws.hs.RowRange(0, 1), m.ws.logits.RowRange(0, 1)
-	m.b.RMSNorm(h, m.ws.invs.RowRange(0, 1), x, m.norm, m.cfg.rms())
-	m.b.MatMul(row, h, m.head, tensor.MatMul{TransB: true})
+	m.normalise(h, m.ws.stats.RowRange(0, 1), x, &m.norm)
+	m.output(row, h)
 	m.b.Download(logits, row)
 	return nil
 }

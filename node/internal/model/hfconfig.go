@@ -6,26 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
 
 // maxConfigBytes bounds config.json.
 const maxConfigBytes = 1 << 20
-
-// family is what the architectures of the Llama shape differ in beyond what
-// their config.json says.
-type family struct {
-	architecture, modelType string
-	qkvBias                 bool     // without a setting for it
-	own                     []string // settings that only this family has
-}
-
-var families = []family{
-	{"LlamaForCausalLM", "llama", false, []string{"attention_bias", "mlp_bias"}},
-	{"MistralForCausalLM", "mistral", false, []string{"sliding_window"}},
-	{"Qwen2ForCausalLM", "qwen2", true, []string{"sliding_window", "use_sliding_window", "max_window_layers"}},
-}
 
 // harmless are settings that do not change what a forward or backward pass
 // computes: those of generation, of serialisation, and of other tasks.
@@ -61,46 +48,12 @@ func parseConfig(data []byte) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	c := Config{
-		Architecture: f.architecture,
-		Hidden:       s.integer("hidden_size", 0),
-		Intermediate: s.integer("intermediate_size", 0),
-		Layers:       s.integer("num_hidden_layers", 0),
-		Heads:        s.integer("num_attention_heads", 0),
-		Vocab:        s.integer("vocab_size", 0),
-		Context:      s.integer("max_position_embeddings", 2048),
-		NormEps:      s.number("rms_norm_eps", 1e-6),
-		TiedHead:     s.boolean("tie_word_embeddings", false),
-		QKVBias:      f.qkvBias,
-		BOS:          -1,
-		InitRange:    s.number("initializer_range", 0.02),
-	}
-	c.KVHeads = s.integer("num_key_value_heads", c.Heads)
-	c.HeadDim = s.integer("head_dim", 0)
-	if c.HeadDim == 0 && c.Heads > 0 {
-		if c.Hidden%c.Heads != 0 {
-			return Config{}, fmt.Errorf("hidden_size %d is not a multiple of %d heads", c.Hidden, c.Heads)
-		}
-		c.HeadDim = c.Hidden / c.Heads
-	}
-	if slices.Contains(f.own, "attention_bias") && s.boolean("attention_bias", false) {
-		c.QKVBias, c.OBias = true, true
-	}
-	if slices.Contains(f.own, "mlp_bias") {
-		c.MLPBias = s.boolean("mlp_bias", false)
-	}
-	if act := s.text("hidden_act", "silu"); act != "silu" && act != "swish" {
-		s.fail(fmt.Errorf("%w: hidden_act is %q", ErrUnsupported, act))
-	}
-	if p := s.number("attention_dropout", 0); p != 0 {
-		s.fail(fmt.Errorf("%w: attention_dropout is %v", ErrUnsupported, p))
-	}
-	c.Rope = s.rope()
+	c := Config{Architecture: f.architectures[0], InitRange: s.number("initializer_range", 0.02), BOS: -1}
+	f.read(s, &c)
 	if bos := s.integers("bos_token_id"); len(bos) == 1 {
 		c.BOS = bos[0]
 	}
 	c.EOS = s.integers("eos_token_id")
-	s.windows(f, &c)
 	s.rest()
 	if s.err != nil {
 		return Config{}, s.err
@@ -220,90 +173,88 @@ func (s *settings) integers(key string) []int32 {
 	return list
 }
 
-func (s *settings) family() (family, error) {
+// has reports whether a field is there, be it null.
+func (s *settings) has(key string) bool { _, ok := s.raw[key]; return ok }
+
+// same takes an integer that several fields may give, all the same.
+func (s *settings) same(otherwise int, keys ...string) int {
+	v := otherwise
+	for i, key := range keys {
+		w := s.integer(key, v)
+		if i > 0 && w != v && s.has(keys[0]) {
+			s.fail(fmt.Errorf("%s is %d and %s is %d", keys[0], v, key, w))
+		}
+		v = w
+	}
+	return v
+}
+
+// object takes a field that is an object; nil if it is missing.
+func (s *settings) object(key string) *settings {
+	var raw json.RawMessage
+	if !s.take(key, &raw) {
+		return nil
+	}
+	sub, err := readSettings(raw)
+	if err != nil {
+		s.fail(fmt.Errorf("%s: %w", key, err))
+		return nil
+	}
+	sub.in = key + "."
+	return sub
+}
+
+// must fails unless a field is missing or has a value.
+func (s *settings) must(key string, want any) {
+	var v any
+	if s.take(key, &v) && v != want {
+		s.fail(fmt.Errorf("%w: %s%s is %v", ErrUnsupported, s.in, key, v))
+	}
+}
+
+// noDropout fails for dropout.
+func (s *settings) noDropout(keys ...string) {
+	for _, key := range keys {
+		s.must(key, 0.0)
+	}
+}
+
+// ignore takes fields that change nothing, whatever they say.
+func (s *settings) ignore(keys ...string) {
+	for _, key := range keys {
+		s.seen[key] = true
+	}
+}
+
+var activations = map[string]Activation{
+	"silu": SiLU, "swish": SiLU, "gelu": GELU, "gelu_python": GELU,
+	"gelu_new": GELUTanh, "gelu_fast": GELUTanh, "gelu_pytorch_tanh": GELUTanh,
+}
+
+// activation takes the name of an activation.
+func (s *settings) activation(key, otherwise string, allowed ...Activation) Activation {
+	name := s.text(key, otherwise)
+	a, ok := activations[name]
+	if !ok || !slices.Contains(allowed, a) {
+		s.fail(fmt.Errorf("%w: %s is %q", ErrUnsupported, key, name))
+	}
+	return a
+}
+
+func (s *settings) family() (*family, error) {
 	var names []string
 	s.take("architectures", &names)
 	modelType := s.text("model_type", "")
 	if s.err != nil {
-		return family{}, s.err
+		return nil, s.err
 	}
-	for _, f := range families {
-		if len(names) == 1 && names[0] == f.architecture && (modelType == "" || modelType == f.modelType) ||
+	for i, f := range families {
+		if len(names) == 1 && slices.Contains(f.architectures, names[0]) && (modelType == "" || modelType == f.modelType) ||
 			len(names) == 0 && modelType == f.modelType {
-			return f, nil
+			return &families[i], nil
 		}
 	}
-	return family{}, fmt.Errorf("%w: architecture %s (model_type %q)", ErrUnsupported, strings.Join(names, ", "), modelType)
-}
-
-// rope takes the rotary settings in the old and the new spelling.
-func (s *settings) rope() Rope {
-	r := Rope{Theta: s.number("rope_theta", 10000)}
-	for _, key := range []string{"rope_scaling", "rope_parameters"} {
-		var raw json.RawMessage
-		if !s.take(key, &raw) {
-			continue
-		}
-		sub, err := readSettings(raw)
-		if err != nil {
-			s.fail(fmt.Errorf("%s: %w", key, err))
-			continue
-		}
-		sub.in = key + "."
-		r.Theta = sub.number("rope_theta", r.Theta)
-		r.Scaling = sub.scaling()
-		sub.rest()
-		if sub.err != nil {
-			s.fail(sub.err)
-		}
-	}
-	return r
-}
-
-func (s *settings) scaling() RopeScaling {
-	kind := s.text("type", "default")
-	kind = s.text("rope_type", kind)
-	switch kind {
-	case "default":
-		return RopeScaling{}
-	case "linear":
-		return RopeScaling{Kind: kind, Factor: s.number("factor", 0)}
-	case "llama3":
-		return RopeScaling{
-			Kind: kind, Factor: s.number("factor", 0),
-			LowFreqFactor: s.number("low_freq_factor", 0), HighFreqFactor: s.number("high_freq_factor", 0),
-			OriginalContext: s.integer("original_max_position_embeddings", 0),
-		}
-	}
-	s.fail(fmt.Errorf("%w: %srope_type is %q", ErrUnsupported, s.in, kind))
-	return RopeScaling{}
-}
-
-// windows takes the settings of sliding-window attention.
-func (s *settings) windows(f family, c *Config) {
-	if !slices.Contains(f.own, "sliding_window") || c.Layers < 1 || c.Layers > maxLayers {
-		return
-	}
-	window, from := 4096, 0 // what is meant where the setting is missing
-	if _, ok := s.raw["sliding_window"]; ok {
-		window = s.integer("sliding_window", 0)
-	}
-	if slices.Contains(f.own, "use_sliding_window") {
-		from = s.integer("max_window_layers", 28)
-		if !s.boolean("use_sliding_window", false) {
-			window = 0
-		}
-	}
-	if window < 0 {
-		s.fail(fmt.Errorf("sliding_window is %d", window))
-	}
-	if window == 0 {
-		return
-	}
-	c.Windows = make([]int, c.Layers)
-	for i := max(0, from); i < c.Layers; i++ {
-		c.Windows[i] = window
-	}
+	return nil, fmt.Errorf("%w: architecture %s (model_type %q)", ErrUnsupported, strings.Join(names, ", "), modelType)
 }
 
 // rest fails for a field that nobody took, unless it is known to be harmless
@@ -311,7 +262,7 @@ func (s *settings) windows(f family, c *Config) {
 func (s *settings) rest() {
 	for _, key := range slices.Sorted(maps.Keys(s.raw)) {
 		raw := string(s.raw[key])
-		if s.seen[key] || s.in == "" && slices.Contains(harmless, key) ||
+		if s.seen[key] || s.in != "rope_scaling." && s.in != "rope_parameters." && slices.Contains(harmless, key) ||
 			raw == "null" || raw == "false" || raw == "{}" || raw == "[]" || raw == `""` {
 			continue
 		}
@@ -348,34 +299,93 @@ type hfConfig struct {
 
 type hfRope struct {
 	Type            string  `json:"rope_type"`
-	Factor          float64 `json:"factor"`
+	Factor          float64 `json:"factor,omitempty"`
 	LowFreqFactor   float64 `json:"low_freq_factor,omitempty"`
 	HighFreqFactor  float64 `json:"high_freq_factor,omitempty"`
 	OriginalContext int     `json:"original_max_position_embeddings,omitempty"`
+
+	AttentionFactor float64   `json:"attention_factor,omitempty"`
+	BetaFast        float64   `json:"beta_fast,omitempty"`
+	BetaSlow        float64   `json:"beta_slow,omitempty"`
+	Truncate        *bool     `json:"truncate,omitempty"`
+	ShortFactors    []float64 `json:"short_factor,omitempty"`
+	LongFactors     []float64 `json:"long_factor,omitempty"`
 }
 
-// marshal returns config.json. Only the Llama architecture is written.
+// fields are those of config.json, written sorted by name.
+type fields map[string]any
+
+// marshal returns config.json.
 func (c Config) marshal(dtype string) ([]byte, error) {
-	if c.Architecture != families[0].architecture {
+	f := c.family()
+	if f == nil {
 		return nil, fmt.Errorf("%w: writing %s", ErrUnsupported, c.Architecture)
 	}
-	if c.QKVBias != c.OBias || c.Windows != nil {
-		return nil, fmt.Errorf("%w: a Llama has biases on all of q, k, v and o or on none, and no attention windows", ErrUnsupported)
+	var v any = c.llamaFields(dtype)
+	if f.write != nil {
+		w := fields{
+			"architectures": f.architectures[:1], "model_type": f.modelType, "vocab_size": c.Vocab, "tie_word_embeddings": c.TiedHead,
+			"initializer_range": c.InitRange, "eos_token_id": eosValue(c.EOS), "torch_dtype": dtype, "use_cache": true,
+			"bos_token_id": nil,
+		}
+		if c.BOS >= 0 {
+			w["bos_token_id"] = c.BOS
+		}
+		f.write(&c, w)
+		v = w
 	}
+	b, err := marshalIndent(v)
+	if err != nil {
+		return nil, err
+	}
+	// What the architecture has no setting for would be lost.
+	if again, err := ParseConfig(b); err != nil || !reflect.DeepEqual(again, c.canonical()) {
+		return nil, fmt.Errorf("%w: a %s cannot be as this model is (%v)", ErrUnsupported, c.Architecture, err)
+	}
+	return b, nil
+}
+
+// canonical returns c as ParseConfig would.
+func (c Config) canonical() Config {
+	if len(c.EOS) == 0 {
+		c.EOS = nil
+	}
+	if !slices.ContainsFunc(c.Windows, func(w int) bool { return w != 0 }) {
+		c.Windows = nil
+	}
+	if c.Rope.Dims == c.HeadDim {
+		c.Rope.Dims = 0
+	}
+	return c
+}
+
+func (c Config) llamaFields(dtype string) hfConfig {
 	h := hfConfig{
-		Architectures: []string{c.Architecture}, ModelType: families[0].modelType,
+		Architectures: []string{c.Architecture}, ModelType: "llama",
 		Hidden: c.Hidden, Intermediate: c.Intermediate, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads,
 		HeadDim: c.HeadDim, HiddenAct: "silu", Vocab: c.Vocab, Context: c.Context, NormEps: c.NormEps,
-		RopeTheta: c.Rope.Theta, AttentionBias: c.QKVBias, MLPBias: c.MLPBias, TiedHead: c.TiedHead,
+		RopeTheta: c.Rope.Theta, RopeScaling: c.ropeScaling(), AttentionBias: c.QKVBias, MLPBias: c.MLPBias, TiedHead: c.TiedHead,
 		InitRange: c.InitRange, DType: dtype, UseCache: true, EOS: eosValue(c.EOS),
-	}
-	if s := c.Rope.Scaling; s.Kind != "" {
-		h.RopeScaling = &hfRope{s.Kind, s.Factor, s.LowFreqFactor, s.HighFreqFactor, s.OriginalContext}
 	}
 	if c.BOS >= 0 {
 		h.BOS = &c.BOS
 	}
-	return marshalIndent(h)
+	return h
+}
+
+func (c Config) ropeScaling() *hfRope {
+	s := c.Rope.Scaling
+	if s.Kind == "" {
+		return nil
+	}
+	h := &hfRope{
+		Type: s.Kind, Factor: s.Factor, LowFreqFactor: s.LowFreqFactor, HighFreqFactor: s.HighFreqFactor, OriginalContext: s.OriginalContext,
+		AttentionFactor: s.AttentionFactor, BetaFast: s.BetaFast, BetaSlow: s.BetaSlow, ShortFactors: s.ShortFactors, LongFactors: s.LongFactors,
+	}
+	if s.NoTruncate {
+		h.Truncate = new(bool)
+	}
+	return h
 }
 
 func eosValue(eos []int32) any {

@@ -72,7 +72,9 @@ func TestParseConfig(t *testing.T) {
 		})},
 		{"llama3 scaling", map[string]any{"rope_scaling": map[string]any{
 			"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64,
-		}}, with(func(c *Config) { c.Rope.Scaling = RopeScaling{"llama3", 8, 1, 4, 64} })},
+		}}, with(func(c *Config) {
+			c.Rope.Scaling = RopeScaling{Kind: "llama3", Factor: 8, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 64}
+		})},
 		{"new spelling", map[string]any{"rope_theta": nil, "torch_dtype": nil, "dtype": "bfloat16", "rope_parameters": map[string]any{
 			"rope_theta": 5e5, "rope_type": "default",
 		}}, with(func(c *Config) { c.Rope.Theta = 5e5 })},
@@ -111,12 +113,13 @@ func TestParseConfigRefuses(t *testing.T) {
 		unsupported bool
 		want        string // in the error
 	}{
-		{"architecture", map[string]any{"architectures": []string{"GPTNeoXForCausalLM"}, "model_type": "gpt_neox"}, true, "GPTNeoXForCausalLM"},
+		{"architecture", map[string]any{"architectures": []string{"BloomForCausalLM"}, "model_type": "bloom"}, true, "BloomForCausalLM"},
 		{"architecture and type disagree", map[string]any{"model_type": "gemma"}, true, "gemma"},
 		{"two architectures", map[string]any{"architectures": []string{"LlamaForCausalLM", "X"}}, true, "X"},
 		{"activation", map[string]any{"hidden_act": "gelu"}, true, `hidden_act is "gelu"`},
 		{"dropout", map[string]any{"attention_dropout": 0.1}, true, "attention_dropout is 0.1"},
-		{"yarn", map[string]any{"rope_scaling": map[string]any{"type": "yarn", "factor": 4}}, true, `rope_scaling.rope_type is "yarn"`},
+		{"unknown scaling", map[string]any{"rope_scaling": map[string]any{"type": "xpos", "factor": 4}}, true, `rope_scaling.rope_type is "xpos"`},
+		{"yarn that shrinks", map[string]any{"rope_scaling": map[string]any{"type": "yarn", "factor": 0.5}}, false, "factor is 0.5"},
 		{"unknown scaling field", map[string]any{"rope_scaling": map[string]any{"type": "linear", "factor": 4, "beta": 2}}, true, "rope_scaling.beta is 2"},
 		{"partial rotary", map[string]any{"partial_rotary_factor": 0.5}, true, "partial_rotary_factor is 0.5"},
 		{"unknown setting", map[string]any{"logit_scale": 0.0625}, true, "logit_scale is 0.0625"},

@@ -8,7 +8,8 @@ import (
 
 // New makes a model with random weights, which depend on c and seed only:
 // matrices normal with deviation c.InitRange (those that write to the residual
-// stream divided by sqrt(2 layers)), norms one, biases zero.
+// stream divided by sqrt(2 layers)), norms one (as a model stores it), biases
+// zero.
 func New(c Config, seed uint64, o Options) (*Model, error) {
 	if c.InitRange == 0 {
 		c.InitRange = 0.02
@@ -28,7 +29,7 @@ func New(c Config, seed uint64, o Options) (*Model, error) {
 			h := fnv.New64a()
 			h.Write([]byte(spec.name))
 			fillNormal(values, rand.NewPCG(seed, h.Sum64()), deviation)
-		case isNorm(spec):
+		case isNorm(spec) && c.Norm != RMSNormPlusOne:
 			for j := range values {
 				values[j] = 1
 			}

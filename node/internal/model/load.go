@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moot-net/moot/shard/safetensors"
@@ -140,14 +141,15 @@ func parseIndex(b []byte) (map[string]string, error) {
 func (w *weights) check(c Config) error {
 	want := map[string]bool{}
 	for _, p := range c.params() {
-		want[p.name] = true
-		f := w.files[p.name]
+		name := w.find(c, p.name)
+		want[name] = true
+		f := w.files[name]
 		if f == nil {
 			return fmt.Errorf("tensor %s is missing", p.name)
 		}
-		info, ok := f.Header().Lookup(p.name)
+		info, ok := f.Header().Lookup(name)
 		if !ok {
-			return fmt.Errorf("tensor %s is not in the file that the index says", p.name)
+			return fmt.Errorf("tensor %s is not in the file that the index says", name)
 		}
 		if fmt.Sprint(info.Shape) != fmt.Sprint(p.shape()) {
 			return fmt.Errorf("tensor %s: config.json asks for %v", info, p.shape())
@@ -164,21 +166,35 @@ func (w *weights) check(c Config) error {
 	return nil
 }
 
+// find returns the name under which the checkpoint has a tensor: its own, or
+// that without the base's prefix, which checkpoints of the base alone lack.
+func (w *weights) find(c Config, name string) string {
+	if short, ok := strings.CutPrefix(name, c.family().base); ok && w.files[name] == nil && w.files[short] != nil {
+		return short
+	}
+	return name
+}
+
 // redundant reports whether a tensor repeats what is known: the output layer
-// of a model that ties it to the embedding, and stored rotary frequencies.
+// of a model that ties it to the embedding, stored rotary frequencies and
+// causal masks.
 func redundant(c Config, name string) bool {
-	return c.TiedHead && name == "lm_head.weight" || strings.HasSuffix(name, ".rotary_emb.inv_freq")
+	f := c.family()
+	return c.TiedHead && name == f.head+".weight" || strings.HasSuffix(name, ".rotary_emb.inv_freq") ||
+		slices.ContainsFunc(f.redundant, func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
 func (w *weights) read(m *Model, p Param) error {
-	values := p.Value.Buf.Host
-	if values != nil { // straight to its place
-		values = p.Value.Host()
-		return w.files[p.Name].ReadFloat32(p.Name, values)
+	name := w.find(m.cfg, p.Name)
+	if p.Value.Buf.Host != nil && !p.transposed { // straight to its place
+		return w.files[name].ReadFloat32(name, p.Value.Host())
 	}
-	values = make([]float32, p.Value.Rows*p.Value.Cols)
-	if err := w.files[p.Name].ReadFloat32(p.Name, values); err != nil {
+	values := make([]float32, p.Value.Rows*p.Value.Cols)
+	if err := w.files[name].ReadFloat32(name, values); err != nil {
 		return err
+	}
+	if p.transposed {
+		values = transpose(values, p.Value.Cols, p.Value.Rows)
 	}
 	m.b.Upload(p.Value, values)
 	return nil

@@ -44,28 +44,39 @@ func (m *Model) Accumulate(b *Batch, scale float32) (Loss, error) {
 // rows in m.ws.dxs.
 func (m *Model) loss(b *Batch, x tensor.Mat, scale float32) Loss {
 	w, n := &m.ws, b.Counted()
-	xs, invs, hs := w.xs.RowRange(0, n), w.invs.RowRange(0, n), w.hs.RowRange(0, n)
+	xs, stats, hs := w.xs.RowRange(0, n), w.stats.RowRange(0, n), w.hs.RowRange(0, n)
 	m.b.Gather(xs, x, b.rows)
-	m.b.RMSNorm(hs, invs, xs, m.norm, m.cfg.rms())
+	m.normalise(hs, stats, xs, &m.norm)
 	dhs := w.dhs.RowRange(0, n)
 	step := m.cfg.logitsRows(n)
 	for i := 0; i < n; i += step {
 		j := min(i+step, n)
 		logits := w.logits.RowRange(0, j-i)
-		m.b.MatMul(logits, hs.RowRange(i, j), m.head, tensor.MatMul{TransB: true})
+		m.output(logits, hs.RowRange(i, j))
+		capped := tensor.Mat{}
+		if m.cfg.LogitCap != 0 && scale != 0 {
+			capped = w.capped.RowRange(0, j-i)
+			m.b.Copy(capped, logits)
+		}
 		m.b.CrossEntropy(logits, b.targets[i:j], scale, w.nll[i:j], w.top[i:j])
 		if scale == 0 {
 			continue
+		}
+		if !capped.None() {
+			m.b.SoftCapBackward(logits, capped, float32(m.cfg.LogitCap))
 		}
 		m.b.MatMul(dhs.RowRange(i, j), logits, m.head, tensor.MatMul{})
 		if !m.dHead.None() {
 			m.b.MatMul(m.dHead, logits, hs.RowRange(i, j), tensor.MatMul{TransA: true, Add: true})
 		}
+		if !m.dHeadBias.None() {
+			m.b.SumRows(m.dHeadBias, logits)
+		}
 	}
 	if scale != 0 {
 		dxs := w.dxs.RowRange(0, n)
 		m.b.Zero(dxs)
-		m.b.RMSNormBackward(dxs, m.dNorm, dhs, xs, invs, m.norm, m.cfg.rms())
+		m.normaliseBackward(dxs, dhs, xs, stats, &m.norm)
 	}
 	loss := Loss{Tokens: n}
 	for i, v := range w.nll[:n] {
@@ -75,6 +86,17 @@ func (m *Model) loss(b *Batch, x tensor.Mat, scale float32) Loss {
 		}
 	}
 	return loss
+}
+
+// output sets logits (rows,V) to what the output layer makes of h (rows,C).
+func (m *Model) output(logits, h tensor.Mat) {
+	m.b.MatMul(logits, h, m.head, tensor.MatMul{TransB: true})
+	if !m.headBias.None() {
+		m.b.AddRow(logits, m.headBias)
+	}
+	if limit := m.cfg.LogitCap; limit != 0 {
+		m.b.SoftCap(logits, float32(limit))
+	}
 }
 
 // TokenLosses returns -log p of each counted token, in the order of the batch.
@@ -97,13 +119,13 @@ func (m *Model) Logits(b *Batch) ([]float32, error) {
 	m.prepare(n, n, false, false)
 	x := m.forward(b, nil)
 	hs := m.ws.hs.RowRange(0, n)
-	m.b.RMSNorm(hs, m.ws.invs.RowRange(0, n), x, m.norm, m.cfg.rms())
+	m.normalise(hs, m.ws.stats.RowRange(0, n), x, &m.norm)
 	out := make([]float32, n*m.cfg.Vocab)
 	step := m.cfg.logitsRows(n)
 	for i := 0; i < n; i += step {
 		j := min(i+step, n)
 		logits := m.ws.logits.RowRange(0, j-i)
-		m.b.MatMul(logits, hs.RowRange(i, j), m.head, tensor.MatMul{TransB: true})
+		m.output(logits, hs.RowRange(i, j))
 		m.b.Download(out[i*m.cfg.Vocab:j*m.cfg.Vocab], logits)
 	}
 	return out, nil

@@ -13,10 +13,10 @@ type Workload struct {
 // WorkspaceBytes returns the memory for activations, logits and derivatives by
 // activations that a workload takes, beyond the parameters.
 func (c Config) WorkspaceBytes(l Workload) int64 {
-	ranks := make([][7]int, c.Layers)
+	ranks := make([][slots]int, c.Layers)
 	for i := range ranks {
 		for j, m := range c.modules(i) {
-			if l.Rank != nil {
+			if l.Rank != nil && m.Path != "" {
 				ranks[i][j] = l.Rank(m.Path)
 			}
 		}

@@ -26,9 +26,11 @@ func TestWorkspaceBytes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			attach(t, m, "q_proj", "down_proj")
-			batch := batchOf(t, sequences(c.Vocab, 20, 9))
-			m.ropes.ensure(b, &m.cfg, 64)
+			attach(t, m, inSlots(qSlot, downSlot))
+			batch := batchOf(t, sequences(c.Vocab, 19, 9))
+			if c.Position == Rotary {
+				m.ropes.ensure(b, &m.cfg, 64)
+			}
 			before := b.values
 			if training {
 				_, err = m.Accumulate(batch, 1)
@@ -41,7 +43,7 @@ func TestWorkspaceBytes(t *testing.T) {
 			want := 4 * int64(b.values-before)
 			rank := func(path string) int {
 				for _, l := range m.layers {
-					for _, lin := range l.linears() {
+					for _, lin := range l.linears {
 						if lin.Path == path {
 							return lin.rank()
 						}

@@ -3,7 +3,6 @@ package model
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/moot-net/moot/node/internal/cpu"
 	"github.com/moot-net/moot/node/internal/tensor"
@@ -29,141 +28,65 @@ func (o Options) backend() tensor.Backend {
 // a time.
 type Model struct {
 	// constant after load
-	cfg    Config
-	b      tensor.Backend
-	params []Param
-	flat   *tensor.Buffer // the values of all params
-	embed  tensor.Mat     // (V,C)
-	norm   tensor.Mat     // (1,C)
-	head   tensor.Mat     // (V,C); embed if tied
-	layers []layer
+	cfg       Config
+	family    *family
+	b         tensor.Backend
+	params    []Param
+	flat      *tensor.Buffer // the values of all params
+	embed     tensor.Mat     // (V,C)
+	positions tensor.Mat     // (positions,C), or none
+	norm      norm
+	head      tensor.Mat // (V,C); embed if tied
+	headBias  tensor.Mat // (1,V), or none
+	layers    []layer
+	slopes    []float32 // of ALiBi
 
 	// the derivatives, none unless all parameters are trained
-	grads                *tensor.Buffer
-	dEmbed, dNorm, dHead tensor.Mat
+	grads                                *tensor.Buffer
+	dEmbed, dPositions, dHead, dHeadBias tensor.Mat
 
 	ropes ropeTables
-	ws    workspace
-	trace func(i int, x tensor.Mat)
+	turns []int32 // rows of the tables for the tokens of a batch
+	// longTurns is memory for turns.
+	longTurns []int32
+	ws        workspace
+	trace     func(i int, x tensor.Mat)
 }
 
-// Param is a parameter tensor: its name in a checkpoint, and its values and
-// derivatives. A vector has Rows 1 and a Shape of one number.
+// Param is a parameter tensor: its name and shape in a checkpoint, and its
+// values and derivatives. A vector has Rows 1 and a Shape of one number. The
+// weight of a linear layer is (out,in), also where the checkpoint has it
+// transposed.
 type Param struct {
 	Name  string
 	Shape []int64
 	Value tensor.Mat
 	Grad  tensor.Mat // none unless EnableFullGradients
+
+	transposed bool // in the checkpoint
 }
 
-// layer is one transformer block.
+// layer is one transformer block. What its architecture lacks is zero.
 type layer struct {
-	norm1, norm2   tensor.Mat // (1,C)
-	dNorm1, dNorm2 tensor.Mat
-	q, k, v, o     linear
-	gate, up, down linear
-	window         int
+	norm1, norm2 norm // before attention and MLP
+	post1, post2 norm // behind them
+	qNorm, kNorm norm
+	linears      [slots]linear
+	window       int
 }
 
-// linears lists a layer's linear layers.
-func (l *layer) linears() []*linear {
-	return []*linear{&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}
-}
-
-// paramSpec is a parameter that a configuration asks for.
-type paramSpec struct {
-	name       string
-	rows, cols int  // rows 0: a vector
-	residual   bool // its layer writes to the residual stream
-}
-
-func (p paramSpec) size() int { return max(1, p.rows) * p.cols }
-
-func (p paramSpec) shape() []int64 {
-	if p.rows == 0 {
-		return []int64{int64(p.cols)}
-	}
-	return []int64{int64(p.rows), int64(p.cols)}
-}
-
-func layerPath(i int) string { return fmt.Sprintf("model.layers.%d.", i) }
-
-// modules lists the linear layers of layer i: path, in, out, bias.
-func (c Config) modules(i int) []moduleSpec {
-	p, q, kv := layerPath(i), c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	return []moduleSpec{
-		{Module{p + "self_attn.q_proj", c.Hidden, q}, c.QKVBias, false},
-		{Module{p + "self_attn.k_proj", c.Hidden, kv}, c.QKVBias, false},
-		{Module{p + "self_attn.v_proj", c.Hidden, kv}, c.QKVBias, false},
-		{Module{p + "self_attn.o_proj", q, c.Hidden}, c.OBias, true},
-		{Module{p + "mlp.gate_proj", c.Hidden, c.Intermediate}, c.MLPBias, false},
-		{Module{p + "mlp.up_proj", c.Hidden, c.Intermediate}, c.MLPBias, false},
-		{Module{p + "mlp.down_proj", c.Intermediate, c.Hidden}, c.MLPBias, true},
-	}
-}
-
-// Module is a linear layer that can carry an adapter: its path in the
-// checkpoint, without ".weight", and its width.
-type Module struct {
-	Path    string
-	In, Out int
-}
-
-type moduleSpec struct {
-	Module
-	bias, residual bool
-}
-
-// Modules lists the linear layers of all blocks.
-func (c Config) Modules() []Module {
-	var list []Module
-	for i := range c.Layers {
-		for _, m := range c.modules(i) {
-			list = append(list, m.Module)
-		}
-	}
-	return list
-}
-
-// Params returns the number of parameters.
-func (c Config) Params() int {
-	n := 0
-	for _, p := range c.params() {
-		n += p.size()
-	}
-	return n
-}
-
-// params lists all parameters, sorted bytewise by name.
-func (c Config) params() []paramSpec {
-	list := []paramSpec{
-		{"model.embed_tokens.weight", c.Vocab, c.Hidden, false},
-		{"model.norm.weight", 0, c.Hidden, false},
-	}
-	if !c.TiedHead {
-		list = append(list, paramSpec{"lm_head.weight", c.Vocab, c.Hidden, false})
-	}
-	for i := range c.Layers {
-		list = append(list,
-			paramSpec{layerPath(i) + "input_layernorm.weight", 0, c.Hidden, false},
-			paramSpec{layerPath(i) + "post_attention_layernorm.weight", 0, c.Hidden, false})
-		for _, m := range c.modules(i) {
-			list = append(list, paramSpec{m.Path + ".weight", m.Out, m.In, m.residual})
-			if m.bias {
-				list = append(list, paramSpec{m.Path + ".bias", 0, m.Out, false})
-			}
-		}
-	}
-	slices.SortFunc(list, func(a, b paramSpec) int { return strings.Compare(a.name, b.name) })
-	return list
+// norm holds the parameters of a norm.
+type norm struct {
+	w, bias   tensor.Mat // (1,C)
+	dw, dBias tensor.Mat
 }
 
 // newModel allocates a model whose parameters are zero.
 func newModel(c Config, b tensor.Backend) *Model {
-	m := &Model{cfg: c, b: b, flat: b.Alloc(c.Params()), layers: make([]layer, c.Layers)}
+	m := &Model{cfg: c, family: c.family(), b: b, flat: b.Alloc(c.Params()), layers: make([]layer, c.Layers), slopes: c.slopes()}
 	at := 0
 	for _, p := range c.params() {
-		m.params = append(m.params, Param{Name: p.name, Shape: p.shape(), Value: m.flat.Mat(at, max(1, p.rows), p.cols)})
+		m.params = append(m.params, Param{Name: p.name, Shape: p.shape(), Value: m.flat.Mat(at, max(1, p.rows), p.cols), transposed: p.transposed})
 		at += p.size()
 	}
 	m.bind()
@@ -176,20 +99,33 @@ func (m *Model) bind() {
 	for _, p := range m.params {
 		values[p.Name], grads[p.Name] = p.Value, p.Grad
 	}
-	m.embed, m.dEmbed = values["model.embed_tokens.weight"], grads["model.embed_tokens.weight"]
-	m.norm, m.dNorm = values["model.norm.weight"], grads["model.norm.weight"]
-	m.head, m.dHead = values["lm_head.weight"], grads["lm_head.weight"]
+	norms := func(path, name string) norm {
+		if name == "" {
+			return norm{}
+		}
+		w, b := path+name+".weight", path+name+".bias"
+		return norm{w: values[w], bias: values[b], dw: grads[w], dBias: grads[b]}
+	}
+	f := m.family
+	embed, positions, head := f.base+f.embed+".weight", f.base+f.positions+".weight", f.head+".weight"
+	m.embed, m.dEmbed = values[embed], grads[embed]
+	m.positions, m.dPositions = values[positions], grads[positions]
+	m.norm = norms(f.base, f.norm)
+	m.head, m.dHead = values[head], grads[head]
 	if m.cfg.TiedHead {
 		m.head, m.dHead = m.embed, m.dEmbed
 	}
+	m.headBias, m.dHeadBias = values[f.head+".bias"], grads[f.head+".bias"]
+	before, behind, qk := m.cfg.normNames()
 	for i := range m.layers {
-		l, p := &m.layers[i], layerPath(i)
-		l.norm1, l.dNorm1 = values[p+"input_layernorm.weight"], grads[p+"input_layernorm.weight"]
-		l.norm2, l.dNorm2 = values[p+"post_attention_layernorm.weight"], grads[p+"post_attention_layernorm.weight"]
+		l, p := &m.layers[i], m.cfg.layerPath(i)
+		l.norm1, l.norm2 = norms(p, before[0]), norms(p, before[1])
+		l.post1, l.post2 = norms(p, behind[0]), norms(p, behind[1])
+		l.qNorm, l.kNorm = norms(p, qk[0]), norms(p, qk[1])
 		l.window = m.cfg.window(i)
-		specs := m.cfg.modules(i)
-		for j, lin := range l.linears() {
-			lin.Module = specs[j].Module
+		for j, spec := range m.cfg.modules(i) {
+			lin := &l.linears[j]
+			lin.Module = spec.Module
 			lin.w, lin.dw = values[lin.Path+".weight"], grads[lin.Path+".weight"]
 			lin.bias, lin.dBias = values[lin.Path+".bias"], grads[lin.Path+".bias"]
 		}
@@ -241,9 +177,10 @@ type LowRank struct {
 func (m *Model) Attach(adapters map[string]LowRank) error {
 	found := 0
 	for i := range m.layers {
-		for _, lin := range m.layers[i].linears() {
+		for j := range m.layers[i].linears {
+			lin := &m.layers[i].linears[j]
 			a, ok := adapters[lin.Path]
-			if !ok {
+			if lin.Path == "" || !ok {
 				continue
 			}
 			found++
@@ -261,9 +198,10 @@ func (m *Model) Attach(adapters map[string]LowRank) error {
 		}
 	}
 	for i := range m.layers {
-		for _, lin := range m.layers[i].linears() {
+		for j := range m.layers[i].linears {
+			lin := &m.layers[i].linears[j]
 			lin.lora = nil
-			if a, ok := adapters[lin.Path]; ok {
+			if a, ok := adapters[lin.Path]; ok && lin.Path != "" {
 				lin.lora = &a
 			}
 		}
@@ -279,7 +217,7 @@ func (m *Model) lowestTrained() int {
 		return -1
 	}
 	for i := range m.layers {
-		for _, lin := range m.layers[i].linears() {
+		for _, lin := range m.layers[i].linears {
 			if lin.lora != nil && !lin.lora.DA.None() {
 				return i
 			}

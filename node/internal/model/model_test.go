@@ -43,26 +43,28 @@ func batchOf(t *testing.T, list []sequence) *Batch {
 	return b
 }
 
-// attach puts adapters on some layers, or on all.
-func attach(t *testing.T, m *Model, suffixes ...string) {
+// attach puts adapters on the layers in some slots.
+func attach(t *testing.T, m *Model, on func(layer, slot int) bool) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(4, 4))
 	adapters := map[string]LowRank{}
-	for _, mod := range m.cfg.Modules() {
-		if !slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(mod.Path, s) }) {
-			continue
-		}
-		const rank = 3
-		random := func(rows, cols int) tensor.Mat {
-			x := m.b.Alloc(rows*cols).Mat(0, rows, cols)
-			for i := range x.Host() {
-				x.Host()[i] = float32(0.4 * r.NormFloat64())
+	for i := range m.cfg.Layers {
+		for slot, mod := range m.cfg.modules(i) {
+			if mod.Path == "" || !on(i, slot) {
+				continue
 			}
-			return x
-		}
-		adapters[mod.Path] = LowRank{
-			A: random(rank, mod.In), B: random(mod.Out, rank), Scale: 1.5,
-			DA: m.b.Alloc(rank*mod.In).Mat(0, rank, mod.In), DB: m.b.Alloc(rank*mod.Out).Mat(0, mod.Out, rank),
+			const rank = 3
+			random := func(rows, cols int) tensor.Mat {
+				x := m.b.Alloc(rows*cols).Mat(0, rows, cols)
+				for i := range x.Host() {
+					x.Host()[i] = float32(0.4 * r.NormFloat64())
+				}
+				return x
+			}
+			adapters[mod.Path] = LowRank{
+				A: random(rank, mod.In), B: random(mod.Out, rank), Scale: 1.5,
+				DA: m.b.Alloc(rank*mod.In).Mat(0, rank, mod.In), DB: m.b.Alloc(rank*mod.Out).Mat(0, mod.Out, rank),
+			}
 		}
 	}
 	if err := m.Attach(adapters); err != nil {
@@ -70,10 +72,18 @@ func attach(t *testing.T, m *Model, suffixes ...string) {
 	}
 }
 
+func everywhere(_, _ int) bool { return true }
+
+func inSlots(list ...int) func(layer, slot int) bool {
+	return func(_, slot int) bool { return slices.Contains(list, slot) }
+}
+
 func eachConfig(t *testing.T, fn func(t *testing.T, m *Model)) {
+	families := familyConfigs()
 	for name, c := range testConfigs() {
 		for _, portable := range []bool{true, false} {
-			if testing.Short() && (portable || name == "wide") {
+			_, other := families[name]
+			if testing.Short() && (portable || name == "wide" || strings.Contains(name, "-")) || other && portable {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/portable=%v", name, portable), func(t *testing.T) {
@@ -91,7 +101,7 @@ func TestForward(t *testing.T) {
 	eachConfig(t, func(t *testing.T, m *Model) {
 		for _, adapted := range []bool{false, true} {
 			if adapted {
-				attach(t, m, "_proj")
+				attach(t, m, everywhere)
 			}
 			list := sequences(m.cfg.Vocab, 9, 1, 5)
 			n := newNaive(m)
@@ -175,21 +185,31 @@ func TestFullGradients(t *testing.T) {
 }
 
 func TestAdapterGradients(t *testing.T) {
-	for _, targets := range [][]string{{"_proj"}, {"v_proj", "o_proj"}, {"layers.1.mlp.gate_proj", "layers.0.self_attn.k_proj"}, {"q_proj"}, {"down_proj"}} {
+	for name, targets := range map[string]func(layer, slot int) bool{
+		"everywhere": everywhere,
+		"attention":  inSlots(qSlot, vSlot, oSlot),
+		"mixed":      func(layer, slot int) bool { return layer == 1 && slot >= gateSlot || layer == 0 && slot <= kSlot },
+		"first":      inSlots(qSlot),
+		"last":       inSlots(downSlot),
+		"upper":      func(layer, slot int) bool { return layer > 0 || slot == upSlot || slot == gateSlot },
+	} {
 		eachConfig(t, func(t *testing.T, m *Model) {
-			attach(t, m, targets...)
+			if m.cfg.Architecture != "LlamaForCausalLM" && slices.Contains([]string{"attention", "first", "last"}, name) {
+				t.Skip("as in a Llama")
+			}
+			attach(t, m, targets)
 			list := sequences(m.cfg.Vocab, 7)
 			if _, err := m.Accumulate(batchOf(t, list), 1); err != nil {
 				t.Fatal(err)
 			}
 			n := newNaive(m)
 			for i := range m.layers {
-				for _, lin := range m.layers[i].linears() {
+				for _, lin := range m.layers[i].linears {
 					if lin.lora == nil {
 						continue
 					}
-					differences(t, lin.Path+" A", n, list, 1, n.lora[lin.Path].a, lin.lora.DA.Host())
-					differences(t, lin.Path+" B", n, list, 1, n.lora[lin.Path].b, lin.lora.DB.Host())
+					differences(t, name+": "+lin.Path+" A", n, list, 1, n.lora[lin.Path].a, lin.lora.DA.Host())
+					differences(t, name+": "+lin.Path+" B", n, list, 1, n.lora[lin.Path].b, lin.lora.DB.Host())
 				}
 			}
 		})
@@ -199,7 +219,7 @@ func TestAdapterGradients(t *testing.T) {
 // TestPackedSamples: what else is in a batch changes no bit of a sample.
 func TestPackedSamples(t *testing.T) {
 	eachConfig(t, func(t *testing.T, m *Model) {
-		attach(t, m, "_proj")
+		attach(t, m, everywhere)
 		logits := func(list ...sequence) []float32 {
 			got, err := m.Logits(batchOf(t, list))
 			if err != nil {
@@ -241,9 +261,12 @@ func TestCausal(t *testing.T) {
 	})
 }
 
-// TestPositions: only differences of positions matter.
+// TestPositions: with rotary embedding only differences of positions matter.
 func TestPositions(t *testing.T) {
 	eachConfig(t, func(t *testing.T, m *Model) {
+		if kind := m.cfg.Rope.Scaling.Kind; m.cfg.Position != Rotary || kind == "dynamic" || kind == "longrope" {
+			t.Skip("positions are counted in another way")
+		}
 		s := sequences(m.cfg.Vocab, 8)[0]
 		run := func(from, step int32) []float32 {
 			pos := make([]int32, len(s.ids))
@@ -280,7 +303,7 @@ func TestPositions(t *testing.T) {
 // TestGenerate: a cache gives the tokens that running everything again gives.
 func TestGenerate(t *testing.T) {
 	eachConfig(t, func(t *testing.T, m *Model) {
-		attach(t, m, "_proj")
+		attach(t, m, everywhere)
 		prompt := sequences(m.cfg.Vocab, 5)[0].ids
 		got, err := m.Generate(t.Context(), prompt, GenerateOptions{MaxTokens: 12})
 		if err != nil {

@@ -50,6 +50,9 @@ func (m *Model) save(dir string, dtype safetensors.DType) error {
 	for _, p := range m.params {
 		values := make([]float32, p.Value.Rows*p.Value.Cols)
 		m.b.Download(values, p.Value)
+		if p.transposed {
+			values = transpose(values, p.Value.Rows, p.Value.Cols)
+		}
 		tensors = append(tensors, safetensors.Tensor{Name: p.Name, DType: dtype, Shape: p.Shape, Values: values})
 	}
 	if err := writeTensors(filepath.Join(dir, weightsFile), tensors); err != nil {
@@ -59,6 +62,17 @@ func (m *Model) save(dir string, dtype safetensors.DType) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644)
+}
+
+// transpose returns the transpose of a dense matrix.
+func transpose(x []float32, rows, cols int) []float32 {
+	y := make([]float32, len(x))
+	for i := range rows {
+		for j, v := range x[i*cols : (i+1)*cols] {
+			y[j*rows+i] = v
+		}
+	}
+	return y
 }
 
 func writeTensors(path string, tensors []safetensors.Tensor) error {

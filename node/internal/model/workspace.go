@@ -10,12 +10,14 @@ type workspace struct {
 	kept    bool // there is an acts for each layer
 	acts    []acts
 	x       tensor.Mat // (T,C) residual stream after the last layer
+	qkv     tensor.Mat // (T, (NH+2*KH)*HD) of a fused layer, or its derivative
 
 	// the output layer, on counted rows only
-	xs, invs, hs tensor.Mat // (S,C), (S,1), (S,C)
-	logits       tensor.Mat // (some rows, V)
-	nll          []float32
-	top          []int32
+	xs, stats, hs tensor.Mat // (S,C), (S,statsCols), (S,C)
+	logits        tensor.Mat // (some rows, V)
+	capped        tensor.Mat // the same behind a soft cap, while logits are derivatives
+	nll           []float32
+	top           []int32
 
 	// derivatives
 	dx, dn     tensor.Mat // (T,C)
@@ -26,14 +28,21 @@ type workspace struct {
 	dlow       tensor.Mat // (T,R) of the largest rank
 }
 
-// acts are the activations of a layer, rows are tokens.
+// acts are the activations of a layer, rows are tokens. What the architecture
+// lacks is none.
 type acts struct {
-	x, inv1, n1   tensor.Mat // input, its norm
-	q, k, v       tensor.Mat // after rotary embedding
-	att, lse      tensor.Mat
-	mid, inv2, n2 tensor.Mat // residual stream after attention
-	gate, up, act tensor.Mat
-	low           [7]tensor.Mat // x A^T of each linear layer
+	x, stats1, n1   tensor.Mat // input, its norm
+	q0, statsQ      tensor.Mat // before the norms of heads
+	k0, statsK      tensor.Mat
+	q, k, v         tensor.Mat // after rotary embedding
+	att, lse        tensor.Mat
+	o, statsO       tensor.Mat // before the norm behind attention
+	mid             tensor.Mat // residual stream after attention
+	stats2, n2      tensor.Mat // the MLP's input
+	gateUp          tensor.Mat // holds gate and up where one layer makes them
+	gate, up, act   tensor.Mat
+	down, statsDown tensor.Mat        // before the norm behind the MLP
+	low             [slots]tensor.Mat // x A^T of each linear layer
 }
 
 // logitsValues is about how many values of logits are held at once.
@@ -57,14 +66,35 @@ func (s *sizer) mat(rows, cols int) tensor.Mat {
 	return s.b.Alloc(rows*cols).Mat(0, rows, cols)
 }
 
-func (s *sizer) acts(c *Config, ranks [7]int, rows int) acts {
-	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+func (s *sizer) acts(c *Config, ranks [slots]int, rows int) acts {
+	f, q, kv, stats := c.family(), c.Heads*c.HeadDim, c.KVHeads*c.HeadDim, c.statsCols()
 	a := acts{
-		x: s.mat(rows, c.Hidden), inv1: s.mat(rows, 1), n1: s.mat(rows, c.Hidden),
+		x: s.mat(rows, c.Hidden), stats1: s.mat(rows, stats), n1: s.mat(rows, c.Hidden),
 		q: s.mat(rows, q), k: s.mat(rows, kv), v: s.mat(rows, kv),
-		att: s.mat(rows, q), lse: s.mat(rows, c.Heads),
-		mid: s.mat(rows, c.Hidden), inv2: s.mat(rows, 1), n2: s.mat(rows, c.Hidden),
-		gate: s.mat(rows, c.Intermediate), up: s.mat(rows, c.Intermediate), act: s.mat(rows, c.Intermediate),
+		att: s.mat(rows, q), lse: s.mat(rows, c.Heads), mid: s.mat(rows, c.Hidden), act: s.mat(rows, c.Intermediate),
+	}
+	if c.QKNorm {
+		a.q0, a.statsQ = s.mat(rows, q), s.mat(rows, c.Heads)
+		a.k0, a.statsK = s.mat(rows, kv), s.mat(rows, c.KVHeads)
+	}
+	if c.PostNorms {
+		a.o, a.statsO = s.mat(rows, c.Hidden), s.mat(rows, stats)
+		a.down, a.statsDown = s.mat(rows, c.Hidden), s.mat(rows, stats)
+	}
+	a.n2 = a.n1
+	if !c.SharedNorm {
+		a.stats2, a.n2 = s.mat(rows, stats), s.mat(rows, c.Hidden)
+	}
+	switch {
+	case f.fusedGate:
+		a.gateUp = s.mat(rows, 2*c.Intermediate)
+		if !a.gateUp.None() {
+			a.gate, a.up = a.gateUp.ColRange(0, c.Intermediate), a.gateUp.ColRange(c.Intermediate, 2*c.Intermediate)
+		}
+	case f.linears[gateSlot] != "":
+		a.gate, a.up = s.mat(rows, c.Intermediate), s.mat(rows, c.Intermediate)
+	default:
+		a.up = s.mat(rows, c.Intermediate)
 	}
 	for i, r := range ranks {
 		a.low[i] = s.mat(rows, r)
@@ -72,8 +102,27 @@ func (s *sizer) acts(c *Config, ranks [7]int, rows int) acts {
 	return a
 }
 
+// rowRange returns the first n rows of everything.
+func (a *acts) rowRange(n int) acts {
+	c := *a
+	for _, m := range []*tensor.Mat{
+		&c.x, &c.stats1, &c.n1, &c.q0, &c.statsQ, &c.k0, &c.statsK, &c.q, &c.k, &c.v, &c.att, &c.lse, &c.o, &c.statsO, &c.mid,
+		&c.stats2, &c.n2, &c.gateUp, &c.gate, &c.up, &c.act, &c.down, &c.statsDown,
+	} {
+		if !m.None() {
+			*m = m.RowRange(0, n)
+		}
+	}
+	for i, l := range c.low {
+		if !l.None() {
+			c.low[i] = l.RowRange(0, n)
+		}
+	}
+	return c
+}
+
 // forward makes memory for the layers.
-func (w *workspace) forward(s *sizer, c *Config, ranks [][7]int, rows int, keep bool) {
+func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows int, keep bool) {
 	w.rows, w.kept, w.acts = rows, keep, nil
 	for i := range ranks {
 		if keep || i == 0 {
@@ -89,20 +138,26 @@ func (w *workspace) forward(s *sizer, c *Config, ranks [][7]int, rows int, keep 
 		}
 	}
 	w.x = s.mat(rows, c.Hidden)
+	if c.family().fused != notFused {
+		w.qkv = s.mat(rows, (c.Heads+2*c.KVHeads)*c.HeadDim)
+	}
 	w.dx = tensor.Mat{}
 }
 
 // loss makes memory for the output layer.
 func (w *workspace) loss(s *sizer, c *Config, counted int) {
 	w.counted = counted
-	w.xs, w.invs, w.hs = s.mat(counted, c.Hidden), s.mat(counted, 1), s.mat(counted, c.Hidden)
+	w.xs, w.stats, w.hs = s.mat(counted, c.Hidden), s.mat(counted, c.statsCols()), s.mat(counted, c.Hidden)
 	w.dxs, w.dhs = s.mat(counted, c.Hidden), s.mat(counted, c.Hidden)
 	w.logits = s.mat(c.logitsRows(counted), c.Vocab)
+	if c.LogitCap != 0 {
+		w.capped = s.mat(c.logitsRows(counted), c.Vocab)
+	}
 	w.nll, w.top = make([]float32, counted), make([]int32, counted)
 }
 
 // backward makes memory for derivatives.
-func (w *workspace) backward(s *sizer, c *Config, ranks [][7]int) {
+func (w *workspace) backward(s *sizer, c *Config, ranks [][slots]int) {
 	q, kv, rank := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim, 0
 	for _, r := range ranks {
 		for _, n := range r {
@@ -114,10 +169,10 @@ func (w *workspace) backward(s *sizer, c *Config, ranks [][7]int) {
 	w.dact, w.dlow = s.mat(w.rows, c.Intermediate), s.mat(w.rows, rank)
 }
 
-func (m *Model) ranks() [][7]int {
-	ranks := make([][7]int, len(m.layers))
+func (m *Model) ranks() [][slots]int {
+	ranks := make([][slots]int, len(m.layers))
 	for i := range m.layers {
-		for j, lin := range m.layers[i].linears() {
+		for j, lin := range m.layers[i].linears {
 			ranks[i][j] = lin.rank()
 		}
 	}

@@ -529,7 +529,7 @@ func goldenFrequencies(t *testing.T, r *results) {
 		t.Fatal(err)
 	}
 	want := r.floats("debug.inv_freq")
-	for i, f := range c.Rope.Frequencies(c.HeadDim) {
+	for i, f := range c.Rope.Frequencies(c.RotaryDims()) {
 		near(t, fmt.Sprintf("frequency %d", i), f, float64(want[i]), 1e-6*math.Abs(float64(want[i])))
 	}
 }
