@@ -98,6 +98,21 @@ func Open(dir string) (*Folder, error) {
 	return f, nil
 }
 
+// OpenFile opens one file of weights as if it were a folder's only one: by its
+// name a safetensors file, or else one that torch.save wrote.
+func OpenFile(path string) (*Folder, error) {
+	f := &Folder{dir: filepath.Dir(path), raw: map[string]stored{}, byName: map[string]Tensor{}}
+	err := f.add(filepath.Base(path), nil)
+	if err == nil {
+		err = f.resolve()
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 func (f *Folder) openFiles() error {
 	for _, name := range []string{weightsFile, torchFile} {
 		err := f.add(name, nil)

@@ -128,6 +128,9 @@ func TestQuantize(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if again, err := from.AsNF4(info.Name); err != nil || !cmp.Equal(w, again) {
+				t.Errorf("%s: AsNF4 is another weight (%v)", info, err)
+			}
 			w.Dequant(z)
 		}
 		if !slices.Equal(x, y) || !slices.Equal(x, z) {

@@ -78,7 +78,7 @@ func (f *Folder) quantized() (groups []Group, compute safetensors.DType, err err
 		switch {
 		case t.NF4:
 			return nil, "", fmt.Errorf("%w: tensor %s is quantised already", ErrUnsupported, t)
-		case !quantizable(t):
+		case !Quantizable(t):
 			groups = append(groups, f.Plain(t))
 			continue
 		}
@@ -99,10 +99,10 @@ func (f *Folder) quantized() (groups []Group, compute safetensors.DType, err err
 	return groups, compute, nil
 }
 
-// quantizable reports whether a tensor is the weight of a linear layer of a
+// Quantizable reports whether a tensor is the weight of a linear layer of a
 // block: a matrix, with the number of a block in its name. In the blocks of
 // the known architectures nothing else is a matrix.
-func quantizable(t Tensor) bool {
+func Quantizable(t Tensor) bool {
 	path, ok := strings.CutSuffix(t.Name, ".weight")
 	if !ok || len(t.Shape) != 2 || t.Elements() == 0 || !isFloat(t.DType) {
 		return false
@@ -128,8 +128,7 @@ func (f *Folder) quantizeTensor(t Tensor) ([]safetensors.Source, error) {
 	n := int(t.Elements())
 	scales := make([]float32, nf4.Blocks(n, nf4.BlockSize))
 	err := f.blocks(t, func(at int, values []float32) error {
-		first := at / nf4.BlockSize
-		return nf4.AbsMax(scales[first:first+nf4.Blocks(len(values), nf4.BlockSize)], values, nf4.BlockSize)
+		return nf4.AbsMax(scaleRange(scales, at, len(values)), values, nf4.BlockSize)
 	})
 	if err != nil {
 		return nil, err
@@ -157,6 +156,32 @@ func (f *Folder) quantizeTensor(t Tensor) ([]safetensors.Source, error) {
 		vector(t.Name+suffixNestedMap, safetensors.F32, floatBytes(nf4.DynamicMap[:])),
 		vector(t.Name+suffixState+typeNF4, safetensors.U8, state),
 	}, nil
+}
+
+// scaleRange returns the scales of n values from at.
+func scaleRange(scales []float32, at, n int) []float32 {
+	first := at / nf4.BlockSize
+	return scales[first : first+nf4.Blocks(n, nf4.BlockSize)]
+}
+
+// AsNF4 quantises a matrix as Quantize does, without the unquantised one ever
+// being in memory as a whole. One that is stored in four bits is only read.
+func (f *Folder) AsNF4(name string) (*nf4.Weight, error) {
+	t, ok := f.Lookup(name)
+	switch {
+	case ok && t.NF4:
+		return f.ReadNF4(name)
+	case !ok || len(t.Shape) != 2 || t.Elements() > math.MaxInt32*64:
+		return nil, fmt.Errorf("checkpoint %s: no matrix %q", f.dir, name)
+	}
+	n := int(t.Elements())
+	w := &nf4.Weight{Rows: int(t.Shape[0]), Cols: int(t.Shape[1]), BlockSize: nf4.BlockSize, Packed: make([]byte, nf4.PackedSize(n)), Code: nf4.Code}
+	scales := make([]float32, nf4.Blocks(n, nf4.BlockSize))
+	err := f.blocks(t, func(at int, values []float32) error {
+		return nf4.Quantize(w.Packed[at/2:at/2+nf4.PackedSize(len(values))], scaleRange(scales, at, len(values)), values, nf4.BlockSize)
+	})
+	w.Nested = nf4.NewNested(scales)
+	return w, err
 }
 
 // blocks calls fn with the values of a tensor, rowBlock at a time.

@@ -17,7 +17,17 @@ type Adapter struct {
 	parts  []Part
 	starts []int // of each tensor in values
 
-	values []float32
+	values     []float32
+	magnitudes map[string][]float32 // of adapted layers, by path; with DoRA
+	saved      []Saved
+}
+
+// Saved is a tensor of the base model that was trained as a whole: the adapter
+// replaces it. Name and shape are those in the base model's checkpoint.
+type Saved struct {
+	Name   string
+	Shape  []int64
+	Values []float32
 }
 
 // New returns an adapter whose values are zero.
@@ -33,6 +43,12 @@ func New(s Spec, modules []Module) (*Adapter, error) {
 		n += t.Rows * t.Cols
 	}
 	a.values = make([]float32, n)
+	if s.DoRA {
+		a.magnitudes = make(map[string][]float32, len(parts))
+		for _, p := range parts {
+			a.magnitudes[p.Path] = make([]float32, p.Out)
+		}
+	}
 	return a, nil
 }
 
@@ -76,24 +92,22 @@ func (a *Adapter) Init(seed uint64) {
 	}
 }
 
-// MergeInto adds the adapter of p to the weight (out, in) of its layer.
-func (a *Adapter) MergeInto(weight []float32, p Part) error {
-	if len(weight) != p.In*p.Out {
-		return fmt.Errorf("merge %s: %d weights, want (%d,%d)", p.Path, len(weight), p.Out, p.In)
-	}
-	ta, tb := a.Tensor(p.A), a.Tensor(p.B)
-	row := make([]float64, p.In)
-	for o := range p.Out {
-		clear(row)
-		for r, b := range tb[o*p.Rank : (o+1)*p.Rank] {
-			for i, v := range ta[r*p.In : (r+1)*p.In] {
-				row[i] += float64(b) * float64(v)
-			}
-		}
-		for i, v := range row {
-			w := &weight[o*p.In+i]
-			*w = float32(float64(*w) + float64(p.Scale)*v)
-		}
+// Magnitude returns the magnitudes of a layer, one for each output, and nil
+// without DoRA: the layer's output is m / |W + scale B A| times what it is with
+// plain LoRA, where |.| is the length of each row, plus the bias.
+func (a *Adapter) Magnitude(p Part) []float32 { return a.magnitudes[p.Path] }
+
+// Saved lists the tensors that replace some of the base model, by name.
+func (a *Adapter) Saved() []Saved { return a.saved }
+
+// Plain returns nil for an adapter that only adds B A to layers, and else an
+// error that wraps ErrUnsupported and says what more it does.
+func (a *Adapter) Plain() error {
+	switch {
+	case a.spec.DoRA:
+		return fmt.Errorf("%w: use_dora is true", ErrUnsupported)
+	case len(a.saved) > 0:
+		return fmt.Errorf("%w: it replaces %s of the base model (modules_to_save or bias)", ErrUnsupported, a.saved[0].Name)
 	}
 	return nil
 }
@@ -105,6 +119,22 @@ func (a *Adapter) tensors() []safetensors.Tensor {
 		list[i] = safetensors.Tensor{
 			Name: t.Name, DType: safetensors.F32, Shape: []int64{int64(t.Rows), int64(t.Cols)}, Values: a.Tensor(i),
 		}
+	}
+	adapted := map[string]bool{}
+	for _, p := range a.parts {
+		adapted[p.Path] = true
+		if m := a.Magnitude(p); m != nil {
+			list = append(list, safetensors.Tensor{
+				Name: namePrefix + p.Path + suffixMagnitude, DType: safetensors.F32, Shape: []int64{int64(p.Out)}, Values: m,
+			})
+		}
+	}
+	for _, s := range a.saved {
+		path, leaf := s.Name[:lastDot(s.Name)], s.Name[lastDot(s.Name):]
+		if adapted[path] {
+			path += infixBase
+		}
+		list = append(list, safetensors.Tensor{Name: namePrefix + path + leaf, DType: safetensors.F32, Shape: s.Shape, Values: s.Values})
 	}
 	return list
 }

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
+	"github.com/moot-net/moot/node/internal/checkpoint"
 	"github.com/moot-net/moot/shard/safetensors"
 )
 
@@ -18,6 +20,8 @@ import (
 const (
 	ConfigFile  = "adapter_config.json"
 	WeightsFile = "adapter_model.safetensors"
+	// LegacyFile holds the weights of older folders; it is only read.
+	LegacyFile = "adapter_model.bin"
 )
 
 const maxConfigBytes = 1 << 20
@@ -28,14 +32,15 @@ type peftConfig struct {
 	AlphaPattern  overrides `json:"alpha_pattern"`
 	Base          string    `json:"base_model_name_or_path"`
 	Bias          string    `json:"bias"`
+	Exclude       any       `json:"exclude_modules,omitempty"`
 	FanInFanOut   bool      `json:"fan_in_fan_out"`
 	InferenceMode bool      `json:"inference_mode"`
 	Init          bool      `json:"init_lora_weights"`
-	LayersPattern *string   `json:"layers_pattern"`
+	LayersPattern []string  `json:"layers_pattern"`
 	Layers        []int     `json:"layers_to_transform"`
 	Alpha         int       `json:"lora_alpha"`
 	Dropout       decimal   `json:"lora_dropout"`
-	ModulesToSave *string   `json:"modules_to_save"`
+	ModulesToSave []string  `json:"modules_to_save"`
 	Type          string    `json:"peft_type"`
 	Rank          int       `json:"r"`
 	RankPattern   overrides `json:"rank_pattern"`
@@ -116,9 +121,19 @@ func (a *Adapter) write(dir, base string) error {
 	}
 	slices.Sort(targets)
 	c := peftConfig{
-		AlphaPattern: s.Alphas, Base: base, Bias: "none", InferenceMode: true, Init: true, Layers: s.Blocks,
-		Alpha: s.Alpha, Type: "LORA", Rank: s.Rank, RankPattern: s.Ranks,
-		Targets: slices.Compact(targets), Task: "CAUSAL_LM", UseRSLoRA: s.RSLoRA,
+		AlphaPattern: s.Alphas, Base: base, Bias: "none", FanInFanOut: s.FanInFanOut, InferenceMode: true, Init: true,
+		LayersPattern: s.BlocksIn, Layers: s.Blocks, Alpha: s.Alpha, ModulesToSave: s.SaveModules,
+		Type: "LORA", Rank: s.Rank, RankPattern: s.Ranks,
+		Targets: slices.Compact(targets), Task: "CAUSAL_LM", UseDoRA: s.DoRA, UseRSLoRA: s.RSLoRA,
+	}
+	if s.Bias != "" {
+		c.Bias = s.Bias
+	}
+	if len(s.Exclude) > 0 {
+		c.Exclude = s.Exclude
+	}
+	if s.ExcludePattern != "" {
+		c.Exclude = s.ExcludePattern
 	}
 	if s.Pattern != "" {
 		c.Targets = s.Pattern
@@ -153,14 +168,24 @@ func lastDot(s string) int {
 // that would make the adapter compute something else than plain LoRA is an
 // error that names it.
 func Read(dir string, modules []Module) (*Adapter, error) {
-	a, err := read(dir, modules)
+	a, err := read(dir, modules, true)
 	if err != nil {
 		return nil, fmt.Errorf("read adapter %s: %w", dir, err)
 	}
 	return a, nil
 }
 
-func read(dir string, modules []Module) (*Adapter, error) {
+// ReadAny is like Read, and also reads adapters with magnitudes (DoRA), whole
+// modules or biases: who applies it must look at Magnitude and Saved.
+func ReadAny(dir string, modules []Module) (*Adapter, error) {
+	a, err := read(dir, modules, false)
+	if err != nil {
+		return nil, fmt.Errorf("read adapter %s: %w", dir, err)
+	}
+	return a, nil
+}
+
+func read(dir string, modules []Module, plain bool) (*Adapter, error) {
 	st, err := os.Stat(filepath.Join(dir, ConfigFile))
 	if err != nil {
 		return nil, err
@@ -176,60 +201,152 @@ func read(dir string, modules []Module) (*Adapter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ConfigFile, err)
 	}
+	if plain && (s.DoRA || len(s.SaveModules) > 0) {
+		return nil, fmt.Errorf("%s: %w: use_dora is %v, modules_to_save is %q", ConfigFile, ErrUnsupported, s.DoRA, s.SaveModules)
+	}
 	a, err := New(s, modules)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ConfigFile, err)
 	}
-	f, err := safetensors.Open(filepath.Join(dir, WeightsFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: adapters without %s: %w", ErrUnsupported, WeightsFile, err)
-	}
-	if err != nil {
+	if err := a.readWeights(dir); err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
-	return a, a.readTensors(f)
+	if plain {
+		err = a.Plain()
+	}
+	return a, err
 }
 
-func (a *Adapter) readTensors(f *safetensors.File) error {
+func (a *Adapter) readWeights(dir string) error {
+	name := WeightsFile
+	f, err := checkpoint.OpenFile(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		name = LegacyFile
+		f, err = checkpoint.OpenFile(filepath.Join(dir, name))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: adapters without %s or %s: %w", ErrUnsupported, WeightsFile, LegacyFile, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if err := a.readTensors(f); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func (a *Adapter) readTensors(f *checkpoint.Folder) error {
+	used := map[string]bool{}
 	for i, t := range a.layout {
-		info, ok := f.Header().Lookup(t.Name)
-		if !ok {
-			return fmt.Errorf("%s: tensor %s is missing", WeightsFile, t.Name)
-		}
-		if len(info.Shape) != 2 || info.Shape[0] != int64(t.Rows) || info.Shape[1] != int64(t.Cols) {
-			return fmt.Errorf("%s: tensor %s, want (%d,%d)", WeightsFile, info, t.Rows, t.Cols)
-		}
-		if err := f.ReadFloat32(t.Name, a.Tensor(i)); err != nil {
+		used[t.Name] = true
+		if err := readTensor(f, t.Name, a.Tensor(i), int64(t.Rows), int64(t.Cols)); err != nil {
 			return err
 		}
 	}
-	for _, info := range f.Header().Tensors {
-		if _, ok := slices.BinarySearchFunc(a.layout, info.Name, func(t TensorInfo, name string) int {
-			return compareStrings(t.Name, name)
-		}); !ok {
-			return fmt.Errorf("%s: %w: tensor %s belongs to no target", WeightsFile, ErrUnsupported, info)
+	adapted := map[string]bool{}
+	for _, p := range a.parts {
+		adapted[p.Path] = true
+		m := a.Magnitude(p)
+		if m == nil {
+			continue
+		}
+		name := namePrefix + p.Path + suffixMagnitude
+		if _, ok := f.Lookup(name); !ok { // some versions of PEFT
+			name += ".weight"
+		}
+		used[name] = true
+		if err := readTensor(f, name, m, int64(p.Out)); err != nil {
+			return err
+		}
+	}
+	for _, t := range f.Tensors() {
+		if used[t.Name] {
+			continue
+		}
+		name, ok := a.savedName(t.Name, adapted)
+		if !ok {
+			return fmt.Errorf("%w: tensor %s belongs to no target", ErrUnsupported, t)
+		}
+		s := Saved{Name: name, Shape: t.Shape, Values: make([]float32, t.Elements())}
+		if err := f.ReadFloat32(t.Name, s.Values); err != nil {
+			return err
+		}
+		a.saved = append(a.saved, s)
+	}
+	slices.SortFunc(a.saved, func(x, y Saved) int { return strings.Compare(x.Name, y.Name) })
+	for i := 1; i < len(a.saved); i++ {
+		if a.saved[i].Name == a.saved[i-1].Name {
+			return fmt.Errorf("%w: %s is there twice", ErrUnsupported, a.saved[i].Name)
 		}
 	}
 	return nil
 }
 
-func compareStrings(a, b string) int {
-	if a < b {
-		return -1
+func readTensor(f *checkpoint.Folder, name string, dst []float32, shape ...int64) error {
+	t, ok := f.Lookup(name)
+	if !ok {
+		return fmt.Errorf("tensor %s is missing", name)
 	}
-	if a > b {
-		return 1
+	if !slices.Equal(t.Shape, shape) {
+		return fmt.Errorf("tensor %s, want (%s)", t, strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", ","))
 	}
-	return 0
+	return f.ReadFloat32(name, dst)
+}
+
+// embeddings are the layers that PEFT saves whole when the vocabulary was
+// extended or when they are targets, whatever the configuration says.
+var embeddings = []string{"lm_head", "embed_tokens", "embed_in", "embed_out", "word_embeddings", "wte"}
+
+// savedName returns the name in the base model of a tensor that the adapter
+// replaces; ok is false if it should not be there.
+func (a *Adapter) savedName(name string, adapted map[string]bool) (base string, ok bool) {
+	rest, ok := strings.CutPrefix(name, namePrefix)
+	dot := lastDot(rest)
+	if !ok || dot < 0 {
+		return "", false
+	}
+	path, leaf := rest[:dot], rest[dot:]
+	if leaf != ".weight" && leaf != ".bias" {
+		return "", false
+	}
+	if inner, ok := strings.CutSuffix(path, infixBase); ok {
+		if path = inner; !adapted[path] {
+			return "", false
+		}
+	}
+	switch {
+	case leaf == ".bias" && (a.spec.Bias == biasAll || a.spec.Bias == biasLoRA && adapted[path]):
+		return path + leaf, true
+	case named(path, embeddings):
+		return path + leaf, true
+	}
+	for module := path; ; module = module[:lastDot(module)] { // it, or one that it is part of
+		if named(module, a.spec.SaveModules) {
+			return path + leaf, true
+		}
+		if lastDot(module) < 0 {
+			return "", false
+		}
+	}
 }
 
 // plain are settings that say nothing about a forward pass, or do not matter
 // once an adapter is trained.
 var plain = []string{
-	"auto_mapping", "base_model_name_or_path", "inference_mode", "layers_pattern", "lora_dropout", "megatron_config", "megatron_core",
+	"auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "megatron_config", "megatron_core",
 	"peft_type", "peft_version", "qalora_group_size", "revision", "task_type", "loftq_config", "runtime_config",
 }
+
+// The values of bias, beside "none".
+const (
+	biasAll  = "all"
+	biasLoRA = "lora_only"
+)
+
+// harmless are ways to start that leave the base weights as they are.
+var harmless = []any{nil, true, false, "gaussian", "eva", "orthogonal"}
 
 // ParseConfig reads adapter_config.json.
 func ParseConfig(b []byte) (Spec, error) {
@@ -239,12 +356,13 @@ func ParseConfig(b []byte) (Spec, error) {
 	}
 	s := Spec{Rank: 8} // PEFT's defaults
 	alpha := 8.0
-	var kind, bias string
+	var kind string
 	var ranks, alphas overrides
 	var initial any
 	for key, v := range map[string]any{
-		"peft_type": &kind, "r": &s.Rank, "lora_alpha": &alpha, "use_rslora": &s.RSLoRA, "bias": &bias,
+		"peft_type": &kind, "r": &s.Rank, "lora_alpha": &alpha, "use_rslora": &s.RSLoRA, "bias": &s.Bias,
 		"rank_pattern": &ranks, "alpha_pattern": &alphas, "init_lora_weights": &initial,
+		"use_dora": &s.DoRA, "fan_in_fan_out": &s.FanInFanOut, "modules_to_save": &s.SaveModules,
 	} {
 		if err := decodeField(raw, key, v); err != nil {
 			return Spec{}, err
@@ -257,14 +375,18 @@ func ParseConfig(b []byte) (Spec, error) {
 		return Spec{}, fmt.Errorf("%w: lora_alpha is %v", ErrUnsupported, alpha)
 	case kind != "LORA":
 		return Spec{}, fmt.Errorf("%w: peft_type is %q", ErrUnsupported, kind)
-	case bias != "" && bias != "none":
-		return Spec{}, fmt.Errorf("%w: bias is %q", ErrUnsupported, bias)
+	case s.Bias == "none":
+		s.Bias = ""
+	case s.Bias != "" && s.Bias != biasAll && s.Bias != biasLoRA:
+		return Spec{}, fmt.Errorf("%w: bias is %q", ErrUnsupported, s.Bias)
+	}
+	if len(s.SaveModules) == 0 {
+		s.SaveModules = nil
 	}
 	if err := s.takeTargets(raw); err != nil {
 		return Spec{}, err
 	}
-	// Some ways to start change the base weights too.
-	if initial != nil && initial != true && initial != false && initial != "gaussian" {
+	if !slices.Contains(harmless, initial) {
 		return Spec{}, fmt.Errorf("%w: init_lora_weights is %v", ErrUnsupported, initial)
 	}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
@@ -277,26 +399,30 @@ func ParseConfig(b []byte) (Spec, error) {
 	return s, nil
 }
 
-// takeTargets reads target_modules and layers_to_transform.
+// takeTargets reads the settings that choose layers.
 func (s *Spec) takeTargets(raw map[string]json.RawMessage) error {
-	targets, blocks := bytes.TrimSpace(raw["target_modules"]), bytes.TrimSpace(raw["layers_to_transform"])
-	delete(raw, "target_modules")
-	delete(raw, "layers_to_transform")
 	var err error
-	if len(targets) > 0 && targets[0] == '"' {
-		err = json.Unmarshal(targets, &s.Pattern)
-		if s.Pattern == AllLinear {
-			s.Pattern, s.Targets = "", []string{AllLinear}
-		}
-	} else if len(targets) > 0 {
-		err = json.Unmarshal(targets, &s.Targets)
+	if s.Pattern, s.Targets, err = oneOrMany(raw, "target_modules"); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("target_modules: %w", err)
+	if s.Pattern == AllLinear {
+		s.Pattern, s.Targets = "", []string{AllLinear}
 	}
 	if len(s.Targets) == 0 && s.Pattern == "" {
 		return errors.New("target_modules is missing")
 	}
+	if s.ExcludePattern, s.Exclude, err = oneOrMany(raw, "exclude_modules"); err != nil {
+		return err
+	}
+	one, in, err := oneOrMany(raw, "layers_pattern")
+	if err != nil {
+		return err
+	}
+	if s.BlocksIn = in; one != "" {
+		s.BlocksIn = []string{one}
+	}
+	blocks := bytes.TrimSpace(raw["layers_to_transform"])
+	delete(raw, "layers_to_transform")
 	if len(blocks) > 0 && blocks[0] != '[' && string(blocks) != "null" {
 		blocks = fmt.Appendf(nil, "[%s]", blocks)
 	}
@@ -306,6 +432,26 @@ func (s *Spec) takeTargets(raw map[string]json.RawMessage) error {
 		}
 	}
 	return nil
+}
+
+// oneOrMany takes a setting that is a string or a list of them.
+func oneOrMany(raw map[string]json.RawMessage, key string) (one string, many []string, err error) {
+	b := bytes.TrimSpace(raw[key])
+	delete(raw, key)
+	switch {
+	case len(b) == 0:
+		return "", nil, nil
+	case b[0] == '"':
+		err = json.Unmarshal(b, &one)
+	default:
+		if err = json.Unmarshal(b, &many); len(many) == 0 {
+			many = nil
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", key, err)
+	}
+	return one, many, err
 }
 
 func decodeField(raw map[string]json.RawMessage, key string, v any) error {

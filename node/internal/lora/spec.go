@@ -33,10 +33,27 @@ type Spec struct {
 	// Pattern, if not empty, replaces Targets: a regular expression that
 	// matches the whole path.
 	Pattern string
-	// Blocks restricts targets to these blocks; empty: all.
-	Blocks []int
+	// Blocks restricts targets to these blocks; empty: all. BlocksIn are the
+	// names (regular expressions) of the lists that blocks are counted in
+	// ("layers"); empty: any.
+	Blocks   []int
+	BlocksIn []string
+	// Exclude are names of layers that are no targets, or ExcludePattern
+	// matches their whole path.
+	Exclude        []string
+	ExcludePattern string
 	// RSLoRA scales by alpha/sqrt(rank) instead of alpha/rank.
 	RSLoRA bool
+	// DoRA gives each adapted layer a magnitude for each output.
+	DoRA bool
+	// Bias says which biases were trained too, in PEFT's words: "lora_only"
+	// or "all"; empty: none.
+	Bias string
+	// SaveModules are names of modules that were trained as a whole.
+	SaveModules []string
+	// FanInFanOut says that the base model has its weights as (in, out). The
+	// adapter's tensors are the same.
+	FanInFanOut bool
 	// Ranks and Alphas override Rank and Alpha for layers whose path ends with
 	// a key (a regular expression) at a dot.
 	Ranks, Alphas []Override
@@ -67,13 +84,17 @@ type Part struct {
 	Module
 	Rank  int
 	Scale float32
-	A, B  int // index in the layout
+	A, B  int  // index in the layout
+	DoRA  bool // has a magnitude too; see Adapter.Magnitude
 }
 
 const (
 	namePrefix = "base_model.model."
 	suffixA    = ".lora_A.weight"
 	suffixB    = ".lora_B.weight"
+
+	suffixMagnitude = ".lora_magnitude_vector"
+	infixBase       = ".base_layer" // what PEFT calls a layer that it wraps
 )
 
 // Layout lists the tensors that s makes on modules, sorted bytewise by name.
@@ -98,6 +119,10 @@ func (s Spec) resolve(modules []Module) ([]TensorInfo, []Part, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	excluded, err := s.excluder()
+	if err != nil {
+		return nil, nil, err
+	}
 	var layout []TensorInfo
 	var parts []Part
 	hits := map[string]bool{}
@@ -107,6 +132,9 @@ func (s Spec) resolve(modules []Module) ([]TensorInfo, []Part, error) {
 			continue
 		}
 		hits[target] = true
+		if excluded(m.Path) {
+			continue
+		}
 		rank, err := override(s.Ranks, m.Path, s.Rank)
 		if err != nil {
 			return nil, nil, err
@@ -118,7 +146,7 @@ func (s Spec) resolve(modules []Module) ([]TensorInfo, []Part, error) {
 		if rank < 1 || rank > MaxRank {
 			return nil, nil, fmt.Errorf("lora rank of %s is %d, must be 1 to %d", m.Path, rank, MaxRank)
 		}
-		parts = append(parts, Part{Module: m, Rank: rank, Scale: s.scale(rank, alpha)})
+		parts = append(parts, Part{Module: m, Rank: rank, Scale: s.scale(rank, alpha), DoRA: s.DoRA})
 		layout = append(layout,
 			TensorInfo{namePrefix + m.Path + suffixA, rank, m.In},
 			TensorInfo{namePrefix + m.Path + suffixB, m.Out, rank})
@@ -158,37 +186,93 @@ func (s Spec) scale(rank, alpha int) float32 {
 
 // matcher returns a function that says whether a path is a target, and which.
 func (s Spec) matcher() (func(path string) (string, bool), error) {
-	var whole *regexp.Regexp
-	if s.Pattern != "" {
-		var err error
-		if whole, err = regexp.Compile(`^(?:` + s.Pattern + `)$`); err != nil {
-			return nil, fmt.Errorf("lora target pattern: %w", err)
-		}
+	whole, err := wholePath("target", s.Pattern)
+	if err != nil {
+		return nil, err
+	}
+	inBlocks, err := s.blockFilter()
+	if err != nil {
+		return nil, err
 	}
 	return func(path string) (string, bool) {
-		if len(s.Blocks) > 0 && !slices.Contains(s.Blocks, block(path)) {
-			return "", false
-		}
 		if whole != nil {
-			return s.Pattern, whole.MatchString(path)
+			return s.Pattern, whole.MatchString(path) && inBlocks(path)
+		}
+		if slices.Contains(s.Targets, path) { // named as a whole: in any block, as PEFT has it
+			return path, true
 		}
 		for _, t := range s.Targets {
-			if t == AllLinear || t == path || strings.HasSuffix(path, "."+t) {
-				return t, true
+			// The output layer is linear, but not in a block.
+			if t == AllLinear && numbered(path) || strings.HasSuffix(path, "."+t) {
+				return t, inBlocks(path)
 			}
 		}
 		return "", false
 	}, nil
 }
 
-// block returns the number of the block that a layer is in, -1 for none.
-func block(path string) int {
-	for _, part := range strings.Split(path, ".") {
-		if n, err := strconv.Atoi(part); err == nil {
-			return n
-		}
+// excluder returns a function that says whether a target is none after all.
+func (s Spec) excluder() (func(path string) bool, error) {
+	whole, err := wholePath("exclude", s.ExcludePattern)
+	if err != nil {
+		return nil, err
 	}
-	return -1
+	return func(path string) bool {
+		return whole != nil && whole.MatchString(path) || named(path, s.Exclude)
+	}, nil
+}
+
+// named reports whether a path is one of the names or ends with "." and one.
+func named(path string, names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return path == n || strings.HasSuffix(path, "."+n) })
+}
+
+func wholePath(what, pattern string) (*regexp.Regexp, error) {
+	if pattern == "" {
+		return nil, nil
+	}
+	re, err := regexp.Compile(`^(?:` + pattern + `)$`)
+	if err != nil {
+		return nil, fmt.Errorf("lora %s pattern: %w", what, err)
+	}
+	return re, nil
+}
+
+// blockFilter returns a function that says whether a path is in one of Blocks:
+// PEFT's rule, by which the last number counts that follows a name in a module.
+func (s Spec) blockFilter() (func(path string) bool, error) {
+	if len(s.Blocks) == 0 {
+		return func(string) bool { return true }, nil
+	}
+	in := s.BlocksIn
+	if len(in) == 0 {
+		in = []string{`[^.]*`}
+	}
+	var list []*regexp.Regexp
+	for _, name := range in {
+		re, err := regexp.Compile(`^.*\.(?:` + name + `)\.([0-9]+)\.`)
+		if err != nil {
+			return nil, fmt.Errorf("lora layers pattern: %w", err)
+		}
+		list = append(list, re)
+	}
+	return func(path string) bool {
+		for _, re := range list {
+			if m := re.FindStringSubmatch(path); m != nil {
+				n, err := strconv.Atoi(m[len(m)-1])
+				return err == nil && slices.Contains(s.Blocks, n)
+			}
+		}
+		return false
+	}, nil
+}
+
+// numbered reports whether a layer is in a block.
+func numbered(path string) bool {
+	return slices.ContainsFunc(strings.Split(path, "."), func(part string) bool {
+		_, err := strconv.Atoi(part)
+		return err == nil
+	})
 }
 
 func override(list []Override, path string, otherwise int) (int, error) {
