@@ -18,7 +18,7 @@ const maxConfigBytes = 1 << 20
 // computes: those of generation, of serialisation, and of other tasks.
 var harmless = []string{
 	"_attn_implementation_autoset", "_name_or_path", "architectures", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
-	"chunk_size_feed_forward", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping",
+	"chunk_size_feed_forward", "custom_pipelines", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping",
 	"encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty", "finetuning_task",
 	"forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range", "label2id", "length_penalty",
 	"max_length", "max_position_embeddings", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups",

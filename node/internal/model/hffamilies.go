@@ -237,7 +237,7 @@ func readGemma2(s *settings, c *Config) {
 	s.llamaCore(c, 8192, 1e-6)
 	s.heads(c, 4, 256)
 	c.Activation = s.activation("hidden_activation", "gelu_pytorch_tanh", GELU, GELUTanh)
-	s.ignore("hidden_act", "cache_implementation") // the former is not read
+	s.ignore("hidden_act", "cache_implementation", "sliding_window_size") // no reader of this family uses them
 	s.gemma(c)
 	c.PostNorms = true
 	scalar := s.number("query_pre_attn_scalar", 256)
@@ -288,6 +288,8 @@ func readPhi3(s *settings, c *Config) {
 	s.llamaCore(c, 4096, 1e-5)
 	s.heads(c, 0, 0)
 	s.noDropout("resid_pdrop", "embd_pdrop")
+	s.must("full_attn_mod", 1.0)
+	s.must("interpolate_factor", 1.0)
 	c.TiedHead = s.boolean("tie_word_embeddings", false)
 	c.Activation = s.activation("hidden_act", "silu", SiLU)
 	s.rope(c, ropeKeys{part: "partial_rotary_factor", otherwise: 1, su: true})
@@ -409,7 +411,7 @@ func readNeoX(s *settings, c *Config) {
 	s.llamaCore(c, 2048, 0)
 	c.KVHeads = c.Heads
 	s.headDim(c)
-	s.noDropout("hidden_dropout")
+	s.noDropout("hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob")
 	s.ignore("classifier_dropout")
 	c.NormEps = s.number("layer_norm_eps", 1e-5)
 	c.TiedHead = s.boolean("tie_word_embeddings", false)
