@@ -96,26 +96,29 @@ func (r *Runner) compute(ctx context.Context, e round.Fold) (round.Folded, error
 
 // sync asks a peer for the records that follow ours. One request is under way
 // at a time; what is asked for meanwhile is asked for again later.
-func (r *Runner) sync(ctx context.Context, from peer.ID) {
+func (r *Runner) sync(ctx context.Context, e round.Sync) {
 	if !r.syncing.CompareAndSwap(false, true) {
 		return
 	}
 	r.running.Go(func() {
 		defer r.syncing.Store(false)
-		req := syncRequest{Run: r.id, Locator: r.ledger.Locator(maxLocator)}
-		b, err := r.hub.o.Host.Request(ctx, from, syncProtocol, req.encode(), maxSyncResponse)
+		req := syncRequest{Run: r.id, Locator: r.ledger.Locator(maxLocator - 1)}
+		if e.After.Defined() {
+			req.Locator = append([]cid.Cid{e.After}, req.Locator...)
+		}
+		b, err := r.hub.o.Host.Request(ctx, e.From, syncProtocol, req.encode(), maxSyncResponse)
 		var items []syncItem
 		if err == nil {
 			items, err = decodeSyncItems(b)
 		}
 		if err != nil {
 			if ctx.Err() == nil {
-				r.log.WarnContext(ctx, "records were not brought", "peer", from, "err", err)
+				r.log.WarnContext(ctx, "records were not brought", "peer", e.From, "err", err)
 			}
 			return
 		}
 		if len(items) > 0 {
-			r.post(ctx, round.Offered{From: from, Items: items})
+			r.post(ctx, round.Offered{From: e.From, Items: items})
 		}
 	})
 }

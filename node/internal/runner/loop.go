@@ -123,7 +123,7 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 	case round.Fold:
 		r.fold(e)
 	case round.Sync:
-		r.sync(ctx, e.From)
+		r.sync(ctx, e)
 	case round.Evidence:
 		r.log.WarnContext(ctx, "peer contradicted itself", "peer", e.A.From)
 		r.emit(api.Event{Type: api.EventAlert, Peer: e.A.From.String(), Text: "this peer signed two messages that contradict each other; the ledger keeps both"})
