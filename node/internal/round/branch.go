@@ -10,7 +10,10 @@ import (
 	"github.com/moot-net/moot/proto/msg"
 )
 
-const maxBranches = 4
+const (
+	maxBranches     = 4
+	maxPartialBytes = 64 << 20 // of the records of a branch that is not all here
+)
 
 // branch is what a peer offered and what keeps the rules: records after one of
 // our chain.
@@ -20,32 +23,43 @@ type branch struct {
 	links    []Link
 	cons     *Consequence // of the last link if it still has to be folded
 	foldID   FoldID
+	bytes    int // of the records
 }
 
-func (b *branch) last() Link { return b.links[len(b.links)-1] }
+// last is the last record of the branch; the ancestor if there is none.
+func (b *branch) last() Link {
+	if len(b.links) == 0 {
+		return b.ancestor
+	}
+	return b.links[len(b.links)-1]
+}
 
 // offered checks what a peer says comes after our chain.
 func (m *Machine) offered(ev Offered) {
 	m.syncBefore = m.now
+	var from msg.Round // all before is here
+	if m.partialOf(ev.From).Defined() {
+		from = m.partial.last().Record.Round
+	}
 	b, err := m.checkOffer(ev)
 	if err != nil {
 		m.emit(Misbehaved{Peer: ev.From, Err: fmt.Errorf("sync: %w", err)})
 	}
-	ours := []Link(nil)
-	if b != nil {
-		ours = m.chain.after(b.ancestor.ID, m.head)
+	if b == nil {
+		return
 	}
-	if b == nil || !better(b.links, ours) {
-		m.members.useless(m, ev.From)
+	if !better(b.links, m.chain.after(b.ancestor.ID, m.head)) {
+		if err == nil && b.last().Record.Round > from {
+			m.keepPartial(b)
+		}
 		return
 	}
 	for _, old := range m.branches {
 		if old.last().ID.Equals(b.last().ID) && old.ancestor.ID.Equals(b.ancestor.ID) {
-			m.members.useless(m, ev.From)
 			return
 		}
 	}
-	m.members.useful(ev.From)
+	m.members.useful(m, ev.From)
 	if len(m.branches) == maxBranches {
 		m.branches = slices.Delete(m.branches, 0, 1)
 	}
@@ -63,12 +77,18 @@ func (m *Machine) offered(ev Offered) {
 	m.branches = append(m.branches, b)
 }
 
-// checkOffer returns the part of an offer that keeps the rules, nil if nothing
-// of it is news, and the first rule that the rest breaks.
+// checkOffer returns the part of an offer that keeps the rules, nil if none of
+// it has to do with our chain, and the first rule that the rest breaks.
 func (m *Machine) checkOffer(ev Offered) (*branch, error) {
 	b := &branch{from: ev.From}
 	known := true // so far all is in our chain
-	for i, item := range ev.Items {
+	if p := m.partialOf(ev.From); p.Defined() && len(ev.Items) > 0 {
+		if r, err := msg.DecodeRecord(ev.Items[0].Record); err == nil && r.Parent.Equals(p) {
+			b, known = m.partial, len(m.partial.links) == 0
+		}
+	}
+	m.partial = nil
+	for _, item := range ev.Items {
 		r, err := msg.DecodeRecord(item.Record)
 		if err != nil {
 			return b.orNil(), err
@@ -85,17 +105,16 @@ func (m *Machine) checkOffer(ev Offered) (*branch, error) {
 				if err := m.confirm(l, cert); err != nil {
 					return nil, err
 				}
+				b.ancestor, _ = m.chain.link(id)
 				continue
 			}
 			ancestor, ok := m.chain.link(r.Parent)
 			if !ok {
-				if i == 0 {
-					return nil, nil // our chain has changed since
-				}
-				return nil, fmt.Errorf("record of round %d does not follow the one before", r.Round)
+				return nil, nil // our chain has changed since
 			}
 			b.ancestor, known = ancestor, false
 		}
+		b.bytes += len(item.Record)
 		if err := b.extend(m, id, r, cert); err != nil {
 			return b.orNil(), err
 		}
@@ -103,8 +122,27 @@ func (m *Machine) checkOffer(ev Offered) (*branch, error) {
 	return b.orNil(), nil
 }
 
+// keepPartial keeps what is here of a branch of which there is more.
+func (m *Machine) keepPartial(b *branch) {
+	e := m.members.byPeer[b.from]
+	if e == nil || e.status.Head.Equals(b.last().ID) || b.bytes > maxPartialBytes {
+		return
+	}
+	m.partial = b
+	e.askAt = m.now
+}
+
+// partialOf returns the last record that is here of a peer's branch, if there
+// is more of it.
+func (m *Machine) partialOf(id peer.ID) cid.Cid {
+	if p := m.partial; p != nil && p.from == id && m.chain.has(p.ancestor.ID) {
+		return p.last().ID
+	}
+	return cid.Undef
+}
+
 func (b *branch) orNil() *branch {
-	if len(b.links) == 0 {
+	if b.ancestor.Record == nil {
 		return nil
 	}
 	return b
@@ -124,10 +162,7 @@ func (m *Machine) confirm(l Link, cert *msg.Certificate) error {
 
 // extend checks one more record.
 func (b *branch) extend(m *Machine, id cid.Cid, r *msg.Record, cert *msg.Certificate) error {
-	parent := b.ancestor
-	if len(b.links) > 0 {
-		parent = b.last()
-	}
+	parent := b.last()
 	v, err := m.rules.verify(parent, r, m.open)
 	if err != nil {
 		return err

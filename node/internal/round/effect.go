@@ -73,7 +73,14 @@ type Input struct {
 }
 
 // Sync asks a peer for the records that follow ours; Offered answers.
-type Sync struct{ From peer.ID }
+type Sync struct {
+	From peer.ID
+	// After, if defined, is a record of the peer's chain up to which all is
+	// here, though not in ours. In the request it goes before the records of
+	// our chain. Without it a branch that is too long for one answer would
+	// never be known to be better.
+	After cid.Cid
+}
 
 // Evidence is two messages that no honest peer signs both of.
 type Evidence struct{ A, B msg.Signed }

@@ -43,6 +43,7 @@ type Machine struct {
 
 	members    members
 	branches   []*branch
+	partial    *branch // offered in part; nil: none
 	statusSeq  uint64
 	statusAt   time.Time
 	syncBefore time.Time // no other Sync before

@@ -510,6 +510,128 @@ func mustCID(t *testing.T, r *msg.Record) cid.Cid {
 	return id
 }
 
+// TestOfferedState: a provisional record that is offered has to have the state
+// that its fold gives.
+func TestOfferedState(t *testing.T) {
+	for _, wrong := range []bool{false, true} {
+		b := newBench(t, 4, 3)
+		b.node.m.cur.self = -1
+		o := b.others()[0]
+		c := o.seal(b.commitOf(o, 5))
+		seat := seatOf(b.head().Record.NextSeats, o.id)
+		h := o.seal(&msg.Have{
+			Run: b.runID, Round: b.head().Record.Round + 1, Head: b.head().ID, Peer: o.id,
+			Entries: []msg.HaveEntry{{Seat: uint32(seat), Commit: c.CID}},
+		})
+		cons := b.rules.Consequence(Basis{Parent: b.head(), Haves: []msg.Signed{h}, Find: func(cid.Cid) (msg.Signed, bool) { return c, true }})
+		f := fakeFold(Fold{ID: foldID(b.head().Record.State, cons.Inputs), Inputs: cons.Inputs})
+		said := f
+		if wrong {
+			said.State = testCID("wrong")
+		}
+		r := cons.weigh(said)
+		r.Proposer, r.Attempt = o.id, msg.MaxAttempt
+		e, err := r.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.step(time.Second, Offered{From: o.id, Items: []Item{{Record: e}}})
+		if len(effects[Fold](b)) != 1 || len(effects[Adopt](b)) != 0 {
+			t.Fatalf("effects are %v, want a fold", b.out)
+		}
+		b.step(time.Second, f)
+		if got := len(effects[Adopt](b)) == 1; got == wrong {
+			t.Errorf("wrong state %v: adopted %v", wrong, got)
+		}
+		if got := len(effects[Misbehaved](b)) == 1; got != wrong {
+			t.Errorf("wrong state %v: misbehaved %v", wrong, got)
+		}
+	}
+}
+
+// TestSyncWaits: a peer one record further is asked after a while, one that is
+// further at once, and one that has nothing good ever more rarely.
+func TestSyncWaits(t *testing.T) {
+	tell := func(b *bench, ahead msg.Round) []Sync {
+		o := b.others()[0]
+		b.receive(o, &msg.Status{
+			Run: b.runID, Peer: o.id, Seq: uint64(b.now.UnixMilli()) * 2, Head: testCID(fmt.Sprint(b.now)),
+			Round: b.head().Record.Round + 1 + ahead, Certified: 9,
+		})
+		return effects[Sync](b)
+	}
+	t.Run("one further", func(t *testing.T) {
+		b := newBench(t, 4, 3)
+		b.step(3*time.Second, Tick{})
+		if len(tell(b, 1)) != 0 {
+			t.Error("asked at once for what is about to be reached")
+		}
+		b.step(b.node.m.timing.Attempt, Tick{})
+		if s := effects[Sync](b); len(s) != 1 || s[0].From != b.others()[0].id {
+			t.Errorf("sync is %v", s)
+		}
+	})
+	t.Run("two further", func(t *testing.T) {
+		b := newBench(t, 4, 3)
+		b.step(3*time.Second, Tick{})
+		if len(tell(b, 2)) != 1 {
+			t.Error("did not ask at once")
+		}
+	})
+	t.Run("nothing good", func(t *testing.T) {
+		b := newBench(t, 4, 3)
+		asked := 0
+		for range 40 {
+			n := len(tell(b, 2))
+			b.step(b.node.m.timing.Status, Tick{})
+			if n += len(effects[Sync](b)); n > 0 {
+				b.step(0, Offered{From: b.others()[0].id})
+			}
+			asked += n
+		}
+		if asked < 3 || asked > 8 {
+			t.Errorf("asked %d times in 40 heartbeats", asked)
+		}
+	})
+}
+
+// TestAhead: what comes for the next head before it is ours is not lost.
+func TestAhead(t *testing.T) {
+	b := newBench(t, 4, 3)
+	by, r := b.toVote(3)
+	o := b.others()
+	next := mustCID(t, r)
+	early := o[0].seal(&msg.Have{Run: b.runID, Round: r.Round + 1, Head: next, Peer: o[0].id})
+	b.step(0, Received{early})
+	b.receive(by, b.proposal(r, by, 0))
+	for _, n := range o {
+		b.receive(n, b.voteFor(n, r))
+	}
+	if !b.head().ID.Equals(next) {
+		t.Fatal("not adopted")
+	}
+	if v := b.node.m.View(); v.Haves != 1 {
+		t.Errorf("%d haves are known in the new round, want the early one", v.Haves)
+	}
+}
+
+// TestOldRequest: a request that took effect, or an older one, counts no more.
+func TestOldRequest(t *testing.T) {
+	s := newScene(t, 1, nil)
+	p := newJoinPool()
+	old, took, next := s.known[s.join(5, 3, false)], s.known[s.join(5, 4, false)], s.known[s.join(5, 5, false)]
+	p.add(old)
+	p.effect(took)
+	for _, m := range []msg.Signed{old, took} {
+		if p.add(m); len(p.all()) != 0 {
+			t.Errorf("request %d is back", m.Message.(*msg.JoinRequest).Seq)
+		}
+	}
+	if p.add(next); len(p.all()) != 1 {
+		t.Error("a new request does not count")
+	}
+}
+
 // TestOmittedJoin: a record that leaves out a join request that we know gets no
 // vote.
 func TestOmittedJoin(t *testing.T) {

@@ -91,12 +91,12 @@ func TestPartition(t *testing.T) {
 			}}, 0)
 			s.blocked = func(a, b *simNode) bool { return (a.i < tt.cut) != (b.i < tt.cut) }
 			from := s.minRound()
-			s.runFor(4 * time.Minute)
+			s.runFor(2 * time.Minute)
 			minority, majority := s.nodes[0].chain, s.nodes[tt.n-1].chain
 			if minority.Head().Record.Round <= majority.Head().Record.Round {
 				t.Errorf("the minority is at round %d, the others at %d", minority.Head().Record.Round, majority.Head().Record.Round)
 			}
-			kept := majority.links[:from+5]
+			kept := majority.links[:from+4]
 			s.converge(5 * time.Minute)
 			for _, l := range kept {
 				for _, n := range s.nodes {
@@ -115,11 +115,12 @@ func TestPartition(t *testing.T) {
 
 // TestEvenSplit: two halves without a quorum part, and come together again.
 func TestEvenSplit(t *testing.T) {
-	for _, n := range []int{2, 4, 16} {
+	for _, n := range []int{2, 4, 10} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			s := running(t, 7, n, simOpts{}, 0)
+			// An answer has not room for all the records of a half.
+			s := running(t, 7, n, simOpts{offers: 3}, 0)
 			s.blocked = func(a, b *simNode) bool { return a.i%2 != b.i%2 }
-			s.runFor(4 * time.Minute)
+			s.runFor(8 * time.Minute)
 			if s.nodes[0].chain.Head().ID.Equals(s.nodes[1].chain.Head().ID) {
 				t.Error("both halves have one head")
 			}
@@ -285,7 +286,7 @@ func TestWolf(t *testing.T) {
 	if n := parent.Certified; n < fork.Certified+30 {
 		t.Fatalf("the wolf has %d certified records", n)
 	}
-	wolf.answer = func(locator []cid.Cid) []Item { return lair.offer(t, locator) }
+	wolf.answer = func(locator []cid.Cid) []Item { return lair.offer(t, locator, 64) }
 	wolf.lie = func(_ int, m msg.Signed) []msg.Signed {
 		st, ok := m.Message.(*msg.Status)
 		if !ok {

@@ -124,7 +124,7 @@ func (c *memChain) certify(cert *msg.Certificate) error {
 }
 
 // offer answers a sync request.
-func (c *memChain) offer(t testing.TB, locator []cid.Cid) []Item {
+func (c *memChain) offer(t testing.TB, locator []cid.Cid, most int) []Item {
 	var items []Item
 	for _, id := range locator {
 		i, ok := c.at[id]
@@ -143,7 +143,7 @@ func (c *memChain) offer(t testing.TB, locator []cid.Cid) []Item {
 				}
 			}
 			items = append(items, item)
-			if len(items) == 64 {
+			if len(items) == most {
 				break
 			}
 		}
@@ -152,10 +152,15 @@ func (c *memChain) offer(t testing.TB, locator []cid.Cid) []Item {
 	return items
 }
 
+// locator is dense at the head and thin further back.
 func (c *memChain) locator() []cid.Cid {
 	var list []cid.Cid
-	for i := len(c.links) - 1; i >= 0 && len(list) < 63; i-- {
+	step := 1
+	for i := len(c.links) - 1; i > 0 && len(list) < 62; i -= step {
 		list = append(list, c.links[i].ID)
+		if len(list) >= 8 {
+			step *= 2
+		}
 	}
 	return append(list, c.links[0].ID)
 }
@@ -203,6 +208,7 @@ type simOpts struct {
 	trainTime func(i int) time.Duration
 	foldTime  time.Duration
 	checkTime time.Duration
+	offers    int // records in one answer
 }
 
 type simEvent struct {
@@ -276,6 +282,9 @@ func newSim(t testing.TB, seed uint64, n int, manifest *run.Manifest, opts simOp
 	}
 	if opts.checkTime == 0 {
 		opts.checkTime = 100 * time.Millisecond
+	}
+	if opts.offers == 0 {
+		opts.offers = 64
 	}
 	s := &sim{
 		t: t, manifest: manifest, runID: id, rules: rules, rnd: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1_700_000_000, 0),
@@ -408,7 +417,7 @@ func (n *simNode) do(e Effect) {
 		n.folds++
 		n.later(s.opts.foldTime, fakeFold(e))
 	case Sync:
-		n.sync(e.From)
+		n.sync(e.From, e.After)
 	case Evidence:
 		if e.A.From != e.B.From || e.A.CID.Equals(e.B.CID) {
 			s.t.Fatalf("evidence against nobody: %v", e)
@@ -505,7 +514,7 @@ func (s *sim) deliver(from, to *simNode, m msg.Signed) {
 	}
 }
 
-func (n *simNode) sync(from peer.ID) {
+func (n *simNode) sync(from peer.ID, after cid.Cid) {
 	s := n.sim
 	i := slices.IndexFunc(s.nodes, func(o *simNode) bool { return o.id == from })
 	if i < 0 {
@@ -513,12 +522,15 @@ func (n *simNode) sync(from peer.ID) {
 	}
 	o := s.nodes[i]
 	locator := n.chain.locator()
+	if after.Defined() {
+		locator = append([]cid.Cid{after}, locator...)
+	}
 	life := n.life
 	s.after(100*time.Millisecond, func() {
 		if !o.up || s.blocked != nil && s.blocked(n, o) {
 			return
 		}
-		items := o.chain.offer(s.t, locator)
+		items := o.chain.offer(s.t, locator, s.opts.offers)
 		if o.answer != nil {
 			items = o.answer(locator)
 		}

@@ -72,7 +72,7 @@ type member struct {
 	seen   time.Time
 	// since is when it was first seen at its head.
 	since time.Time
-	// askAt is when it may be asked again, and wait how long after that.
+	// askAt is when it may be asked again, and wait how long that was put off.
 	askAt time.Time
 	wait  time.Duration
 }
@@ -114,17 +114,18 @@ func (p *members) evict(m *Machine) {
 
 const maxBackoff = 16
 
-// useless makes the next question to a peer wait longer.
-func (p *members) useless(m *Machine, id peer.ID) {
+// asked makes the next question to a peer wait longer, as long as no answer was
+// of use.
+func (p *members) asked(m *Machine, id peer.ID) {
 	if e := p.byPeer[id]; e != nil {
-		e.wait = min(max(2*e.wait, 2*m.timing.Status), maxBackoff*m.timing.Status)
+		e.wait = min(max(2*e.wait, m.timing.Status), maxBackoff*m.timing.Status)
 		e.askAt = m.now.Add(e.wait)
 	}
 }
 
-func (p *members) useful(id peer.ID) {
+func (p *members) useful(m *Machine, id peer.ID) {
 	if e := p.byPeer[id]; e != nil {
-		e.wait = 0
+		e.wait, e.askAt = 0, m.now
 	}
 }
 
@@ -183,11 +184,9 @@ func compareStatus(a, b *msg.Status) int {
 }
 
 func (m *Machine) askPeer(id peer.ID) {
-	m.emit(Sync{From: id})
+	m.emit(Sync{From: id, After: m.partialOf(id)})
 	m.syncBefore = m.now.Add(m.timing.Status)
-	if e := m.members.byPeer[id]; e != nil {
-		e.askAt = m.now.Add(max(e.wait, m.timing.Status))
-	}
+	m.members.asked(m, id)
 }
 
 // seatsAhead counts the other seats of the round that are in a later one, on a

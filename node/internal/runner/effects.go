@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/round"
