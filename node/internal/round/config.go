@@ -21,7 +21,8 @@ type Link struct {
 }
 
 // Chain gives access to the records from genesis to the head. It reflects an
-// Adopt or a Certify as soon as that was carried out.
+// Adopt or a Certify as soon as that was carried out; a Certify of a record
+// counts in Certified of all that follow.
 type Chain interface {
 	// Link finds a record of the chain by its CID.
 	Link(id cid.Cid) (Link, bool)

@@ -7,4 +7,26 @@
 // out in their order and reports what came of them as further events.
 //
 // Clocks decide when a message is sent, never whether it counts.
+//
+// Rules are what follows from messages alone; Machine adds when. A Machine has
+// one height under way, the round after its head, and keeps the one before as
+// long as the head is provisional. Everything that is due is found anew in each
+// Step from what is there (advance), so nothing depends on a Tick that came
+// early, late or twice.
+//
+// What may surprise:
+//
+//   - A certified record is never left for one on the same head that is not,
+//     however many certified records follow that one: a single seat that plays
+//     the others absent is the only seat after two rounds, and can certify as
+//     many as it likes.
+//   - A seat leaves the round under way for a provisional record that was
+//     offered only when more seats than may lie are further already, or when
+//     its own round failed. A peer without a seat follows at once.
+//   - Which join requests a record left out without effect cannot be told from
+//     the record. A seat that knows such a request, and knows better, does not
+//     vote; but it accepts the record once it is certified.
+//   - Self remembers for which heads it signed long after it forgot what, and
+//     is silent when it comes back to one. A switch to another branch and back
+//     would make it sign twice otherwise.
 package round

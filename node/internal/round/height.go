@@ -115,7 +115,7 @@ func (h *height) accepts(round msg.Round, head cid.Cid) bool {
 	return round == h.round && head.Equals(h.parent.ID)
 }
 
-// record adds s to the messages of a seat; two are kept, which is Evidence.
+// note adds s to the messages of a seat; two are kept, and are Evidence.
 func (m *Machine) note(h *height, list []msg.Signed, s msg.Signed) []msg.Signed {
 	for _, old := range list {
 		if old.CID.Equals(s.CID) {

@@ -96,7 +96,7 @@ func (m *Machine) useful(h *height) (joins []cid.Cid, seats []msg.Seat) {
 	var requests []msg.Signed
 	for _, s := range m.joins.all() {
 		seated := seatOf(h.seats, s.From) >= 0
-		if leave := s.Message.(*msg.JoinRequest).Leave; leave == seated && !(leave && len(h.seats) == 1) {
+		if leave := s.Message.(*msg.JoinRequest).Leave; leave == seated && (!leave || len(h.seats) > 1) {
 			requests = append(requests, s)
 		}
 	}

@@ -149,7 +149,7 @@ func naming(v *msg.Have, ids []cid.Cid) int {
 // fits reports whether the record can be encoded, whatever the fold gives.
 func (m *Machine) fits(h *height, c *Consequence) bool {
 	r := *c.Record
-	m.sign(h, &r, 0)
+	m.complete(h, &r, 0)
 	r.Contributions = slices.Clone(r.Contributions)
 	for i := range r.Contributions {
 		r.Contributions[i].Weight, r.Contributions[i].ClipQ16 = msg.MaxTokens, 1<<16
@@ -158,8 +158,8 @@ func (m *Machine) fits(h *height, c *Consequence) bool {
 	return err == nil
 }
 
-// sign completes a record by what is the proposer's.
-func (m *Machine) sign(h *height, r *msg.Record, attempt uint32) {
+// complete adds to a record what is the proposer's.
+func (m *Machine) complete(h *height, r *msg.Record, attempt uint32) {
 	r.Proposer, r.Attempt, r.ParentCertificate = m.cfg.Self, attempt, nil
 	if h.parent.Record.Round > 0 {
 		r.ParentCertificate = h.parent.Certificate
@@ -190,7 +190,7 @@ func (m *Machine) finishDraft(h *height) {
 		m.proposeIn(h, d.attempt)
 		return
 	}
-	m.sign(h, r, d.attempt)
+	m.complete(h, r, d.attempt)
 	m.publishProposal(h, d.attempt, r)
 }
 
