@@ -28,6 +28,7 @@ const maxGatePeers = 1024
 
 // gate counts what each neighbour sends.
 type gate struct {
+	self    peer.ID // "" in tests of the limits
 	limits  Limits
 	now     func() time.Time
 	dropped atomic.Uint64
@@ -47,6 +48,11 @@ func newGate(l Limits) *gate {
 
 // inspect takes the messages above the limits out of a frame. Control
 // messages and subscriptions in it stay, for their loss would confuse the mesh.
+//
+// It also takes out messages of this node itself: after a restart it asks for
+// what it has not seen, and neighbours honestly give it what it said before.
+// Pubsub would count each as an invalid message, and be deaf to them for an
+// hour.
 func (g *gate) inspect(from peer.ID, rpc *pubsub.RPC) error {
 	msgs := rpc.GetPublish()
 	if len(msgs) == 0 {
@@ -56,6 +62,9 @@ func (g *gate) inspect(from peer.ID, rpc *pubsub.RPC) error {
 	a := g.of(from, now)
 	kept := msgs[:0]
 	for _, m := range msgs {
+		if g.self != "" && peer.ID(m.GetFrom()) == g.self {
+			continue
+		}
 		size := len(m.GetData())
 		if size > MaxMessageBytes || !a.messages.AllowN(now, 1) || !a.bytes.AllowN(now, size) {
 			g.dropped.Add(1)

@@ -114,6 +114,7 @@ func New(h host.Host, o Options) (*Gossip, error) {
 		topics: make(map[string]*Topic),
 		gate:   newGate(o.Limits),
 	}
+	g.gate.self = h.ID()
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	var err error
 	if g.ps, err = pubsub.NewGossipSub(g.ctx, h, g.options(o)...); err != nil {

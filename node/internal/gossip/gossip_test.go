@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -24,12 +26,12 @@ import (
 
 var testTopic = RunTopic(cid.MustParse("bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"))
 
-func newHost(t *testing.T) host.Host {
+func newHost(t *testing.T, more ...libp2p.Option) host.Host {
 	t.Helper()
-	h, err := libp2p.New(
+	h, err := libp2p.New(append(more,
 		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
 		libp2p.NoTransports, libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.DisableMetrics(), libp2p.DisableRelay())
+		libp2p.DisableMetrics(), libp2p.DisableRelay())...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,6 +426,59 @@ func TestGate(t *testing.T) {
 	}
 	if len(g.peers) > maxGatePeers {
 		t.Errorf("%d peers are remembered", len(g.peers))
+	}
+}
+
+// Own messages that come back are no flood, and nobody's fault.
+func TestGateTakesOut(t *testing.T) {
+	g := newGate(Limits{BytesPerSecond: 100, BurstBytes: 1000, MessagesPerSecond: 1, BurstMessages: 1})
+	g.self = "self"
+	rpc := frame(4, 1)
+	for i, from := range []peer.ID{"self", "self", "other", "self"} {
+		rpc.Publish[i].From = []byte(from)
+	}
+	if err := g.inspect("neighbour", rpc); err != nil {
+		t.Fatal(err)
+	}
+	if len(rpc.Publish) != 1 || peer.ID(rpc.Publish[0].GetFrom()) != "other" || g.dropped.Load() != 0 {
+		t.Errorf("%d messages passed, %d counted as dropped; want one of the other and none", len(rpc.Publish), g.dropped.Load())
+	}
+}
+
+// A node that starts again is given its own messages by those who kept them,
+// and must not blame them for that.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays, first := newNode(t, newHost(t), Options{}), newNode(t, newHost(t, libp2p.Identity(key)), Options{})
+	connect(t, first.h, stays.h)
+	waitFor(t, "the two to meet", func() bool { return len(first.topic.Peers()) == 1 && len(stays.topic.Peers()) == 1 })
+	time.Sleep(1500 * time.Millisecond) // of heartbeats, in which they form a mesh
+	for i := range 10 {
+		first.say(t, fmt.Sprint("early ", i))
+	}
+	waitFor(t, "the messages", func() bool { return stays.has("early 9") })
+	// As it left in order, it is not let into the mesh again at once, and asks.
+	if err := first.topic.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "it to leave", func() bool { return len(stays.topic.Peers()) == 0 })
+	first.stop()
+	first.h.Close()
+	again := newNode(t, newHost(t, libp2p.Identity(key)), Options{})
+	connect(t, again.h, stays.h)
+	waitFor(t, "the two to meet again", func() bool { return len(again.topic.Peers()) == 1 && len(stays.topic.Peers()) == 1 })
+	time.Sleep(3 * time.Second) // of heartbeats, in which it asks for what it has not seen
+	stays.say(t, "welcome")
+	waitFor(t, "the one that started again to hear", func() bool { return again.has("welcome") })
+	if s := again.g.Score(stays.h.ID()); s < 0 {
+		t.Errorf("the score of the one that stayed is %v", s)
+	}
+	if again.has("early 0") {
+		t.Error("its own message was delivered")
 	}
 }
 
