@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"iter"
+	"sort"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -29,6 +30,37 @@ type added struct {
 type part struct {
 	text string
 	id   int32
+	at   int // where it begins
+}
+
+// trust says which special tokens may be made of a text: none, or those without
+// a byte of the foreign parts. base is where the text begins in their counting.
+type trust struct {
+	special bool
+	foreign []Range
+	base    int
+}
+
+// allows reports whether the bytes from begin to end may be a special token.
+func (t *trust) allows(begin, end int) bool {
+	if !t.special || len(t.foreign) == 0 {
+		return t.special
+	}
+	begin, end = begin+t.base, end+t.base
+	next := sort.Search(len(t.foreign), func(i int) bool { return t.foreign[i].End > begin })
+	return next == len(t.foreign) || t.foreign[next].Begin >= end
+}
+
+// within returns the foreign parts of the text from begin to end, counted from
+// begin.
+func (t *trust) within(begin, end int) []Range {
+	var out []Range
+	for _, f := range t.foreign {
+		if f.Begin, f.End = max(f.Begin-t.base, begin), min(f.End-t.base, end); f.Begin < f.End {
+			out = append(out, Range{f.Begin - begin, f.End - begin})
+		}
+	}
+	return out
 }
 
 func (a *added) add(t addedToken, normalized string) {
@@ -39,12 +71,8 @@ func (a *added) add(t addedToken, normalized string) {
 	}
 }
 
-// split cuts text at the added tokens.
-func (a *added) split(text string, normalized, special bool) iter.Seq[part] {
-	m := &a.raw
-	if normalized {
-		m = &a.normalized
-	}
+// split cuts text at the tokens.
+func (m *matcher) split(text string, trusted trust) iter.Seq[part] {
 	return func(yield func(part) bool) {
 		rest := 0 // text before it has been yielded
 		for at := 0; m.any && at < len(text); {
@@ -52,7 +80,7 @@ func (a *added) split(text string, normalized, special bool) iter.Seq[part] {
 			if at >= len(text) {
 				break
 			}
-			t, n := m.longest(text, at, special)
+			t, n := m.longest(text, at, &trusted)
 			if n == 0 {
 				at++
 				continue
@@ -69,16 +97,16 @@ func (a *added) split(text string, normalized, special bool) iter.Seq[part] {
 				end = len(text) - len(strings.TrimLeftFunc(text[end:], unicode.IsSpace))
 				at = end
 			}
-			if begin > rest && !yield(part{text[rest:begin], -1}) {
+			if begin > rest && !yield(part{text[rest:begin], -1, rest}) {
 				return
 			}
 			rest = end
-			if !yield(part{id: int32(t.ID)}) {
+			if !yield(part{id: int32(t.ID), at: begin}) {
 				return
 			}
 		}
 		if rest < len(text) {
-			yield(part{text[rest:], -1})
+			yield(part{text[rest:], -1, rest})
 		}
 	}
 }
@@ -101,6 +129,7 @@ func wordRune(r rune) bool {
 // value finds none.
 type matcher struct {
 	any   bool
+	magic bool      // one of them is a special token
 	begin [256]bool // bytes that one of them begins with
 	next  map[edge]int32
 	ends  []int32 // index into list of the string that ends in a state, -1 if none
@@ -117,6 +146,7 @@ func (m *matcher) add(s string, t addedToken) {
 		m.any, m.next, m.ends = true, map[edge]int32{}, []int32{-1}
 	}
 	m.begin[s[0]] = true
+	m.magic = m.magic || t.Special
 	state := int32(0)
 	for i := range len(s) {
 		to, ok := m.next[edge{state, s[i]}]
@@ -143,7 +173,7 @@ func (m *matcher) skip(s string) int {
 
 // longest returns the longest token at text[at:] and its length, 0 if there is
 // none.
-func (m *matcher) longest(text string, at int, special bool) (t addedToken, n int) {
+func (m *matcher) longest(text string, at int, trusted *trust) (t addedToken, n int) {
 	state := int32(0)
 	for i := at; i < len(text); i++ {
 		to, ok := m.next[edge{state, text[i]}]
@@ -151,7 +181,7 @@ func (m *matcher) longest(text string, at int, special bool) (t addedToken, n in
 			break
 		}
 		state = to
-		if k := m.ends[state]; k >= 0 && (special || !m.list[k].Special) {
+		if k := m.ends[state]; k >= 0 && (!m.list[k].Special || trusted.allows(at, i+1)) {
 			t, n = m.list[k], i+1-at
 		}
 	}

@@ -49,14 +49,15 @@ const (
 // encoder is the memory of one Encode.
 type encoder struct {
 	bpe     *bpe
-	special bool // ParseSpecial
+	unigram *unigram
 	out     []int32
 	cache   map[string][]int32
 
-	ids   []int32 // symbols of the piece
-	pairs []merge // pairs[i] is that of ids[i] and ids[i+1]
-	links []link
-	heap  []candidate
+	ids     []int32 // symbols of the piece
+	lattice lattice
+	pairs   []merge // pairs[i] is that of ids[i] and ids[i+1]
+	links   []link
+	heap    []candidate
 }
 
 // piece appends the tokens of a piece of text. No merge leaves it.
@@ -124,6 +125,10 @@ func (e *encoder) words(s string) {
 const longPiece = 32
 
 func (e *encoder) encode(s string) {
+	if e.unigram != nil {
+		e.unigram.encode(e, s)
+		return
+	}
 	b := e.bpe
 	if b.wholeFirst {
 		if id, ok := b.vocab[s]; ok {

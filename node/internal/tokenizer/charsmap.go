@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -69,4 +70,61 @@ func (m *charsMap) longest(s string) (string, int) {
 		return "", 0 // in the middle of a character: the table is damaged
 	}
 	return text, length
+}
+
+// clusters maps a text as the tokenizers library does: what is seen as one
+// character, if it is short, by its shortest beginning in the table, and
+// else character by character.
+func (m *charsMap) clusters(s string) string {
+	var b strings.Builder
+	for s != "" {
+		n := clusterLen(s)
+		if out, ok := m.shortest(s[:n]); n < 6 && ok {
+			b.WriteString(out)
+			s = s[n:]
+			continue
+		}
+		for end := len(s) - n; len(s) > end; {
+			_, size := utf8.DecodeRuneInString(s)
+			if out, ok := m.shortest(s[:size]); ok {
+				b.WriteString(out)
+			} else {
+				b.WriteString(s[:size])
+			}
+			s = s[size:]
+		}
+	}
+	return b.String()
+}
+
+// clusterLen returns the length of the character with its marks that s begins
+// with.
+func clusterLen(s string) int {
+	if strings.HasPrefix(s, "\r\n") {
+		return 2
+	}
+	r, n := utf8.DecodeRuneInString(s)
+	if unicode.IsControl(r) {
+		return n
+	}
+	for n < len(s) {
+		r, size := utf8.DecodeRuneInString(s[n:])
+		if !unicode.Is(unicode.M, r) && r != 0x200C && r != 0x200D {
+			break
+		}
+		n += size
+	}
+	return n
+}
+
+// shortest returns what the shortest beginning of s in the table becomes.
+func (m *charsMap) shortest(s string) (string, bool) {
+	for i := range len(s) {
+		if i+1 == len(s) || utf8.RuneStart(s[i+1]) {
+			if out, n := m.longest(s[:i+1]); n > 0 {
+				return out, true
+			}
+		}
+	}
+	return "", false
 }

@@ -41,8 +41,8 @@ func parseDecoder(raw json.RawMessage, depth int) ([]decodeStep, error) {
 	case "Fuse":
 		return []decodeStep{fuse}, strict(raw, &struct{ header }{})
 	case "Replace":
-		from, to, err := parseReplace(raw)
-		return []decodeStep{each(func(s string) string { return strings.ReplaceAll(s, from, to) })}, err
+		replace, err := parseReplace(raw)
+		return []decodeStep{each(replace)}, err
 	case "Strip":
 		var v struct {
 			header

@@ -121,7 +121,7 @@ func parseJSON(data []byte) (*Tokenizer, error) {
 	if t.decoders, err = parseDecoder(file.Decoder, 0); err != nil {
 		return nil, fmt.Errorf("decoder: %w", err)
 	}
-	if t.bpe, err = t.parseModel(file.Model, byteLevel); err != nil {
+	if err := t.parseModel(file.Model, byteLevel); err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
 	if err := t.parseAdded(file.AddedTokens); err != nil {
@@ -138,20 +138,33 @@ func parseJSON(data []byte) (*Tokenizer, error) {
 	}
 	t.prefix, t.suffix = around.prefix, around.suffix
 	t.segment, t.decoder = t.jsonSegment, (*Tokenizer).jsonDecode
-	t.bpe.tokens = int32(len(t.tokens))
-	t.bpe.safe = t.bpe.findSafe(metaspaceRune)
+	if t.bpe != nil {
+		t.bpe.tokens = int32(len(t.tokens))
+		t.bpe.safe = t.bpe.findSafe(metaspaceRune)
+	}
 	return t, nil
 }
 
-// parseModel reads vocabulary and merges.
-func (t *Tokenizer) parseModel(raw json.RawMessage, byteLevel bool) (*bpe, error) {
+// parseModel reads vocabulary and merges, or scores.
+func (t *Tokenizer) parseModel(raw json.RawMessage, byteLevel bool) (err error) {
 	var kind header
 	if err := json.Unmarshal(raw, &kind); err != nil {
-		return nil, fmt.Errorf("not an object: %w", err)
+		return fmt.Errorf("not an object: %w", err)
 	}
-	if kind.Type != "BPE" && kind.Type != "" {
-		return nil, fmt.Errorf("%w: %q", ErrUnsupported, kind.Type)
+	switch {
+	case kind.Type == "Unigram" && byteLevel:
+		return fmt.Errorf("%w: Unigram with a ByteLevel pre-tokenizer", ErrUnsupported)
+	case kind.Type == "Unigram":
+		t.unigram, err = t.parseUnigram(raw)
+	case kind.Type == "BPE", kind.Type == "":
+		t.bpe, err = t.parseBPE(raw, byteLevel)
+	default:
+		err = fmt.Errorf("%w: %q", ErrUnsupported, kind.Type)
 	}
+	return err
+}
+
+func (t *Tokenizer) parseBPE(raw json.RawMessage, byteLevel bool) (*bpe, error) {
 	var m jsonModel
 	if err := strict(raw, &m); err != nil {
 		return nil, err
@@ -246,7 +259,7 @@ func (t *Tokenizer) parseAdded(list []addedToken) error {
 		t.special[a.ID] = a.Special
 		normalized := a.Content
 		if a.Normalized && t.norm != nil {
-			normalized = t.norm(a.Content)
+			normalized = t.norm(a.Content, first)
 		}
 		t.added.add(a, normalized)
 	}
@@ -254,29 +267,58 @@ func (t *Tokenizer) parseAdded(list []addedToken) error {
 }
 
 // jsonSegment appends the tokens of a text between added tokens.
-func (t *Tokenizer) jsonSegment(e *encoder, text string, first bool) {
-	if t.norm != nil {
-		text = t.norm(text)
+func (t *Tokenizer) jsonSegment(e *encoder, text string, at place, trusted trust) {
+	if !t.added.normalized.any {
+		t.cut(e, t.normalize(text, at), at, t.pre)
+		return
 	}
-	for p := range t.added.split(text, true, e.special) {
+	if trusted.special && t.added.normalized.magic {
+		// Where parts end cannot be told in what was normalised whole.
+		var b strings.Builder
+		parts := trusted.within(0, len(text))
+		begin, continues := 0, at
+		for i, p := range parts {
+			b.WriteString(t.normalize(text[begin:p.Begin], continues))
+			if b.Len() > 0 || begin < p.Begin {
+				continues = continued
+			}
+			begin = p.End
+			from := b.Len()
+			b.WriteString(t.normalize(text[p.Begin:p.End], continues))
+			continues = continued
+			parts[i] = Range{from, b.Len()}
+		}
+		b.WriteString(t.normalize(text[begin:], continues))
+		text, trusted.foreign, trusted.base = b.String(), parts, 0
+	} else {
+		text, trusted.foreign = t.normalize(text, at), nil
+	}
+	for p := range t.added.normalized.split(text, trusted) {
 		if p.id >= 0 {
 			e.out = append(e.out, p.id)
 		} else {
-			t.cut(e, p.text, first, t.pre)
+			t.cut(e, p.text, at, t.pre)
 		}
-		first = false
+		at = later
 	}
 }
 
+func (t *Tokenizer) normalize(s string, at place) string {
+	if t.norm == nil {
+		return s
+	}
+	return t.norm(s, at)
+}
+
 // cut applies the pre-tokenizers that are left.
-func (t *Tokenizer) cut(e *encoder, s string, first bool, steps []preTokenizer) {
+func (t *Tokenizer) cut(e *encoder, s string, at place, steps []preTokenizer) {
 	switch {
 	case len(steps) > 0:
-		steps[0](s, first, func(s string) {
-			t.cut(e, s, first, steps[1:])
-			first = false
+		steps[0](s, at, func(s string) {
+			t.cut(e, s, at, steps[1:])
+			at = later
 		})
-	case t.bpe.safe:
+	case t.bpe != nil && t.bpe.safe:
 		e.words(s)
 	default:
 		e.piece(s)

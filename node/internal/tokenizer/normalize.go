@@ -2,14 +2,20 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"golang.org/x/text/unicode/norm"
 )
 
 // normalizer changes a text before it is cut into pieces. nil changes nothing.
-type normalizer func(string) string
+type normalizer func(s string, at place) string
+
+func anywhere(f func(string) string) normalizer {
+	return func(s string, _ place) string { return f(s) }
+}
 
 // maxDepth bounds sequences within sequences.
 const maxDepth = 8
@@ -21,28 +27,68 @@ func parseNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
 	}
 	switch kind {
 	case "NFC":
-		return norm.NFC.String, strict(raw, &struct{ header }{})
+		return anywhere(norm.NFC.String), strict(raw, &struct{ header }{})
 	case "NFD":
-		return norm.NFD.String, strict(raw, &struct{ header }{})
+		return anywhere(norm.NFD.String), strict(raw, &struct{ header }{})
 	case "NFKC":
-		return norm.NFKC.String, strict(raw, &struct{ header }{})
+		return anywhere(norm.NFKC.String), strict(raw, &struct{ header }{})
 	case "NFKD":
-		return norm.NFKD.String, strict(raw, &struct{ header }{})
+		return anywhere(norm.NFKD.String), strict(raw, &struct{ header }{})
 	case "Prepend":
 		var v struct {
 			header
 			Prepend string `json:"prepend"`
 		}
 		err := strict(raw, &v)
-		return func(s string) string {
-			if s == "" {
+		return func(s string, at place) string {
+			if s == "" || at == continued {
 				return s
 			}
 			return v.Prepend + s
 		}, err
+	case "Lowercase":
+		return anywhere(strings.ToLower), strict(raw, &struct{ header }{})
+	case "StripAccents":
+		return anywhere(func(s string) string {
+			return strings.Map(func(r rune) rune {
+				if unicode.Is(unicode.Mn, r) {
+					return -1
+				}
+				return r
+			}, s)
+		}), strict(raw, &struct{ header }{})
+	case "Strip":
+		var v struct {
+			header
+			Left  bool `json:"strip_left"`
+			Right bool `json:"strip_right"`
+		}
+		err := strict(raw, &v)
+		return func(s string, at place) string {
+			if v.Left && at != continued {
+				s = strings.TrimLeftFunc(s, unicode.IsSpace)
+			}
+			if v.Right {
+				s = strings.TrimRightFunc(s, unicode.IsSpace)
+			}
+			return s
+		}, err
+	case "Precompiled":
+		var v struct {
+			header
+			Map []byte `json:"precompiled_charsmap"`
+		}
+		if err := strict(raw, &v); err != nil {
+			return nil, err
+		}
+		m, err := parseCharsMap(v.Map)
+		if err != nil || m == nil {
+			return nil, err
+		}
+		return anywhere(m.clusters), nil
 	case "Replace":
-		from, to, err := parseReplace(raw)
-		return func(s string) string { return strings.ReplaceAll(s, from, to) }, err
+		replace, err := parseReplace(raw)
+		return anywhere(replace), err
 	case "Sequence":
 		var v struct {
 			header
@@ -61,9 +107,9 @@ func parseNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
 				list = append(list, n)
 			}
 		}
-		return func(s string) string {
+		return func(s string, at place) string {
 			for _, n := range list {
-				s = n(s)
+				s = n(s, at)
 			}
 			return s
 		}, nil
@@ -78,20 +124,34 @@ type textPattern struct {
 	Regex  *string `json:"Regex"`
 }
 
-func parseReplace(raw json.RawMessage) (from, to string, err error) {
+// parseReplace returns what replaces in a text.
+func parseReplace(raw json.RawMessage) (func(string) string, error) {
 	var v struct {
 		header
 		Pattern textPattern `json:"pattern"`
 		Content string      `json:"content"`
 	}
 	if err := strict(raw, &v); err != nil {
-		return "", "", err
+		return nil, err
 	}
-	switch {
-	case v.Pattern.Regex != nil:
-		return "", "", fmt.Errorf("%w: Replace with the expression %q", ErrUnsupported, *v.Pattern.Regex)
-	case v.Pattern.String == nil || *v.Pattern.String == "":
-		return "", "", fmt.Errorf("Replace has no text to look for")
+	if v.Pattern.Regex != nil {
+		e, err := compile(*v.Pattern.Regex)
+		if err != nil {
+			return nil, err
+		}
+		return func(s string) string {
+			var b strings.Builder
+			e.each(s, func(part string, matches bool) {
+				if matches {
+					part = v.Content
+				}
+				b.WriteString(part)
+			})
+			return b.String()
+		}, nil
 	}
-	return *v.Pattern.String, v.Content, nil
+	if v.Pattern.String == nil || *v.Pattern.String == "" {
+		return nil, errors.New("Replace has no text to look for")
+	}
+	return func(s string) string { return strings.ReplaceAll(s, *v.Pattern.String, v.Content) }, nil
 }

@@ -33,6 +33,21 @@ func (t *template) parse(raw json.RawMessage, depth int) error {
 			}
 		}
 		return nil
+	case "RobertaProcessing", "BertProcessing":
+		var v struct {
+			header
+			Sep         tokenPair `json:"sep"`
+			Cls         tokenPair `json:"cls"`
+			TrimOffsets *bool     `json:"trim_offsets"`
+			AddPrefix   *bool     `json:"add_prefix_space"`
+		}
+		if t.set {
+			return fmt.Errorf("%w: two templates", ErrUnsupported)
+		}
+		t.set = true
+		err := strict(raw, &v)
+		t.prefix, t.suffix = []int32{v.Cls.id}, []int32{v.Sep.id}
+		return err
 	case "TemplateProcessing":
 		if t.set {
 			return fmt.Errorf("%w: two TemplateProcessing", ErrUnsupported)
@@ -41,6 +56,21 @@ func (t *template) parse(raw json.RawMessage, depth int) error {
 		return t.parseTemplate(raw)
 	}
 	return fmt.Errorf("%w: post-processor %q", ErrUnsupported, kind)
+}
+
+// tokenPair is written as a list of a token's text and its number.
+type tokenPair struct{ id int32 }
+
+// UnmarshalJSON reads the list.
+func (p *tokenPair) UnmarshalJSON(b []byte) error {
+	var list []json.RawMessage
+	if err := json.Unmarshal(b, &list); err != nil {
+		return err
+	}
+	if len(list) != 2 {
+		return fmt.Errorf("a token of %d values", len(list))
+	}
+	return json.Unmarshal(list[1], &p.id)
 }
 
 // templatePart is a special token, or the place of the text.

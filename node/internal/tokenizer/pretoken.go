@@ -2,14 +2,15 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
-// preTokenizer cuts a piece of text into smaller ones. first is true for the
-// piece at the beginning of the whole text.
-type preTokenizer func(s string, first bool, yield func(string))
+// preTokenizer cuts a piece of text into smaller ones.
+type preTokenizer func(s string, at place, yield func(string))
 
 // byteLevelSettings are those of a pre-tokenizer, a decoder or a
 // post-processor of type ByteLevel. Offsets are not what this package returns.
@@ -39,15 +40,22 @@ func parsePreTokenizer(raw json.RawMessage, depth int) (steps []preTokenizer, by
 		if err := strict(raw, &v); err != nil {
 			return nil, false, err
 		}
+		var behind []preTokenizer
 		for _, r := range v.PreTokenizers {
-			if bytes {
-				return nil, false, fmt.Errorf("%w: a pre-tokenizer after ByteLevel", ErrUnsupported)
-			}
 			more, b, err := parsePreTokenizer(r, depth+1)
-			if err != nil {
+			switch {
+			case err != nil:
 				return nil, false, err
+			case bytes && b:
+				return nil, false, fmt.Errorf("%w: two ByteLevel", ErrUnsupported)
+			case bytes:
+				behind = append(behind, more...)
+			default:
+				steps, bytes = append(steps, more...), b
 			}
-			steps, bytes = append(steps, more...), b
+		}
+		if len(behind) > 0 {
+			steps = append(steps, alphabetical(newByteLevel(), behind))
 		}
 		return steps, bytes, nil
 	case "ByteLevel":
@@ -65,6 +73,40 @@ func parsePreTokenizer(raw json.RawMessage, depth int) (steps []preTokenizer, by
 	case "Split":
 		step, err := parseSplit(raw)
 		return []preTokenizer{step}, false, err
+	case "Punctuation":
+		var v struct {
+			header
+			Behavior string `json:"behavior"`
+		}
+		v.Behavior = "Isolated"
+		if err := strict(raw, &v); err != nil {
+			return nil, false, err
+		}
+		p := &splitter{find: findRunes(isPunctuation), behavior: v.Behavior}
+		return []preTokenizer{p.cut}, false, p.check()
+	case "Digits":
+		var v struct {
+			header
+			Individual bool `json:"individual_digits"`
+		}
+		if err := strict(raw, &v); err != nil {
+			return nil, false, err
+		}
+		p := &splitter{find: findRunes(unicode.IsNumber), behavior: "Contiguous"}
+		if v.Individual {
+			p.behavior = "Isolated"
+		}
+		return []preTokenizer{p.cut}, false, nil
+	case "Whitespace":
+		e, err := compile(`\w+|[^\w\s]+`)
+		if err != nil {
+			return nil, false, err
+		}
+		p := &splitter{find: e.each, behavior: "Removed", invert: true}
+		return []preTokenizer{p.cut}, false, strict(raw, &struct{ header }{})
+	case "WhitespaceSplit":
+		p := &splitter{find: findRunes(unicode.IsSpace), behavior: "Removed"}
+		return []preTokenizer{p.cut}, false, strict(raw, &struct{ header }{})
 	case "Metaspace":
 		m, err := parseMetaspace(raw)
 		if err != nil {
@@ -75,19 +117,113 @@ func parsePreTokenizer(raw json.RawMessage, depth int) (steps []preTokenizer, by
 	return nil, false, fmt.Errorf("%w: pre-tokenizer %q", ErrUnsupported, kind)
 }
 
-func prefixSpace(s string, _ bool, yield func(string)) {
-	if !strings.HasPrefix(s, " ") {
+func prefixSpace(s string, at place, yield func(string)) {
+	if at != continued && !strings.HasPrefix(s, " ") {
 		s = " " + s
 	}
 	yield(s)
 }
 
 // cut yields the pieces of s.
-func (p pattern) cut(s string, _ bool, yield func(string)) {
+func (p pattern) cut(s string, _ place, yield func(string)) {
 	for len(s) > 0 {
 		n := p.next(s)
 		yield(s[:n])
 		s = s[n:]
+	}
+}
+
+// splitter cuts a text at what it finds, in one of the ways that the
+// tokenizers library has names for.
+type splitter struct {
+	find     func(s string, yield func(part string, matches bool))
+	behavior string
+	invert   bool // what is found is what is not
+}
+
+func (p *splitter) check() error {
+	switch p.behavior {
+	case "Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous":
+		return nil
+	}
+	return fmt.Errorf("%w: Split with behavior %q", ErrUnsupported, p.behavior)
+}
+
+func (p *splitter) cut(s string, _ place, yield func(string)) {
+	held := "" // a piece that may still grow
+	wasMatch := false
+	flush := func() {
+		if held != "" {
+			yield(held)
+		}
+		held = ""
+	}
+	end := 0
+	p.find(s, func(part string, matches bool) {
+		begin := end
+		end += len(part)
+		matches = matches != p.invert
+		grows := false
+		switch p.behavior {
+		case "Removed":
+			flush()
+			if matches {
+				return
+			}
+		case "MergedWithPrevious":
+			grows = matches && !wasMatch
+		case "MergedWithNext":
+			grows = wasMatch && !matches
+		case "Contiguous":
+			grows = matches == wasMatch
+		}
+		if grows && held != "" {
+			held = s[begin-len(held) : end]
+		} else {
+			flush()
+			held = part
+		}
+		wasMatch = matches
+	})
+	flush()
+}
+
+// findText finds a text in another.
+func findText(what string) func(string, func(string, bool)) {
+	return func(s string, yield func(string, bool)) {
+		for s != "" {
+			at := strings.Index(s, what)
+			if at < 0 {
+				break
+			}
+			if at > 0 {
+				yield(s[:at], false)
+			}
+			yield(what, true)
+			s = s[at+len(what):]
+		}
+		if s != "" {
+			yield(s, false)
+		}
+	}
+}
+
+// findRunes finds single characters.
+func findRunes(is func(rune) bool) func(string, func(string, bool)) {
+	return func(s string, yield func(string, bool)) {
+		for s != "" {
+			at := strings.IndexFunc(s, is)
+			if at < 0 {
+				yield(s, false)
+				return
+			}
+			if at > 0 {
+				yield(s[:at], false)
+			}
+			_, n := utf8.DecodeRuneInString(s[at:])
+			yield(s[at:at+n], true)
+			s = s[at+n:]
+		}
 	}
 }
 
@@ -101,20 +237,58 @@ func parseSplit(raw json.RawMessage) (preTokenizer, error) {
 	if err := strict(raw, &v); err != nil {
 		return nil, err
 	}
-	if v.Pattern.Regex == nil {
-		return nil, fmt.Errorf("%w: Split at a text", ErrUnsupported)
+	p := &splitter{behavior: v.Behavior, invert: v.Invert}
+	switch {
+	case v.Pattern.String != nil && *v.Pattern.String != "":
+		p.find = findText(*v.Pattern.String)
+	case v.Pattern.Regex == nil:
+		return nil, errors.New("Split has nothing to look for")
+	default:
+		// The known expressions match every character, so that what is
+		// between the matches is empty.
+		known, ok := patterns(*v.Pattern.Regex)
+		if ok && (v.Behavior == "Isolated" && !v.Invert || v.Behavior == "Removed" && v.Invert) {
+			return known.cut, nil
+		}
+		e, err := compile(*v.Pattern.Regex)
+		if err != nil {
+			return nil, err
+		}
+		p.find = e.each
 	}
-	p, ok := patterns(*v.Pattern.Regex)
-	if !ok {
-		return nil, fmt.Errorf("%w: Split with the expression %q", ErrUnsupported, *v.Pattern.Regex)
+	return p.cut, p.check()
+}
+
+// isPunctuation is that of the tokenizers library.
+func isPunctuation(r rune) bool {
+	return r < utf8.RuneSelf && (r >= '!' && r <= '/' || r >= ':' && r <= '@' || r >= '[' && r <= '`' || r >= '{' && r <= '~') ||
+		unicode.IsPunct(r)
+}
+
+// alphabetical applies steps to a text that is written in the byte-level
+// alphabet, for pre-tokenizers that stand behind ByteLevel.
+func alphabetical(a *byteLevel, steps []preTokenizer) preTokenizer {
+	return func(s string, at place, yield func(string)) {
+		b := make([]byte, 0, 2*len(s))
+		for i := range len(s) {
+			b = utf8.AppendRune(b, a.char[s[i]])
+		}
+		chain(string(b), at, steps, func(s string) {
+			raw, _ := a.bytes(s)
+			yield(raw)
+		})
 	}
-	// These expressions match every character, so that what is between the
-	// matches is empty and most behaviours are the same.
-	isolated := v.Behavior == "Isolated" && !v.Invert || v.Behavior == "Removed" && v.Invert
-	if !isolated {
-		return nil, fmt.Errorf("%w: Split with behavior %q and invert %t", ErrUnsupported, v.Behavior, v.Invert)
+}
+
+func chain(s string, at place, steps []preTokenizer, yield func(string)) {
+	if len(steps) == 0 {
+		yield(s)
+		return
 	}
-	return p.cut, nil
+	steps[0](s, at, func(s string) {
+		chain(s, at, steps[1:], yield)
+		at = later
+	})
 }
 
 // metaspace writes spaces as a visible character, and puts one in front.
@@ -163,9 +337,9 @@ func parseMetaspace(raw json.RawMessage) (metaspace, error) {
 	return m, nil
 }
 
-func (m metaspace) cut(s string, first bool, yield func(string)) {
+func (m metaspace) cut(s string, at place, yield func(string)) {
 	s = strings.ReplaceAll(s, " ", m.replacement)
-	if (m.always || first && !m.never) && !strings.HasPrefix(s, m.replacement) {
+	if (m.always && at != continued || at == first && !m.never) && !strings.HasPrefix(s, m.replacement) {
 		s = m.replacement + s
 	}
 	for m.split && s != "" {

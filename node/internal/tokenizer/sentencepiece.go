@@ -21,10 +21,16 @@ const (
 	pieceByte
 )
 
+// Kinds of models in tokenizer.model.
+const (
+	kindUnigram = 1
+	kindBPE     = 2
+)
+
 // spModel is what of tokenizer.model decides tokens.
 type spModel struct {
 	pieces       []spPiece
-	kind         uint64 // 1 unigram, 2 BPE, 3 words, 4 characters
+	kind         uint64
 	byteFallback bool
 	suffix       bool // white space belongs to the word before it
 	unkSurface   string
@@ -87,7 +93,7 @@ func eachField(b []byte, f func(field) error) error {
 
 func parseSPModel(data []byte) (*spModel, error) {
 	m := &spModel{
-		kind: 1, unkSurface: " \u2047 ", bos: 1, eos: 2, pad: -1,
+		kind: kindUnigram, unkSurface: " \u2047 ", bos: 1, eos: 2, pad: -1,
 		dummyPrefix: true, squeeze: true, escape: true,
 	}
 	return m, eachField(data, func(f field) error {
@@ -173,9 +179,9 @@ func (m *spModel) setNormalizer(f field) error {
 
 func (m *spModel) check() error {
 	switch {
-	case m.kind != 2:
-		names := map[uint64]string{1: "unigram", 3: "word", 4: "char"}
-		return fmt.Errorf("%w: sentencepiece model of type %d (%s), only BPE is known", ErrUnsupported, m.kind, names[m.kind])
+	case m.kind != kindUnigram && m.kind != kindBPE:
+		names := map[uint64]string{3: "word", 4: "char"}
+		return fmt.Errorf("%w: sentencepiece model of type %d (%s), only unigram and BPE are known", ErrUnsupported, m.kind, names[m.kind])
 	case m.suffix:
 		return fmt.Errorf("%w: treat_whitespace_as_suffix", ErrUnsupported)
 	case !m.escape:
@@ -201,7 +207,12 @@ func parseSentencePiece(data []byte, s *specials) (*Tokenizer, error) {
 	if sp.chars, err = parseCharsMap(m.charsMap); err != nil {
 		return nil, err
 	}
-	if t.bpe, err = m.bpe(t, sp); err != nil {
+	if m.kind == kindUnigram {
+		t.unigram, err = m.unigram(t, sp)
+	} else {
+		t.bpe, err = m.bpe(t, sp)
+	}
+	if err != nil {
 		return nil, err
 	}
 	t.segment, t.decoder = sp.segment(t), sp.decode
@@ -254,36 +265,54 @@ func (m *spModel) bpe(t *Tokenizer, sp *sentencePiece) (*bpe, error) {
 				return nil, fmt.Errorf("piece %q is there twice", p.text)
 			}
 			b.vocab[p.text] = id
-		case pieceUnknown:
-			if b.unk >= 0 {
-				return nil, errors.New("two unknown pieces")
-			}
-			b.unk, t.special[i] = id, true
-		case pieceControl:
-			t.special[i] = true
-			t.added.raw.add(p.text, addedToken{ID: int64(i), Special: true})
 		case pieceUser:
 			sp.user.add(p.text, addedToken{ID: int64(i)})
-		case pieceByte:
-			c, ok := byteToken(p.text)
-			if !ok {
-				return nil, fmt.Errorf("byte piece %q", p.text)
-			}
-			b.fallback[c] = id
 		default:
-			return nil, fmt.Errorf("%w: piece %q of type %d", ErrUnsupported, p.text, p.kind)
+			if err := m.addOther(t, p, id, &b.unk, &b.fallback); err != nil {
+				return nil, err
+			}
 		}
 	}
-	if b.unk < 0 {
-		return nil, errors.New("no unknown piece")
-	}
-	if b.byteFallback && slices.Contains(b.fallback[:], -1) {
-		return nil, errors.New("byte_fallback without a piece for every byte")
+	if err := checkOthers(b.unk, b.byteFallback, &b.fallback); err != nil {
+		return nil, err
 	}
 	b.tokens = int32(len(m.pieces))
 	m.setMerges(b)
 	b.safe = b.findSafe(metaspaceRune)
 	return b, nil
+}
+
+// addOther enters a piece that no text is cut into.
+func (m *spModel) addOther(t *Tokenizer, p spPiece, id int32, unk *int32, fallback *[256]int32) error {
+	switch p.kind {
+	case pieceUnknown:
+		if *unk >= 0 {
+			return errors.New("two unknown pieces")
+		}
+		*unk, t.special[id] = id, true
+	case pieceControl:
+		t.special[id] = true
+		t.added.raw.add(p.text, addedToken{ID: int64(id), Special: true})
+	case pieceByte:
+		c, ok := byteToken(p.text)
+		if !ok {
+			return fmt.Errorf("byte piece %q", p.text)
+		}
+		fallback[c] = id
+	default:
+		return fmt.Errorf("%w: piece %q of type %d", ErrUnsupported, p.text, p.kind)
+	}
+	return nil
+}
+
+func checkOthers(unk int32, byteFallback bool, fallback *[256]int32) error {
+	if unk < 0 {
+		return errors.New("no unknown piece")
+	}
+	if byteFallback && slices.Contains(fallback[:], -1) {
+		return errors.New("byte_fallback without a piece for every byte")
+	}
+	return nil
 }
 
 func (m *spModel) setMerges(b *bpe) {
@@ -348,10 +377,14 @@ type sentencePiece struct {
 	chars       *charsMap
 }
 
-func (sp *sentencePiece) segment(t *Tokenizer) func(e *encoder, text string, _ bool) {
-	user := added{raw: sp.user}
-	return func(e *encoder, text string, _ bool) {
-		for p := range user.split(sp.normalize(text), false, true) {
+func (sp *sentencePiece) segment(t *Tokenizer) func(*encoder, string, place, trust) {
+	return func(e *encoder, text string, at place, _ trust) {
+		text = sp.normalize(text, at)
+		if t.unigram != nil {
+			t.unigram.encode(e, text)
+			return
+		}
+		for p := range sp.user.split(text, trust{special: true}) {
 			switch {
 			case p.id >= 0:
 				e.out = append(e.out, p.id)
@@ -367,10 +400,10 @@ func (sp *sentencePiece) segment(t *Tokenizer) func(e *encoder, text string, _ b
 const spaceSymbol = string(metaspaceRune)
 
 // normalize maps characters and writes spaces as the space symbol.
-func (sp *sentencePiece) normalize(s string) string {
+func (sp *sentencePiece) normalize(s string, at place) string {
 	var b strings.Builder
 	b.Grow(len(s) + len(s)/4 + len(spaceSymbol))
-	begun, wasSpace := false, sp.squeeze
+	begun, wasSpace := at == continued, sp.squeeze && at != continued
 	for s != "" {
 		out, n := sp.prefix(s)
 		s = s[n:]
@@ -412,7 +445,7 @@ func writeEscaped(b *strings.Builder, s string) {
 // prefix returns what the beginning of s becomes, and its length.
 func (sp *sentencePiece) prefix(s string) (string, int) {
 	if sp.user.any && sp.user.begin[s[0]] {
-		if _, n := sp.user.longest(s, 0, true); n > 0 {
+		if _, n := sp.user.longest(s, 0, &trust{special: true}); n > 0 {
 			return s[:n], n
 		}
 	}

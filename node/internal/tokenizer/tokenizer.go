@@ -44,22 +44,43 @@ type EncodeOptions struct {
 	// text. It is for text that this program wrote, such as a rendered chat
 	// template, never for text of a user.
 	ParseSpecial bool
+	// Foreign are the parts of the text that others wrote, in order, when
+	// ParseSpecial is set: no special token is made of a byte of them. All
+	// else is as if they were not named, so that a text in which nobody
+	// writes special tokens has the same tokens with and without them.
+	Foreign []Range
+	// Continues is set for a text that goes on after other tokens: the space
+	// that some tokenizers put in front of a text is left out.
+	Continues bool
 }
+
+// Range is a part of a text, in bytes.
+type Range struct{ Begin, End int }
+
+// place says where in a text a piece is.
+type place uint8
+
+const (
+	first     place = iota // at its beginning
+	later                  // behind an added token
+	continued              // at the beginning of one that goes on
+)
 
 // Tokenizer is a vocabulary and its rules. It does not change, and its methods
 // may be called from several goroutines at once.
 type Tokenizer struct {
 	// constant after Load
 	added    added
-	segment  func(e *encoder, text string, first bool) // appends the tokens of a text without special tokens
-	decoder  func(t *Tokenizer, ids []int32) string    // ids of tokens only
+	segment  func(e *encoder, text string, at place, trusted trust) // appends the tokens of a text without added tokens
+	decoder  func(t *Tokenizer, ids []int32) string                 // ids of tokens only
 	byText   map[string]int32
 	tokens   []string // text of each token as the file has it; "" where the id is not used
 	used     []bool
 	special  []bool // control tokens, which a reader does not want to see
 	prefix   []int32
 	suffix   []int32
-	bpe      *bpe
+	bpe      *bpe     // or else
+	unigram  *unigram // this
 	norm     normalizer
 	pre      []preTokenizer
 	decoders []decodeStep
@@ -165,24 +186,29 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 // AppendEncode appends the tokens of text to dst.
 func (t *Tokenizer) AppendEncode(dst []int32, text string, o EncodeOptions) []int32 {
 	if !utf8.ValidString(text) {
-		text = lossy(text)
+		text, o.Foreign = lossyRanges(text, o.Foreign)
 	}
 	e, _ := t.encoders.Get().(*encoder)
 	if e == nil {
-		e = &encoder{bpe: t.bpe}
+		e = &encoder{bpe: t.bpe, unigram: t.unigram}
 	}
-	e.out, e.special = dst, o.ParseSpecial
+	e.out = dst
 	if o.AddSpecial {
 		e.out = append(e.out, t.prefix...)
 	}
-	first := true
-	for part := range t.added.split(text, false, o.ParseSpecial) {
+	at := first
+	if o.Continues {
+		at = continued
+	}
+	trusted := trust{special: o.ParseSpecial, foreign: o.Foreign}
+	for part := range t.added.raw.split(text, trusted) {
 		if part.id >= 0 {
 			e.out = append(e.out, part.id)
 		} else {
-			t.segment(e, part.text, first)
+			trusted.base = part.at
+			t.segment(e, part.text, at, trusted)
 		}
-		first = false
+		at = later
 	}
 	if o.AddSpecial {
 		e.out = append(e.out, t.suffix...)
@@ -248,6 +274,22 @@ func lossy(s string) string {
 		s = s[brokenLen(s):]
 	}
 	return b.String()
+}
+
+// lossyRanges is lossy for a text with parts.
+func lossyRanges(s string, parts []Range) (string, []Range) {
+	var b strings.Builder
+	out := make([]Range, len(parts))
+	at := 0
+	for i, p := range parts {
+		b.WriteString(lossy(s[at:p.Begin]))
+		out[i].Begin = b.Len()
+		b.WriteString(lossy(s[p.Begin:p.End]))
+		out[i].End = b.Len()
+		at = p.End
+	}
+	b.WriteString(lossy(s[at:]))
+	return b.String(), out
 }
 
 // brokenLen returns how many bytes at the beginning of s, which is not valid
