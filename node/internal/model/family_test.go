@@ -721,3 +721,33 @@ func FuzzFamilyConfigs(f *testing.F) {
 		}
 	})
 }
+
+// TestGenerateAcrossContext: keys that were turned by the factors of short
+// sequences do not stay in the cache of a long one.
+func TestGenerateAcrossContext(t *testing.T) {
+	m, err := lively(familyConfigs()["phi3-long"], Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sequences(m.cfg.Vocab, 2, 3, 4, 5, 6, 7, 8, 9, 3, 4, 5, 6) {
+		got, err := m.Generate(t.Context(), s.ids, GenerateOptions{MaxTokens: 14})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := slices.Clone(s.ids)
+		for range 14 {
+			b := &Batch{}
+			if err := b.Add(ids, nil); err != nil {
+				t.Fatal(err)
+			}
+			logits, err := m.Logits(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, pick(logits[len(logits)-m.cfg.Vocab:], 0, nil))
+		}
+		if !slices.Equal(got, ids[len(s.ids):]) {
+			t.Errorf("after %v: %v, want %v", s.ids, got, ids[len(s.ids):])
+		}
+	}
+}
