@@ -25,7 +25,7 @@ func QuantizeScales(dst []byte, nested, scales []float32) (offset float32) {
 		for i, s := range scales[from:to] {
 			dst[from+i] = zeroScale
 			if math.Float32bits(inverse) < infinity {
-				dst[from+i] = nearestScale((s - offset) * inverse)
+				dst[from+i] = nearestScale(float32((s - offset) * inverse))
 			}
 		}
 	}

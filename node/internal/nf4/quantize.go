@@ -125,10 +125,11 @@ func pack(dst []byte, block []float32, scale float32) {
 	dst = dst[:PackedSize(len(block))]
 	for i := range n {
 		pair := block[2*i : 2*i+2]
-		dst[i] = nearest(pair[0]*inverse)<<4 | nearest(pair[1]*inverse)
+		// The conversions keep products from being fused with sums.
+		dst[i] = nearest(float32(pair[0]*inverse))<<4 | nearest(float32(pair[1]*inverse))
 	}
 	if len(block)%2 == 1 {
-		dst[n] = nearest(block[2*n]*inverse)<<4 | zero
+		dst[n] = nearest(float32(block[2*n]*inverse))<<4 | zero
 	}
 }
 
