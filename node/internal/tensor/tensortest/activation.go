@@ -43,6 +43,15 @@ func gelu(t *testing.T, b tensor.Backend) {
 				b.GELU(out.Mat, x.Mat, upMat, kind)
 				copy(out.want, forward())
 				out.check(t, "GELU", 3e-6)
+				for _, into := range []mat{x, up} { // in place
+					again, old := clone(into.want), make([]float32, len(into.want))
+					b.Download(old, into.Mat)
+					b.GELU(into.Mat, x.Mat, upMat, kind)
+					copy(into.want, out.want)
+					into.check(t, "GELU in place", 3e-6)
+					b.Upload(into.Mat, old)
+					copy(into.want, again)
+				}
 				loss := func() float64 { return inner(forward(), dout.want) }
 				xs, ups := clone(x.want), clone(up.want)
 				b.GELUBackward(dout.Mat, x.Mat, upMat, kind)
