@@ -11,7 +11,7 @@ import (
 )
 
 // goldenDir finds the reference results that are not part of this repository.
-func goldenDir(t *testing.T) string {
+func goldenDir(t testing.TB) string {
 	t.Helper()
 	dir := os.Getenv("MOOT_GOLDEN")
 	if dir == "" {
@@ -27,7 +27,7 @@ func goldenDir(t *testing.T) string {
 	return dir
 }
 
-func moduleRoot(t *testing.T) string {
+func moduleRoot(t testing.TB) string {
 	t.Helper()
 	root, err := os.Getwd()
 	if err != nil {

@@ -314,15 +314,20 @@ func (t *Tokenizer) normalize(s string, at place) string {
 func (t *Tokenizer) cut(e *encoder, s string, at place, steps []preTokenizer) {
 	switch {
 	case len(steps) > 0:
-		steps[0](s, at, func(s string) {
-			t.cut(e, s, at, steps[1:])
-			at = later
-		})
+		t.cutMore(e, s, at, steps)
 	case t.bpe != nil && t.bpe.safe:
 		e.words(s)
 	default:
 		e.piece(s)
 	}
+}
+
+// cutMore is apart from cut because at is on the heap here.
+func (t *Tokenizer) cutMore(e *encoder, s string, at place, steps []preTokenizer) {
+	steps[0](s, at, func(s string) {
+		t.cut(e, s, at, steps[1:])
+		at = later
+	})
 }
 
 func (t *Tokenizer) jsonDecode(ids []int32) string {

@@ -47,7 +47,7 @@ func parseNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
 			return v.Prepend + s
 		}, err
 	case "Lowercase":
-		return anywhere(strings.ToLower), strict(raw, &struct{ header }{})
+		return anywhere(lowercase), strict(raw, &struct{ header }{})
 	case "StripAccents":
 		return anywhere(func(s string) string {
 			return strings.Map(func(r rune) rune {
@@ -122,6 +122,11 @@ func parseNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
 type textPattern struct {
 	String *string `json:"String"`
 	Regex  *string `json:"Regex"`
+}
+
+// lowercase maps each character by itself; one of them becomes two.
+func lowercase(s string) string {
+	return strings.ToLower(strings.ReplaceAll(s, "\u0130", "i\u0307"))
 }
 
 // parseReplace returns what replaces in a text.

@@ -47,7 +47,8 @@ const (
 	maxRepeat       = 1000
 	regexDepth      = 100
 	rememberAfter   = 1 << 12 // steps of one match
-	stepsPerByte    = 1 << 10 // of a text; what is left then is one piece
+	maxRemembered   = 1 << 18 // of one match
+	stepsPerByte    = 256     // of a text; what is left then is one piece
 	stepsOfAnything = 1 << 16
 )
 
@@ -682,6 +683,10 @@ func (m *regexState) match(e *expression, at int) int {
 					break
 				}
 				seen[key] = struct{}{}
+				if len(seen) > maxRemembered {
+					m.left = -1
+					return -1
+				}
 			}
 			m.stack = append(m.stack, retry{i.y, at, -1})
 			pc = i.x
