@@ -228,6 +228,9 @@ func (l *linear) low(m tensor.Mat) tensor.Mat {
 func (m *Model) backward(b *Batch) {
 	lowest := m.lowestTrained()
 	for i := len(m.layers) - 1; i >= max(0, lowest); i-- {
+		if i < m.ws.again-1 { // the last of those that share is still there
+			m.block(i, b, nil, m.ws.act(i).x.RowRange(0, b.Tokens()), m.ws.x.RowRange(0, b.Tokens()))
+		}
 		m.blockBackward(i, b, i > lowest)
 	}
 	if lowest < 0 {

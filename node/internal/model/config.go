@@ -173,8 +173,11 @@ func (c Config) Validate() error {
 		name string
 		v    float64
 	}{
-		{"embedding scale", c.EmbedScale}, {"attention scale", c.AttentionScale}, {"soft cap of scores", c.AttentionCap},
-		{"soft cap of logits", c.LogitCap}, {"limit of q, k and v", c.ClipQKV},
+		{"embedding scale", c.EmbedScale},
+		{"attention scale", c.AttentionScale},
+		{"soft cap of scores", c.AttentionCap},
+		{"soft cap of logits", c.LogitCap},
+		{"limit of q, k and v", c.ClipQKV},
 	} {
 		if !(f.v >= 0 && f.v < math.MaxFloat32) {
 			return fmt.Errorf("%s is %v, must be above 0", f.name, f.v)

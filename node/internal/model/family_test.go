@@ -352,27 +352,47 @@ func TestNames(t *testing.T) {
 		outside              []string
 	}{
 		{"gemma", "model.layers.1.", llama, weight("input_layernorm", "post_attention_layernorm"), weight("model.embed_tokens", "model.norm")},
-		{"gemma2", "model.layers.1.", llama,
+		{
+			"gemma2", "model.layers.1.", llama,
 			weight("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
-			weight("model.embed_tokens", "model.norm")},
-		{"qwen3", "model.layers.1.", llama, weight("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"),
-			weight("model.embed_tokens", "model.norm")},
-		{"phi", "model.layers.1.", "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.dense mlp.fc1 mlp.fc2", bias("input_layernorm"),
-			slices.Concat(weight("model.embed_tokens"), bias("model.final_layernorm", "lm_head"))},
-		{"phi3", "model.layers.1.", "self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj",
-			weight("input_layernorm", "post_attention_layernorm"), weight("model.embed_tokens", "model.norm", "lm_head")},
-		{"falcon7", "transformer.h.1.", "self_attention.query_key_value self_attention.dense mlp.dense_h_to_4h mlp.dense_4h_to_h",
-			bias("input_layernorm"), slices.Concat(weight("transformer.word_embeddings"), bias("transformer.ln_f"))},
-		{"falcon40", "transformer.h.1.", "self_attention.query_key_value self_attention.dense mlp.dense_h_to_4h mlp.dense_4h_to_h",
-			bias("ln_attn", "ln_mlp"), slices.Concat(weight("transformer.word_embeddings"), bias("transformer.ln_f"))},
-		{"falcon11", "transformer.h.1.", "self_attention.query_key_value self_attention.dense mlp.dense_h_to_4h mlp.dense_4h_to_h",
-			bias("input_layernorm"), slices.Concat(weight("transformer.word_embeddings", "lm_head"), bias("transformer.ln_f"))},
-		{"mpt", "transformer.blocks.1.", "attn.Wqkv attn.out_proj ffn.up_proj ffn.down_proj", weight("norm_1", "norm_2"),
-			weight("transformer.wte", "transformer.norm_f")},
-		{"neox", "gpt_neox.layers.1.", "attention.query_key_value attention.dense mlp.dense_h_to_4h mlp.dense_4h_to_h",
-			bias("input_layernorm", "post_attention_layernorm"), slices.Concat(weight("gpt_neox.embed_in", "embed_out"), bias("gpt_neox.final_layer_norm"))},
-		{"gpt2", "transformer.h.1.", "attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj", bias("ln_1", "ln_2"),
-			slices.Concat(weight("transformer.wte", "transformer.wpe"), bias("transformer.ln_f"))},
+			weight("model.embed_tokens", "model.norm"),
+		},
+		{
+			"qwen3", "model.layers.1.", llama, weight("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"),
+			weight("model.embed_tokens", "model.norm"),
+		},
+		{
+			"phi", "model.layers.1.", "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.dense mlp.fc1 mlp.fc2", bias("input_layernorm"),
+			slices.Concat(weight("model.embed_tokens"), bias("model.final_layernorm", "lm_head")),
+		},
+		{
+			"phi3", "model.layers.1.", "self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj",
+			weight("input_layernorm", "post_attention_layernorm"), weight("model.embed_tokens", "model.norm", "lm_head"),
+		},
+		{
+			"falcon7", "transformer.h.1.", "self_attention.query_key_value self_attention.dense mlp.dense_h_to_4h mlp.dense_4h_to_h",
+			bias("input_layernorm"), slices.Concat(weight("transformer.word_embeddings"), bias("transformer.ln_f")),
+		},
+		{
+			"falcon40", "transformer.h.1.", "self_attention.query_key_value self_attention.dense mlp.dense_h_to_4h mlp.dense_4h_to_h",
+			bias("ln_attn", "ln_mlp"), slices.Concat(weight("transformer.word_embeddings"), bias("transformer.ln_f")),
+		},
+		{
+			"falcon11", "transformer.h.1.", "self_attention.query_key_value self_attention.dense mlp.dense_h_to_4h mlp.dense_4h_to_h",
+			bias("input_layernorm"), slices.Concat(weight("transformer.word_embeddings", "lm_head"), bias("transformer.ln_f")),
+		},
+		{
+			"mpt", "transformer.blocks.1.", "attn.Wqkv attn.out_proj ffn.up_proj ffn.down_proj", weight("norm_1", "norm_2"),
+			weight("transformer.wte", "transformer.norm_f"),
+		},
+		{
+			"neox", "gpt_neox.layers.1.", "attention.query_key_value attention.dense mlp.dense_h_to_4h mlp.dense_4h_to_h",
+			bias("input_layernorm", "post_attention_layernorm"), slices.Concat(weight("gpt_neox.embed_in", "embed_out"), bias("gpt_neox.final_layer_norm")),
+		},
+		{
+			"gpt2", "transformer.h.1.", "attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj", bias("ln_1", "ln_2"),
+			slices.Concat(weight("transformer.wte", "transformer.wpe"), bias("transformer.ln_f")),
+		},
 	} {
 		c := publishedConfigs()[tt.name]
 		var modules, params, outside []string

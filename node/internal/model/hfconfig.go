@@ -339,8 +339,12 @@ func (c Config) marshal(dtype string) ([]byte, error) {
 		return nil, err
 	}
 	// What the architecture has no setting for would be lost.
-	if again, err := ParseConfig(b); err != nil || !reflect.DeepEqual(again, c.canonical()) {
-		return nil, fmt.Errorf("%w: a %s cannot be as this model is (%v)", ErrUnsupported, c.Architecture, err)
+	again, err := ParseConfig(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: writing a %s: %w", ErrUnsupported, c.Architecture, err)
+	}
+	if !reflect.DeepEqual(again, c.canonical()) {
+		return nil, fmt.Errorf("%w: a setting of this model is none that %s has", ErrUnsupported, c.Architecture)
 	}
 	return b, nil
 }

@@ -18,6 +18,7 @@ func New(c Config, seed uint64, o Options) (*Model, error) {
 		return nil, err
 	}
 	m := newModel(c, o.backend())
+	m.SetRecompute(o.Recompute)
 	for i, spec := range c.params() {
 		values := make([]float32, spec.size())
 		switch {

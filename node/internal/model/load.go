@@ -44,6 +44,7 @@ func Load(dir string, o Options) (*Model, error) {
 		return nil, fmt.Errorf("load model %s: %w", dir, err)
 	}
 	m := newModel(c, o.backend())
+	m.SetRecompute(o.Recompute)
 	for _, p := range m.params {
 		if err := w.read(m, p); err != nil {
 			return nil, fmt.Errorf("load model %s: %w", dir, err)

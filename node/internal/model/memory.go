@@ -5,6 +5,8 @@ type Workload struct {
 	Tokens   int  // of the largest batch
 	Counted  int  // of them that the loss counts
 	Training bool // backward passes too
+	// Recompute is that of Options.
+	Recompute int
 	// Rank returns the rank of the adapter of a layer, 0 for none; nil: no
 	// adapters.
 	Rank func(path string) int
@@ -23,10 +25,21 @@ func (c Config) WorkspaceBytes(l Workload) int64 {
 	}
 	var w workspace
 	var s sizer
-	w.forward(&s, &c, ranks, l.Tokens, l.Training)
+	w.forward(&s, &c, ranks, l.Tokens, max(0, min(l.Recompute, c.Layers)), l.Training)
 	w.loss(&s, &c, l.Counted)
 	if l.Training {
 		w.backward(&s, &c, ranks)
 	}
 	return 4 * int64(s.n)
+}
+
+// Plan returns the least Recompute with which a workload takes at most bytes,
+// and whether there is one.
+func (c Config) Plan(l Workload, bytes int64) (recompute int, fits bool) {
+	for l.Recompute = 0; l.Recompute <= c.Layers; l.Recompute++ {
+		if c.WorkspaceBytes(l) <= bytes {
+			return l.Recompute, true
+		}
+	}
+	return c.Layers, false
 }

@@ -15,6 +15,11 @@ type Options struct {
 	Threads int
 	// Backend computes instead of the host's processor.
 	Backend tensor.Backend
+	// Recompute is how many layers, the lowest ones, do not keep their
+	// activations for the backward pass, which computes them again: less
+	// memory for more time, and the same results to the bit. Config.Plan
+	// tells how many a memory needs. Default 0.
+	Recompute int
 }
 
 func (o Options) backend() tensor.Backend {
@@ -44,6 +49,7 @@ type Model struct {
 	// the derivatives, none unless all parameters are trained
 	grads                                *tensor.Buffer
 	dEmbed, dPositions, dHead, dHeadBias tensor.Mat
+	again                                int // layers that do not keep their activations
 
 	ropes ropeTables
 	turns []int32 // rows of the tables for the tokens of a batch
@@ -79,6 +85,12 @@ type layer struct {
 type norm struct {
 	w, bias   tensor.Mat // (1,C)
 	dw, dBias tensor.Mat
+}
+
+// SetRecompute changes Options.Recompute.
+func (m *Model) SetRecompute(layers int) {
+	m.again = max(0, min(layers, len(m.layers)))
+	m.ws = workspace{}
 }
 
 // newModel allocates a model whose parameters are zero.

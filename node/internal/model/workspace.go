@@ -7,10 +7,16 @@ import "github.com/moot-net/moot/node/internal/tensor"
 type workspace struct {
 	rows    int // tokens it is made for
 	counted int
-	kept    bool // there is an acts for each layer
-	acts    []acts
-	x       tensor.Mat // (T,C) residual stream after the last layer
-	qkv     tensor.Mat // (T, (NH+2*KH)*HD) of a fused layer, or its derivative
+	kept    bool // activations are kept for the backward pass
+	// Layers up to again share an acts, and keep their inputs only: their
+	// backward pass computes the rest again. Without kept that is all layers,
+	// and nothing is kept.
+	again  int
+	shared acts
+	inputs []tensor.Mat // (T,C) of the layers that share, none without kept
+	acts   []acts       // of the other layers
+	x      tensor.Mat   // (T,C) residual stream after the last layer
+	qkv    tensor.Mat   // (T, (NH+2*KH)*HD) of a fused layer, or its derivative
 
 	// the output layer, on counted rows only
 	xs, stats, hs tensor.Mat // (S,C), (S,statsCols), (S,C)
@@ -103,8 +109,7 @@ func (s *sizer) acts(c *Config, ranks [slots]int, rows int) acts {
 }
 
 // rowRange returns the first n rows of everything.
-func (a *acts) rowRange(n int) acts {
-	c := *a
+func (c acts) rowRange(n int) acts {
 	for _, m := range []*tensor.Mat{
 		&c.x, &c.stats1, &c.n1, &c.q0, &c.statsQ, &c.k0, &c.statsK, &c.q, &c.k, &c.v, &c.att, &c.lse, &c.o, &c.statsO, &c.mid,
 		&c.stats2, &c.n2, &c.gateUp, &c.gate, &c.up, &c.act, &c.down, &c.statsDown,
@@ -122,20 +127,31 @@ func (a *acts) rowRange(n int) acts {
 }
 
 // forward makes memory for the layers.
-func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows int, keep bool) {
-	w.rows, w.kept, w.acts = rows, keep, nil
-	for i := range ranks {
-		if keep || i == 0 {
-			r := ranks[i]
-			if !keep { // shared by all layers
-				for _, other := range ranks {
-					for j := range r {
-						r[j] = max(r[j], other[j])
-					}
-				}
-			}
-			w.acts = append(w.acts, s.acts(c, r, rows))
+func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows, again int, keep bool) {
+	w.rows, w.kept, w.again, w.shared, w.inputs, w.acts = rows, keep, again, acts{}, nil, nil
+	if !keep {
+		w.again = len(ranks)
+	}
+	var most [slots]int
+	for _, r := range ranks[:w.again] {
+		for j := range r {
+			most[j] = max(most[j], r[j])
 		}
+	}
+	if w.again > 0 {
+		w.shared = s.acts(c, most, rows)
+	}
+	if keep {
+		for i := range ranks[:w.again] {
+			input := w.shared.x // of the first of them
+			if i > 0 {
+				input = s.mat(rows, c.Hidden)
+			}
+			w.inputs = append(w.inputs, input)
+		}
+	}
+	for _, r := range ranks[w.again:] {
+		w.acts = append(w.acts, s.acts(c, r, rows))
 	}
 	w.x = s.mat(rows, c.Hidden)
 	if c.family().fused != notFused {
@@ -183,7 +199,7 @@ func (m *Model) ranks() [][slots]int {
 func (m *Model) prepare(rows, counted int, keep, backward bool) {
 	w, s := &m.ws, &sizer{b: m.b}
 	if rows > w.rows || keep && !w.kept {
-		w.forward(s, &m.cfg, m.ranks(), max(rows, w.rows), keep)
+		w.forward(s, &m.cfg, m.ranks(), max(rows, w.rows), m.again, keep)
 	}
 	if counted > w.counted {
 		w.loss(s, &m.cfg, counted)
@@ -193,10 +209,16 @@ func (m *Model) prepare(rows, counted int, keep, backward bool) {
 	}
 }
 
-// act returns the activations of layer i.
-func (w *workspace) act(i int) *acts {
-	if !w.kept {
-		i = 0
+// act returns the activations of layer i; of those that are shared only x is
+// its own.
+func (w *workspace) act(i int) acts {
+	switch {
+	case i >= w.again:
+		return w.acts[i-w.again]
+	case w.kept:
+		a := w.shared
+		a.x = w.inputs[i]
+		return a
 	}
-	return &w.acts[i]
+	return w.shared
 }

@@ -1,6 +1,8 @@
 package train
 
 import (
+	"fmt"
+
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 )
@@ -27,18 +29,35 @@ func EstimateMemory(o Options) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
+	t := Trainer{}
+	t.limits(c, o.MaxTokens, o.MicroBatchTokens)
+	load, err := t.workload(c, a, o.ActivationBytes)
+	if err != nil {
+		return Memory{}, err
+	}
+	return Memory{
+		Weights:     4 * int64(c.Params()),
+		Training:    5 * 4 * int64(len(a.Values())), // the adapter is held twice
+		Activations: c.WorkspaceBytes(load),
+	}, nil
+}
+
+// workload is that of the largest micro-batch. It takes at most bytes, unless
+// that is 0.
+func (t *Trainer) workload(c model.Config, a *lora.Adapter, bytes int64) (model.Workload, error) {
 	ranks := map[string]int{}
 	for _, p := range a.Parts() {
 		ranks[p.Path] = p.Rank
 	}
-	t := Trainer{}
-	t.limits(c, o.MaxTokens, o.MicroBatchTokens)
 	tokens := max(t.micro, t.maxTokens)
-	return Memory{
-		Weights:  4 * int64(c.Params()),
-		Training: 5 * 4 * int64(len(a.Values())), // the adapter is held twice
-		Activations: c.WorkspaceBytes(model.Workload{
-			Tokens: tokens, Counted: tokens, Training: true, Rank: func(path string) int { return ranks[path] },
-		}),
-	}, nil
+	l := model.Workload{Tokens: tokens, Counted: tokens, Training: true, Rank: func(path string) int { return ranks[path] }}
+	if bytes <= 0 {
+		return l, nil
+	}
+	var fits bool
+	if l.Recompute, fits = c.Plan(l, bytes); !fits {
+		return l, fmt.Errorf("activations of %d tokens take at least %d bytes, more than %d: use shorter samples or smaller micro-batches",
+			tokens, c.WorkspaceBytes(l), bytes)
+	}
+	return l, nil
 }
