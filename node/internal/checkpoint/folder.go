@@ -92,7 +92,7 @@ func Open(dir string) (*Folder, error) {
 		err = f.resolve()
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("open checkpoint %s: %w", dir, err)
 	}
 	return f, nil
@@ -107,7 +107,7 @@ func OpenFile(path string) (*Folder, error) {
 		err = f.resolve()
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, err
 	}
 	return f, nil
@@ -184,7 +184,7 @@ func (f *Folder) openShards(name string) error {
 // notMissing hides that a file is missing: it is not the index.
 func notMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %v", ErrFormat, err)
+		return fmt.Errorf("%w: %s", ErrFormat, err.Error())
 	}
 	return err
 }

@@ -52,7 +52,7 @@ func quantize(ctx context.Context, src, dst string, o QuantizeOptions, progress 
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	groups, compute, err := f.quantized()
 	if err != nil {
 		return err

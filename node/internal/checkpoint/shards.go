@@ -300,7 +300,7 @@ func convert(ctx context.Context, src, dst string, o WriteOptions) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if err := NewFolder(dst); err != nil {
 		return err
 	}

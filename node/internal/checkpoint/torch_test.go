@@ -238,6 +238,12 @@ func TestTorchRefuses(t *testing.T) {
 		"odd items":      {raw("\x80\x02}(Nu."), "cannot hold"},
 		"compressed": {archive(entry{name: "data.pkl", data: dictOf([]testTensor{w}, false)},
 			entry{name: "data/0", data: storages["0"], method: zip.Deflate}), "not stored plainly"},
+		"another method": {func() []byte {
+			b := zipFile(sample())
+			at := bytes.LastIndex(b, []byte("archive/data/0")) - 46 // its entry in the directory
+			b[at+10] = byte(zip.Deflate)
+			return b
+		}(), "not stored plainly"},
 		"big endian": {archive(entry{name: "data.pkl", data: dictOf(nil, false)}, entry{name: "byteorder", data: "big"}), "byte order"},
 		"no storage": {archive(entry{name: "data.pkl", data: dictOf([]testTensor{w}, false)}), "data/0 is missing"},
 		"short storage": {archive(entry{name: "data.pkl", data: dictOf([]testTensor{w}, false)},

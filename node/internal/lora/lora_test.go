@@ -391,6 +391,8 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"peft_type":"LORA","r":4,"lora_alpha":8,"target_modules":["q_proj"],"rank_pattern":{"q":2},"layers_to_transform":1}`))
 	f.Add([]byte(`{"peft_type":"LORA","target_modules":"all-linear","alpha_pattern":{"a":1,"a":2},"init_lora_weights":null}`))
 	f.Add([]byte(`{"peft_type":"LORA","target_modules":".*[qv]_proj","layers_to_transform":[1,-2],"use_rslora":true}`))
+	f.Add([]byte(`{"peft_type":"LORA","target_modules":["q_proj"],"exclude_modules":["layers.1.q"],"layers_pattern":"layers","layers_to_transform":[1],"use_dora":true,"bias":"all"}`))
+	f.Add([]byte(`{"peft_type":"LORA","target_modules":["q_proj"],"exclude_modules":".*1.*","layers_pattern":["h","layers"],"layers_to_transform":3,"modules_to_save":["lm_head"],"fan_in_fan_out":true}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := ParseConfig(b)
 		if err != nil {

@@ -1,6 +1,8 @@
 package nf4
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -143,6 +145,29 @@ func TestRanges(t *testing.T) {
 			rt.Fatalf("range %d to %d differs from the whole, or more was written", from, to)
 		}
 	})
+}
+
+// TestPinned: the bytes for a weight large enough for sums of sums of sums, on
+// every processor.
+func TestPinned(t *testing.T) {
+	src := make([]float32, 1<<21+67)
+	r := rand.New(rand.NewPCG(7, 8))
+	for i := range src {
+		src[i] = float32(int32(r.Uint32())>>r.IntN(8)) / (1 << 30)
+	}
+	w, err := New(src, 1, len(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := sha256.New()
+	h.Write(w.Packed)
+	h.Write(w.Nested.Q)
+	if err := binary.Write(h, binary.LittleEndian, append(w.Nested.Scales, w.Nested.Offset)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprintf("%x", h.Sum(nil)), "e4e5b3158611645606767e50a162e6878a246d417a75aa3c689637f1ea6b255d"; got != want {
+		t.Errorf("the bytes have hash %s, want %s", got, want)
+	}
 }
 
 func TestExtremes(t *testing.T) {
