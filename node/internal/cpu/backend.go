@@ -27,7 +27,6 @@ type Backend struct {
 	turn      []float32 // a product before it is transposed
 	rowOp     rowTask
 	plusOne   tensor.Buffer // 1 + the weights of a norm
-	gelu      geluTask
 	attention attentionTask
 	loss      lossTask
 	adam      adamTask
@@ -39,8 +38,8 @@ var _ tensor.Backend = (*Backend)(nil)
 // New returns a Backend.
 func New(o Options) *Backend {
 	b := &Backend{k: &portable}
-	if k := native(); k != nil && !o.Portable {
-		b.k = k
+	if sets := native(); len(sets) > 0 && !o.Portable {
+		b.k = &sets[len(sets)-1]
 	}
 	b.pool.init(max(1, o.Threads))
 	b.scratch = make([]scratch, b.pool.threads)
@@ -50,7 +49,7 @@ func New(o Options) *Backend {
 // Threads returns how many goroutines compute at once.
 func (b *Backend) Threads() int { return b.pool.threads }
 
-// Kernels names the set of kernels in use: "portable" or "avx2".
+// Kernels names the set of kernels in use: "portable", "avx2" or "avx512".
 func (b *Backend) Kernels() string { return b.k.name }
 
 // Alloc returns n zeros.
@@ -65,7 +64,6 @@ type scratch struct {
 	scores []float32 // a block of attention scores
 	grads  []float32 // and of their derivatives
 	caps   []float32 // derivatives of the soft cap, of one query
-	exps   []float32 // exponentials of a row
 	args   gemmArgs
 }
 

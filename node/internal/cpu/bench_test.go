@@ -39,6 +39,12 @@ func BenchmarkMatMul(b *testing.B) {
 			})
 		}
 	}
+	sets := native()
+	for i := range sets {
+		b.Run(sets[i].name+"-square512/threads=1", func(b *testing.B) {
+			benchmarkMatMul(b, with(&sets[i], 1), 512, 512, 512, false, false)
+		})
+	}
 	b.Run("portable-square512/threads=1", func(b *testing.B) {
 		benchmarkMatMul(b, New(Options{Portable: true}), 512, 512, 512, false, false)
 	})
@@ -58,39 +64,14 @@ func benchmarkMatMul(b *testing.B, be *Backend, m, n, k int, ta, tb bool) {
 	}
 	x, y, c := mat(m, k, ta), mat(k, n, tb), mat(m, n, false)
 	b.ReportAllocs()
+	be.MatMul(c, x, y, tensor.MatMul{TransA: ta, TransB: tb})
+	work, start := 0.0, processorTime()
 	for b.Loop() {
 		be.MatMul(c, x, y, tensor.MatMul{TransA: ta, TransB: tb})
+		work += 2 * float64(m) * float64(n) * float64(k) / 1e9
 	}
-	b.ReportMetric(2*float64(m)*float64(n)*float64(k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-}
-
-// BenchmarkActivation measures activations, per value of an MLP.
-func BenchmarkActivation(b *testing.B) {
-	be := New(Options{})
-	mat := func() tensor.Mat { return be.Alloc(512*1024).Mat(0, 512, 1024) }
-	x, y, out := mat(), mat(), mat()
-	fill := func() {
-		for i := range x.Host() {
-			x.Host()[i] = float32(i%800)/100 - 4
-		}
-	}
-	for _, c := range []struct {
-		name string
-		run  func()
-	}{
-		{"SwiGLU", func() { be.SwiGLU(out, x, y) }},
-		{"GELUExact", func() { be.GELU(out, x, tensor.Mat{}, tensor.GELUExact) }},
-		{"GELUTanh", func() { be.GELU(out, x, tensor.Mat{}, tensor.GELUTanh) }},
-		{"GELUExactBackward", func() { be.GELUBackward(out, x, tensor.Mat{}, tensor.GELUExact) }},
-		{"GELUTanhBackward", func() { be.GELUBackward(out, x, tensor.Mat{}, tensor.GELUTanh) }},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			fill()
-			b.ReportAllocs()
-			for b.Loop() {
-				c.run()
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(512*1024), "ns/value")
-		})
+	b.ReportMetric(work/b.Elapsed().Seconds(), "GFLOP/s")
+	if used := processorTime() - start; used > 0 {
+		b.ReportMetric(work/used.Seconds(), "GFLOP/cpu-s")
 	}
 }

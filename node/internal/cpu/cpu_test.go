@@ -14,8 +14,20 @@ func TestPortable(t *testing.T) {
 }
 
 func TestNative(t *testing.T) {
-	if native() == nil {
+	sets := native()
+	if len(sets) == 0 {
 		t.Skip("this processor has no kernels in assembly")
 	}
-	tensortest.Backend(t, func(threads int) tensor.Backend { return New(Options{Threads: threads}) })
+	for i := range sets {
+		t.Run(sets[i].name, func(t *testing.T) {
+			tensortest.Backend(t, func(threads int) tensor.Backend { return with(&sets[i], threads) })
+		})
+	}
+}
+
+// with returns a backend with a set of kernels.
+func with(k *kernels, threads int) *Backend {
+	b := New(Options{Threads: threads})
+	b.k = k
+	return b
 }

@@ -200,101 +200,148 @@ func (kn *kernels) dots(g *gemmArgs) {
 	}
 }
 
-// packB packs panels of nr columns. With direct only the last, narrower one is
-// packed, because the others are read where they lie.
+// packB packs panels of nr columns, the last of which may be narrower; rows of
+// a panel are as far apart as its tile is wide. With direct only a panel that
+// does not fill its tile is packed, because the others are read where they lie.
 func (kn *kernels) packB(s *scratch, g *gemmArgs, k0, kc, n0, nc int, direct bool) {
-	nr := kn.nr
-	s.b = grow(s.b, roundUp(nc, nr)*kc)
-	for j := 0; j < nc; j += nr {
-		w := min(nr, nc-j)
-		if direct && w == nr {
+	s.b = grow(s.b, roundUp(nc, kn.nr)*kc)
+	for j := 0; j < nc; j += kn.nr {
+		w := min(kn.nr, nc-j)
+		wide := kn.fit(1, w).cols
+		if direct && w == wide {
 			continue
 		}
-		dst := s.b[j*kc : (j+nr)*kc]
-		src := g.b[k0*g.rsb+(n0+j)*g.csb:]
-		switch {
-		case w == nr && g.rsb == 1:
-			kn.transpose(dst, src, g.csb, kc)
-		case w == nr && g.csb == 1 && nr == 16:
-			for p := range kc {
-				*(*[16]float32)(dst[p*16:]) = *(*[16]float32)(src[p*g.rsb:])
-			}
-		default:
-			clear(dst)
-			for p := range kc {
-				for i := range w {
-					dst[p*nr+i] = src[p*g.rsb+i*g.csb]
-				}
-			}
+		kn.packPanel(s.b[j*kc:j*kc+wide*kc], wide, g, k0, kc, n0+j, w)
+	}
+}
+
+// packPanel packs columns n0 to n0+w into rows of wide values.
+func (kn *kernels) packPanel(dst []float32, wide int, g *gemmArgs, k0, kc, n0, w int) {
+	src := g.b[k0*g.rsb+n0*g.csb:]
+	at := 0
+	for g.rsb == 1 && at+kn.panel <= w {
+		kn.transpose(dst[at:], wide, src[at*g.csb:], g.csb, kc)
+		at += kn.panel
+	}
+	for g.csb == 1 && at+kn.panel <= w {
+		kn.packRows(dst[at:], wide, src[at:], g.rsb, kc)
+		at += kn.panel
+	}
+	if at == wide {
+		return
+	}
+	for p := range kc {
+		row := dst[p*wide : (p+1)*wide]
+		clear(row[w:])
+		for i := at; i < w; i++ {
+			row[i] = src[p*g.rsb+i*g.csb]
 		}
 	}
 }
 
-// packA packs slivers of mr rows: all of them if a's rows are not contiguous,
-// else only the last one if it is not full. Sliver i starts at s.a[i*mr*kc];
-// in it, element (r, p) is at p*mr+r.
+// aliased reports whether rows so far apart fall on each other in the
+// first-level cache, where those of a tile are read together.
+func aliased(stride int) bool { return stride%512 == 0 }
+
+// rowGap is added to the length of rows copied by packA, so that they do not
+// fall on each other.
+const rowGap = 16
+
+// packA copies what of a cannot be read where it lies: all if its rows are not
+// contiguous (as slivers of mr columns of the transposed a, element (r, p) at
+// p*rows+r) or are aliased, else the last rows if they fill no tile. Sliver i
+// starts at s.a[i*(kc+rowGap)].
 func (kn *kernels) packA(s *scratch, g *gemmArgs, k0, kc, m0, mc int) {
 	mr := kn.mr
-	first := 0
-	if g.csa == 1 {
-		first = mc / mr * mr
-	}
-	if first == mc {
+	whole := mc / mr * mr
+	ld := kc + rowGap
+	s.a = grow(s.a, roundUp(mc, mr)*ld)
+	if g.csa != 1 {
+		kn.packColumns(s, g, k0, kc, m0, mc)
 		return
 	}
-	s.a = grow(s.a, roundUp(mc, mr)*kc)
-	if g.rsa == 1 && mr == 6 { // row by row of the transposed a, which touches fewer pages
-		whole := mc / 6 * 6
-		for p := range kc {
-			src := g.a[m0+(k0+p)*g.csa:]
-			for i := first; i < whole; i += 6 {
-				*(*[6]float32)(s.a[i*kc+p*6:]) = *(*[6]float32)(src[i:])
-			}
-		}
-		first = max(first, whole)
+	first := whole
+	if aliased(g.rsa) {
+		first = 0
+	} else if mc-whole == kn.fit(mc-whole, 1).rows {
+		return
 	}
-	for i := first; i < mc; i += mr {
-		h := min(mr, mc-i)
-		dst := s.a[i*kc : (i+mr)*kc]
-		src := g.a[(m0+i)*g.rsa+k0*g.csa:]
-		if h < mr {
-			clear(dst)
-		}
-		for p := range kc {
-			for r := range h {
-				dst[p*mr+r] = src[r*g.rsa+p*g.csa]
+	for i := first; i < mc; i++ {
+		at := (m0+i)*g.rsa + k0
+		copy(s.a[i*ld:i*ld+kc], g.a[at:at+kc])
+	}
+	if whole < mc {
+		clear(s.a[mc*ld : (whole+kn.fit(mc-whole, 1).rows)*ld])
+	}
+}
+
+// packColumns packs a whose columns are contiguous, one after the other, which
+// touches fewer pages than packing sliver by sliver.
+func (kn *kernels) packColumns(s *scratch, g *gemmArgs, k0, kc, m0, mc int) {
+	mr, ld := kn.mr, kc+rowGap
+	whole := mc / mr * mr
+	h := mc - whole
+	tail := kn.fit(h, 1).rows
+	for p := range kc {
+		src := g.a[m0*g.rsa+(k0+p)*g.csa:]
+		i := 0
+		switch {
+		case g.rsa == 1 && mr == 12:
+			for ; i < whole; i += 12 {
+				*(*[12]float32)(s.a[i*ld+p*12:]) = *(*[12]float32)(src[i:])
 			}
+		case g.rsa == 1 && mr == 6:
+			for ; i < whole; i += 6 {
+				*(*[6]float32)(s.a[i*ld+p*6:]) = *(*[6]float32)(src[i:])
+			}
+		default:
+			for ; i < whole; i += mr {
+				for r := range mr {
+					s.a[i*ld+p*mr+r] = src[(i+r)*g.rsa]
+				}
+			}
+		}
+		if h > 0 {
+			dst := s.a[whole*ld+p*tail:][:tail]
+			for r := range h {
+				dst[r] = src[(whole+r)*g.rsa]
+			}
+			clear(dst[h:])
 		}
 	}
 }
 
 // block multiplies a packed block of b with a block of a.
 func (kn *kernels) block(s *scratch, g *gemmArgs, k0, kc, n0, nc, m0, mc int, direct bool) {
-	mr, nr := kn.mr, kn.nr
 	add := g.add || k0 > 0
-	for j := 0; j < nc; j += nr {
-		w := min(nr, nc-j)
-		panel, ldb := s.b[j*kc:], nr
-		if direct && w == nr {
-			panel, ldb = g.b[k0*g.rsb+n0+j:], g.rsb
-		}
-		for i := 0; i < mc; i += mr {
-			h := min(mr, mc-i)
-			a, rsa, csa := g.a, g.rsa, g.csa
-			if csa == 1 && h == mr {
+	copied := g.csa == 1 && aliased(g.rsa)
+	for j := 0; j < nc; j += kn.nr {
+		w := min(kn.nr, nc-j)
+		for i := 0; i < mc; i += kn.mr {
+			h := min(kn.mr, mc-i)
+			t := kn.fit(h, w)
+			panel, ldb := s.b[j*kc:], t.cols
+			if direct && w == t.cols {
+				panel, ldb = g.b[k0*g.rsb+n0+j:], g.rsb
+			}
+			a, rsa, csa := g.a, g.rsa, 1
+			switch {
+			case g.csa != 1:
+				a, rsa, csa = s.a[i*(kc+rowGap):], 1, t.rows
+			case copied || h < t.rows:
+				a, rsa = s.a[i*(kc+rowGap):], kc+rowGap
+			default:
 				a = a[(m0+i)*rsa+k0:]
-			} else {
-				a, rsa, csa = s.a[i*kc:], 1, mr
 			}
 			c := g.c[(m0+i)*g.ldc+n0+j:]
-			if w == nr && h == mr {
-				kn.tile(kc, a, rsa, csa, panel, ldb, c, g.ldc, g.alpha, add)
+			if w == t.cols && h == t.rows {
+				t.fn(kc, a, rsa, csa, panel, ldb, c, g.ldc, g.alpha, add)
 				continue
 			}
-			kn.tile(kc, a, rsa, csa, panel, ldb, s.edge, nr, g.alpha, false)
+			t.fn(kc, a, rsa, csa, panel, ldb, s.edge, t.cols, g.alpha, false)
 			for r := range h {
 				row := c[r*g.ldc : r*g.ldc+w]
-				for q, v := range s.edge[r*nr : r*nr+w] {
+				for q, v := range s.edge[r*t.cols : r*t.cols+w] {
 					if add {
 						v += row[q]
 					}

@@ -5,15 +5,18 @@ package cpu
 // view, where a length of 0 does nothing.
 type kernels struct {
 	name   string
-	mr, nr int // the tile that tile computes
+	mr, nr int    // the largest tile
+	tiles  []tile // by cols, then rows, both ascending; the last one is (mr,nr)
 
-	// tile adds alpha times the product of an (mr,k) and a (k,nr) matrix to a
-	// tile of c with rows ldc apart, or sets it if add is false. Element
-	// (i, p) of a is a[i*rsa+p*csa], rows of b are ldb apart.
-	tile func(k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
-	// transpose writes src, nr rows of k values ld apart, as k rows of nr
-	// values to dst.
-	transpose func(dst, src []float32, ld, k int)
+	// panel is how many columns transpose and packRows take at once.
+	panel int
+	// transpose writes src, panel rows of k values ld apart, as k rows of panel
+	// values ldd apart to dst.
+	transpose func(dst []float32, ldd int, src []float32, ld, k int)
+	// packRows copies k rows of panel values, ld apart, to rows ldd apart.
+	packRows func(dst []float32, ldd int, src []float32, ld, k int)
+	// widen sets dst to the bfloat16 values of src.
+	widen func(dst []float32, src []uint16)
 
 	dot      func(x, y []float32) float32
 	dot3     func(x, y, z []float32) float32 // sum of x*y*z
@@ -34,6 +37,26 @@ type kernels struct {
 	// times sign
 	rotate func(x, y, cos, sin []float32, sign float32)
 	adamw  func(p, g, m, v []float32, c *adamConsts)
+}
+
+// tile is an inner loop of the matrix product. fn adds alpha times the product
+// of a (rows,k) and a (k,cols) matrix to a tile of c with rows ldc apart, or
+// sets it if add is false. Element (i, p) of a is a[i*rsa+p*csa], rows of b are
+// ldb apart. Each element is summed in the order of p, whatever the size of the
+// tile.
+type tile struct {
+	rows, cols int
+	fn         func(k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+}
+
+// fit returns the smallest tile that holds rows by cols.
+func (kn *kernels) fit(rows, cols int) *tile {
+	for i := range kn.tiles {
+		if t := &kn.tiles[i]; t.rows >= rows && t.cols >= cols {
+			return t
+		}
+	}
+	panic("bug: no tile")
 }
 
 // adamConsts are the scalars of an AdamW step.

@@ -9,10 +9,50 @@ package cpu
 //go:noescape
 func tileAVX2(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
 
-// transposeAVX2 is kernels.transpose for 16 rows; k is a multiple of 8.
+// tile4x16 is kernels.tile for tiles of 4 by 16, for AVX-512.
 //
 //go:noescape
-func transposeAVX2(dst []float32, src []float32, ld int, k int)
+func tile4x16(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
+// tile4x32 is kernels.tile for tiles of 4 by 32, for AVX-512.
+//
+//go:noescape
+func tile4x32(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
+// tile8x16 is kernels.tile for tiles of 8 by 16, for AVX-512.
+//
+//go:noescape
+func tile8x16(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
+// tile8x32 is kernels.tile for tiles of 8 by 32, for AVX-512.
+//
+//go:noescape
+func tile8x32(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
+// tile12x16 is kernels.tile for tiles of 12 by 16, for AVX-512.
+//
+//go:noescape
+func tile12x16(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
+// tile12x32 is kernels.tile for tiles of 12 by 32, for AVX-512.
+//
+//go:noescape
+func tile12x32(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
+// transposeAVX2 is kernels.transpose; k is a multiple of 8.
+//
+//go:noescape
+func transposeAVX2(dst []float32, ldd int, src []float32, ld int, k int)
+
+// packRowsAVX2 is kernels.packRows.
+//
+//go:noescape
+func packRowsAVX2(dst []float32, ldd int, src []float32, ld int, k int)
+
+// widenAVX2 is kernels.widen for a multiple of 8 values.
+//
+//go:noescape
+func widenAVX2(dst []float32, src []uint16)
 
 // dotAVX2 is kernels.dot.
 //

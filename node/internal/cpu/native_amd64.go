@@ -7,8 +7,11 @@ import "golang.org/x/sys/cpu"
 var avx2 = kernels{
 	name: "avx2",
 	mr:   6, nr: 16,
-	tile:        tileAVX2,
+	tiles:       []tile{{6, 16, tileAVX2}},
+	panel:       16,
 	transpose:   transpose16,
+	packRows:    packRowsAVX2,
+	widen:       widen8,
 	dot:         dotAVX2,
 	dot3:        dot3AVX2,
 	maximum:     maximumAVX2,
@@ -25,21 +28,46 @@ var avx2 = kernels{
 	adamw:       adamwAVX2,
 }
 
-// native returns the fastest kernels that this processor runs, or nil.
-func native() *kernels {
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
-		return &avx2
+// tiles512 need AVX-512. The other kernels are those for AVX2: they are a small
+// part of the time, and so the bits are the same with both.
+var tiles512 = []tile{
+	{4, 16, tile4x16},
+	{8, 16, tile8x16},
+	{12, 16, tile12x16},
+	{4, 32, tile4x32},
+	{8, 32, tile8x32},
+	{12, 32, tile12x32},
+}
+
+// native returns the sets of kernels that this processor runs, the fastest
+// last.
+func native() []kernels {
+	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
+		return nil
 	}
-	return nil
+	sets := []kernels{avx2}
+	if cpu.X86.HasAVX512F {
+		k := avx2
+		k.name, k.mr, k.nr, k.tiles = "avx512", 12, 32, tiles512
+		sets = append(sets, k)
+	}
+	return sets
 }
 
 // transpose16 leaves what is no multiple of 8 to Go.
-func transpose16(dst, src []float32, ld, k int) {
+func transpose16(dst []float32, ldd int, src []float32, ld, k int) {
 	whole := k &^ 7
-	transposeAVX2(dst, src, ld, whole)
+	transposeAVX2(dst, ldd, src, ld, whole)
 	for p := whole; p < k; p++ {
 		for j := range 16 {
-			dst[p*16+j] = src[j*ld+p]
+			dst[p*ldd+j] = src[j*ld+p]
 		}
 	}
+}
+
+// widen8 leaves what is no multiple of 8 to Go.
+func widen8(dst []float32, src []uint16) {
+	whole := len(src) &^ 7
+	widenAVX2(dst[:whole], src[:whole])
+	widenGo(dst[whole:], src[whole:])
 }

@@ -2,5 +2,6 @@
 
 package cpu
 
-// native returns the fastest kernels that this processor runs, or nil.
-func native() *kernels { return nil }
+// native returns the sets of kernels that this processor runs, the fastest
+// last.
+func native() []kernels { return nil }

@@ -7,8 +7,11 @@ import "math"
 var portable = kernels{
 	name: "portable",
 	mr:   4, nr: 4,
-	tile:        tileGo,
-	transpose:   func(dst, src []float32, ld, k int) { transposeGo(dst, src, ld, 4, k) },
+	tiles:       []tile{{4, 4, tileGo}},
+	panel:       4,
+	transpose:   transposeGo,
+	packRows:    packRowsGo,
+	widen:       widenGo,
 	dot:         dotGo,
 	dot3:        dot3Go,
 	maximum:     maximumGo,
@@ -74,11 +77,24 @@ func tileGo(k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32,
 	}
 }
 
-func transposeGo(dst, src []float32, ld, nr, k int) {
-	for j := range nr {
+func transposeGo(dst []float32, ldd int, src []float32, ld, k int) {
+	for j := range 4 {
 		for p, v := range src[j*ld : j*ld+k] {
-			dst[p*nr+j] = v
+			dst[p*ldd+j] = v
 		}
+	}
+}
+
+func packRowsGo(dst []float32, ldd int, src []float32, ld, k int) {
+	for p := range k {
+		*(*[4]float32)(dst[p*ldd:]) = *(*[4]float32)(src[p*ld:])
+	}
+}
+
+func widenGo(dst []float32, src []uint16) {
+	dst = dst[:len(src)]
+	for i, v := range src {
+		dst[i] = math.Float32frombits(uint32(v) << 16)
 	}
 }
 

@@ -1,8 +1,10 @@
 // Command asm writes the kernels in assembly of package cpu, for amd64 with
-// AVX2 and FMA. Run it with "go generate" in that package.
+// AVX2 and FMA, and tiles for AVX-512. Run it with "go generate" in that
+// package.
 package main
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/mmcloughlin/avo/attr"
@@ -15,7 +17,13 @@ func main() {
 	ConstraintExpr("amd64")
 	makeTables()
 	tile()
+	for _, rows := range []int{4, 8, 12} {
+		tile512(rows, 1)
+		tile512(rows, 2)
+	}
 	transpose()
+	packRows()
+	widen()
 	dot()
 	dot3()
 	maximum()
@@ -340,13 +348,186 @@ func tile() {
 	end()
 }
 
+// rowsOf addresses up to 12 rows by one pointer and multiples of their stride.
+type rowsOf struct {
+	base      reg.Register
+	multiples map[int]reg.Register // odd ones
+}
+
+func newRows(base, stride reg.Register, n int) rowsOf {
+	r := rowsOf{base, map[int]reg.Register{1: stride}}
+	for m := 3; m < n; m += 2 {
+		x := GP64()
+		LEAQ(operand.Mem{Base: r.multiples[m-2], Index: stride, Scale: 2}, x)
+		r.multiples[m] = x
+	}
+	return r
+}
+
+func (r rowsOf) at(i, disp int) operand.Mem {
+	if i == 0 {
+		return operand.Mem{Base: r.base, Disp: disp}
+	}
+	scale := 1
+	for i%2 == 0 {
+		i, scale = i/2, 2*scale
+	}
+	return operand.Mem{Base: r.base, Index: r.multiples[i], Scale: uint8(scale), Disp: disp}
+}
+
+// tile512 is the inner loop of the matrix product for tiles of rows by
+// 16*width: with 12 by 32, 24 registers hold the result. Each element is summed
+// in the order in which tile sums it, so that both give the same bits.
+func tile512(rows, width int) {
+	name := fmt.Sprintf("tile%dx%d", rows, 16*width)
+	begin(name, "func(k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)",
+		fmt.Sprintf("%s is kernels.tile for tiles of %d by %d, for AVX-512.", name, rows, 16*width))
+	result := func() rowsOf {
+		c, ldc := Load(Param("c").Base(), GP64()), Load(Param("ldc"), GP64())
+		SHLQ(operand.Imm(2), ldc)
+		return newRows(c, ldc, rows)
+	}
+	c := result()
+	for i := range rows {
+		PREFETCHT0(c.at(i, 0))
+		PREFETCHT0(c.at(i, 64*width-4))
+	}
+	k := Load(Param("k"), GP64())
+	base, rsa := Load(Param("a").Base(), GP64()), Load(Param("rsa"), GP64())
+	b, ldb, csa := Load(Param("b").Base(), GP64()), Load(Param("ldb"), GP64()), Load(Param("csa"), GP64())
+	for _, stride := range []reg.Register{rsa, csa, ldb} {
+		SHLQ(operand.Imm(2), stride)
+	}
+	a := newRows(base, rsa, rows)
+	acc := make([][]reg.VecVirtual, rows)
+	for i := range acc {
+		for range width {
+			x := ZMM()
+			VPXORD(x, x, x)
+			acc[i] = append(acc[i], x)
+		}
+	}
+	step := func() {
+		var row []reg.VecVirtual
+		for j := range width {
+			x := ZMM()
+			VMOVUPS(operand.Mem{Base: b, Disp: 64 * j}, x)
+			row = append(row, x)
+		}
+		for i := range acc {
+			if width == 1 {
+				VFMADD231PS_BCST(a.at(i, 0), row[0], acc[i][0])
+				continue
+			}
+			x := ZMM()
+			VBROADCASTSS(a.at(i, 0), x)
+			for j := range row {
+				VFMADD231PS(x, row[j], acc[i][j])
+			}
+		}
+		ADDQ(csa, base)
+		ADDQ(ldb, b)
+	}
+	const unroll = 4
+	Label(name + "_blocks")
+	CMPQ(k, operand.Imm(unroll))
+	JL(operand.LabelRef(name + "_loop"))
+	for range unroll {
+		step()
+	}
+	SUBQ(operand.Imm(unroll), k)
+	JMP(operand.LabelRef(name + "_blocks"))
+	Label(name + "_loop")
+	TESTQ(k, k)
+	JZ(operand.LabelRef(name + "_store"))
+	step()
+	DECQ(k)
+	JMP(operand.LabelRef(name + "_loop"))
+
+	Label(name + "_store")
+	c = result()
+	alpha := ZMM()
+	at, err := Param("alpha").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	VBROADCASTSS(at.Addr, alpha)
+	for i := range acc {
+		for j := range acc[i] {
+			VMULPS(alpha, acc[i][j], acc[i][j])
+		}
+	}
+	flag := Load(Param("add"), GP8())
+	TESTB(flag, flag)
+	JZ(operand.LabelRef(name + "_set"))
+	for i := range acc {
+		for j := range acc[i] {
+			VADDPS(c.at(i, 64*j), acc[i][j], acc[i][j])
+		}
+	}
+	Label(name + "_set")
+	for i := range acc {
+		for j := range acc[i] {
+			VMOVUPS(acc[i][j], c.at(i, 64*j))
+		}
+	}
+	end()
+}
+
+// packRows copies rows of 16 values.
+func packRows() {
+	begin("packRowsAVX2", "func(dst []float32, ldd int, src []float32, ld, k int)",
+		"packRowsAVX2 is kernels.packRows.")
+	dst, src := Load(Param("dst").Base(), GP64()), Load(Param("src").Base(), GP64())
+	ldd, ld, k := Load(Param("ldd"), GP64()), Load(Param("ld"), GP64()), Load(Param("k"), GP64())
+	SHLQ(operand.Imm(2), ldd)
+	SHLQ(operand.Imm(2), ld)
+	Label("pack_loop")
+	TESTQ(k, k)
+	JZ(operand.LabelRef("pack_done"))
+	x, y := YMM(), YMM()
+	VMOVUPS(operand.Mem{Base: src}, x)
+	VMOVUPS(operand.Mem{Base: src, Disp: 32}, y)
+	VMOVUPS(x, operand.Mem{Base: dst})
+	VMOVUPS(y, operand.Mem{Base: dst, Disp: 32})
+	ADDQ(ld, src)
+	ADDQ(ldd, dst)
+	DECQ(k)
+	JMP(operand.LabelRef("pack_loop"))
+	Label("pack_done")
+	end()
+}
+
+// widen puts 16 zero bits behind each bfloat16.
+func widen() {
+	begin("widenAVX2", "func(dst []float32, src []uint16)",
+		"widenAVX2 is kernels.widen for a multiple of 8 values.")
+	dst, src := Load(Param("dst").Base(), GP64()), Load(Param("src").Base(), GP64())
+	n := Load(Param("src").Len(), GP64())
+	Label("widen_loop")
+	CMPQ(n, operand.Imm(8))
+	JL(operand.LabelRef("widen_done"))
+	x := YMM()
+	VPMOVZXWD(operand.Mem{Base: src}, x)
+	VPSLLD(operand.Imm(16), x, x)
+	VMOVUPS(x, operand.Mem{Base: dst})
+	ADDQ(operand.Imm(16), src)
+	ADDQ(operand.Imm(32), dst)
+	SUBQ(operand.Imm(8), n)
+	JMP(operand.LabelRef("widen_loop"))
+	Label("widen_done")
+	end()
+}
+
 // transpose turns 16 rows into columns, 8 by 8 at a time.
 func transpose() {
-	begin("transposeAVX2", "func(dst, src []float32, ld, k int)",
-		"transposeAVX2 is kernels.transpose for 16 rows; k is a multiple of 8.")
+	begin("transposeAVX2", "func(dst []float32, ldd int, src []float32, ld, k int)",
+		"transposeAVX2 is kernels.transpose; k is a multiple of 8.")
 	dst, src := Load(Param("dst").Base(), GP64()), Load(Param("src").Base(), GP64())
 	ld, k := Load(Param("ld"), GP64()), Load(Param("k"), GP64())
+	ldd := Load(Param("ldd"), GP64())
 	SHLQ(operand.Imm(2), ld)
+	SHLQ(operand.Imm(2), ldd)
 	half := GP64() // the second 8 rows
 	MOVQ(ld, half)
 	SHLQ(operand.Imm(3), half)
@@ -375,13 +556,16 @@ func transpose() {
 			r[i] = YMM()
 			VMOVUPS(at, r[i])
 		}
-		for i, x := range transpose8(r) {
-			VMOVUPS(x, operand.Mem{Base: dst, Disp: 64*i + 32*h})
+		to := GP64()
+		MOVQ(dst, to)
+		for _, x := range transpose8(r) {
+			VMOVUPS(x, operand.Mem{Base: to, Disp: 32 * h})
+			ADDQ(ldd, to)
 		}
 	}
 	ADDQ(operand.Imm(32), src)
 	ADDQ(operand.Imm(32), half)
-	ADDQ(operand.U32(512), dst)
+	LEAQ(operand.Mem{Base: dst, Index: ldd, Scale: 8}, dst)
 	SUBQ(operand.Imm(8), k)
 	JMP(operand.LabelRef("transpose_loop"))
 	Label("transpose_done")
