@@ -7,140 +7,146 @@ import (
 	"github.com/moot-net/moot/node/internal/tensor"
 )
 
+// geluTask computes gelu(x) = x * share(x), where share is a distribution
+// function: the normal one, or the logistic one of geluA*x + geluB*x^3. The
+// exponentials are made a row at a time, by a kernel.
+type geluTask struct {
+	b          *Backend
+	out, x, up tensor.Mat // out is dout in the backward pass
+	kind       tensor.GELU
+	backward   bool
+	step       int
+}
+
 // GELU sets out = gelu(x), times up unless that is none.
 func (b *Backend) GELU(out, x, up tensor.Mat, kind tensor.GELU) {
-	mustShape("x", x, out.Rows, out.Cols)
-	if !up.None() {
-		mustShape("up", up, out.Rows, out.Cols)
-	}
-	b.rowOp.u, b.rowOp.v, b.rowOp.w = out, x, up
-	b.rowOp.fn = geluRows
-	if kind == tensor.GELUTanh {
-		b.rowOp.fn = geluTanhRows
-	}
-	b.overRows(out.Rows, 8*out.Cols)
+	b.runGELU(geluTask{out: out, x: x, up: up, kind: kind})
 }
 
 // GELUBackward replaces x and, unless it is none, up by the derivatives by
 // them.
 func (b *Backend) GELUBackward(dout, x, up tensor.Mat, kind tensor.GELU) {
-	mustShape("x", x, dout.Rows, dout.Cols)
-	if !up.None() {
-		mustShape("up", up, dout.Rows, dout.Cols)
-	}
-	b.rowOp.u, b.rowOp.v, b.rowOp.w = dout, x, up
-	b.rowOp.fn = geluBackRows
-	if kind == tensor.GELUTanh {
-		b.rowOp.fn = geluTanhBackRows
-	}
-	b.overRows(dout.Rows, 8*dout.Cols)
+	b.runGELU(geluTask{out: dout, x: x, up: up, kind: kind, backward: true})
 }
 
-func geluRows(t *rowTask, i, j int) {
-	for ; i < j; i++ {
-		out, x := t.u.HostRow(i), t.v.HostRow(i)
-		if t.w.None() {
-			for c, v := range x {
-				out[c] = v * normal(v)
-			}
-			continue
-		}
-		up := t.w.HostRow(i)
-		for c, v := range x {
-			out[c] = v * normal(v) * up[c]
-		}
+func (b *Backend) runGELU(t geluTask) {
+	rows, cols := t.out.Rows, t.out.Cols
+	mustShape("x", t.x, rows, cols)
+	if !t.up.None() {
+		mustShape("up", t.up, rows, cols)
 	}
+	t.b, t.step = b, max(1, minRowWork/8/max(1, cols), ceilDiv(rows, 4*b.pool.threads))
+	b.gelu = t
+	b.pool.do(ceilDiv(rows, t.step), &b.gelu)
+	b.gelu = geluTask{}
 }
 
-func geluTanhRows(t *rowTask, i, j int) {
-	for ; i < j; i++ {
-		out, x := t.u.HostRow(i), t.v.HostRow(i)
-		if t.w.None() {
-			for c, v := range x {
-				out[c] = v * logistic(v)
-			}
-			continue
-		}
-		up := t.w.HostRow(i)
-		for c, v := range x {
-			out[c] = v * logistic(v) * up[c]
-		}
-	}
-}
-
-func geluBackRows(t *rowTask, i, j int) {
-	for ; i < j; i++ {
-		dout, x := t.u.HostRow(i), t.v.HostRow(i)
+func (t *geluTask) piece(thread, n int) {
+	s := &t.b.scratch[thread]
+	s.exps = grow(s.exps, t.x.Cols)
+	for i := n * t.step; i < min((n+1)*t.step, t.x.Rows); i++ {
 		var up []float32
-		if !t.w.None() {
-			up = t.w.HostRow(i)
+		if !t.up.None() {
+			up = t.up.HostRow(i)
 		}
-		for c, v := range x {
-			p := normal(v)
-			slope := p + v*normalDensity(v)
-			geluBack(dout[c], v*p, slope, x, up, c)
+		x, e := t.x.HostRow(i), s.exps
+		if t.kind == tensor.GELUTanh {
+			for c, v := range x {
+				e[c] = -v * (geluA + geluB*v*v)
+			}
+		} else {
+			for c, v := range x {
+				e[c] = -0.5 * v * v
+			}
+		}
+		t.b.k.expSum(e, e, 0)
+		switch {
+		case !t.backward && t.kind == tensor.GELUTanh:
+			geluTanh(t.out.HostRow(i), x, up, e)
+		case !t.backward:
+			geluExact(t.out.HostRow(i), x, up, e)
+		case t.kind == tensor.GELUTanh:
+			geluTanhBack(t.out.HostRow(i), x, up, e)
+		default:
+			geluExactBack(t.out.HostRow(i), x, up, e)
 		}
 	}
 }
 
-func geluTanhBackRows(t *rowTask, i, j int) {
-	for ; i < j; i++ {
-		dout, x := t.u.HostRow(i), t.v.HostRow(i)
-		var up []float32
-		if !t.w.None() {
-			up = t.w.HostRow(i)
-		}
-		for c, v := range x {
-			p := logistic(v)
-			slope := p + v*p*(1-p)*(geluA+3*geluB*v*v)
-			geluBack(dout[c], v*p, slope, x, up, c)
-		}
-	}
-}
-
-// geluBack sets derivative c: y is the function's value, slope its derivative.
-func geluBack(d, y, slope float32, x, up []float32, c int) {
-	if up == nil {
-		x[c] = d * slope
-		return
-	}
-	x[c], up[c] = d*up[c]*slope, d*y
-}
-
-// Constants of the GELU by tanh, in the form x * logistic(geluA*x + geluB*x^3).
+// Constants of the logistic distribution function.
 const (
 	geluA = 2 * 0.7978845608028654
 	geluB = geluA * 0.044715
 )
 
-func logistic(x float32) float32 { return 1 / (1 + exp32(-x*(geluA+geluB*x*x))) }
-
-func normalDensity(x float32) float32 { return 0.3989422804014327 * exp32(-0.5*x*x) }
-
-// normal is the normal distribution to about 3e-7: half of one plus the error
-// function, of which the quotient is a minimax approximation on |x| <= 4.
-func normal(x float32) float32 {
-	z := x * (1 / math.Sqrt2)
-	if z < -4 {
-		z = -4
+// normal is the normal distribution function of v, given e = exp(-v*v/2), to
+// 1e-7 (Abramowitz and Stegun 7.1.26).
+func normal(v, e float32) float32 {
+	z := v * (1 / math.Sqrt2)
+	if z < 0 {
+		z = -z
 	}
-	if z > 4 {
-		z = 4
+	t := 1 / (1 + 0.3275911*z)
+	tail := 0.5 * e * t * (0.254829592 + t*(-0.284496736+t*(1.421413741+t*(-1.453152027+t*1.061405429))))
+	if v > 0 {
+		return 1 - tail
 	}
-	y := z * z
-	p := float32(-2.72614225801306e-10)
-	p = p*y + 2.77068142495902e-08
-	p = p*y - 2.10102402082508e-06
-	p = p*y - 5.69250639462346e-05
-	p = p*y - 7.34990630326855e-04
-	p = p*y - 2.95459980854025e-03
-	p = p*y - 1.60960333262415e-02
-	q := float32(-1.45660718464996e-05)
-	q = q*y - 2.13374055278905e-04
-	q = q*y - 1.68282697438203e-03
-	q = q*y - 7.37332916720468e-03
-	q = q*y - 1.42647390514189e-02
-	return 0.5 + 0.5*(z*p/q)
+	return tail
+}
+
+func geluExact(out, x, up, e []float32) {
+	x, e = x[:len(out)], e[:len(out)]
+	for c, v := range x {
+		e[c] = v * normal(v, e[c])
+	}
+	gated(out, e, up)
+}
+
+func geluTanh(out, x, up, e []float32) {
+	x, e = x[:len(out)], e[:len(out)]
+	for c, v := range x {
+		e[c] = v / (1 + e[c])
+	}
+	gated(out, e, up)
+}
+
+// gated sets out to y, times up unless that is nil. out may be up.
+func gated(out, y, up []float32) {
+	if up == nil {
+		copy(out, y)
+		return
+	}
+	y, up = y[:len(out)], up[:len(out)]
+	for c := range out {
+		out[c] = y[c] * up[c]
+	}
+}
+
+func geluExactBack(dout, x, up, e []float32) {
+	const density = 0.3989422804014327
+	x, e = x[:len(dout)], e[:len(dout)]
+	for c, d := range dout {
+		v := x[c]
+		p := normal(v, e[c])
+		slope := p + v*(density*e[c])
+		if up != nil {
+			d, up[c] = d*up[c], d*v*p
+		}
+		x[c] = d * slope
+	}
+}
+
+func geluTanhBack(dout, x, up, e []float32) {
+	x, e = x[:len(dout)], e[:len(dout)]
+	for c, d := range dout {
+		v := x[c]
+		p := 1 / (1 + e[c])
+		slope := p + v*p*(1-p)*(geluA+3*geluB*v*v)
+		if up != nil {
+			d, up[c] = d*up[c], d*v*p
+		}
+		x[c] = d * slope
+	}
 }
 
 // tanh32 is tanh to about 1e-7 of itself.

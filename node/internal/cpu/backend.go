@@ -27,6 +27,7 @@ type Backend struct {
 	turn      []float32 // a product before it is transposed
 	rowOp     rowTask
 	plusOne   tensor.Buffer // 1 + the weights of a norm
+	gelu      geluTask
 	attention attentionTask
 	loss      lossTask
 	adam      adamTask
@@ -64,6 +65,7 @@ type scratch struct {
 	scores []float32 // a block of attention scores
 	grads  []float32 // and of their derivatives
 	caps   []float32 // derivatives of the soft cap, of one query
+	exps   []float32 // exponentials of a row
 	args   gemmArgs
 }
 

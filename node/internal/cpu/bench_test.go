@@ -75,3 +75,34 @@ func benchmarkMatMul(b *testing.B, be *Backend, m, n, k int, ta, tb bool) {
 		b.ReportMetric(work/used.Seconds(), "GFLOP/cpu-s")
 	}
 }
+
+// BenchmarkActivation measures activations, per value of an MLP.
+func BenchmarkActivation(b *testing.B) {
+	be := New(Options{})
+	mat := func() tensor.Mat { return be.Alloc(512*1024).Mat(0, 512, 1024) }
+	x, y, out := mat(), mat(), mat()
+	fill := func() {
+		for i := range x.Host() {
+			x.Host()[i] = float32(i%800)/100 - 4
+		}
+	}
+	for _, c := range []struct {
+		name string
+		run  func()
+	}{
+		{"SwiGLU", func() { be.SwiGLU(out, x, y) }},
+		{"GELUExact", func() { be.GELU(out, x, tensor.Mat{}, tensor.GELUExact) }},
+		{"GELUTanh", func() { be.GELU(out, x, tensor.Mat{}, tensor.GELUTanh) }},
+		{"GELUExactBackward", func() { be.GELUBackward(out, x, tensor.Mat{}, tensor.GELUExact) }},
+		{"GELUTanhBackward", func() { be.GELUBackward(out, x, tensor.Mat{}, tensor.GELUTanh) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			fill()
+			b.ReportAllocs()
+			for b.Loop() {
+				c.run()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(512*1024), "ns/value")
+		})
+	}
+}
