@@ -48,12 +48,7 @@ func (m *Model) save(dir string, dtype safetensors.DType) error {
 	}
 	tensors := make([]safetensors.Tensor, 0, len(m.params))
 	for _, p := range m.params {
-		values := make([]float32, p.Value.Rows*p.Value.Cols)
-		m.b.Download(values, p.Value)
-		if p.transposed {
-			values = transpose(values, p.Value.Rows, p.Value.Cols)
-		}
-		tensors = append(tensors, safetensors.Tensor{Name: p.Name, DType: dtype, Shape: p.Shape, Values: values})
+		tensors = append(tensors, safetensors.Tensor{Name: p.Name, DType: dtype, Shape: p.Shape, Values: m.Stored(p)})
 	}
 	if err := writeTensors(filepath.Join(dir, weightsFile), tensors); err != nil {
 		return err
@@ -62,6 +57,17 @@ func (m *Model) save(dir string, dtype safetensors.DType) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644)
+}
+
+// Stored returns the values of a parameter as the checkpoint has them, of the
+// shape p.Shape.
+func (m *Model) Stored(p Param) []float32 {
+	values := make([]float32, p.Value.Rows*p.Value.Cols)
+	m.b.Download(values, p.Value)
+	if p.transposed {
+		values = transpose(values, p.Value.Rows, p.Value.Cols)
+	}
+	return values
 }
 
 // transpose returns the transpose of a dense matrix.

@@ -487,6 +487,9 @@ func goldenMerged(t *testing.T, r *results) {
 			t.Fatal(err)
 		}
 	}
+	for _, p := range m.Params() { // as the checkpoint has them
+		weights[p.Name] = m.Stored(p)
+	}
 	checked := 0
 	for _, info := range r.tensors.Header().Tensors {
 		name, ok := strings.CutPrefix(info.Name, "merged.")
