@@ -139,18 +139,18 @@ func (d *Dataset) shardRows(ctx context.Context, s DatasetShard, c cid.Cid) ([]R
 	if err != nil {
 		return nil, err
 	}
-	return parseShard(raw, s.Rows)
+	return parseShard(d.index.Format, raw, s.Rows)
 }
 
 // parseShard reads a file of rows.
-func parseShard(raw []byte, want int64) ([]Row, error) {
+func parseShard(format string, raw []byte, want int64) ([]Row, error) {
 	if n := int64(bytes.Count(raw, []byte{'\n'})); n != want || !bytes.HasSuffix(raw, []byte{'\n'}) {
 		return nil, fmt.Errorf("%w: %d lines, %s says %d rows", ErrInvalid, n, datasetFile, want)
 	}
 	rows := make([]Row, 0, want)
 	for len(raw) > 0 {
 		end := bytes.IndexByte(raw, '\n') + 1
-		r, err := parseLine(raw[:end])
+		r, err := parseRowLine(format, raw[:end])
 		if err != nil {
 			return nil, fmt.Errorf("row %d: %w", len(rows)+1, err)
 		}

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -17,8 +18,13 @@ import (
 
 // DatasetOptions say what [Store.ImportDataset] reads and makes.
 type DatasetOptions struct {
-	// Files hold the training rows: Alpaca .json (an array) or .jsonl.
+	// Files hold the training rows: JSON (an array, or an object a line), .csv
+	// and .tsv with the names of fields in the first line, or .txt, in which
+	// empty lines separate rows.
 	Files []string
+	// Format is the form of the rows: alpaca, messages, sharegpt, completion
+	// or text. Default: what the first row of each file shows.
+	Format string
 	// EvalFile holds the held-out rows, or is "".
 	EvalFile string
 	// EvalFraction is the share of rows to hold out, drawn by Seed, when
@@ -39,7 +45,7 @@ type DatasetOptions struct {
 	DropInvalid bool
 	Licence     string // SPDX name, or what the author says
 	Source      string // where the rows come from, for people
-	Template    string // prompt template, default "alpaca"
+	Template    string // prompt template, default that of the format
 	// Progress, if not nil, is called from one goroutine; done never
 	// decreases.
 	Progress func(done, total int64)
@@ -49,6 +55,7 @@ type DatasetOptions struct {
 type DatasetImport struct {
 	Import
 	Index    DatasetIndex
+	Detected Detected // what the first file was found to be
 	Dropped  int      // rows left out by DropInvalid
 	Warnings []string // for people
 }
@@ -74,9 +81,6 @@ func (s *Store) ImportDataset(ctx context.Context, opts DatasetOptions) (Dataset
 func (s *Store) importDataset(ctx context.Context, opts DatasetOptions) (DatasetImport, error) {
 	if opts.ShardBytes == 0 {
 		opts.ShardBytes = ChunkBytes
-	}
-	if opts.Template == "" {
-		opts.Template = "alpaca"
 	}
 	if err := opts.validate(); err != nil {
 		return DatasetImport{}, err
@@ -111,9 +115,9 @@ func (s *Store) importDataset(ctx context.Context, opts DatasetOptions) (Dataset
 	if opts.Shuffle {
 		shuffle(train, opts.Seed)
 	}
-	imp := DatasetImport{Dropped: in.dropped, Warnings: in.warnings()}
+	imp := DatasetImport{Detected: in.form, Dropped: in.dropped, Warnings: in.warnings()}
 	imp.Index = DatasetIndex{
-		Format: "alpaca", Template: opts.Template, HeldOut: held, Seed: opts.Seed, Shuffled: opts.Shuffle,
+		Format: in.form.Format, Template: cmp.Or(opts.Template, defaultTemplate(in.form.Format)), HeldOut: held, Seed: opts.Seed, Shuffled: opts.Shuffle,
 		Licence: opts.Licence, Source: opts.Source,
 	}
 	return imp, in.build(ctx, s, spool, train, eval, &imp)
@@ -131,7 +135,7 @@ func (o *DatasetOptions) validate() error {
 		return fmt.Errorf("shard size is %d bytes, must be %d to %d", o.ShardBytes, minShardBytes, maxShardBytes)
 	case o.Seed > maxJSONInt:
 		return fmt.Errorf("seed is %d, must be at most %d", o.Seed, uint64(maxJSONInt))
-	case !isWord(o.Template):
+	case o.Template != "" && !isWord(o.Template):
 		return fmt.Errorf("template is %q, must be 1 to 64 of the characters a-z 0-9 . _ -", o.Template)
 	case !validText(o.Licence, 256):
 		return errors.New("licence must be UTF-8 of at most 256 bytes")
@@ -147,14 +151,16 @@ type rowMeta struct {
 	size   int32
 	file   int32 // index into rowImport.files
 	at     int32
-	prompt [16]byte // hash of instruction and input
-	whole  [16]byte // hash of all three
+	prompt [16]byte // hash of what the row is to answer
+	whole  [16]byte // hash of all of it
 }
 
 // rowImport reads the rows of an import.
 type rowImport struct {
 	opts    DatasetOptions
 	files   []rawRow // one per file, to say where a row is
+	form    Detected // of the first file
+	formOf  string
 	train   []rowMeta
 	eval    []rowMeta
 	off     int64
@@ -205,36 +211,34 @@ func (in *rowImport) readFile(ctx context.Context, path string, w io.Writer, int
 	place := &in.files[len(in.files)-1]
 	var line []byte
 	found := 0
-	err := readRows(ctx, path, in.progress, func(raw rawRow) error {
-		*place = rawRow{file: raw.file, array: raw.array}
+	d, err := readInput(ctx, path, in.opts.Format, in.progress, func(p parsedRow) error {
+		*place = rawRow{file: p.file, array: p.array}
 		found++
-		row, others, err := parseRow(raw.raw)
-		if err == nil {
-			if line = row.appendLine(line[:0]); len(line) > MaxRowBytes {
-				err = fmt.Errorf("%w: row of %d bytes, at most %d are allowed", ErrTooLarge, len(line), MaxRowBytes)
+		if p.err == nil {
+			if line = appendRow(line[:0], p.form.Format, p.row); len(line) > MaxRowBytes {
+				p.err = fmt.Errorf("%w: row of %d bytes, at most %d are allowed", ErrTooLarge, len(line), MaxRowBytes)
 			}
 		}
-		if err != nil {
+		if p.err != nil {
 			in.dropped++
 			if !in.opts.DropInvalid && len(in.bad) < maxRowErrors {
-				in.bad = append(in.bad, fmt.Errorf("%s: %w", raw.place(), err))
+				in.bad = append(in.bad, fmt.Errorf("%s: %w", p.place(), p.err))
 			}
 			return nil
 		}
-		for _, name := range others {
+		for _, name := range p.others {
 			if len(in.others) < maxRowErrors {
 				in.others[name] = true
 			}
 		}
 		if len(in.train)+len(in.eval) >= maxRows {
-			return fmt.Errorf("%s: %w: more than %d rows", raw.place(), ErrTooLarge, maxRows)
+			return fmt.Errorf("%s: %w: more than %d rows", p.place(), ErrTooLarge, maxRows)
 		}
-		m := rowMeta{off: in.off, size: int32(len(line)), file: int32(len(in.files) - 1), at: int32(raw.at)}
-		m.prompt = textHash(row.Instruction, row.Input)
-		m.whole = textHash(row.Instruction, row.Input, row.Output)
+		m := rowMeta{off: in.off, size: int32(len(line)), file: int32(len(in.files) - 1), at: int32(p.at)}
+		m.prompt, m.whole = p.row.hashes(p.form.Format)
 		*into = append(*into, m)
 		in.off += int64(len(line))
-		_, err = w.Write(line)
+		_, err := w.Write(line)
 		return err
 	})
 	if err != nil {
@@ -246,7 +250,31 @@ func (in *rowImport) readFile(ctx context.Context, path string, w io.Writer, int
 	if len(*into) == 0 && len(in.bad) == 0 {
 		return fmt.Errorf("%s: no valid rows", path)
 	}
+	if in.form.Format == "" {
+		in.form, in.formOf = d, place.file
+	} else if d.Format != "" && d.Format != in.form.Format {
+		return fmt.Errorf("%w: the rows of %s are %s and those of %s are %s; a data set has rows of one format", ErrInvalid, in.formOf, in.form.Format, place.file, d.Format)
+	}
 	return nil
+}
+
+// hashes are what tells prompts apart, and rows.
+func (r Row) hashes(format string) (prompt, whole [16]byte) {
+	switch format {
+	case FormatText:
+		whole = textHash(r.Output)
+		return whole, whole
+	case FormatAlpaca, FormatCompletion:
+		return textHash(r.Instruction, r.Input), textHash(r.Instruction, r.Input, r.Output)
+	}
+	var texts []string
+	for _, m := range r.Messages {
+		if m.Role == "assistant" && prompt == [16]byte{} {
+			prompt = textHash(texts...)
+		}
+		texts = append(texts, m.Role, m.Content)
+	}
+	return prompt, textHash(texts...)
 }
 
 // progress counts reading as the first half of the work.
@@ -386,7 +414,7 @@ func (in *rowImport) warnings() []string {
 			names = append(names, fmt.Sprintf("%.40q", name))
 		}
 		sort.Strings(names)
-		out = append(out, fmt.Sprintf("fields other than instruction, input and output were left out: %s", strings.Join(names, ", ")))
+		out = append(out, fmt.Sprintf("fields other than %s were left out: %s", fieldsOf(in.form.Input), strings.Join(names, ", ")))
 	}
 	seen := make(map[[16]byte]bool, len(in.train))
 	dups := 0

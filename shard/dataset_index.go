@@ -22,7 +22,7 @@ const MaxShardBytes = 16 << 20
 
 // DatasetIndex is dataset.json: what is in a data set.
 type DatasetIndex struct {
-	Format   string // "alpaca"
+	Format   string // of the rows: FormatAlpaca and so on
 	Template string // name of the prompt template
 	HeldOut  string // how Eval came about: "none", "file" or "fraction"
 	Seed     uint64 // of the draw, and of the order if Shuffled
@@ -52,9 +52,10 @@ func shardName(part string, i int) string { return fmt.Sprintf("%s/%05d.jsonl", 
 
 // Validate reports which rule of FORMAT.md the index breaks.
 func (x *DatasetIndex) Validate() error {
+	_, known := canonicalFormat(x.Format)
 	switch {
-	case x.Format != "alpaca":
-		return fmt.Errorf("format %q, this program knows \"alpaca\"", x.Format)
+	case x.Format == FormatShareGPT || !known:
+		return fmt.Errorf("format %q, this program knows alpaca, messages, completion and text", x.Format)
 	case !isWord(x.Template):
 		return fmt.Errorf("template %q, must be 1 to 64 of the characters a-z 0-9 . _ -", x.Template)
 	case !validText(x.Licence, 256):

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -83,13 +84,15 @@ func TestImportDataset(t *testing.T) {
 	eval := writeRows(t, "eval.jsonl", "\ufeff\n"+`{"instruction":"Name a city.","output":"Rome"}`+"\r\n\n")
 	imp := mustImportDataset(t, s, DatasetOptions{Files: []string{train}, EvalFile: eval, Licence: "CC0-1.0", Source: "made up"})
 	wantTrain := []Row{
-		{"Name a colour.", "", "Red é 🎉"}, {"Add.", "2 + 2", "4"}, {"No input.", "", "line\nline\u2028</s>\x00"},
+		{Instruction: "Name a colour.", Output: "Red é 🎉"},
+		{Instruction: "Add.", Input: "2 + 2", Output: "4"},
+		{Instruction: "No input.", Output: "line\nline\u2028</s>\x00"},
 	}
 	gotTrain, gotEval := all(t, s, imp)
 	if diff := cmp.Diff(wantTrain, gotTrain); diff != "" {
 		t.Errorf("training rows (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]Row{{"Name a city.", "", "Rome"}}, gotEval); diff != "" {
+	if diff := cmp.Diff([]Row{{Instruction: "Name a city.", Output: "Rome"}}, gotEval); diff != "" {
 		t.Errorf("held-out rows (-want +got):\n%s", diff)
 	}
 	out := filepath.Join(t.TempDir(), "out")
@@ -464,7 +467,7 @@ func TestReadShardRefuses(t *testing.T) {
 		{"long", strings.Replace(row, `"b"`, `"`+strings.Repeat("b", MaxRowBytes)+`"`, 1), 1, "too large"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := parseShard([]byte(tt.content), tt.rows); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := parseShard(FormatAlpaca, []byte(tt.content), tt.rows); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("parseShard = %v, want %q", err, tt.want)
 			}
 		})
@@ -504,10 +507,13 @@ func TestCanonicalStrings(t *testing.T) {
 
 func TestRowLaw(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		want := Row{rapid.String().Draw(t, "instruction") + "i", rapid.String().Draw(t, "input"), rapid.String().Draw(t, "output") + "o"}
+		want := Row{
+			Instruction: rapid.String().Draw(t, "instruction") + "i", Input: rapid.String().Draw(t, "input"),
+			Output: rapid.String().Draw(t, "output") + "o",
+		}
 		line := want.appendLine(nil)
 		got, err := parseLine(line)
-		if err != nil || got != want {
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%q reads as %+v, %v", line, got, err)
 		}
 		// It is JSON to others, too.
@@ -573,7 +579,7 @@ func FuzzReadRows(f *testing.F) {
 			if err != nil {
 				return nil
 			}
-			if got, err := parseLine(r.appendLine(nil)); err != nil || got != r {
+			if got, err := parseLine(r.appendLine(nil)); err != nil || !reflect.DeepEqual(got, r) {
 				t.Errorf("%+v comes back as %+v, %v", r, got, err)
 			}
 			return nil

@@ -12,14 +12,16 @@ import (
 // MaxRowBytes is the largest row, in its canonical form with the line feed.
 const MaxRowBytes = 256 << 10
 
-// Row is one example of the Alpaca format.
+// Row is one example. Those of a conversation have Messages, all others an
+// Output; a row of plain text has nothing else.
 type Row struct {
-	Instruction string
+	Instruction string // or the prompt of a completion
 	Input       string // may be empty
 	Output      string
+	Messages    []Message
 }
 
-// Validate reports why the row is not one to train on.
+// Validate reports why the row is not one of the Alpaca format to train on.
 func (r Row) Validate() error {
 	switch {
 	case strings.TrimSpace(r.Instruction) == "":
@@ -130,6 +132,10 @@ func parseText(dec *json.Decoder, key string, into *string) error {
 	if key == "input" && string(raw) == "null" {
 		return nil
 	}
+	return parseString(key, raw, into)
+}
+
+func parseString(key string, raw json.RawMessage, into *string) error {
 	if len(raw) == 0 || raw[0] != '"' {
 		return fmt.Errorf("%s is not a string", key)
 	}

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 )
 
 // maxRawRowBytes bounds a row as it stands in an input file: escapes, white
@@ -22,6 +20,7 @@ type rawRow struct {
 	array bool   // of a JSON array: number counts rows; else it counts lines
 	at    int    // from 1
 	raw   []byte // valid until the next row is read
+	bad   error  // the row could not be read; raw is nil
 }
 
 // place says where the row is, for a person with an editor.
@@ -30,17 +29,6 @@ func (r rawRow) place() string {
 		return fmt.Sprintf("%s: row %d", r.file, r.at)
 	}
 	return fmt.Sprintf("%s:%d", r.file, r.at)
-}
-
-// readRows calls fn for each row of an Alpaca file: a JSON array of objects, or
-// one object a line. What the file is shows in its first character.
-func readRows(ctx context.Context, path string, progress func(n int), fn func(rawRow) error) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return scanRows(ctx, filepath.Base(path), &countReader{r: f, fn: progress}, fn)
 }
 
 func scanRows(ctx context.Context, name string, src io.Reader, fn func(rawRow) error) error {

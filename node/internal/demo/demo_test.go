@@ -149,8 +149,10 @@ func TestWriteData(t *testing.T) {
 		}
 	}
 	for _, p := range a.Prompts {
-		want := shard.Row{Instruction: p.Instruction, Input: p.Input, Output: p.Expected}
-		if !slices.Contains(heldOut, want) {
+		same := func(r shard.Row) bool {
+			return r.Instruction == p.Instruction && r.Input == p.Input && r.Output == p.Expected
+		}
+		if !slices.ContainsFunc(heldOut, same) {
 			t.Errorf("the prompt %v is no held-out row", p)
 		}
 	}

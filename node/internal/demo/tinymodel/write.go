@@ -62,7 +62,7 @@ func writeRows(path string, rows []shard.Row) error {
 			Instruction string `json:"instruction"`
 			Input       string `json:"input"`
 			Output      string `json:"output"`
-		}(r))
+		}{r.Instruction, r.Input, r.Output})
 		if err != nil {
 			return err
 		}

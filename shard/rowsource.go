@@ -1,0 +1,215 @@
+package shard
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// InputRow is a row of an input file, or what is wrong with it.
+type InputRow struct {
+	Place string // such as "rows.jsonl:7"
+	Row   Row
+	Err   error // the row cannot be trained on
+}
+
+// Detected is what a file was found to be.
+type Detected struct {
+	Input  string // alpaca, messages, sharegpt, completion or text
+	Format string // of the rows that come out
+	Why    string
+}
+
+// ReadInput calls fn for each row of a file as ImportDataset reads it. input is
+// a form of rows, or "": it is told by the first row.
+func ReadInput(ctx context.Context, path, input string, fn func(InputRow) error) (Detected, error) {
+	d, err := readInput(ctx, path, input, nil, func(p parsedRow) error {
+		return fn(InputRow{p.place(), p.row, p.err})
+	})
+	if err != nil {
+		return d, fmt.Errorf("read rows: %w", err)
+	}
+	return d, nil
+}
+
+// parsedRow is a row of an input file that was read.
+type parsedRow struct {
+	rawRow
+	form   Detected // not known before a row that can be read, if there is none
+	row    Row
+	others []string // names of fields that do not count
+	err    error
+}
+
+func readInput(ctx context.Context, path, input string, progress func(n int), fn func(parsedRow) error) (Detected, error) {
+	d := Detected{Input: input, Why: "it was asked for"}
+	if input != "" {
+		var ok bool
+		if d.Format, ok = canonicalFormat(input); !ok {
+			return d, fmt.Errorf("format is %.40q, must be alpaca, messages, sharegpt, completion or text", input)
+		}
+	}
+	err := readRows(ctx, path, progress, func(raw rawRow) error {
+		p := parsedRow{rawRow: raw, err: raw.bad}
+		if p.err == nil && d.Input == "" {
+			o, err := parseObject(raw.raw)
+			switch {
+			case err != nil:
+				p.err = err
+			case len(o.names) == 0:
+				p.err = errors.New("no fields")
+			default:
+				if d, err = o.detect(); err != nil {
+					return fmt.Errorf("%s: cannot tell the format: %w", raw.place(), err)
+				}
+			}
+		}
+		if p.form = d; p.err == nil {
+			p.row, p.others, p.err = parseInput(d.Input, raw.raw)
+		}
+		return fn(p)
+	})
+	return d, err
+}
+
+// readRows calls fn for each row of a file as a JSON object. The extension
+// tells tables and plain text; else it is a JSON array of objects, or one
+// object a line, which shows in its first character.
+func readRows(ctx context.Context, path string, progress func(n int), fn func(rawRow) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	name, src := filepath.Base(path), &countReader{r: f, fn: progress}
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".csv":
+		return scanTable(ctx, name, src, ',', fn)
+	case ".tsv":
+		return scanTable(ctx, name, src, '\t', fn)
+	case ".txt":
+		return scanText(ctx, name, src, fn)
+	case ".parquet":
+		return fmt.Errorf("%s: %w: Parquet is not read; write it as JSON lines, for example with: duckdb -c \"copy (from '%s') to 'rows.jsonl'\"", name, ErrInvalid, name)
+	}
+	return scanRows(ctx, name, src, fn)
+}
+
+// scanTable reads a table whose first line names the fields.
+func scanTable(ctx context.Context, name string, src io.Reader, comma rune, fn func(rawRow) error) error {
+	ration := &rationReader{r: src, left: maxRawRowBytes}
+	in := bufio.NewReader(ration)
+	if b, _ := in.Peek(3); string(b) == "\ufeff" {
+		_, _ = in.Discard(3)
+	}
+	r := csv.NewReader(in)
+	r.Comma, r.ReuseRecord, r.FieldsPerRecord = comma, true, -1
+	var header []string
+	var raw []byte
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		fields, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return nil // no rows; the caller counts them
+		}
+		if err != nil {
+			return tableError(name, err)
+		}
+		ration.left = maxRawRowBytes
+		if header == nil {
+			header = append([]string(nil), fields...)
+			continue
+		}
+		line, _ := r.FieldPos(0)
+		if len(fields) != len(header) {
+			bad := fmt.Errorf("%d fields, the first line has %d", len(fields), len(header))
+			if err := fn(rawRow{file: name, at: line, bad: bad}); err != nil {
+				return err
+			}
+			continue
+		}
+		raw = append(raw[:0], '{')
+		for i, h := range header {
+			if i > 0 {
+				raw = append(raw, ',')
+			}
+			raw = appendJSONString(raw, h)
+			raw = append(raw, ':')
+			raw = appendJSONString(raw, fields[i])
+		}
+		raw = append(raw, '}')
+		if err := fn(rawRow{file: name, at: line, raw: raw}); err != nil {
+			return err
+		}
+	}
+}
+
+func tableError(name string, err error) error {
+	if errors.Is(err, ErrTooLarge) {
+		return fmt.Errorf("%s: %w: a row of more than %d bytes, or a quote that is not closed", name, ErrTooLarge, maxRawRowBytes)
+	}
+	var at *csv.ParseError
+	if errors.As(err, &at) {
+		return fmt.Errorf("%s:%d: %w: %w", name, at.Line, ErrInvalid, at.Err)
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// scanText reads plain text, in which empty lines separate rows.
+func scanText(ctx context.Context, name string, src io.Reader, fn func(rawRow) error) error {
+	r := bufio.NewReaderSize(src, 64<<10)
+	var text []byte
+	begin := 0
+	flush := func() error {
+		s := strings.TrimRight(string(text), "\r\n")
+		text = text[:0]
+		if s == "" {
+			return nil
+		}
+		raw := append(appendJSONString([]byte(`{"text":`), s), '}')
+		return fn(rawRow{file: name, at: begin, raw: raw})
+	}
+	for at := 1; ; at++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		line, err := r.ReadSlice('\n')
+		for errors.Is(err, bufio.ErrBufferFull) && len(text) <= maxRawRowBytes {
+			if len(text) == 0 {
+				begin = at
+			}
+			text = append(text, line...)
+			line, err = r.ReadSlice('\n')
+		}
+		if len(text)+len(line) > maxRawRowBytes {
+			return fmt.Errorf("%s:%d: %w: more than %d bytes without an empty line", name, at, ErrTooLarge, maxRawRowBytes)
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("%s:%d: %w", name, at, err)
+		}
+		if at == 1 {
+			line = []byte(strings.TrimPrefix(string(line), "\ufeff"))
+		}
+		if strings.TrimSpace(string(line)) == "" {
+			if err := flush(); err != nil {
+				return err
+			}
+		} else {
+			if len(text) == 0 {
+				begin = at
+			}
+			text = append(text, line...)
+		}
+		if err != nil {
+			return flush()
+		}
+	}
+}
