@@ -4,6 +4,7 @@ package crashtest
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -189,6 +190,7 @@ func TestKilledDaemons(t *testing.T) {
 		seen.look(t, d, run)
 	}
 	t.Logf("%d kills, %d rounds, %d of them certified", *kills, final.Round, final.CertifiedRounds)
+	replayAll(ctx, t, ds, run, final.StateCID)
 	if final.TrainedRounds < uint64(rounds) {
 		t.Errorf("the run ended after %d trained rounds, want %d", final.TrainedRounds, rounds)
 	}
@@ -221,6 +223,37 @@ func launch(ctx context.Context, t *testing.T, ds []*daemon, rounds int) string 
 		}
 	}
 	return r.ID
+}
+
+// replayAll stops the daemons and computes the run again in each folder. One
+// that was dead in a round may lack its deltas; whoever has all must come to the
+// same state.
+func replayAll(ctx context.Context, t *testing.T, ds []*daemon, run, state string) {
+	t.Helper()
+	whole := 0
+	for _, d := range ds {
+		d.kill()
+		out, err := exec.CommandContext(ctx, d.mootd, "replay", run, "--data-dir", d.dir, "--json").Output()
+		var r struct {
+			OK       bool   `json:"ok"`
+			StateCID string `json:"state_cid"`
+			Error    *api.Error
+		}
+		if jerr := json.Unmarshal(out, &r); jerr != nil {
+			t.Errorf("replay: %v, %v: %s", err, jerr, out)
+			continue
+		}
+		switch {
+		case r.OK && r.StateCID == state:
+			whole++
+		case r.OK || r.Error == nil || r.Error.Code != api.CodeNotFound:
+			t.Errorf("replay on %s: %s, want state %s", d.peer, out, state)
+		}
+	}
+	if whole == 0 {
+		t.Error("no folder has the whole run")
+	}
+	t.Logf("replayed from genesis in %d of %d folders", whole, len(ds))
 }
 
 // waitFinal waits until all daemons have the same last record.
