@@ -58,8 +58,24 @@ func (b *Backend) Alloc(n int) *tensor.Buffer {
 	return &tensor.Buffer{Len: n, Host: make([]float32, n)}
 }
 
+// Pack returns a buffer of the values of p, which are expanded a few at a time
+// where they are used.
+func (b *Backend) Pack(p tensor.Packed) *tensor.Buffer {
+	return &tensor.Buffer{Len: p.Len(), Packed: p}
+}
+
+// unpack sets dst to the values of p that start at from.
+func (kn *kernels) unpack(dst []float32, p tensor.Packed, from int) {
+	if v, ok := p.(tensor.BF16); ok {
+		kn.widen(dst, v[from:from+len(dst)])
+		return
+	}
+	p.DequantRange(dst, from, from+len(dst))
+}
+
 // scratch is memory of one thread.
 type scratch struct {
+	plain  []float32 // values of a packed operand
 	a, b   []float32 // packed operands of a matrix product
 	edge   []float32 // a tile at the edge of a result
 	scores []float32 // a block of attention scores

@@ -27,6 +27,8 @@ type gemmArgs struct {
 	rsa, csa int
 	b        []float32
 	rsb, csb int
+	packed   tensor.Packed // holds b instead
+	offB     int           // of b's element (0, 0) in packed
 	c        []float32
 	ldc      int
 	alpha    float32
@@ -40,9 +42,12 @@ func (b *Backend) MatMul(c, x, y tensor.Mat, o tensor.MatMul) {
 	*g = gemmArgs{
 		m: c.Rows, n: c.Cols, k: x.Cols,
 		a: x.Host(), rsa: x.Stride, csa: 1,
-		b: y.Host(), rsb: y.Stride, csb: 1,
+		rsb: y.Stride, csb: 1,
 		c: c.Host(), ldc: c.Stride,
 		alpha: o.Alpha, add: o.Add,
+	}
+	if g.packed, g.offB = y.Buf.Packed, y.Off; g.packed == nil {
+		g.b = y.Host()
 	}
 	am, bk, bn := x.Rows, y.Rows, y.Cols
 	if o.TransA {
@@ -63,7 +68,7 @@ func (b *Backend) MatMul(c, x, y tensor.Mat, o tensor.MatMul) {
 		return
 	}
 	g.dots = g.m <= 2 && g.csa == 1 && g.rsb == 1 // before it is cut, so that pieces do not differ
-	if o.TransA && g.n <= b.k.nr && g.m > 2*b.k.nr {
+	if o.TransA && g.packed == nil && g.n <= b.k.nr && g.m > 2*b.k.nr {
 		b.turned()
 	} else {
 		b.product()
@@ -143,7 +148,12 @@ func (t *gemmTask) piece(thread, i int) {
 	m0, n0 := i/t.nParts*t.mStep, i%t.nParts*t.nStep
 	g.m, g.n = min(t.mStep, g.m-m0), min(t.nStep, g.n-n0)
 	if g.k > 0 {
-		g.a, g.b = g.a[m0*g.rsa:], g.b[n0*g.csb:]
+		g.a = g.a[m0*g.rsa:]
+		if g.packed == nil {
+			g.b = g.b[n0*g.csb:]
+		} else {
+			g.offB += n0 * g.csb
+		}
 	}
 	g.c = g.c[m0*g.ldc+n0:]
 	t.b.k.gemm(s, g)
@@ -164,7 +174,7 @@ func (kn *kernels) gemm(s *scratch, g *gemmArgs) {
 		return
 	}
 	if g.dots {
-		kn.dots(g)
+		kn.dots(s, g)
 		return
 	}
 	s.edge = grow(s.edge, kn.mr*kn.nr)
@@ -174,7 +184,7 @@ func (kn *kernels) gemm(s *scratch, g *gemmArgs) {
 		kc := min(kStep, g.k-k0)
 		for n0 := 0; n0 < g.n; n0 += maxNC {
 			nc := min(maxNC, g.n-n0)
-			direct := g.csb == 1 && g.m <= maxDirect
+			direct := g.csb == 1 && g.m <= maxDirect && g.packed == nil
 			kn.packB(s, g, k0, kc, n0, nc, direct)
 			for m0 := 0; m0 < g.m; m0 += maxMC {
 				mc := min(maxMC, g.m-m0)
@@ -187,9 +197,16 @@ func (kn *kernels) gemm(s *scratch, g *gemmArgs) {
 
 // dots computes a product with one or two rows as scalar products with the
 // rows of the transposed b.
-func (kn *kernels) dots(g *gemmArgs) {
+func (kn *kernels) dots(s *scratch, g *gemmArgs) {
 	for j := range g.n {
-		y := g.b[j*g.csb : j*g.csb+g.k]
+		var y []float32
+		if g.packed == nil {
+			y = g.b[j*g.csb : j*g.csb+g.k]
+		} else {
+			s.plain = grow(s.plain, g.k)
+			y = s.plain
+			kn.unpack(y, g.packed, g.offB+j*g.csb)
+		}
 		for i := range g.m {
 			v := g.alpha * kn.dot(g.a[i*g.rsa:i*g.rsa+g.k], y)
 			if g.add {
@@ -205,26 +222,53 @@ func (kn *kernels) dots(g *gemmArgs) {
 // does not fill its tile is packed, because the others are read where they lie.
 func (kn *kernels) packB(s *scratch, g *gemmArgs, k0, kc, n0, nc int, direct bool) {
 	s.b = grow(s.b, roundUp(nc, kn.nr)*kc)
+	if g.packed != nil && g.csb == 1 {
+		kn.unpackRows(s, g, k0, kc, n0, nc)
+		return
+	}
 	for j := 0; j < nc; j += kn.nr {
 		w := min(kn.nr, nc-j)
 		wide := kn.fit(1, w).cols
 		if direct && w == wide {
 			continue
 		}
-		kn.packPanel(s.b[j*kc:j*kc+wide*kc], wide, g, k0, kc, n0+j, w)
+		src, rsb, csb := g.b, g.rsb, g.csb
+		if g.packed == nil {
+			src = src[k0*rsb+(n0+j)*csb:]
+		} else { // columns lie together
+			s.plain = grow(s.plain, w*(kc+rowGap))
+			src, csb = s.plain, kc+rowGap
+			for i := range w {
+				kn.unpack(src[i*csb:i*csb+kc], g.packed, g.offB+k0+(n0+j+i)*g.csb)
+			}
+		}
+		kn.packPanel(s.b[j*kc:j*kc+wide*kc], wide, src, rsb, csb, kc, w)
 	}
 }
 
-// packPanel packs columns n0 to n0+w into rows of wide values.
-func (kn *kernels) packPanel(dst []float32, wide int, g *gemmArgs, k0, kc, n0, w int) {
-	src := g.b[k0*g.rsb+n0*g.csb:]
+// unpackRows is packB for a packed b whose rows lie together.
+func (kn *kernels) unpackRows(s *scratch, g *gemmArgs, k0, kc, n0, nc int) {
+	s.plain = grow(s.plain, nc)
+	for p := range kc {
+		kn.unpack(s.plain, g.packed, g.offB+(k0+p)*g.rsb+n0)
+		for j := 0; j < nc; j += kn.nr {
+			w := min(kn.nr, nc-j)
+			wide := kn.fit(1, w).cols
+			row := s.b[j*kc+p*wide:][:wide]
+			clear(row[copy(row, s.plain[j:j+w]):])
+		}
+	}
+}
+
+// packPanel packs w columns of src into kc rows of wide values.
+func (kn *kernels) packPanel(dst []float32, wide int, src []float32, rsb, csb, kc, w int) {
 	at := 0
-	for g.rsb == 1 && at+kn.panel <= w {
-		kn.transpose(dst[at:], wide, src[at*g.csb:], g.csb, kc)
+	for rsb == 1 && at+kn.panel <= w {
+		kn.transpose(dst[at:], wide, src[at*csb:], csb, kc)
 		at += kn.panel
 	}
-	for g.csb == 1 && at+kn.panel <= w {
-		kn.packRows(dst[at:], wide, src[at:], g.rsb, kc)
+	for rsb != 1 && csb == 1 && at+kn.panel <= w {
+		kn.packRows(dst[at:], wide, src[at:], rsb, kc)
 		at += kn.panel
 	}
 	if at == wide {
@@ -234,7 +278,7 @@ func (kn *kernels) packPanel(dst []float32, wide int, g *gemmArgs, k0, kc, n0, w
 		row := dst[p*wide : (p+1)*wide]
 		clear(row[w:])
 		for i := at; i < w; i++ {
-			row[i] = src[p*g.rsb+i*g.csb]
+			row[i] = src[p*rsb+i*csb]
 		}
 	}
 }

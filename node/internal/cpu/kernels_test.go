@@ -52,6 +52,14 @@ func TestKernelsAgree(t *testing.T) {
 			{"swiglu", func(k *kernels, x, y, z, _ []float32) float32 { k.swiglu(x, y, z); return 0 }},
 			{"swigluBack", func(k *kernels, x, y, z, _ []float32) float32 { k.swigluBack(x, y, z); return 0 }},
 			{"rotate", func(k *kernels, x, y, z, w []float32) float32 { k.rotate(x, y, z, w, -1); return 0 }},
+			{"widen", func(k *kernels, x, _, z, _ []float32) float32 {
+				half := make([]uint16, len(z))
+				for i, v := range z {
+					half[i] = uint16(math.Float32bits(v) >> 16)
+				}
+				k.widen(x, half)
+				return 0
+			}},
 			{"adamw", func(k *kernels, x, y, z, w []float32) float32 { k.adamw(x, y, z, w, consts); return 0 }},
 		} {
 			have, want := copies(x, y, z, w), copies(x, y, z, w)
@@ -153,7 +161,7 @@ func TestAllocations(t *testing.T) {
 		r := func(rows, cols int) tensor.Mat { return b.Alloc(rows*cols).Mat(0, rows, cols) }
 		x, y, c, dx, inv := r(300, 96), r(96, 96), r(300, 96), r(300, 96), r(300, 1)
 		w, rank, low := r(1, 96), r(8, 96), r(300, 8)
-		stats := r(300, 2)
+		stats, half := r(300, 2), b.Pack(make(tensor.BF16, 96*96)).Mat(0, 96, 96)
 		p := tensor.Attention{
 			Q: x, K: dx, V: x, Out: c, LSE: r(300, 4), Heads: 4, KVHeads: 4, Scale: 1, SoftCap: 50,
 			Slopes: make([]float32, 4), Spans: []tensor.Span{{QLen: 300, KLen: 300}},
@@ -162,6 +170,8 @@ func TestAllocations(t *testing.T) {
 			b.MatMul(c, x, y, tensor.MatMul{TransB: true})
 			b.MatMul(low, x, rank, tensor.MatMul{TransB: true})
 			b.MatMul(rank, low, x, tensor.MatMul{TransA: true})
+			b.MatMul(c, x, half, tensor.MatMul{TransB: true})
+			b.MatMul(c, x, half, tensor.MatMul{})
 			for _, o := range []tensor.RMSNorm{{Eps: 1e-5}, {Eps: 1e-5, PlusOne: true}} {
 				b.RMSNorm(c, inv, x, w, o)
 				b.RMSNormBackward(dx, tensor.Mat{}, c, x, inv, w, o)

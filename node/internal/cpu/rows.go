@@ -50,8 +50,20 @@ func (b *Backend) Download(dst []float32, src tensor.Mat) {
 		panic(fmt.Sprintf("bug: download of (%d,%d) to %d values", src.Rows, src.Cols, len(dst)))
 	}
 	for i := range src.Rows {
-		copy(dst[i*src.Cols:], src.HostRow(i))
+		b.readRow(dst[i*src.Cols:(i+1)*src.Cols], src, i)
 	}
+}
+
+// readRow sets dst to row i of src, which may be packed.
+func (b *Backend) readRow(dst []float32, src tensor.Mat, i int) {
+	if i < 0 || i >= src.Rows {
+		panic(fmt.Sprintf("bug: row %d of %d", i, src.Rows))
+	}
+	if p := src.Buf.Packed; p != nil {
+		b.k.unpack(dst, p, src.Off+i*src.Stride)
+		return
+	}
+	copy(dst, src.HostRow(i))
 }
 
 // Zero sets m to 0.
@@ -110,7 +122,7 @@ func (b *Backend) SumRows(row, m tensor.Mat) {
 func (b *Backend) Gather(dst, src tensor.Mat, idx []int32) {
 	mustShape("destination", dst, len(idx), src.Cols)
 	for i, at := range idx {
-		copy(dst.HostRow(i), src.RowRange(int(at), int(at)+1).Host())
+		b.readRow(dst.HostRow(i), src, int(at))
 	}
 }
 

@@ -10,6 +10,11 @@ package tensor
 type Backend interface {
 	// Alloc returns n zeros.
 	Alloc(n int) *Buffer
+	// Pack returns a buffer of the values of p, which belong to it from then
+	// on. It can be read by Download, by Gather and as b of MatMul, with the
+	// same results, to the bit, as one of the same values in float32; nothing
+	// else takes it.
+	Pack(p Packed) *Buffer
 	// Upload copies src, dense, to dst; Download copies src to dst, dense.
 	Upload(dst Mat, src []float32)
 	Download(dst []float32, src Mat)

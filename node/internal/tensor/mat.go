@@ -1,14 +1,42 @@
 package tensor
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Buffer is memory of a backend, float32 values.
 type Buffer struct {
 	Len int
 	// Host holds the values of a backend that computes in the host's memory.
 	Host []float32
+	// Packed holds them instead where a buffer is only read.
+	Packed Packed
 	// Device is for a backend that keeps them elsewhere.
 	Device any
+}
+
+// Packed holds values that are only read in less memory than float32 takes:
+// BF16, or weights of four bits (package nf4).
+type Packed interface {
+	Len() int
+	// DequantRange sets dst to the values from up to, but not including, to.
+	// Several goroutines may call it at once.
+	DequantRange(dst []float32, from, to int)
+}
+
+// BF16 are bfloat16 values, which are the upper halves of float32 ones.
+type BF16 []uint16
+
+// Len returns the number of values.
+func (v BF16) Len() int { return len(v) }
+
+// DequantRange sets dst to the values from up to, but not including, to.
+func (v BF16) DequantRange(dst []float32, from, to int) {
+	dst = dst[:to-from]
+	for i, x := range v[from:to] {
+		dst[i] = math.Float32frombits(uint32(x) << 16)
+	}
 }
 
 // Mat is a row-major view of a buffer. Element (i, j) is value
