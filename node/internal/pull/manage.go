@@ -1,0 +1,262 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
+
+	"github.com/moot-net/moot/shard"
+)
+
+const (
+	maxSources   = 24 // peers that are asked at once
+	maxSuggested = 64
+	tickTime     = 250 * time.Millisecond
+	lookTime     = time.Second      // between looks for connected peers
+	routeTime    = 30 * time.Second // between questions to the router
+	maxRouted    = 16
+	firstBackoff = time.Second
+	maxBackoff   = 30 * time.Second
+	muteBackoff  = time.Minute      // for a peer that does not speak the protocol
+	patience     = 10 * time.Second // without a block; then the fallback is begun
+	impatience   = time.Second      // instead, when there is nobody to wait for
+)
+
+// candidate is a peer that may have the DAG.
+type candidate struct {
+	// guarded by fetch.mu
+	busy    bool      // a session is under way
+	speaks  bool      // it is connected and speaks the protocol
+	tried   bool      // once at least
+	after   time.Time // not before then
+	backoff time.Duration
+}
+
+// suggest adds peers that are likely to have the DAG.
+func (f *fetch) suggest(ps []peer.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range ps {
+		if len(f.suggested) >= maxSuggested {
+			return
+		}
+		if id != f.p.host.ID() && f.suggested[id] == nil {
+			f.suggested[id] = &candidate{backoff: firstBackoff}
+		}
+	}
+}
+
+// manage keeps sessions with all candidates, and the fallback when they are of
+// no use, until ctx is done.
+func (f *fetch) manage(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	begun := time.Now()
+	fb := &fallback{f: f}
+	defer fb.stop()
+	if f.p.opt.Router != nil {
+		wg.Go(func() { f.route(ctx) })
+	}
+	var looked time.Time
+	t := time.NewTicker(tickTime)
+	defer t.Stop()
+	for {
+		now := time.Now()
+		if now.Sub(looked) >= lookTime {
+			looked = now
+			f.suggest(f.connected())
+		}
+		for id, c := range f.due(now) {
+			wg.Go(func() { f.session(ctx, id, c) })
+		}
+		f.mu.Lock()
+		f.overtake(now)
+		last, waiting := f.last, f.waiting()
+		f.mu.Unlock()
+		f.wakeAll()
+		fb.decide(ctx, now, begun, last, waiting)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// connected are the connected peers that speak the protocol.
+func (f *fetch) connected() (out []peer.ID) {
+	for _, id := range f.p.host.Network().Peers() {
+		if ok, err := f.p.host.Peerstore().SupportsProtocols(id, Protocol); err == nil && len(ok) > 0 {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// route asks the router for peers now and then.
+func (f *fetch) route(ctx context.Context) {
+	for {
+		for info := range f.p.opt.Router.FindProvidersAsync(ctx, f.root, maxRouted) {
+			f.p.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
+			f.suggest([]peer.ID{info.ID})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(routeTime):
+		}
+	}
+}
+
+// due are the candidates to begin a session with now. They are marked as busy.
+func (f *fetch) due(now time.Time) map[peer.ID]*candidate {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	busy := 0
+	for _, c := range f.suggested {
+		if c.busy {
+			busy++
+		}
+	}
+	out := make(map[peer.ID]*candidate)
+	for id, c := range f.suggested {
+		if busy >= maxSources {
+			break
+		}
+		if c.busy || now.Before(c.after) || f.p.isBanned(id) {
+			continue
+		}
+		c.busy = true
+		busy++
+		out[id] = c
+	}
+	return out
+}
+
+// waiting says whether there is a peer that may give something yet: one that
+// speaks the protocol, or was not tried. It is called with f.mu held.
+func (f *fetch) waiting() bool {
+	for _, c := range f.suggested {
+		if c.speaks || (c.busy && !c.tried) {
+			return true
+		}
+	}
+	return false
+}
+
+// session is one session with a candidate.
+func (f *fetch) session(ctx context.Context, id peer.ID, c *candidate) {
+	s := newSource(id)
+	err := f.talk(ctx, s, func() {
+		f.mu.Lock()
+		c.speaks = true
+		f.mu.Unlock()
+	})
+	if ctx.Err() != nil {
+		return
+	}
+	f.p.log.DebugContext(ctx, "session ended", "peer", id, "shard", f.root, "err", err)
+	if isProtocol(err) {
+		f.p.ban(ctx, id, err.Error())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.busy, c.speaks, c.tried = false, false, true
+	var mute multistream.ErrNotSupported[protocol.ID]
+	switch {
+	case errors.As(err, &mute):
+		c.backoff = muteBackoff
+	case s.gave:
+		c.backoff = firstBackoff
+	default:
+		c.backoff = min(2*c.backoff, maxBackoff)
+	}
+	c.after = time.Now().Add(c.backoff)
+}
+
+// fallback is the use of Options.Fallback. It is owned by manage.
+type fallback struct {
+	f      *fetch
+	cancel context.CancelFunc // nil when it is not at work
+	begun  time.Time
+	done   chan struct{} // closed when it has ended
+}
+
+// decide begins the fallback when nothing comes, and ends it when blocks come
+// from peers that speak the protocol.
+func (b *fallback) decide(ctx context.Context, now, begun, last time.Time, waiting bool) {
+	if b.f.p.opt.Fallback == nil {
+		return
+	}
+	if b.cancel != nil {
+		select {
+		case <-b.done:
+			b.cancel = nil // by an error that does not end the fetch
+		default:
+			if last.After(b.begun) && now.Sub(last) < impatience {
+				b.stop()
+			}
+		}
+		return
+	}
+	limit := patience
+	if !waiting {
+		limit = impatience
+	}
+	if sinceOr(now, last, begun) < limit || now.Sub(b.begun) < limit {
+		return
+	}
+	b.f.p.log.InfoContext(ctx, "no peer gave blocks, others are asked", "shard", b.f.root)
+	b.start(ctx, now)
+}
+
+func (b *fallback) start(ctx context.Context, now time.Time) {
+	f := b.f
+	f.mu.Lock()
+	f.fell = true
+	o := FetchOptions{MaxBytes: f.o.MaxBytes}
+	for id := range f.suggested {
+		o.Providers = append(o.Providers, id)
+	}
+	f.mu.Unlock()
+	if f.o.Progress != nil {
+		o.Progress = func(done, total int64) {
+			f.tell.Lock()
+			defer f.tell.Unlock()
+			f.report(done, total)
+		}
+	}
+	ctx, b.cancel = context.WithCancel(ctx)
+	b.begun, b.done = now, make(chan struct{})
+	go func(done chan struct{}) {
+		defer close(done)
+		err := f.p.opt.Fallback.Fetch(ctx, f.root, o)
+		switch {
+		case err == nil:
+			f.fail(errFull)
+		case errors.Is(err, ErrTooLarge), errors.Is(err, shard.ErrInvalid):
+			f.fail(err)
+		case ctx.Err() == nil:
+			f.p.log.WarnContext(ctx, "fallback ended", "shard", f.root, "err", err)
+		}
+	}(b.done)
+}
+
+// stop ends the fallback and waits for it.
+func (b *fallback) stop() {
+	if b.cancel == nil {
+		return
+	}
+	b.cancel()
+	<-b.done
+	b.cancel = nil
+}
+
+// errFull ends a fetch that the fallback has completed.
+var errFull = errors.New("all is local")

@@ -1,0 +1,354 @@
+package pull
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// How much is asked of a peer at once.
+const (
+	minWindow   = 2 // blocks
+	firstWindow = 4 // blocks, while the rate is not known
+	maxWindow   = 64
+	windowTime  = 750 * time.Millisecond // of its rate
+	rateTime    = 200 * time.Millisecond // over which a rate is measured, at least
+)
+
+const (
+	stallTime  = 3 * time.Second        // without a byte; then others are asked
+	lackTime   = 2 * time.Second        // until a peer is asked again for an inner node that it did not have
+	slowNode   = time.Second            // then another peer is asked for an inner node too
+	busyTime   = time.Second            // that a busy peer is left alone
+	maxCopies  = 3                      // requests for one block at the end
+	maxLook    = 4096                   // leaves that are compared by rarity
+	endgameGap = 100 * time.Millisecond // a second request must win at least this
+	someBytes  = 1 << 20                // size of a block that is not known
+)
+
+// request is one request for a block.
+type request struct {
+	piece   *piece
+	source  *source
+	at      time.Time // when it was made
+	got     int64     // guarded by fetch.mu: bytes of the block that came
+	dropped bool      // guarded by fetch.mu: nobody counts on it any more
+}
+
+// source is a peer that is asked.
+type source struct {
+	id   peer.ID
+	wake chan struct{} // there may be something to ask for; of capacity 1
+
+	// the rest is guarded by fetch.mu
+	has    bitset               // leaves; nil until it said
+	asked  bitset               // leaves that it asked others for, as it says
+	lacks  map[*piece]time.Time // inner nodes that it did not have
+	out    []*request           // without answer, in their order
+	bytes  int64                // of these, still to come
+	rate   float64              // bytes per second; 0: not known
+	since  time.Time            // the rate is being measured
+	number int64                // bytes since then
+	last   time.Time            // when a byte came, or it was first asked
+	stall  bool                 // nothing comes
+	paused time.Time            // it is busy until then
+	gave   bool                 // a verified block
+	wrong  int                  // leaves that it said to have and had not
+}
+
+func newSource(id peer.ID) *source {
+	return &source{id: id, wake: make(chan struct{}, 1), lacks: make(map[*piece]time.Time)}
+}
+
+func (s *source) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *piece) expected() int64 {
+	if q.size > 0 {
+		return q.size
+	}
+	return someBytes
+}
+
+// window says whether one more block may be asked for.
+func (s *source) window() bool {
+	n := len(s.out)
+	switch {
+	case n < minWindow:
+		return true
+	case n >= maxWindow:
+		return false
+	case s.rate == 0:
+		return n < firstWindow
+	}
+	return float64(s.bytes) < s.rate*windowTime.Seconds()
+}
+
+// speed is the rate, less when nothing came for a while. 0: not known.
+func (s *source) speed(now time.Time) float64 {
+	if idle := now.Sub(s.last).Seconds(); len(s.out) > 0 && idle > 1 {
+		return s.rate / idle
+	}
+	return s.rate
+}
+
+// received counts bytes of the answer to r.
+func (s *source) received(r *request, n int, now time.Time) {
+	k := min(int64(n), max(r.piece.expected()-r.got, 0))
+	r.got += k
+	s.bytes -= k
+	s.number += int64(n)
+	s.last = now
+	if d := now.Sub(s.since); d >= rateTime {
+		sample := float64(s.number) / d.Seconds()
+		if s.rate == 0 {
+			s.rate = sample
+		} else {
+			s.rate += (sample - s.rate) / 2
+		}
+		s.since, s.number = now, 0
+	}
+}
+
+// next makes the next request of s, or returns nil when there is nothing to
+// ask now. It is called with f.mu held.
+func (f *fetch) next(s *source, now time.Time) *request {
+	if s.stall || now.Before(s.paused) || !s.window() {
+		return nil
+	}
+	var q *piece
+	if f.dag == nil {
+		q = f.nextNode(s, now)
+	} else if s.has != nil {
+		if q = f.rarest(s); q == nil {
+			q = f.overdue(s, now)
+		}
+	}
+	if q == nil {
+		return nil
+	}
+	f.dropTodo(q)
+	q.copies++
+	r := &request{piece: q, source: s, at: now}
+	if len(s.out) == 0 {
+		s.last, s.since, s.number = now, now, 0
+	}
+	s.out = append(s.out, r)
+	s.bytes += q.expected()
+	return r
+}
+
+// nextNode finds an inner node that s may have: one that nobody was asked for,
+// else one that is slow to come.
+func (f *fetch) nextNode(s *source, now time.Time) *piece {
+	for _, q := range f.todo {
+		if now.Sub(s.lacks[q]) > lackTime {
+			return q
+		}
+	}
+	for _, other := range f.sources {
+		if other == s {
+			continue
+		}
+		for _, r := range other.out {
+			if q := r.piece; now.Sub(r.at) > slowNode && f.another(s, q) && now.Sub(s.lacks[q]) > lackTime {
+				return q
+			}
+		}
+	}
+	return nil
+}
+
+// rarest finds the leaf that fewest have, of those that nobody was asked for
+// and s has. Among equals it draws.
+func (f *fetch) rarest(s *source) *piece {
+	n := len(f.todo)
+	if n == 0 {
+		return nil
+	}
+	var best *piece
+	score := math.MaxInt
+	// From a random place on, the first of equals is a draw.
+	for i, at := 0, rand.IntN(n); i < min(n, maxLook); i++ {
+		q := f.todo[(at+i)%n]
+		if q.leaf < 0 || !s.has.has(q.leaf) {
+			continue
+		}
+		// Who has asked for it will have it soon.
+		if k := 2*q.holder + q.askers; k < score {
+			best, score = q, k
+			if k <= 2 {
+				break
+			}
+		}
+	}
+	return best
+}
+
+// another says whether s may be asked for a block that others were asked for.
+func (f *fetch) another(s *source, q *piece) bool {
+	if q.taken || q.here || q.copies >= maxCopies {
+		return false
+	}
+	for _, r := range s.out {
+		if r.piece == q {
+			return false
+		}
+	}
+	return true
+}
+
+// overdue finds, when all leaves were asked for, the one that comes so late
+// from another that s would give it in less than half the time.
+func (f *fetch) overdue(s *source, now time.Time) *piece {
+	mine := s.speed(now)
+	if mine == 0 {
+		return nil
+	}
+	var best *piece
+	var most float64
+	for _, other := range f.sources {
+		if other == s || len(other.out) == 0 {
+			continue
+		}
+		theirs := other.speed(now)
+		var ahead int64
+		for _, r := range other.out {
+			q := r.piece
+			ahead += q.expected() - r.got
+			if q.leaf < 0 || !s.has.has(q.leaf) || !f.another(s, q) {
+				continue
+			}
+			wait := math.MaxFloat64
+			switch {
+			case theirs > 0:
+				wait = float64(ahead) / theirs
+			case now.Sub(r.at) < slowNode:
+				continue // it has just been asked for the first time
+			}
+			own := float64(s.bytes+q.expected())/mine + endgameGap.Seconds()
+			if wait > 2*own && wait > most {
+				best, most = q, wait
+			}
+		}
+	}
+	return best
+}
+
+// finished takes r off the requests of its source; the caller says what
+// became of the block. It is called with f.mu held.
+func (f *fetch) finished(r *request) {
+	s := r.source
+	for i, o := range s.out {
+		if o == r {
+			s.out = append(s.out[:i], s.out[i+1:]...)
+			break
+		}
+	}
+	s.bytes -= r.piece.expected() - r.got
+	f.drop(r)
+}
+
+// drop counts on r no more. It is called with f.mu held.
+func (f *fetch) drop(r *request) {
+	if r.dropped {
+		return
+	}
+	r.dropped = true
+	q := r.piece
+	if q.copies--; q.copies == 0 {
+		f.addTodo(q)
+	}
+}
+
+// overtake lets others be asked for what a stalled source was. It is called
+// with f.mu held.
+func (f *fetch) overtake(now time.Time) {
+	for _, s := range f.sources {
+		if s.stall || len(s.out) == 0 || now.Sub(s.last) < stallTime {
+			continue
+		}
+		s.stall = true
+		for _, r := range s.out {
+			f.drop(r)
+		}
+	}
+}
+
+// enter adds a source, and leave takes it away with all that depends on it.
+func (f *fetch) enter(s *source) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sources[s.id] = s
+}
+
+func (f *fetch) leave(s *source) {
+	f.mu.Lock()
+	for len(s.out) > 0 {
+		f.finished(s.out[0])
+	}
+	if s.has != nil {
+		for i, q := range f.leaves {
+			if q != nil && s.has.has(i) {
+				q.holder--
+			}
+			if q != nil && s.asked.has(i) {
+				q.askers--
+			}
+		}
+	}
+	delete(f.sources, s.id)
+	f.mu.Unlock()
+	f.wakeAll()
+}
+
+// learn takes what s says of the leaves that it has.
+func (f *fetch) learn(s *source, have bitset) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.has, s.asked = have, newBitset(len(f.leaves))
+	for i, q := range f.leaves {
+		if q != nil && have.has(i) {
+			q.holder++
+		}
+	}
+	s.poke()
+}
+
+// update takes what s says later.
+func (f *fetch) update(s *source, es []entry) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range es {
+		i := e.leaf()
+		q := f.leaves[i]
+		switch {
+		case e.kind() == kindAsked:
+			if !s.has.has(i) && s.asked.set(i) && q != nil {
+				q.askers++
+			}
+		case s.has.set(i) && q != nil:
+			q.holder++
+			if s.asked.has(i) {
+				s.asked.clear(i)
+				q.askers--
+			}
+		}
+	}
+	s.poke()
+}
+
+// wakeAll lets all sources look for something to ask.
+func (f *fetch) wakeAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.sources {
+		s.poke()
+	}
+}

@@ -1,0 +1,294 @@
+package pull
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/shard"
+)
+
+// Limits on what others can make this node do.
+const (
+	maxStreams      = 512 // of all peers
+	maxBlockStreams = 4   // of a peer; it needs two, and while it comes back another two
+	maxHaveStreams  = 16  // of a peer: DAGs that it fetches at once
+	maxReads        = 32  // blocks in memory for others
+	maxPeerReads    = 2   // of these, for one peer
+	maxWalks        = 2   // DAGs that are walked at once
+
+	writeBytes    = 64 << 10         // written at once
+	slowest       = 16 << 10         // bytes per second that an asker must take
+	writeGrace    = 20 * time.Second // and this much more
+	firstByteTime = 10 * time.Second
+	requestTime   = 10 * time.Minute // without a request
+	readTime      = 5 * time.Second  // for a turn to read; then the peer is busy
+	nodesTime     = 30 * time.Second // for the inner nodes that are being fetched
+	haveInterval  = 50 * time.Millisecond
+	haveKeepAlive = 15 * time.Second
+)
+
+// client is a peer that is served.
+type client struct {
+	reads  chan struct{} // of capacity maxPeerReads
+	blocks int           // streams; guarded by Puller.mu
+	haves  int           // streams; guarded by Puller.mu
+}
+
+// admit counts a stream whose kind is known, unless there are too many.
+func (p *Puller) admit(id peer.ID, what byte) (*client, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.clients[id]
+	if c == nil {
+		c = &client{reads: make(chan struct{}, maxPeerReads)}
+	}
+	switch {
+	case p.banned[id], p.streams >= maxStreams:
+		return nil, false
+	case what == streamBlocks && c.blocks < maxBlockStreams:
+		c.blocks++
+	case what == streamHave && c.haves < maxHaveStreams:
+		c.haves++
+	default:
+		return nil, false
+	}
+	p.clients[id] = c
+	p.streams++
+	return c, true
+}
+
+func (p *Puller) dismiss(id peer.ID, c *client, what byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if what == streamBlocks {
+		c.blocks--
+	} else {
+		c.haves--
+	}
+	p.streams--
+	if c.blocks+c.haves == 0 {
+		delete(p.clients, id)
+	}
+}
+
+// handle serves a stream that a peer opened.
+func (p *Puller) handle(s network.Stream) {
+	if !p.begin() {
+		_ = s.Reset() // it may be gone
+		return
+	}
+	defer p.active.Done()
+	stop := context.AfterFunc(p.ctx, func() { _ = s.Reset() }) // it may be gone
+	defer stop()
+	id := s.Conn().RemotePeer()
+	if err := p.serve(p.ctx, id, s); err != nil {
+		p.log.DebugContext(p.ctx, "stream ended", "peer", id, "err", err)
+		_ = s.Reset() // the same
+		return
+	}
+	s.Close()
+}
+
+func (p *Puller) serve(ctx context.Context, id peer.ID, s network.Stream) error {
+	if err := s.SetReadDeadline(time.Now().Add(firstByteTime)); err != nil {
+		return err
+	}
+	r := bufio.NewReaderSize(s, 4096)
+	what, err := r.ReadByte()
+	if err != nil {
+		return err
+	}
+	c, ok := p.admit(id, what)
+	if !ok {
+		return errors.New("too many streams, or none of ours")
+	}
+	defer p.dismiss(id, c, what)
+	if what == streamHave {
+		return p.serveHave(ctx, s, r)
+	}
+	for {
+		if err := s.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
+			return err
+		}
+		want, err := readRequest(r)
+		if err != nil {
+			return err
+		}
+		if err := p.serveBlock(ctx, id, c, s, want); err != nil {
+			return err
+		}
+	}
+}
+
+// serveBlock answers one request.
+func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s network.Stream, want cid.Cid) error {
+	done, err := p.turn(ctx, c)
+	if err != nil {
+		return p.answer(s, statusBusy)
+	}
+	defer done()
+	b, err := p.store.Get(ctx, want)
+	switch {
+	case ipld.IsNotFound(err):
+		return p.answer(s, statusMissing)
+	case err != nil:
+		p.log.WarnContext(ctx, "block was not read", "shard", want, "err", err)
+		return p.answer(s, statusBusy)
+	case len(b.RawData()) > shard.MaxBlockBytes:
+		return p.answer(s, statusMissing) // others could not store it
+	}
+	data := b.RawData()
+	begun := time.Now()
+	out := appendBlockHeader(make([]byte, 0, 8), len(data))
+	for sent := 0; ; {
+		// The limit counts against the asker only if it is slower.
+		allowed := writeGrace + time.Duration(sent+writeBytes)*time.Second/slowest
+		if err := s.SetWriteDeadline(begun.Add(allowed)); err != nil {
+			return err
+		}
+		if _, err := s.Write(out); err != nil {
+			return err
+		}
+		if sent == len(data) {
+			return nil
+		}
+		out = data[sent:min(sent+writeBytes, len(data))]
+		sent += len(out)
+		p.sent.Add(uint64(len(out)))
+		if p.opt.Limit != nil {
+			waiting := time.Now()
+			if err := p.opt.Limit(ctx, id, len(out)); err != nil {
+				return err
+			}
+			begun = begun.Add(time.Since(waiting))
+		}
+	}
+}
+
+// turn waits until one more block may be read for c.
+func (p *Puller) turn(ctx context.Context, c *client) (done func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	select {
+	case c.reads <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := p.reads.Acquire(ctx, 1); err != nil {
+		<-c.reads
+		return nil, err
+	}
+	return func() {
+		p.reads.Release(1)
+		<-c.reads
+	}, nil
+}
+
+func (p *Puller) answer(s network.Stream, st status) error {
+	return p.write(s, []byte{byte(st)})
+}
+
+func (p *Puller) write(s network.Stream, b []byte) error {
+	allowed := writeGrace + time.Duration(len(b))*time.Second/slowest
+	if err := s.SetWriteDeadline(time.Now().Add(allowed)); err != nil {
+		return err
+	}
+	_, err := s.Write(b)
+	return err
+}
+
+// serveHave tells which leaves are here, and what becomes of them.
+func (p *Puller) serveHave(ctx context.Context, s network.Stream, r *bufio.Reader) error {
+	root, err := readRequest(r)
+	if err != nil {
+		return err
+	}
+	// Nothing more is read, but that the other side ends the stream is seen.
+	if err := s.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.mu.Lock()
+	p.active.Add(1) // this stream is counted, so it is not yet waited for
+	p.mu.Unlock()
+	go func() {
+		defer p.active.Done()
+		defer cancel()
+		_, _ = r.ReadByte()
+	}()
+
+	d, st := p.followFor(ctx, root)
+	if d == nil {
+		return p.answer(s, st)
+	}
+	defer p.unfollow(root)
+	have, at := d.snapshot()
+	if err := p.write(s, appendHave(nil, len(d.leaves), have)); err != nil {
+		return err
+	}
+	for {
+		es, changed := d.since(at, maxEntries)
+		if len(es) == 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+				continue
+			case <-time.After(haveKeepAlive):
+			}
+		}
+		if err := p.write(s, appendUpdate(nil, es)); err != nil {
+			return err
+		}
+		at += len(es)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(haveInterval): // so that they come in groups
+		}
+	}
+}
+
+// followFor is follow for another peer. Without a dag the status says why.
+func (p *Puller) followFor(ctx context.Context, root cid.Cid) (*dag, status) {
+	p.mu.Lock()
+	f := p.fetches[root]
+	p.mu.Unlock()
+	if f != nil {
+		select {
+		case <-ctx.Done():
+			return nil, statusBusy
+		case <-f.indexed:
+		case <-f.ended:
+		case <-time.After(nodesTime):
+			return nil, statusMissing
+		}
+	}
+	// A DAG that is here is walked at its owner's cost, so not many at once.
+	select {
+	case <-ctx.Done():
+		return nil, statusBusy
+	case p.walks <- struct{}{}:
+		defer func() { <-p.walks }()
+	case <-time.After(readTime):
+		return nil, statusBusy
+	}
+	d, err := p.follow(ctx, root)
+	switch {
+	case err == nil:
+		return d, statusOK
+	case ipld.IsNotFound(err):
+		return nil, statusMissing
+	default:
+		p.log.DebugContext(ctx, "DAG was not walked", "shard", root, "err", err)
+		return nil, statusMissing
+	}
+}

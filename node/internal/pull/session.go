@@ -1,0 +1,264 @@
+package pull
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/libp2p/go-libp2p/core/network"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	streamsPerPeer = 2
+	dialTimeout    = 15 * time.Second
+	readBytes      = 64 << 10
+	idleTime       = 20 * time.Second // without a byte of an answer that is waited for
+	haveTimeout    = 3 * haveKeepAlive
+	writeTimeout   = 20 * time.Second
+	firstHaveRetry = time.Second // after which a peer that lacks inner nodes is asked for leaves again
+	maxHaveRetry   = 15 * time.Second
+	maxWrongHaves  = 256 // leaves that a peer said to have and had not
+)
+
+// lane is one of the streams for blocks with a source.
+type lane struct {
+	s     network.Stream
+	queue chan *request // in the order of the answers; of capacity maxWindow
+}
+
+// open opens a stream with a peer. It dials if needed.
+func (f *fetch) open(ctx context.Context, s *source, what byte) (network.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	st, err := f.p.host.NewStream(ctx, s.id, Protocol)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.send(st, []byte{what}); err != nil {
+		_ = st.Reset() // it is of no use
+		return nil, err
+	}
+	return st, nil
+}
+
+func (f *fetch) send(st network.Stream, b []byte) error {
+	if err := st.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	_, err := st.Write(b)
+	return err
+}
+
+// talk asks s for blocks until ctx is done or something breaks. connected is
+// called when s is known to speak the protocol.
+func (f *fetch) talk(ctx context.Context, s *source, connected func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	var lanes []*lane
+	for range streamsPerPeer {
+		st, err := f.open(ctx, s, streamBlocks)
+		if err != nil {
+			return err
+		}
+		context.AfterFunc(ctx, func() { _ = st.Reset() }) // ends the reads
+		lanes = append(lanes, &lane{st, make(chan *request, maxWindow)})
+	}
+	connected()
+	f.enter(s)
+	defer f.leave(s)
+	for _, l := range lanes {
+		g.Go(func() error { return f.listen(ctx, s, l) })
+	}
+	g.Go(func() error { return f.ask(ctx, s, lanes) })
+	g.Go(func() error { return f.watch(ctx, s) })
+	return g.Wait()
+}
+
+// ask writes requests as the window of s allows.
+func (f *fetch) ask(ctx context.Context, s *source, lanes []*lane) error {
+	for turn := 0; ; {
+		f.mu.Lock()
+		r := f.next(s, time.Now())
+		d, fell := f.dag, f.fell
+		f.mu.Unlock()
+		if r == nil {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-s.wake:
+			}
+			continue
+		}
+		if fell {
+			here, err := f.already(ctx, r.piece)
+			if err != nil {
+				f.fail(err)
+				return err
+			}
+			if here {
+				f.mu.Lock()
+				f.finished(r)
+				f.mu.Unlock()
+				continue
+			}
+		}
+		if r.piece.leaf >= 0 {
+			d.ask(r.piece.leaf)
+		}
+		// The lane with fewer requests; of equal ones, in turn.
+		turn++
+		l := lanes[turn%len(lanes)]
+		for _, o := range lanes {
+			if len(o.queue) < len(l.queue) {
+				l = o
+			}
+		}
+		l.queue <- r // has room: the window is not larger
+		if err := f.send(l.s, appendRequest(nil, r.piece.cid)); err != nil {
+			return err
+		}
+	}
+}
+
+// listen reads the answers of one lane.
+func (f *fetch) listen(ctx context.Context, s *source, l *lane) error {
+	in := bufio.NewReaderSize(l.s, readBytes)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r := <-l.queue:
+			if err := f.answer(ctx, s, l, in, r); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// answer reads the answer to r.
+func (f *fetch) answer(ctx context.Context, s *source, l *lane, in *bufio.Reader, r *request) error {
+	if err := l.s.SetReadDeadline(time.Now().Add(idleTime)); err != nil {
+		return err
+	}
+	st, n, err := readBlockHeader(in)
+	if err != nil {
+		return unexpected(err)
+	}
+	if st != statusOK {
+		return f.refused(s, r, st)
+	}
+	data := make([]byte, n)
+	for at := 0; at < n; {
+		if err := l.s.SetReadDeadline(time.Now().Add(idleTime)); err != nil {
+			return err
+		}
+		k, err := in.Read(data[at:min(at+readBytes, n)])
+		at += k
+		f.mu.Lock()
+		s.received(r, k, time.Now())
+		s.stall = false
+		f.mu.Unlock()
+		if err != nil && at < n {
+			return unexpected(err)
+		}
+	}
+	if digest(sha256.Sum256(data)) != digestOf(r.piece.cid) {
+		return fmt.Errorf("%w: bytes that are not block %s", errProtocol, r.piece.cid)
+	}
+	b, err := blocks.NewBlockWithCid(data, r.piece.cid)
+	if err != nil {
+		return err
+	}
+	return f.take(ctx, r, b)
+}
+
+// refused notes that s does not give what r asked for.
+func (f *fetch) refused(s *source, r *request, st status) error {
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.last, s.stall = now, false
+	q := r.piece
+	switch {
+	case st == statusBusy:
+		s.paused = now.Add(busyTime)
+	case q.leaf < 0:
+		s.lacks[q] = now
+	case s.has.has(q.leaf):
+		s.has.clear(q.leaf)
+		q.holder--
+		if s.wrong++; s.wrong > maxWrongHaves {
+			return errors.New("it does not have what it says")
+		}
+	}
+	f.finished(r)
+	for _, o := range f.sources {
+		o.poke()
+	}
+	return nil
+}
+
+// watch follows what s has.
+func (f *fetch) watch(ctx context.Context, s *source) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-f.indexed:
+	}
+	for retry := firstHaveRetry; ; retry = min(2*retry, maxHaveRetry) {
+		if err := f.follow(ctx, s); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retry):
+		}
+	}
+}
+
+// follow reads a have stream. It returns nil when s has no answer yet.
+func (f *fetch) follow(ctx context.Context, s *source) error {
+	st, err := f.open(ctx, s, streamHave)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = st.Reset() }) // it may be gone
+	defer stop()
+	defer st.Reset()
+	if err := f.send(st, appendRequest(nil, f.root)); err != nil {
+		return err
+	}
+	in := bufio.NewReaderSize(st, 4096)
+	if err := st.SetReadDeadline(time.Now().Add(nodesTime + haveTimeout)); err != nil {
+		return err
+	}
+	leaves := len(f.leaves) // constant since indexed
+	status, have, err := readHave(in, leaves)
+	if err != nil || status != statusOK {
+		return unexpected(err)
+	}
+	f.learn(s, have)
+	var es []entry
+	for {
+		if err := st.SetReadDeadline(time.Now().Add(haveTimeout)); err != nil {
+			return err
+		}
+		if es, err = readUpdate(in, leaves, es[:0]); err != nil {
+			return unexpected(err)
+		}
+		f.update(s, es)
+	}
+}
+
+// isProtocol says whether a session ended by what an honest peer does not do.
+func isProtocol(err error) bool {
+	return errors.Is(err, errProtocol) && !errors.Is(err, io.ErrUnexpectedEOF)
+}
