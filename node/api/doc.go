@@ -24,6 +24,7 @@
 //
 // # Routes
 //
+//	GET  /                                 the dashboard, without token; its files below /web/ (package web)
 //	GET  /healthz                          "ok", without token
 //	GET  /api/v1/version                   Version
 //	GET  /api/v1/status                    Status

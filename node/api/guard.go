@@ -7,11 +7,26 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/moot-net/moot/node/web"
 )
 
-// healthPath is the one path without a token; it says nothing but that
-// something answers.
-const healthPath = "/healthz"
+const (
+	// healthPath needs no token; it says nothing but that something answers.
+	healthPath = "/healthz"
+	// pagePath is the dashboard, which needs none either: it is the same for
+	// everybody, and asks the API with the token that its user gives it.
+	pagePath = "/"
+)
+
+// public reports whether a request needs no token.
+func public(r *http.Request) bool {
+	p := r.URL.Path
+	if p == healthPath {
+		return true
+	}
+	return (p == pagePath || strings.HasPrefix(p, web.Prefix)) && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+}
 
 // admit refuses a request by who sends it.
 func (s *Server) admit(r *http.Request) error {
@@ -24,7 +39,7 @@ func (s *Server) admit(r *http.Request) error {
 	if err := sameOrigin(r); err != nil {
 		return err
 	}
-	if r.URL.Path == healthPath {
+	if public(r) {
 		return nil
 	}
 	return s.authorize(r)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/moot-net/moot/node/web"
 )
 
 func (s *Server) routes() {
@@ -34,6 +36,9 @@ func (s *Server) routes() {
 		"POST /api/v1/demo/assets":         s.demoAssets,
 		"POST /api/v1/shutdown":            get(s, s.shutdown),
 	} {
+		s.mux.HandleFunc(pattern, h)
+	}
+	for pattern, h := range web.Routes() {
 		s.mux.HandleFunc(pattern, h)
 	}
 }

@@ -116,10 +116,32 @@ func TestWhoMayAsk(t *testing.T) {
 	failed(t, ask(t, s, "GET", "/healthz", "", "Host: example.org"), 421, api.CodeAuth, "not reached by the name")
 }
 
+// TestPage: the dashboard is the same for everybody and needs no token; who
+// may not ask for it is told so, and nothing else comes without token.
+func TestPage(t *testing.T) {
+	s := newServer(apitest.New("node"))
+	w := ask(t, s, "GET", "/", "", "Authorization:", "Sec-Fetch-Site: none")
+	if w.Code != 200 || !strings.HasPrefix(w.Body.String(), "<!doctype html>") {
+		t.Errorf("the page: %d %.100s", w.Code, w.Body)
+	}
+	if w := ask(t, s, "GET", "/web/main.js", "", "Authorization:", "Sec-Fetch-Site: same-origin"); w.Code != 200 {
+		t.Errorf("a file of the page: %d %s", w.Code, w.Body)
+	}
+	failed(t, ask(t, s, "GET", "/", "", "Authorization:", "Host: rebind.example.org"), 421, api.CodeAuth, "not reached by the name")
+	failed(t, ask(t, s, "GET", "/web/main.js", "", "Authorization:", "Sec-Fetch-Site: cross-site"), 403, api.CodeAuth, "other web pages")
+	failed(t, ask(t, s, "POST", "/", "{}", "Authorization:"), 401, api.CodeAuth, "needs a token")
+	failed(t, ask(t, s, "POST", "/", "{}"), 405, api.CodeUsage, "POST is not a method")
+	for _, path := range []string{"/web/../api/v1/status", "/web/none.js"} {
+		if w := ask(t, s, "GET", path, "", "Authorization:"); w.Code != 404 {
+			t.Errorf("%s without token: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
 // TestUnrouted: also what has no route is answered with an error object.
 func TestUnrouted(t *testing.T) {
 	s := newServer(apitest.New("node"))
-	for _, path := range []string{"/", "/api/v1", "/api/v1/nothing", "/api/v1/runs//join", "/api/v1/runs/../status", "/api/v1/status/"} {
+	for _, path := range []string{"/web/", "/web/none.js", "/index.html", "/api/v1", "/api/v1/nothing", "/api/v1/runs//join", "/api/v1/runs/../status", "/api/v1/status/"} {
 		failed(t, ask(t, s, "GET", path, ""), 404, api.CodeNotFound, "the API has no")
 	}
 	w := ask(t, s, "POST", "/api/v1/status", "{}")

@@ -1,0 +1,214 @@
+// Charts in SVG: lines, markers, steps and bars over one axis, with units, a
+// readout for mouse and keyboard, the figures as a table, and files to save.
+
+import { el, svg, set, save, uid, harmless } from "./dom.js";
+import { csvBlob } from "./csv.js";
+import * as axis from "./axis.js";
+import { saveSVG, savePNG } from "./picture.js";
+
+const MOST = 1000; // points of a series that are drawn
+const PAD = { top: 12, right: 14, bottom: 40 };
+
+// chart makes a chart. options has title, unit (of y), y (writes a value of y)
+// and file. update takes {x: {title, text(v), whole, time}, series: [{name,
+// kind, points: [[x, y, note]], alt}], log}: kind is line, mark, step or bar;
+// alt says in words what a point with a note of true is, which is drawn
+// hatched.
+export function chart(options) {
+  const { title, unit, y, file } = options;
+  let data = { x: { title: "", text: String }, series: [] };
+  let width = 0, at = -1;
+  const hatchID = uid("hatch");
+
+  const picture = svg("svg", { role: "img", class: "plot" });
+  const readout = el("p", { class: "readout" });
+  const frame = el("div", { class: "frame", tabindex: 0, role: "group", "aria-label": `${title}: chart, the arrow keys read its points` }, picture);
+  const rows = el("div");
+  const details = el("details", null, el("summary", null, "Show as table"), rows);
+  const button = (name, fn) => el("button", { type: "button", class: "small", "aria-label": `Save ${title} as ${name}`, on: { click: fn } }, name);
+  const legend = el("p", { class: "legend" });
+  const node = el("div", { class: "chart" }, legend, frame, readout, el("div", { class: "tools" }, details, el("span", { class: "buttons" },
+    button("CSV", () => save(`${file}.csv`, csvBlob(grid()))),
+    button("SVG", () => saveSVG(picture, file)),
+    button("PNG", () => savePNG(picture, file)))));
+
+  // columns are the x values of all series, in order, with each one's y.
+  function columns() {
+    const m = new Map();
+    data.series.forEach((s, i) => {
+      for (const p of s.points) {
+        if (!m.has(p[0])) m.set(p[0], []);
+        m.get(p[0])[i] = p;
+      }
+    });
+    return [...m].sort(([a], [b]) => a - b);
+  }
+
+  function grid() {
+    const x = (v) => (data.x.time ? new Date(v).toISOString() : v);
+    return [
+      [data.x.title, ...data.series.map((s) => `${s.name} (${unit})`)],
+      ...columns().map(([v, ps]) => [x(v), ...data.series.map((_, i) => ps[i]?.[1])]),
+    ];
+  }
+
+  function drawTable() {
+    if (!details.open) {
+      rows.replaceChildren();
+      return;
+    }
+    const [head, ...body] = grid();
+    set(rows, el("div", { class: "scroll", role: "region", "aria-label": `${title} as a table`, tabindex: 0 }, el("table", null,
+      el("thead", null, el("tr", null, head.map((h) => el("th", { scope: "col", class: "num" }, h)))),
+      el("tbody", null, body.map(([x, ...ys]) => el("tr", null, el("th", { scope: "row", class: "num" }, data.x.time ? data.x.text(new Date(x).getTime()) : data.x.text(x)),
+        ys.map((v) => el("td", { class: "num" }, v === undefined ? "–" : y(v)))))))));
+  }
+
+  function draw() {
+    width = frame.clientWidth || width;
+    if (!width) return;
+    const height = width < 420 ? 200 : 240;
+    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    picture.setAttribute("height", height);
+    const points = data.series.flatMap((s) => s.points);
+    const label = svg("title", null, summary());
+    drawLegend();
+    if (points.length === 0) {
+      set(picture, label, svg("text", { class: "none", x: width / 2, y: height / 2, "text-anchor": "middle" }, "nothing to draw yet"));
+      readout.textContent = "";
+      return;
+    }
+    const bars = data.series.some((s) => s.kind === "bar");
+    const log = data.log && points.every((p) => p[1] > 0);
+    const ys = log ? axis.logarithmic(points.map((p) => p[1])) : axis.linear(points.map((p) => p[1]), { zero: bars || data.zero, whole: data.whole });
+    const left = 14 + 7 * Math.max(...ys.ticks.map((t) => y(t).length));
+    const inner = { x0: left, x1: width - PAD.right, y0: height - PAD.bottom, y1: PAD.top };
+    const xs = axis.linear(points.map((p) => p[0]), {
+      whole: data.x.whole, time: data.x.time, tight: true, pad: bars ? 0.5 : 0, most: Math.max(2, Math.floor((inner.x1 - inner.x0) / 90)),
+    });
+    const px = (v) => inner.x0 + (inner.x1 - inner.x0) * xs.at(v);
+    const py = (v) => inner.y0 - (inner.y0 - inner.y1) * ys.at(v);
+    set(picture, label,
+      ys.ticks.map((t) => [
+        svg("line", { class: "grid", x1: inner.x0, x2: inner.x1, y1: py(t), y2: py(t) }),
+        svg("text", { class: "tick", x: inner.x0 - 6, y: py(t) + 4, "text-anchor": "end" }, y(t)),
+      ]),
+      xs.ticks.map((t) => svg("text", { class: "tick", x: clamp(px(t), inner.x0, inner.x1 - 4), y: inner.y0 + 16, "text-anchor": "middle" }, data.x.text(t))),
+      svg("line", { class: "axis", x1: inner.x0, x2: inner.x1, y1: inner.y0, y2: inner.y0 }),
+      svg("text", { class: "name", x: (inner.x0 + inner.x1) / 2, y: height - 6, "text-anchor": "middle" }, data.x.title),
+      data.series.map((s, i) => drawSeries(s, i, px, py, inner, xs)),
+      svg("g", { class: "cursor" }));
+    picture.plot = { px, py, inner };
+    drawCursor();
+  }
+
+  function drawSeries(s, i, px, py, inner, xs) {
+    const cls = `s${i} ${s.kind}`;
+    const points = thin(s.points);
+    if (s.kind === "bar") return drawBars(s, cls, px, py, inner, xs);
+    if (s.kind === "mark") return points.map((p) => svg("path", { class: cls, d: diamond(px(p[0]), py(p[1])) }));
+    const path = points.map((p, n) => {
+      const x = px(p[0]).toFixed(1), v = py(p[1]).toFixed(1);
+      return n === 0 ? `M${x} ${v}` : s.kind === "step" ? `H${x}V${v}` : `L${x} ${v}`;
+    }).join("");
+    const dots = s.kind === "line" && points.length <= 60 ? points.map((p) => svg("circle", { class: `s${i} dot`, cx: px(p[0]), cy: py(p[1]), r: 2.5 })) : [];
+    return [svg("path", { class: cls, d: path }), dots];
+  }
+
+  function drawBars(s, cls, px, py, inner, xs) {
+    const gap = Math.abs(px(xs.min + 1) - px(xs.min));
+    const w = clamp(gap * 0.7, 1, 48);
+    const hatch = svg("pattern", { id: hatchID, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+      svg("rect", { class: "hatch-back", width: 6, height: 6 }), svg("rect", { class: `${cls} hatch`, width: 3, height: 6 }));
+    const rects = s.points.map((p) => svg("rect", {
+      class: `${cls}${p[2] ? " alt" : ""}`, fill: p[2] ? `url(#${hatchID})` : undefined,
+      x: px(p[0]) - w / 2, y: py(p[1]), width: w, height: Math.max(0.5, inner.y0 - py(p[1])),
+    }));
+    return [svg("defs", null, hatch), rects];
+  }
+
+  // diamond marks a point other than by colour.
+  const diamond = (x, v) => `M${x} ${v - 5}L${x + 5} ${v}L${x} ${v + 5}L${x - 5} ${v}Z`;
+
+  function drawLegend() {
+    const key = (i, kind, alt) => svg("svg", { class: "key", viewBox: "0 0 24 12", width: 24, height: 12, "aria-hidden": "true" },
+      kind === "bar" ? svg("rect", { class: `s${i} bar${alt ? " outline" : ""}`, x: 6, y: 1, width: 12, height: 10 })
+        : kind === "mark" ? svg("path", { class: `s${i} mark`, d: diamond(12, 6) })
+          : svg("path", { class: `s${i} ${kind}`, d: "M1 6H23" }));
+    set(legend, data.series.map((s, i) => [
+      el("span", null, key(i, s.kind), s.name),
+      s.alt && s.points.some((p) => p[2]) ? el("span", null, key(i, s.kind, true), s.alt) : null,
+    ]), el("span", { class: "unit" }, unit));
+  }
+
+  // summary says in one sentence what the picture shows.
+  function summary() {
+    const parts = data.series.filter((s) => s.points.length).map((s) => {
+      const last = s.points.at(-1);
+      return `${s.name} ${y(s.points[0][1])} to ${y(last[1])} ${unit} (${s.points.length} points)`;
+    });
+    return `${title} by ${data.x.title}: ${parts.join("; ") || "nothing yet"}`;
+  }
+
+  function drawCursor() {
+    const g = picture.querySelector("g.cursor");
+    if (!g || !picture.plot) return;
+    const cols = columns();
+    if (at >= cols.length) at = cols.length - 1;
+    const show = at >= 0 ? at : cols.length - 1;
+    const [x, ps] = cols[show];
+    const { px, py, inner } = picture.plot;
+    readout.textContent = [`${data.x.title} ${data.x.text(x)}`, ...data.series.map((s, i) => ps[i] && `${s.name} ${y(ps[i][1])} ${unit}${ps[i][2] && s.alt ? ` (${s.alt})` : ""}`)].filter(Boolean).map(harmless).join(" · ");
+    if (at < 0) g.replaceChildren();
+    else {
+      g.replaceChildren(svg("line", { x1: px(x), x2: px(x), y1: inner.y0, y2: inner.y1 }),
+        ...data.series.flatMap((s, i) => (ps[i] && s.kind !== "bar" ? [svg("circle", { cx: px(x), cy: py(ps[i][1]), r: 4 })] : [])));
+    }
+  }
+
+  function nearest(event) {
+    const box = picture.getBoundingClientRect();
+    const cols = columns();
+    if (!picture.plot || !cols.length) return -1;
+    const x = event.clientX - box.left;
+    let best = 0;
+    cols.forEach(([v], i) => {
+      if (Math.abs(picture.plot.px(v) - x) < Math.abs(picture.plot.px(cols[best][0]) - x)) best = i;
+    });
+    return best;
+  }
+
+  frame.addEventListener("pointermove", (e) => { at = nearest(e); drawCursor(); });
+  frame.addEventListener("pointerleave", () => { at = -1; drawCursor(); });
+  frame.addEventListener("keydown", (e) => {
+    const n = columns().length;
+    const to = { ArrowLeft: (at < 0 ? n - 1 : at) - (at < 0 ? 0 : 1), ArrowRight: at < 0 ? 0 : at + 1, Home: 0, End: n - 1 }[e.key];
+    if (to === undefined || !n) return;
+    e.preventDefault();
+    readout.setAttribute("aria-live", "polite");
+    at = clamp(to, 0, n - 1);
+    drawCursor();
+  });
+  frame.addEventListener("blur", () => { readout.removeAttribute("aria-live"); at = -1; drawCursor(); });
+  details.addEventListener("toggle", drawTable);
+  const sized = new ResizeObserver(() => { if (frame.clientWidth !== width) draw(); });
+  sized.observe(frame);
+
+  return { node, update(d) { data = d; draw(); drawTable(); } };
+}
+
+const clamp = (v, lo, hi) => Math.max(lo, Math.min(hi, v));
+
+// thin keeps the lowest and the highest of each stretch, so that no outlier is
+// lost; the table and the files have every point.
+export function thin(points, most = MOST) {
+  if (points.length <= most) return points;
+  const size = Math.ceil((2 * points.length) / most);
+  const out = [];
+  for (let i = 0; i < points.length; i += size) {
+    const part = points.slice(i, i + size);
+    const lo = part.reduce((a, b) => (b[1] < a[1] ? b : a)), hi = part.reduce((a, b) => (b[1] > a[1] ? b : a));
+    out.push(...(lo === hi ? [lo] : lo[0] < hi[0] ? [lo, hi] : [hi, lo]));
+  }
+  return out;
+}

@@ -1,0 +1,178 @@
+// The page: who we are, which view is shown, and when it asks again.
+
+import { askTabs, hasToken, onToken, setToken, tokenFrom, APIError } from "./api.js";
+import { Live } from "./live.js";
+import { el, set, foreign } from "./dom.js";
+import { theme } from "./theme.js";
+import { runsView } from "./runs.js";
+import { runView } from "./run.js";
+import { roundView } from "./round.js";
+import { peersView } from "./peers.js";
+import { nodeView } from "./node.js";
+import { generateView } from "./generate.js";
+import { signInView } from "./signin.js";
+
+// A view is {title, node, refresh(signal), events(e), leave()}: refresh asks
+// the daemon and shows what it says; events says whether an event concerns it;
+// leave ends what it began. All but title and node may be missing.
+const routes = [
+  [/^\/runs$/, () => runsView()],
+  [/^\/runs\/([^/]+)$/, (id) => runView(id, live.log)],
+  [/^\/runs\/([^/]+)\/rounds\/(\d+)$/, (id, n) => roundView(id, Number(n))],
+  [/^\/peers$/, () => peersView()],
+  [/^\/node$/, () => nodeView()],
+  [/^\/generate$/, () => generateView()],
+];
+
+const BETWEEN_MS = 1000; // at most so often after events
+const ANYHOW_MS = 10_000; // what has no event: heartbeats, traffic, round-trip times
+
+const main = document.getElementById("main");
+const link = document.getElementById("link");
+const banner = document.getElementById("banner");
+let view = null, leave = null, dirty = false, last = 0, timer = 0;
+
+const words = {
+  live: "live", connecting: "connecting", offline: "no connection", paused: "paused", refused: "not signed in",
+};
+
+const live = new Live({
+  state(word) {
+    link.textContent = words[word];
+    link.dataset.state = word;
+    if (word === "live") say(null);
+    if (word === "offline") say(["The daemon does not answer. What is shown may be old; it is asked again by itself."]);
+  },
+  event(e) {
+    if (e.type === "bye") say(["The daemon is stopping. What is shown is the last that it said."]);
+    if (!view?.events || view.events(e)) touch();
+  },
+  resync: touch,
+  refused: signIn,
+});
+
+// say shows a line above the page, or none.
+function say(parts) {
+  banner.hidden = !parts;
+  set(banner, parts ?? []);
+}
+
+// touch asks for the view's data again, soon.
+function touch() {
+  dirty = true;
+  if (!timer) timer = setTimeout(refresh, Math.max(0, last + BETWEEN_MS - performance.now()));
+}
+
+let busy = false;
+async function refresh() {
+  clearTimeout(timer);
+  timer = 0;
+  if (!view?.refresh || document.hidden) return;
+  if (busy) return; // it is dirty, and so comes again
+  const now = view, signal = leave.signal;
+  busy = true;
+  dirty = false;
+  last = performance.now();
+  try {
+    await now.refresh(signal);
+    if (!signal.aborted) problem(null);
+  } catch (err) {
+    if (!signal.aborted) failed(err);
+  } finally {
+    busy = false;
+  }
+  if (view !== now || dirty) touch();
+  else if (!timer) timer = setTimeout(refresh, ANYHOW_MS);
+}
+
+const trouble = el("div", { class: "problem", role: "alert", hidden: true });
+
+function problem(err) {
+  trouble.hidden = !err;
+  if (err) set(trouble, el("p", null, foreign(err.message)), err.hint && el("p", null, foreign(err.hint)), err.code && el("p", null, el("code", null, err.code)));
+}
+
+function failed(err) {
+  if (err instanceof APIError && err.status === 401) signIn(err);
+  else if (err instanceof APIError && err.status !== 0) problem(err);
+  else if (!(err instanceof APIError)) {
+    console.error(err);
+    problem({ message: "This page has a bug here; the browser's console has the details." });
+  }
+  // No answer at all is what the line above the page is about.
+}
+
+function show(next) {
+  view?.leave?.();
+  leave?.abort();
+  leave = new AbortController();
+  view = next;
+  problem(null);
+  main.replaceChildren(trouble, view.node);
+  document.title = `${view.title} – moot`;
+  dirty = false;
+  last = -BETWEEN_MS;
+  touch();
+}
+
+function signIn(err) {
+  if (view?.signIn) return;
+  show(signInView(err, signedIn));
+  askTabs();
+}
+
+// signedIn goes on with a new token.
+function signedIn() {
+  route();
+  live.restart();
+}
+
+function route() {
+  const hash = location.hash.slice(1);
+  const given = tokenFrom(location.hash);
+  if (given) {
+    setToken(given);
+    history.replaceState(null, "", "#/runs"); // not in the history, not in a bookmark
+    signedIn();
+    return;
+  }
+  if (!hasToken()) {
+    signIn(null);
+    return;
+  }
+  for (const [pattern, make] of routes) {
+    const m = pattern.exec(hash);
+    if (m) {
+      show(make(...m.slice(1).map(decodeURIComponent)));
+      mark(hash);
+      return;
+    }
+  }
+  history.replaceState(null, "", "#/runs");
+  route();
+}
+
+// mark tells which page of the navigation this is.
+function mark(hash) {
+  for (const a of document.querySelectorAll("nav a")) {
+    const here = hash.startsWith(a.getAttribute("href").slice(1));
+    if (here) a.setAttribute("aria-current", "page");
+    else a.removeAttribute("aria-current");
+  }
+}
+
+addEventListener("hashchange", () => {
+  if (location.hash === "#main") return; // the skip link
+  route();
+  main.querySelector("h1")?.focus();
+  scrollTo(0, 0);
+});
+document.querySelector(".skip").addEventListener("click", (e) => {
+  e.preventDefault();
+  main.focus();
+});
+document.addEventListener("visibilitychange", () => { if (!document.hidden) touch(); });
+onToken(signedIn);
+theme(document.getElementById("theme"));
+route();
+if (hasToken()) live.start();

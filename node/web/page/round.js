@@ -1,0 +1,78 @@
+// One decided round.
+
+import { get, APIError } from "./api.js";
+import { el, badge, copyable, facts, foreign, ident, set } from "./dom.js";
+import { table } from "./table.js";
+import * as f from "./format.js";
+
+export function roundView(id, n) {
+  const head = el("div", { class: "head" });
+  const lead = el("p", { class: "lead" });
+  const about = el("div", { class: "card" });
+  let weight = 0;
+  const who = table({
+    caption: `Contributions to round ${n}`, file: `round-${n}-contributions`, empty: "Nobody contributed.", key: (c) => c.peer,
+    columns: [
+      { title: "Peer", value: (c) => c.peer, cell: (c) => ident(c.peer) },
+      { title: "Weight", num: true, value: (c) => c.weight, cell: (c) => f.count(c.weight) },
+      { title: "Share", num: true, value: (c) => (weight ? c.weight / weight : 0), cell: (c) => f.percent(weight ? c.weight / weight : 0) },
+      { title: "Clip", num: true, hint: "factor; 1 when not clipped", value: (c) => c.clip, cell: (c) => (c.clip >= 1 ? "1 (not clipped)" : f.decimal(c.clip, 3)) },
+      { title: "Tokens", num: true, value: (c) => c.tokens, cell: (c) => f.count(c.tokens) },
+      { title: "Steps", num: true, value: (c) => c.steps, cell: (c) => f.count(c.steps) },
+      { title: "Loss", num: true, hint: "mean training loss, as it says itself", value: (c) => c.loss, cell: (c) => f.loss(c.loss) },
+      { title: "Delta size", num: true, value: (c) => c.delta_bytes, cell: (c) => f.bytes(c.delta_bytes) },
+      { title: "Delta", value: (c) => c.delta, cell: (c) => ident(c.delta) },
+      { title: "Commit", value: (c) => c.commit, cell: (c) => ident(c.commit) },
+    ],
+  });
+  const refused = table({
+    caption: `Refused in round ${n}`, file: `round-${n}-refused`, empty: "Nothing was refused.", key: (x) => x.peer,
+    columns: [
+      { title: "Peer", value: (x) => x.peer, cell: (x) => ident(x.peer) },
+      { title: "Reason", value: (x) => x.reason, cell: (x) => badge(x.reason, "bad") },
+      { title: "In words", value: (x) => f.reason(x.reason) },
+      { title: "Commit", value: (x) => x.commit, cell: (x) => ident(x.commit) },
+    ],
+  });
+  const base = `#/runs/${encodeURIComponent(id)}`;
+  const peers = (list) => (list?.length ? list.map((p, i) => [i ? ", " : "", ident(p)]) : "nobody");
+
+  return {
+    title: `Round ${n}`,
+    node: el("div", null, head, lead,
+      el("nav", { class: "pages", "aria-label": "Rounds" }, n > 1 && el("a", { href: `${base}/rounds/${n - 1}` }, `‹ round ${n - 1}`), el("a", { href: base }, "the run"), el("a", { href: `${base}/rounds/${n + 1}` }, `round ${n + 1} ›`)),
+      el("section", { class: "card" }, el("h2", null, "Who contributed"), who.node),
+      el("section", { class: "card" }, el("h2", null, "What was refused"), refused.node),
+      el("h2", { class: "hidden" }, "About this round"), about),
+    events: (e) => e.type === "round.done" || e.type === "eval.done",
+    async refresh(signal) {
+      const run = await get(`/runs/${encodeURIComponent(id)}`, signal);
+      let r;
+      try {
+        r = await get(`/runs/${encodeURIComponent(id)}/rounds/${n}`, signal);
+      } catch (err) {
+        if (!(err instanceof APIError) || err.status !== 404) throw err;
+      }
+      set(head, el("h1", { tabindex: -1 }, `Round ${n} of `, foreign(run.name)), r && badge(r.certified ? "certified" : "provisional", r.certified ? "good" : "calm"), r?.final && badge("the last one", "calm"));
+      if (!r) {
+        set(lead, `This round is not decided yet; the last one is ${run.round}.`);
+        return;
+      }
+      weight = r.contributions.reduce((s, c) => s + c.weight, 0);
+      set(lead, r.certified
+        ? `${f.plural(r.votes, "vote")} of ${f.plural(r.seats, "seat")} were for this result; ${f.count(r.quorum)} were needed. It is final.`
+        : `Not enough seats voted for one result: ${f.count(r.votes)} of the ${f.count(r.quorum)} needed. Training goes on from it, and another branch may still win.`);
+      who.update(r.contributions);
+      refused.update(r.refused);
+      set(about, facts([
+        ["Decided", f.date(r.decided)], ["Took", f.seconds(r.seconds)],
+        ["Attempt", String(r.attempt)], ["Proposer", ident(r.proposer)],
+        ["Votes", `${r.votes}, quorum ${r.quorum}, seats ${r.seats}`],
+        ["Train loss", `${f.loss(r.train_loss)} nats per token`], ["Eval loss", `${f.loss(r.eval_loss)} nats per token, measured by this node`],
+        ["Tokens so far", f.count(r.tokens)], ["Trained rounds", f.count(r.trained_rounds)],
+        ["New seats", peers(r.joined)], ["Seats lost", peers(r.left)],
+        ["Record", copyable(r.record, "the record's CID")], ["Parent", copyable(r.parent, "the parent's CID")], ["State", copyable(r.state, "the state's CID")],
+      ]));
+    },
+  };
+}

@@ -1,0 +1,227 @@
+// One run.
+
+import { get } from "./api.js";
+import { el, badge, copyable, facts, foreign, ident, set, uid } from "./dom.js";
+import { table } from "./table.js";
+import { chart } from "./chart.js";
+import { History, contributions, refusals, roundTokens } from "./rounds.js";
+import { eventText } from "./eventtext.js";
+import * as f from "./format.js";
+
+const card = (title, ...children) => el("section", { class: "card" }, el("h2", null, title), ...children);
+
+export const roundLink = (id, n) => el("a", { href: `#/runs/${encodeURIComponent(id)}/rounds/${n}` }, String(n));
+
+// axes are what rounds can be drawn against.
+const axes = {
+  round: { title: "round", whole: true, text: (v) => f.count(v), of: (r) => r.round },
+  tokens: { title: "tokens", whole: true, text: (v) => f.compact(v), of: (r) => r.tokens },
+  time: { title: "time of day", time: true, text: (v) => f.clock(v), of: (r) => new Date(r.decided).getTime() },
+};
+
+const KEY = "moot.x";
+
+export function runView(id, log) {
+  const history = new History(id);
+  let run = null, by = localStorage.getItem(KEY), log2 = false;
+  if (!axes[by]) by = "round";
+
+  const head = el("div", { class: "head" });
+  const why = el("p", { class: "lead" });
+  const tiles = el("div", { class: "tiles" });
+
+  const name = "run";
+  const losses = chart({ title: "Loss", unit: "nats per token", y: f.loss, file: `${name}-loss` });
+  const tokens = chart({ title: "Tokens per round", unit: "tokens", y: f.compact, file: `${name}-tokens` });
+  const seats = chart({ title: "Seats and contributions", unit: "peers", y: f.count, file: `${name}-seats` });
+  const times = chart({ title: "Time per round", unit: "s", y: (v) => f.compact(Number(v.toFixed(1))), file: `${name}-rounds` });
+
+  const group = uid("axis");
+  const choice = el("fieldset", { class: "choice" }, el("legend", null, "Draw against"), Object.keys(axes).map((k) => {
+    const input = el("input", { type: "radio", name: group, value: k, checked: k === by });
+    input.addEventListener("change", () => {
+      by = k;
+      localStorage.setItem(KEY, k);
+      draw();
+    });
+    return el("label", null, input, k);
+  }), (() => {
+    const input = el("input", { type: "checkbox" });
+    input.addEventListener("change", () => { log2 = input.checked; draw(); });
+    return el("label", null, input, "logarithmic loss");
+  })());
+
+  const peers = table({
+    caption: "Contributions by peer", file: "contributions", empty: "No round has ended yet.", key: (p) => p.peer, sort: -3,
+    columns: [
+      { title: "Peer", value: (p) => p.peer, cell: (p) => ident(p.peer) },
+      { title: "Rounds", num: true, value: (p) => p.rounds, cell: (p) => f.count(p.rounds) },
+      { title: "Tokens", num: true, value: (p) => p.tokens, cell: (p) => f.count(p.tokens) },
+      { title: "Share of weight", num: true, hint: "its part of all weight that entered the rounds", value: (p) => p.share, cell: (p) => f.percent(p.share) },
+      { title: "Clipped", num: true, hint: "rounds in which its delta was longer than the median and was shortened", value: (p) => p.clipped, cell: (p) => f.count(p.clipped) },
+      { title: "Last loss", num: true, hint: "training loss in its last round, as it says itself", value: (p) => p.loss, cell: (p) => f.loss(p.loss) },
+      { title: "Sent", num: true, value: (p) => p.bytes, cell: (p) => f.bytes(p.bytes) },
+      { title: "Refused", num: true, value: (p) => p.refused, cell: (p) => f.count(p.refused) },
+      { title: "Reasons", value: (p) => reasons(p), cell: (p) => reasons(p) },
+      { title: "Last round", num: true, value: (p) => p.last, cell: (p) => (p.last ? roundLink(id, p.last) : "–") },
+    ],
+  });
+  const refused = table({
+    caption: "Refused deltas", file: "refused", empty: "No delta was refused.", key: (x) => `${x.round} ${x.peer}`, limit: 20,
+    columns: [
+      { title: "Round", num: true, value: (x) => x.round, cell: (x) => roundLink(id, x.round) },
+      { title: "Peer", value: (x) => x.peer, cell: (x) => ident(x.peer) },
+      { title: "Reason", value: (x) => x.reason, cell: (x) => badge(x.reason, "bad") },
+      { title: "In words", value: (x) => f.reason(x.reason) },
+    ],
+  });
+  const members = table({
+    caption: "Members", file: "members", empty: "Nobody was heard of in the last minute.", key: (m) => m.peer, sort: 0,
+    columns: [
+      { title: "Peer", value: (m) => m.peer, cell: (m) => ident(m.peer) },
+      { title: "Phase", value: (m) => m.phase, cell: (m) => foreign(m.phase) },
+      { title: "Round", num: true, value: (m) => m.round, cell: (m) => f.count(m.round) },
+      { title: "Tokens/s", num: true, value: (m) => m.tokens_per_second, cell: (m) => f.count(m.tokens_per_second) },
+      { title: "Device", value: (m) => m.device ?? "", cell: (m) => foreign(m.device ?? "–") },
+      { title: "Program", value: (m) => m.agent ?? "", cell: (m) => foreign(m.agent ?? "–") },
+      { title: "Head", value: (m) => m.head, cell: (m) => ident(m.head) },
+      { title: "Seen", value: (m) => m.seen, cell: (m) => f.ago(m.seen) },
+    ],
+  });
+  const next = table({
+    caption: "Seats of the next round", file: "seats", empty: "No seat is taken.", key: (s) => s.peer,
+    columns: [
+      { title: "Peer", value: (s) => s.peer, cell: (s) => ident(s.peer) },
+      { title: "Since round", num: true, value: (s) => s.since, cell: (s) => f.count(s.since) },
+      { title: "Missed", num: true, hint: "rounds in a row without a contribution", value: (s) => s.missed, cell: (s) => f.count(s.missed) },
+      { title: "Standing", value: (s) => (s.fresh ? "fresh" : "full"), cell: (s) => (s.fresh ? "fresh: its next contribution has weight 0" : "full") },
+    ],
+  });
+  const rounds = table({
+    caption: "Rounds", file: "rounds", empty: "No round has ended yet.", key: (r) => r.round, limit: 20, sort: -1,
+    columns: [
+      { title: "Round", num: true, value: (r) => r.round, cell: (r) => roundLink(id, r.round) },
+      { title: "Agreement", value: (r) => (r.certified ? "certified" : "provisional"), cell: (r) => badge(r.certified ? "certified" : "provisional", r.certified ? "good" : "calm") },
+      { title: "Votes", num: true, value: (r) => r.votes, cell: (r) => `${f.count(r.votes)} of ${f.count(r.seats)}` },
+      { title: "Contributed", num: true, value: (r) => r.contributions.length },
+      { title: "Refused", num: true, value: (r) => r.refused.length },
+      { title: "Tokens", num: true, value: roundTokens, cell: (r) => f.count(roundTokens(r)) },
+      { title: "Train loss", num: true, value: (r) => r.train_loss, cell: (r) => f.loss(r.train_loss) },
+      { title: "Eval loss", num: true, value: (r) => r.eval_loss, cell: (r) => f.loss(r.eval_loss) },
+      { title: "Took", num: true, value: (r) => r.seconds, cell: (r) => f.seconds(r.seconds) },
+      { title: "Decided", value: (r) => r.decided, cell: (r) => f.date(r.decided) },
+      { title: "Record", value: (r) => r.record, cell: (r) => ident(r.record) },
+    ],
+  });
+  const feed = el("ol", { class: "feed" });
+  const manifest = el("div");
+  const ids = el("div");
+
+  function draw() {
+    if (!run) return;
+    const list = history.rounds;
+    const x = axes[by];
+    const points = (of) => list.map((r) => [x.of(r), of(r), false]).filter((p) => p[1] !== null && p[1] !== undefined);
+    losses.update({ x, log: log2, series: [
+      { name: "train", kind: "line", points: points((r) => r.train_loss) },
+      { name: "eval", kind: "mark", points: points((r) => r.eval_loss) },
+    ] });
+    const byRound = axes.round;
+    const bars = (of, note) => list.map((r) => [r.round, of(r), note(r)]);
+    tokens.update({ x: byRound, series: [{ name: "tokens", kind: "bar", points: bars(roundTokens, () => false) }] });
+    seats.update({ x: byRound, zero: true, whole: true, series: [
+      { name: "seats", kind: "step", points: bars((r) => r.seats, () => false) },
+      { name: "contributions", kind: "line", points: bars((r) => r.contributions.length, () => false) },
+    ] });
+    times.update({ x: byRound, series: [{ name: "certified", alt: "provisional", kind: "bar", points: bars((r) => r.seconds, (r) => !r.certified) }] });
+    const all = contributions(list);
+    peers.update(all);
+    refused.update(refusals(list));
+    rounds.update(list);
+    drawTiles(all);
+  }
+
+  function drawTiles(all) {
+    const firstEval = history.rounds.find((r) => r.eval_loss !== null)?.eval_loss;
+    const change = run.eval_loss !== null && firstEval !== undefined ? run.eval_loss - firstEval : null;
+    const speed = run.members.reduce((n, m) => n + (m.tokens_per_second || 0), 0);
+    const gone = all.reduce((n, p) => n + p.refused, 0), held = all.reduce((n, p) => n + p.rounds, 0);
+    const tile = (k, v, note) => el("div", null, el("dt", null, k), el("dd", null, v), el("dd", { class: "note" }, note || "\u00a0"));
+    set(tiles, el("dl", null,
+      tile("Rounds", f.count(run.trained_rounds), run.max_rounds ? `of ${f.count(run.max_rounds)}` : ""),
+      tile("Tokens", f.compact(run.tokens), run.max_tokens ? `of ${f.compact(run.max_tokens)}` : ""),
+      tile("Eval loss", f.loss(run.eval_loss), change !== null && `${change > 0 ? "+" : "−"}${Math.abs(change).toFixed(4)} since the first`),
+      tile("Train loss", f.loss(run.train_loss), "nats per token"),
+      tile("Seats", f.count(run.seats), `of at most ${f.count(run.max_seats)}`),
+      tile("Certified", f.count(run.certified_rounds), `of ${f.plural(run.round, "round")}`),
+      tile("Deltas", f.count(held), `entered, ${f.count(gone)} refused`),
+      tile("Swarm speed", f.compact(speed), "tokens/s, as members say")));
+  }
+
+  function drawManifest() {
+    const m = run.manifest;
+    const n = (v) => (v === 0 ? "0" : String(Number(v.toPrecision(6))));
+    set(manifest, facts([
+      ["Adapter", `LoRA, rank ${m.lora_rank}, alpha ${m.lora_alpha}, ${f.count(m.adapter_parameters)} parameters`],
+      ["Targets", foreign((m.lora_targets ?? []).join(", "))],
+      ["Inner optimizer", `AdamW, learning rate ${n(m.learning_rate)} (${m.schedule}, ${f.plural(m.warmup_steps, "step")} of warm-up), betas ${n(m.beta1)} and ${n(m.beta2)}, decay ${n(m.weight_decay)}, clip ${n(m.clip)}`],
+      ["Steps per round", `${f.count(m.min_steps)} to ${f.count(m.max_steps)}, of ${f.plural(m.batch_samples, "sample")} of at most ${f.plural(m.sequence_tokens, "token")}`],
+      ["Outer optimizer", `Nesterov, learning rate ${n(m.outer_learning_rate)}, momentum ${n(m.outer_momentum)}`],
+      ["Codec", `${f.plural(m.codec_bits, "bit")} per value`],
+      ["Period", f.seconds(m.period_s)],
+      ["Begins with", f.plural(m.min_peers, "peer")],
+      ["Held-out samples", f.count(m.eval_samples)],
+      ["Model", el("span", null, ident(run.model), ` ${f.bytes(m.model_bytes)}, licence `, foreign(m.model_licence || "not stated"))],
+      ["Data", el("span", null, ident(run.dataset), ` ${f.bytes(m.dataset_bytes)}, licence `, foreign(m.data_licence || "not stated"))],
+      ["Template", foreign(m.template)],
+      ["Seed", Number.isSafeInteger(m.seed) ? String(m.seed) : `about ${m.seed.toPrecision(15)}`],
+      ["Version", String(m.version)],
+    ]));
+    set(ids, facts([
+      ["Run", copyable(run.id, "the run's ID")],
+      ["Head", copyable(run.head, "the CID of the head")],
+      ["State", copyable(run.state_cid, "the CID of the state")],
+      ["Launcher", copyable(run.launcher, "the launcher's peer ID")],
+      ["Created", f.date(run.created)],
+    ]));
+  }
+
+  function drawFeed() {
+    const mine = log.filter((e) => !e.run || e.run === run.id).slice(-100).reverse();
+    set(feed, mine.map((e) => el("li", null, el("time", { datetime: e.time }, f.clock(e.time)), " ", eventText(e))));
+    feed.parentElement.querySelector(".empty").hidden = mine.length > 0;
+  }
+
+  return {
+    title: "Run",
+    node: el("div", null, head, why, tiles,
+      choice,
+      el("div", { class: "grid" }, card("Loss", losses.node), card("Tokens per round", tokens.node), card("Time per round", times.node), card("Seats and contributions", seats.node)),
+      card("Contributions by peer", peers.node),
+      card("Members now", el("p", { class: "note" }, "What peers say of themselves; nobody vouches for it."), members.node),
+      card("Refused deltas", refused.node),
+      card("Rounds", rounds.node),
+      card("Seats of the next round", next.node),
+      el("div", { class: "grid" },
+        card("Manifest", manifest),
+        el("div", { class: "stack" }, card("Identifiers", ids), card("Events", el("p", { class: "empty" }, "nothing yet"), feed)))),
+    events: (e) => !e.run || !run || e.run === run.id,
+    async refresh(signal) {
+      run = await get(`/runs/${encodeURIComponent(id)}`, signal);
+      await history.update(run.rounds, signal);
+      if (signal.aborted) return;
+      this.title = run.name;
+      document.title = `${run.name} – moot`;
+      set(head, el("h1", { tabindex: -1 }, foreign(run.name || "(no name yet)")), badge(run.state, f.stateKind(run.state)),
+        el("span", { class: "phase" }, `phase ${run.phase}`), run.joined ? null : el("span", { class: "phase" }, "this node is not in it"));
+      set(why, foreign(run.why ?? "This node is training."), " ", el("span", { class: "guarantee" }, "Guarantee: ", el("strong", null, run.guarantee.level), " – ", foreign(run.guarantee.text), "."));
+      members.update(run.members);
+      next.update(run.next_seats);
+      draw();
+      drawManifest();
+      drawFeed();
+    },
+  };
+}
+
+const reasons = (p) => [...p.reasons].map(([r, n]) => `${r} ${n}×`).join(", ");

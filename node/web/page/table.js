@@ -1,0 +1,86 @@
+// Tables: sortable with mouse and keyboard, saved as CSV.
+
+import { el, set, save } from "./dom.js";
+import { csvBlob } from "./csv.js";
+
+// table makes a table. A column has title, value(row) for order and CSV, and
+// perhaps cell(row), a node or text to show; num is for figures. options has
+// caption, columns, file (for CSV), empty (what to say without rows), sort
+// (index, or -index-1 for descending), key(row), and limit, the rows that are
+// shown at first.
+export function table(options) {
+  const { caption, columns, file, empty, key = (_, i) => i, limit = Infinity } = options;
+  let rows = [], all = false;
+  let by = options.sort === undefined ? -1 : options.sort < 0 ? -options.sort - 1 : options.sort;
+  let down = options.sort < 0;
+
+  const heads = columns.map((c, i) => {
+    const button = el("button", { type: "button", class: "sort" }, c.title);
+    button.addEventListener("click", () => {
+      down = by === i ? !down : Boolean(c.num);
+      by = i;
+      draw();
+    });
+    return el("th", { scope: "col", class: c.num && "num", title: c.hint }, button);
+  });
+  const body = el("tbody");
+  const grid = el("table", null, el("thead", null, el("tr", null, heads)), body);
+  const none = el("p", { class: "empty" }, empty ?? "nothing yet");
+  const more = el("button", { type: "button", class: "small" });
+  more.addEventListener("click", () => { all = !all; draw(); });
+  const csvButton = el("button", { type: "button", class: "small", "aria-label": `Save ${caption} as CSV` }, "CSV");
+  csvButton.addEventListener("click", () => {
+    save(`${file}.csv`, csvBlob([columns.map((c) => c.title), ...sorted().map((r) => columns.map((c) => c.value(r)))]));
+  });
+  const scroll = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 }, grid);
+  const foot = el("p", { class: "tools" }, more, file && csvButton);
+  const node = el("div", { class: "table" }, scroll, none, foot);
+
+  function sorted() {
+    if (by < 0) return rows;
+    const value = columns[by].value;
+    const sign = down ? -1 : 1;
+    return rows.map((r, i) => [value(r), i, r]).sort(([a, i], [b, j]) => sign * compare(a, b) || i - j).map(([, , r]) => r);
+  }
+
+  function draw() {
+    heads.forEach((th, i) => {
+      if (i === by) th.setAttribute("aria-sort", down ? "descending" : "ascending");
+      else th.removeAttribute("aria-sort");
+    });
+    const show = all ? sorted() : sorted().slice(0, limit);
+    const focus = body.contains(document.activeElement) ? place(document.activeElement) : null;
+    set(body, show.map((r, i) => el("tr", { "data-key": key(r, i) }, columns.map((c, n) => {
+      const v = c.cell ? c.cell(r) : c.value(r);
+      return el(n === 0 ? "th" : "td", { scope: n === 0 && "row", class: c.num && "num" }, v ?? "–");
+    }))));
+    if (focus && !body.contains(document.activeElement)) restore(focus);
+    scroll.hidden = rows.length === 0;
+    foot.hidden = rows.length === 0;
+    none.hidden = rows.length !== 0;
+    more.hidden = rows.length <= limit;
+    more.textContent = all ? `show ${limit}` : `show all ${rows.length}`;
+  }
+
+  // place says where in the table a link or button is, so that whoever uses
+  // the keyboard does not lose it when the table changes.
+  function place(node) {
+    const row = node.closest("tr");
+    return { key: row.dataset.key, n: [...row.querySelectorAll("a, button")].indexOf(node) };
+  }
+
+  function restore({ key, n }) {
+    const row = [...body.rows].find((r) => r.dataset.key === key);
+    row?.querySelectorAll("a, button")[n]?.focus({ preventScroll: true });
+  }
+
+  draw();
+  return { node, update(list) { rows = list; draw(); } };
+}
+
+function compare(a, b) {
+  const x = a ?? "", y = b ?? "";
+  if (x === "" || y === "") return (x === "") - (y === "");
+  if (typeof x === "number" && typeof y === "number") return x - y;
+  return String(x) < String(y) ? -1 : String(x) > String(y) ? 1 : 0;
+}

@@ -1,0 +1,221 @@
+package web_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
+)
+
+const token = "0123456789abcdef0123456789abcdef"
+
+// evil is a name that would be markup, turn the line around and end a cell.
+const evil = "<img src=x onerror=\"globalThis.hurt=1\">\u202eevil\u2066\x1b[31m,=1+1"
+
+// world is a fake daemon on a port, with a run of many rounds.
+type world struct {
+	fake *apitest.Fake
+	url  string
+	run  string
+	me   string
+	stop func()
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{fake: apitest.New("node"), me: apitest.PeerID("node")}
+	w.serve(t, "127.0.0.1:0", token)
+	w.fill()
+	return w
+}
+
+// serve answers on an address with a token, until the test or stop ends it.
+func (w *world) serve(t *testing.T, addr, token string) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.url = "http://" + l.Addr().String()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- api.NewServer(w.fake, api.Options{Token: token}).Serve(ctx, l) }()
+	stopped := false
+	w.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	}
+	t.Cleanup(w.stop)
+}
+
+func (w *world) fill() {
+	f := w.fake
+	peers := []string{w.me, apitest.PeerID("b"), apitest.PeerID("c"), apitest.PeerID("d")}
+	d := apitest.Detail("pirate-instruct", w.me)
+	d.State, d.Phase, d.Why = api.RunTraining, "train", ""
+	d.MaxRounds, d.Seats = 40, 4
+	d.Guarantee = api.Guarantee{Level: "byzantine", Seats: 4, Quorum: 3, Faulty: 1, Text: "one of the four seats may lie"}
+	d.NextSeats = nil
+	for i, p := range peers {
+		d.NextSeats = append(d.NextSeats, api.Seat{Peer: p, Since: 1, Fresh: i == 3})
+		d.Members = append(d.Members, api.Member{
+			Peer: p, Seen: time.Now(), Phase: "train", Round: 26, Head: apitest.ID("h"), TokensPerSecond: 1024.5 * float64(i+1),
+			Agent: "mootd/test", Device: "cpu (2 threads, avx2)",
+		})
+	}
+	d.Members[1].Agent, d.Members[1].Device = evil, strings.Repeat("😀", 60)
+	f.AddRun(d)
+	w.run = d.ID
+	for n := uint64(1); n <= 25; n++ {
+		w.decide(n, peers)
+	}
+	e := apitest.Detail(evil, apitest.PeerID("evil"))
+	e.State, e.Joined, e.Why, e.Created = api.RunKnown, false, "not joined", apitest.Epoch.Add(-time.Hour)
+	f.AddRun(e)
+	for i, p := range peers[1:] {
+		f.AddPeer(api.Peer{ID: p, Addr: fmt.Sprintf("/ip4/192.168.1.%d/tcp/4717", i+2), Where: "lan", Direction: "out", RTTMillis: 0.4 * float64(i+1), Agent: "mootd/test", Runs: []string{d.ID}})
+	}
+	f.AddPeer(api.Peer{ID: apitest.PeerID("x"), Addr: "/ip4/127.0.0.1/udp/4717/quic-v1", Where: "loopback", Direction: "in", Agent: evil})
+	f.Log.Publish(api.Event{Type: api.EventAlert, Run: d.ID, Peer: peers[1], Text: evil})
+	f.Node.State, f.Node.Why, f.Node.Started = api.NodeTraining, "", time.Now().Add(-time.Hour)
+}
+
+// decide ends a round: every seventh is provisional, every fifth refuses the
+// last peer's delta.
+func (w *world) decide(n uint64, peers []string) {
+	in := peers
+	if n%5 == 0 {
+		in = peers[:3]
+	}
+	r := apitest.DecidedRound(w.run, n, false, in...)
+	train, eval := 1.2+2/float64(n), 1.3+1.8/float64(n)
+	r.TrainLoss, r.EvalLoss, r.Seats = &train, nil, 4
+	if n%2 == 0 {
+		r.EvalLoss = &eval
+	}
+	if n%5 == 0 {
+		r.Refused = []api.Refusal{{Peer: peers[3], Commit: apitest.ID("refused"), Reason: "bad-norm"}}
+	}
+	r.Contributions[0].Clip = 0.75
+	r.Certified = n%7 != 0
+	r.Seconds = 14 + float64(n%4)
+	w.fake.Decide(w.run, r)
+}
+
+// enter opens the page as the address with the token does.
+func (w *world) enter(b *browser, width, height int) *tab {
+	tb := b.open(w.url+"/#token="+token, width, height)
+	tb.until(`document.querySelector("#link")?.dataset.state === "live"`)
+	return tb
+}
+
+func (tb *tab) goTo(hash, ready string) {
+	tb.t.Helper()
+	tb.eval(fmt.Sprintf("location.hash = %q", hash), nil)
+	tb.until(ready)
+}
+
+// view is a page and how to know that it is filled.
+type view struct{ name, hash, ready string }
+
+func (w *world) views() []view {
+	run := "#/runs/" + w.run
+	return []view{
+		{"runs", "#/runs", `document.querySelectorAll("tbody tr").length === 2`},
+		{"run", run, `document.querySelectorAll("table th a").length > 20 && document.querySelectorAll(".plot .dot").length > 20`},
+		{"round", run + "/rounds/5", `document.body.innerText.includes("bad-norm")`},
+		{"peers", "#/peers", `document.querySelectorAll("tbody tr").length === 4`},
+		{"node", "#/node", `document.querySelector(".word")?.textContent === "training"`},
+		{"generate", "#/generate", `document.querySelectorAll("option").length > 2`},
+	}
+}
+
+// TestViews: every page, light and dark, narrow and wide: no error, nothing
+// against the policy, no scrolling sideways, names of others harmless, enough
+// contrast, a name for every control.
+func TestViews(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1440, 900)
+	for _, v := range w.views() {
+		for _, scheme := range []string{"light", "dark"} {
+			tb.scheme(scheme)
+			for _, width := range []int{1440, 360, 320} {
+				tb.size(width, 900)
+				tb.goTo(v.hash, v.ready)
+				at := fmt.Sprintf("%s, %s, %d px", v.name, scheme, width)
+				if s := tb.text(`document.documentElement.scrollWidth - innerWidth`); s != "0" && !strings.HasPrefix(s, "-") {
+					t.Errorf("%s: the page is %s px too wide", at, s)
+				}
+				if s := tb.text(lint); s != "" {
+					t.Errorf("%s:\n%s", at, s)
+				}
+				if width != 320 {
+					tb.shoot(fmt.Sprintf("%s-%s-%d", v.name, scheme, width))
+				}
+			}
+		}
+	}
+	if s := tb.text(`globalThis.hurt + " " + document.images.length`); s != "undefined 0" {
+		t.Errorf("a name became markup: %s", s)
+	}
+	tb.clean()
+}
+
+// clean checks that nothing went wrong that is not seen.
+func (tb *tab) clean() {
+	tb.t.Helper()
+	if s := tb.text(`violations.join("\n")`); s != "" {
+		tb.t.Errorf("against the policy: %s", s)
+	}
+	for _, c := range tb.complaints() {
+		tb.t.Errorf("the page complained: %.500s", c)
+	}
+}
+
+// lint finds in the page what WCAG 2 AA forbids and a program can see: text
+// with too little contrast, controls without a name, headings that skip a
+// level, identifiers twice.
+const lint = `(() => {
+  const out = [];
+  const rgb = (s) => { const c = document.createElement("canvas").getContext("2d", {willReadFrequently: true}); c.fillStyle = s; c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data]; };
+  const memo = new Map();
+  const color = (s) => { if (!memo.has(s)) memo.set(s, rgb(s)); return memo.get(s); };
+  const lum = ([r, g, b]) => { const f = (v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }; return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+  const behind = (n) => { for (; n; n = n.parentElement) { const c = color(getComputedStyle(n).backgroundColor); if (c[3] === 255) return c; } return [255, 255, 255]; };
+  const seen = new Set();
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let t; (t = walk.nextNode());) {
+    const n = t.parentElement;
+    if (!t.data.trim() || !n.checkVisibility() || n.closest("noscript, title, option") || n.disabled) continue;
+    const look = getComputedStyle(n);
+    const a = lum(color(n instanceof SVGElement ? look.fill : look.color)), b = lum(behind(n));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const what = n.tagName + "." + (n.getAttribute("class") ?? "");
+    if (ratio < 4.5 && !seen.has(what)) { seen.add(what); out.push(what + " " + JSON.stringify(t.data.slice(0, 30)) + ": contrast " + ratio.toFixed(2)); }
+  }
+  for (const n of document.querySelectorAll("button, a, input, select, textarea, summary, [tabindex='0']")) {
+    const name = n.getAttribute("aria-label") || n.textContent.trim() || [...(n.labels ?? [])].map((l) => l.textContent).join("");
+    if (!name) out.push("no name: " + n.outerHTML.slice(0, 100));
+  }
+  let level = 0;
+  for (const h of document.querySelectorAll("h1, h2, h3")) {
+    if (+h.tagName[1] > level + 1) out.push("heading skips a level: " + h.textContent);
+    level = +h.tagName[1];
+  }
+  if (document.querySelectorAll("h1").length !== 1) out.push("not one h1");
+  const ids = [...document.querySelectorAll("[id]")].map((n) => n.id);
+  for (const id of ids) if (ids.filter((x) => x === id).length > 1) out.push("twice: " + id);
+  return out.join("\n");
+})()`
