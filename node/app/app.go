@@ -94,7 +94,7 @@ func runNode(ctx context.Context, o Options, store *shard.Store) error {
 	if err != nil {
 		return err
 	}
-	defer n.host.Close()
+	defer func() { _ = n.host.Close() }() // its Run did, unless it was not reached
 	defer context.AfterFunc(ctx, func() {
 		n.stopping.Store(true)
 		n.poke()
@@ -160,8 +160,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1),
 	}
 	if err := n.attach(); err != nil {
-		host.Close()
-		return nil, err
+		return nil, errors.Join(err, host.Close())
 	}
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
@@ -170,8 +169,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		}))
 	}
 	if n.runs, err = newRuns(n, filepath.Join(cfg.DataDir, runsDir), o.open); err != nil {
-		host.Close()
-		return nil, err
+		return nil, errors.Join(err, host.Close())
 	}
 	return n, nil
 }

@@ -222,7 +222,7 @@ inner.sequence_tokens = 96
 	wait := func(d *daemon, what string, ok func(api.Run) bool) api.RunDetail {
 		t.Helper()
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			x, err := d.Client.Run(t.Context(), r.ID)
+			x, err := d.Run(t.Context(), r.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -247,7 +247,7 @@ inner.sequence_tokens = 96
 	b = startDaemon(t, cfgB)
 	// Two seats without each other both go on; they agree when they have met.
 	ra := wait(a, "both are at the same end", func(r api.Run) bool {
-		rb, err := b.Client.Run(t.Context(), r.ID)
+		rb, err := b.Run(t.Context(), r.ID)
 		return err == nil && r.Final && rb.Final && rb.Head == r.Head
 	})
 	if rb := wait(b, "it is final", func(r api.Run) bool { return r.Final }); ra.StateCID != rb.StateCID {

@@ -29,7 +29,7 @@ func loadIdentity(dir string) (crypto.PrivKey, peer.ID, error) {
 	}
 	key, err := crypto.UnmarshalPrivateKey(b)
 	if err != nil {
-		return nil, "", fmt.Errorf("identity %s is damaged (%v); restore it from a backup, or move it away to start as a new peer", path, err)
+		return nil, "", fmt.Errorf("identity %s is damaged (%w); restore it from a backup, or move it away to start as a new peer", path, err)
 	}
 	id, err := peer.IDFromPrivateKey(key)
 	if err != nil {

@@ -208,13 +208,13 @@ func (c *Config) Validate() error {
 	}
 	for _, a := range c.Listen {
 		if _, err := multiaddr.NewMultiaddr(a); err != nil {
-			return fmt.Errorf("listen: %q is not a multiaddr such as %s: %v", a, DefaultListen, err)
+			return fmt.Errorf("listen: %q is not a multiaddr such as %s: %w", a, DefaultListen, err)
 		}
 	}
 	for _, a := range c.Bootstrap {
 		m, err := multiaddr.NewMultiaddr(a)
 		if err != nil {
-			return fmt.Errorf("bootstrap: %q is not a multiaddr: %v", a, err)
+			return fmt.Errorf("bootstrap: %q is not a multiaddr: %w", a, err)
 		}
 		if _, err := m.ValueForProtocol(multiaddr.P_P2P); err != nil {
 			return fmt.Errorf("bootstrap: %q does not end in /p2p/PEERID (mootd prints its addresses in that form)", a)
