@@ -1,0 +1,9 @@
+//go:build !unix
+
+package main
+
+// processorSeconds is not known here.
+func processorSeconds() float64 { return 0 }
+
+// peakBytes is not known here.
+func peakBytes() int64 { return 0 }

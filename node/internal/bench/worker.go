@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/train"
+)
+
+// workerCommand makes the program measure one thing in a process of its own,
+// whose memory is then that of what it measures.
+const workerCommand = "worker"
+
+func runWorker(args []string) error {
+	var v any
+	var err error
+	switch {
+	case len(args) > 2 && args[0] == "sgemm":
+		var threads int
+		if threads, err = strconv.Atoi(args[1]); err == nil {
+			v, err = ownProducts(threads, args[2:])
+		}
+	case len(args) == 4 && args[0] == "train":
+		var threads, steps int
+		if threads, err = strconv.Atoi(args[2]); err == nil {
+			if steps, err = strconv.Atoi(args[3]); err == nil {
+				v, err = ownTraining(args[1], threads, steps)
+			}
+		}
+	default:
+		err = fmt.Errorf("%s %q: not what this program starts", workerCommand, args)
+	}
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(v)
+}
+
+// ownTraining trains on random tokens, as peer_torch.py does.
+func ownTraining(dir string, threads, steps int) (training, error) {
+	t, err := train.Open(train.Options{
+		ModelDir: dir, Threads: threads, Adam: train.Adam{WeightDecay: 0.01},
+		Spec: lora.Spec{Rank: rank, Alpha: 2 * rank, Targets: []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}},
+	})
+	if err != nil {
+		return training{}, err
+	}
+	defer t.Close()
+	r := rand.New(rand.NewPCG(5, 6))
+	batches := make([][]train.Sample, 4)
+	for i := range batches {
+		for range batchSize {
+			ids := make([]int32, seqLen)
+			for j := range ids {
+				ids[j] = int32(r.IntN(t.Model().Config().Vocab))
+			}
+			batches[i] = append(batches[i], train.Sample{IDs: ids, Labels: ids})
+		}
+	}
+	var out training
+	var took []float64
+	used := 0.0
+	for i := range steps + 1 { // the first one warms up
+		start, before := time.Now(), processorSeconds()
+		sum, tokens, err := t.Step(context.Background(), batches[i%len(batches)], 1e-3)
+		if err != nil {
+			return training{}, err
+		}
+		out.Loss[1] = sum / float64(tokens)
+		if i == 0 {
+			out.Loss[0] = out.Loss[1]
+			continue
+		}
+		took = append(took, time.Since(start).Seconds())
+		used += processorSeconds() - before
+	}
+	out.StepS = [3]float64{slices.Min(took), median(took), slices.Max(took)}
+	out.CPUsPerStep = used / float64(steps)
+	out.PeakRSSMB = float64(peakBytes()) / (1 << 20)
+	return out, nil
+}
