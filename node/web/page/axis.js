@@ -16,8 +16,8 @@ function bounds(values) {
 
 // linear makes an axis. options: zero (begin there), whole (ticks at whole
 // numbers), time (values are milliseconds), tight (end at the values, not at
-// ticks), pad (added at both ends), most (ticks).
-export function linear(values, { zero, whole, time, tight, pad = 0, most = 6 } = {}) {
+// ticks), room (above the highest tick), pad (added at both ends), most (ticks).
+export function linear(values, { zero, whole, time, tight, room, pad = 0, most = 6 } = {}) {
   let [min, max] = bounds(values);
   if (zero) min = Math.min(0, min);
   if (min === max) {
@@ -29,6 +29,7 @@ export function linear(values, { zero, whole, time, tight, pad = 0, most = 6 } =
   if (!tight) {
     min = Math.floor(min / step + 1e-9) * step;
     max = Math.ceil(max / step - 1e-9) * step;
+    if (room) max += step * 0.3; // so that the top does not hide a line
   }
   const ticks = [];
   const offset = time ? new Date(min).getTimezoneOffset() * 60_000 : 0; // midnight is local

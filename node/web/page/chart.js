@@ -10,12 +10,12 @@ const MOST = 1000; // points of a series that are drawn
 const PAD = { top: 12, right: 14, bottom: 40 };
 
 // chart makes a chart. options has title, unit (of y), y (writes a value of y)
-// and file. update takes {x: {title, text(v), whole, time}, series: [{name,
+// and file; tick may write fewer digits. update takes {x: {title, text(v), whole, time}, series: [{name,
 // kind, points: [[x, y, note]], alt}], log}: kind is line, mark, step or bar;
 // alt says in words what a point with a note of true is, which is drawn
-// hatched.
+// hatched, and plain what the others are.
 export function chart(options) {
-  const { title, unit, y, file } = options;
+  const { title, unit, y, file, tick = y } = options;
   let data = { x: { title: "", text: String }, series: [] };
   let width = 0, at = -1;
   const hatchID = uid("hatch");
@@ -80,8 +80,8 @@ export function chart(options) {
     }
     const bars = data.series.some((s) => s.kind === "bar");
     const log = data.log && points.every((p) => p[1] > 0);
-    const ys = log ? axis.logarithmic(points.map((p) => p[1])) : axis.linear(points.map((p) => p[1]), { zero: bars || data.zero, whole: data.whole });
-    const left = 14 + 7 * Math.max(...ys.ticks.map((t) => y(t).length));
+    const ys = log ? axis.logarithmic(points.map((p) => p[1])) : axis.linear(points.map((p) => p[1]), { zero: bars || data.zero, whole: data.whole, room: !bars });
+    const left = 14 + 7 * Math.max(...ys.ticks.map((t) => tick(t).length));
     const inner = { x0: left, x1: width - PAD.right, y0: height - PAD.bottom, y1: PAD.top };
     const xs = axis.linear(points.map((p) => p[0]), {
       whole: data.x.whole, time: data.x.time, tight: true, pad: bars ? 0.5 : 0, most: Math.max(2, Math.floor((inner.x1 - inner.x0) / 90)),
@@ -91,7 +91,7 @@ export function chart(options) {
     set(picture, label,
       ys.ticks.map((t) => [
         svg("line", { class: "grid", x1: inner.x0, x2: inner.x1, y1: py(t), y2: py(t) }),
-        svg("text", { class: "tick", x: inner.x0 - 6, y: py(t) + 4, "text-anchor": "end" }, y(t)),
+        svg("text", { class: "tick", x: inner.x0 - 6, y: py(t) + 4, "text-anchor": "end" }, tick(t)),
       ]),
       xs.ticks.map((t) => svg("text", { class: "tick", x: clamp(px(t), inner.x0, inner.x1 - 4), y: inner.y0 + 16, "text-anchor": "middle" }, data.x.text(t))),
       svg("line", { class: "axis", x1: inner.x0, x2: inner.x1, y1: inner.y0, y2: inner.y0 }),
@@ -136,7 +136,7 @@ export function chart(options) {
         : kind === "mark" ? svg("path", { class: `s${i} mark`, d: diamond(12, 6) })
           : svg("path", { class: `s${i} ${kind}`, d: "M1 6H23" }));
     set(legend, data.series.map((s, i) => [
-      el("span", null, key(i, s.kind), s.name),
+      el("span", null, key(i, s.kind), s.plain ?? s.name),
       s.alt && s.points.some((p) => p[2]) ? el("span", null, key(i, s.kind, true), s.alt) : null,
     ]), el("span", { class: "unit" }, unit));
   }
@@ -145,7 +145,7 @@ export function chart(options) {
   function summary() {
     const parts = data.series.filter((s) => s.points.length).map((s) => {
       const last = s.points.at(-1);
-      return `${s.name} ${y(s.points[0][1])} to ${y(last[1])} ${unit} (${s.points.length} points)`;
+      return `${s.name} from ${y(s.points[0][1])} to ${y(last[1])} ${unit}, ${s.points.length} points`;
     });
     return `${title} by ${data.x.title}: ${parts.join("; ") || "nothing yet"}`;
   }
@@ -158,13 +158,15 @@ export function chart(options) {
     const show = at >= 0 ? at : cols.length - 1;
     const [x, ps] = cols[show];
     const { px, py, inner } = picture.plot;
-    readout.textContent = [`${data.x.title} ${data.x.text(x)}`, ...data.series.map((s, i) => ps[i] && `${s.name} ${y(ps[i][1])} ${unit}${ps[i][2] && s.alt ? ` (${s.alt})` : ""}`)].filter(Boolean).map(harmless).join(" · ");
+    readout.textContent = [`${data.x.title} ${data.x.text(x)}`, ...data.series.map((s, i) => ps[i] && point(s, ps[i]))].filter(Boolean).map(harmless).join(" · ");
     if (at < 0) g.replaceChildren();
     else {
       g.replaceChildren(svg("line", { x1: px(x), x2: px(x), y1: inner.y0, y2: inner.y1 }),
         ...data.series.flatMap((s, i) => (ps[i] && s.kind !== "bar" ? [svg("circle", { cx: px(x), cy: py(ps[i][1]), r: 4 })] : [])));
     }
   }
+
+  const point = (s, p) => [s.name, y(p[1]), s.name !== unit && unit, s.alt && `(${p[2] ? s.alt : s.plain})`].filter(Boolean).join(" ");
 
   function nearest(event) {
     const box = picture.getBoundingClientRect();

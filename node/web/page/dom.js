@@ -45,6 +45,9 @@ export function ident(id, attrs) {
   return el("code", { class: "id", title: harmless(id), ...attrs }, harmless(shortID(id)));
 }
 
+// peer shows the ID of a peer, and whether it is this node.
+export const peer = (id, me) => (id && id === me ? el("span", { class: "id" }, ident(id), " (you)") : ident(id));
+
 // copyable shows a whole ID with a button that copies it.
 export function copyable(id, what) {
   if (!id) return "–";

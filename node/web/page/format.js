@@ -17,6 +17,9 @@ export function compact(v) {
 }
 
 export const loss = (v) => (missing(v) ? "–" : v.toFixed(4));
+// short writes a value without zeros at its end.
+export const short = (v) => (missing(v) ? "–" : String(Number(v.toPrecision(4))));
+
 export const percent = (v) => (missing(v) ? "–" : `${(100 * v).toFixed(1)} %`);
 export const decimal = (v, digits = 2) => (missing(v) ? "–" : v.toFixed(digits));
 

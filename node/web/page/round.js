@@ -1,7 +1,7 @@
 // One decided round.
 
 import { get, APIError } from "./api.js";
-import { el, badge, copyable, facts, foreign, ident, set } from "./dom.js";
+import { el, badge, copyable, facts, foreign, ident, peer, set } from "./dom.js";
 import { table } from "./table.js";
 import * as f from "./format.js";
 
@@ -9,11 +9,11 @@ export function roundView(id, n) {
   const head = el("div", { class: "head" });
   const lead = el("p", { class: "lead" });
   const about = el("div", { class: "card" });
-  let weight = 0;
+  let weight = 0, me = "";
   const who = table({
     caption: `Contributions to round ${n}`, file: `round-${n}-contributions`, empty: "Nobody contributed.", key: (c) => c.peer,
     columns: [
-      { title: "Peer", value: (c) => c.peer, cell: (c) => ident(c.peer) },
+      { title: "Peer", value: (c) => c.peer, cell: (c) => peer(c.peer, me) },
       { title: "Weight", num: true, value: (c) => c.weight, cell: (c) => f.count(c.weight) },
       { title: "Share", num: true, value: (c) => (weight ? c.weight / weight : 0), cell: (c) => f.percent(weight ? c.weight / weight : 0) },
       { title: "Clip", num: true, hint: "factor; 1 when not clipped", value: (c) => c.clip, cell: (c) => (c.clip >= 1 ? "1 (not clipped)" : f.decimal(c.clip, 3)) },
@@ -28,14 +28,14 @@ export function roundView(id, n) {
   const refused = table({
     caption: `Refused in round ${n}`, file: `round-${n}-refused`, empty: "Nothing was refused.", key: (x) => x.peer,
     columns: [
-      { title: "Peer", value: (x) => x.peer, cell: (x) => ident(x.peer) },
+      { title: "Peer", value: (x) => x.peer, cell: (x) => peer(x.peer, me) },
       { title: "Reason", value: (x) => x.reason, cell: (x) => badge(x.reason, "bad") },
       { title: "In words", value: (x) => f.reason(x.reason) },
       { title: "Commit", value: (x) => x.commit, cell: (x) => ident(x.commit) },
     ],
   });
   const base = `#/runs/${encodeURIComponent(id)}`;
-  const peers = (list) => (list?.length ? list.map((p, i) => [i ? ", " : "", ident(p)]) : "nobody");
+  const peers = (list) => (list?.length ? list.map((p, i) => [i ? ", " : "", peer(p, me)]) : "nobody");
 
   return {
     title: `Round ${n}`,
@@ -46,6 +46,7 @@ export function roundView(id, n) {
       el("h2", { class: "hidden" }, "About this round"), about),
     events: (e) => e.type === "round.done" || e.type === "eval.done",
     async refresh(signal) {
+      me ||= (await get("/status", signal)).peer;
       const run = await get(`/runs/${encodeURIComponent(id)}`, signal);
       let r;
       try {
@@ -60,15 +61,15 @@ export function roundView(id, n) {
       }
       weight = r.contributions.reduce((s, c) => s + c.weight, 0);
       set(lead, r.certified
-        ? `${f.plural(r.votes, "vote")} of ${f.plural(r.seats, "seat")} were for this result; ${f.count(r.quorum)} were needed. It is final.`
+        ? `${f.plural(r.votes, "vote")} of ${f.plural(r.seats, "seat")} were for this result; ${f.count(r.quorum)} were needed.`
         : `Not enough seats voted for one result: ${f.count(r.votes)} of the ${f.count(r.quorum)} needed. Training goes on from it, and another branch may still win.`);
       who.update(r.contributions);
       refused.update(r.refused);
       set(about, facts([
         ["Decided", f.date(r.decided)], ["Took", f.seconds(r.seconds)],
-        ["Attempt", String(r.attempt)], ["Proposer", ident(r.proposer)],
+        ["Attempt", String(r.attempt)], ["Proposer", peer(r.proposer, me)],
         ["Votes", `${r.votes}, quorum ${r.quorum}, seats ${r.seats}`],
-        ["Train loss", `${f.loss(r.train_loss)} nats per token`], ["Eval loss", `${f.loss(r.eval_loss)} nats per token, measured by this node`],
+        ["Train loss", nats(r.train_loss, "")], ["Eval loss", nats(r.eval_loss, ", measured by this node")],
         ["Tokens so far", f.count(r.tokens)], ["Trained rounds", f.count(r.trained_rounds)],
         ["New seats", peers(r.joined)], ["Seats lost", peers(r.left)],
         ["Record", copyable(r.record, "the record's CID")], ["Parent", copyable(r.parent, "the parent's CID")], ["State", copyable(r.state, "the state's CID")],
@@ -76,3 +77,5 @@ export function roundView(id, n) {
     },
   };
 }
+
+const nats = (v, by) => (v === null ? "not measured" : `${f.loss(v)} nats per token${by}`);

@@ -1,7 +1,7 @@
 // One run.
 
 import { get } from "./api.js";
-import { el, badge, copyable, facts, foreign, ident, set, uid } from "./dom.js";
+import { el, badge, copyable, facts, foreign, ident, peer, set, uid } from "./dom.js";
 import { table } from "./table.js";
 import { chart } from "./chart.js";
 import { History, contributions, refusals, roundTokens } from "./rounds.js";
@@ -23,15 +23,15 @@ const KEY = "moot.x";
 
 export function runView(id, log) {
   const history = new History(id);
-  let run = null, by = localStorage.getItem(KEY), log2 = false;
+  let run = null, me = "", by = localStorage.getItem(KEY), log2 = false;
   if (!axes[by]) by = "round";
 
   const head = el("div", { class: "head" });
   const why = el("p", { class: "lead" });
   const tiles = el("div", { class: "tiles" });
 
-  const name = "run";
-  const losses = chart({ title: "Loss", unit: "nats per token", y: f.loss, file: `${name}-loss` });
+  const name = id.slice(0, 14);
+  const losses = chart({ title: "Loss", unit: "nats per token", y: f.loss, tick: f.short, file: `${name}-loss` });
   const tokens = chart({ title: "Tokens per round", unit: "tokens", y: f.compact, file: `${name}-tokens` });
   const seats = chart({ title: "Seats and contributions", unit: "peers", y: f.count, file: `${name}-seats` });
   const times = chart({ title: "Time per round", unit: "s", y: (v) => f.compact(Number(v.toFixed(1))), file: `${name}-rounds` });
@@ -54,7 +54,7 @@ export function runView(id, log) {
   const peers = table({
     caption: "Contributions by peer", file: "contributions", empty: "No round has ended yet.", key: (p) => p.peer, sort: -3,
     columns: [
-      { title: "Peer", value: (p) => p.peer, cell: (p) => ident(p.peer) },
+      { title: "Peer", value: (p) => p.peer, cell: (p) => peer(p.peer, me) },
       { title: "Rounds", num: true, value: (p) => p.rounds, cell: (p) => f.count(p.rounds) },
       { title: "Tokens", num: true, value: (p) => p.tokens, cell: (p) => f.count(p.tokens) },
       { title: "Share of weight", num: true, hint: "its part of all weight that entered the rounds", value: (p) => p.share, cell: (p) => f.percent(p.share) },
@@ -70,7 +70,7 @@ export function runView(id, log) {
     caption: "Refused deltas", file: "refused", empty: "No delta was refused.", key: (x) => `${x.round} ${x.peer}`, limit: 20,
     columns: [
       { title: "Round", num: true, value: (x) => x.round, cell: (x) => roundLink(id, x.round) },
-      { title: "Peer", value: (x) => x.peer, cell: (x) => ident(x.peer) },
+      { title: "Peer", value: (x) => x.peer, cell: (x) => peer(x.peer, me) },
       { title: "Reason", value: (x) => x.reason, cell: (x) => badge(x.reason, "bad") },
       { title: "In words", value: (x) => f.reason(x.reason) },
     ],
@@ -78,7 +78,7 @@ export function runView(id, log) {
   const members = table({
     caption: "Members", file: "members", empty: "Nobody was heard of in the last minute.", key: (m) => m.peer, sort: 0,
     columns: [
-      { title: "Peer", value: (m) => m.peer, cell: (m) => ident(m.peer) },
+      { title: "Peer", value: (m) => m.peer, cell: (m) => peer(m.peer, me) },
       { title: "Phase", value: (m) => m.phase, cell: (m) => foreign(m.phase) },
       { title: "Round", num: true, value: (m) => m.round, cell: (m) => f.count(m.round) },
       { title: "Tokens/s", num: true, value: (m) => m.tokens_per_second, cell: (m) => f.count(m.tokens_per_second) },
@@ -91,7 +91,7 @@ export function runView(id, log) {
   const next = table({
     caption: "Seats of the next round", file: "seats", empty: "No seat is taken.", key: (s) => s.peer,
     columns: [
-      { title: "Peer", value: (s) => s.peer, cell: (s) => ident(s.peer) },
+      { title: "Peer", value: (s) => s.peer, cell: (s) => peer(s.peer, me) },
       { title: "Since round", num: true, value: (s) => s.since, cell: (s) => f.count(s.since) },
       { title: "Missed", num: true, hint: "rounds in a row without a contribution", value: (s) => s.missed, cell: (s) => f.count(s.missed) },
       { title: "Standing", value: (s) => (s.fresh ? "fresh" : "full"), cell: (s) => (s.fresh ? "fresh: its next contribution has weight 0" : "full") },
@@ -133,7 +133,7 @@ export function runView(id, log) {
       { name: "seats", kind: "step", points: bars((r) => r.seats, () => false) },
       { name: "contributions", kind: "line", points: bars((r) => r.contributions.length, () => false) },
     ] });
-    times.update({ x: byRound, series: [{ name: "certified", alt: "provisional", kind: "bar", points: bars((r) => r.seconds, (r) => !r.certified) }] });
+    times.update({ x: byRound, series: [{ name: "time", plain: "certified", alt: "provisional", kind: "bar", points: bars((r) => r.seconds, (r) => !r.certified) }] });
     const all = contributions(list);
     peers.update(all);
     refused.update(refusals(list));
@@ -142,15 +142,16 @@ export function runView(id, log) {
   }
 
   function drawTiles(all) {
-    const firstEval = history.rounds.find((r) => r.eval_loss !== null)?.eval_loss;
-    const change = run.eval_loss !== null && firstEval !== undefined ? run.eval_loss - firstEval : null;
+    const evals = history.rounds.map((r) => r.eval_loss).filter((v) => v !== null);
+    const last = run.eval_loss ?? evals.at(-1);
+    const change = evals.length > 1 ? last - evals[0] : null;
     const speed = run.members.reduce((n, m) => n + (m.tokens_per_second || 0), 0);
     const gone = all.reduce((n, p) => n + p.refused, 0), held = all.reduce((n, p) => n + p.rounds, 0);
     const tile = (k, v, note) => el("div", null, el("dt", null, k), el("dd", null, v), el("dd", { class: "note" }, note || "\u00a0"));
     set(tiles, el("dl", null,
       tile("Rounds", f.count(run.trained_rounds), run.max_rounds ? `of ${f.count(run.max_rounds)}` : ""),
       tile("Tokens", f.compact(run.tokens), run.max_tokens ? `of ${f.compact(run.max_tokens)}` : ""),
-      tile("Eval loss", f.loss(run.eval_loss), change !== null && `${change > 0 ? "+" : "−"}${Math.abs(change).toFixed(4)} since the first`),
+      tile("Eval loss", f.loss(last), change !== null && `${change > 0 ? "+" : "−"}${Math.abs(change).toFixed(4)} since the first`),
       tile("Train loss", f.loss(run.train_loss), "nats per token"),
       tile("Seats", f.count(run.seats), `of at most ${f.count(run.max_seats)}`),
       tile("Certified", f.count(run.certified_rounds), `of ${f.plural(run.round, "round")}`),
@@ -207,6 +208,7 @@ export function runView(id, log) {
         el("div", { class: "stack" }, card("Identifiers", ids), card("Events", el("p", { class: "empty" }, "nothing yet"), feed)))),
     events: (e) => !e.run || !run || e.run === run.id,
     async refresh(signal) {
+      me ||= (await get("/status", signal)).peer;
       run = await get(`/runs/${encodeURIComponent(id)}`, signal);
       await history.update(run.rounds, signal);
       if (signal.aborted) return;
