@@ -129,6 +129,9 @@ func (s *Source) samples(ctx context.Context, i int) ([]train.Sample, error) {
 		s.cache = append(slices.Delete(s.cache, at, at+1), c)
 		return c.samples, nil
 	}
+	if err := s.encoder.Accepts(s.data.Index().Format); err != nil {
+		return nil, fmt.Errorf("data set %s: %w", s.data.Root(), err)
+	}
 	rows, err := s.data.ReadShard(ctx, i)
 	if err != nil {
 		return nil, err

@@ -13,16 +13,19 @@ const (
 	Alpaca Template = iota + 1
 	// None is the instruction as it is; an input follows on a line of its own.
 	None
+	// Chat is the chat template of the model. An instruction is what a user
+	// says, with the input behind an empty line.
+	Chat
 )
 
-var templateNames = map[string]Template{"alpaca": Alpaca, "none": None}
+var templateNames = map[string]Template{"alpaca": Alpaca, "none": None, "chat": Chat}
 
 // ParseTemplate returns the template of a name, as manifests, data sets and
 // requests have it.
 func ParseTemplate(name string) (Template, error) {
 	t, ok := templateNames[name]
 	if !ok {
-		return 0, fmt.Errorf("template is %q, must be \"alpaca\" or \"none\"", name)
+		return 0, fmt.Errorf("template is %q, must be \"alpaca\", \"none\" or \"chat\"", name)
 	}
 	return t, nil
 }
@@ -37,7 +40,8 @@ func (t Template) String() string {
 	return fmt.Sprintf("template-%d", int(t))
 }
 
-// Prompt returns the text up to where the response begins.
+// Prompt returns the text up to where the response begins; of Chat what the
+// user says.
 func (t Template) Prompt(instruction, input string) string {
 	switch {
 	case t == Alpaca && input != "":
@@ -48,6 +52,8 @@ func (t Template) Prompt(instruction, input string) string {
 		return "Below is an instruction that describes a task. " +
 			"Write a response that appropriately completes the request.\n\n" +
 			"### Instruction:\n" + instruction + "\n\n### Response:"
+	case t == Chat && input != "":
+		return instruction + "\n\n" + input
 	case input != "":
 		return instruction + "\n" + input
 	}
