@@ -222,7 +222,7 @@ func (c *Config) Validate() error {
 	}
 	host, _, err := net.SplitHostPort(c.API)
 	if err != nil {
-		return fmt.Errorf("api: %q is not host:port: %v", c.API, err)
+		return fmt.Errorf("api: %q is not host:port: %w", c.API, err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return fmt.Errorf("api: %q is not a loopback address; the API controls this machine and is served locally only", c.API)
