@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/moot-net/moot/shard/safetensors"
 )
@@ -35,6 +36,9 @@ func New(s Spec, modules []Module) (*Adapter, error) {
 	layout, parts, err := s.resolve(modules)
 	if err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(parts, func(p Part) bool { return p.Transposed }) {
+		s.FanInFanOut = true // PEFT corrects a configuration that says otherwise, too
 	}
 	a := &Adapter{spec: s, layout: layout, parts: parts}
 	n := 0

@@ -45,7 +45,7 @@ func TestExclude(t *testing.T) {
 
 // TestAllLinearHead: all-linear leaves out the output layer, its name does not.
 func TestAllLinearHead(t *testing.T) {
-	modules := append(twelve(), Module{"lm_head", 8, 20})
+	modules := append(twelve(), Module{Path: "lm_head", In: 8, Out: 20})
 	for target, want := range map[string]int{AllLinear: 48, "lm_head": 1} {
 		a, err := New(Spec{Rank: 1, Alpha: 1, Targets: []string{target}}, modules)
 		if err != nil || len(a.Parts()) != want {

@@ -131,11 +131,11 @@ func llama() []Module {
 	for _, i := range []int{0, 11} {
 		p := fmt.Sprintf("model.layers.%d.", i)
 		list = append(list,
-			Module{p + "self_attn.q_proj", 8, 12}, Module{p + "self_attn.k_proj", 8, 4}, Module{p + "self_attn.v_proj", 8, 4},
-			Module{p + "self_attn.o_proj", 12, 8}, Module{p + "mlp.gate_proj", 8, 10}, Module{p + "mlp.up_proj", 8, 10},
-			Module{p + "mlp.down_proj", 10, 8})
+			Module{Path: p + "self_attn.q_proj", In: 8, Out: 12}, Module{Path: p + "self_attn.k_proj", In: 8, Out: 4}, Module{Path: p + "self_attn.v_proj", In: 8, Out: 4},
+			Module{Path: p + "self_attn.o_proj", In: 12, Out: 8}, Module{Path: p + "mlp.gate_proj", In: 8, Out: 10}, Module{Path: p + "mlp.up_proj", In: 8, Out: 10},
+			Module{Path: p + "mlp.down_proj", In: 10, Out: 8})
 	}
-	return append(list, Module{"lm_head", 8, 20})
+	return append(list, Module{Path: "lm_head", In: 8, Out: 20})
 }
 
 func random(t *testing.T, s Spec, modules []Module) *Adapter {
@@ -262,7 +262,7 @@ func TestGGUFFused(t *testing.T) {
 		{GGUFBase{ModelType: "falcon", Heads: 6, KVHeads: 3}, "transformer.h.1.", "self_attention.query_key_value", 24, 3, 2},
 		{GGUFBase{ModelType: "falcon", Heads: 2, KVHeads: 2}, "transformer.h.1.", "self_attention.query_key_value", 12, 2, 2},
 	} {
-		a := random(t, Spec{Rank: 2, Alpha: 2, Targets: []string{AllLinear}}, []Module{{tt.prefix + tt.layer, 5, tt.out}})
+		a := random(t, Spec{Rank: 2, Alpha: 2, Targets: []string{AllLinear}}, []Module{{Path: tt.prefix + tt.layer, In: 5, Out: tt.out}})
 		f := export(t, a, tt.base, safetensors.F32)
 		got := f.tensors["blk.1.attn_qkv.weight.lora_b"]
 		ours := a.Tensor(a.Parts()[0].B)
@@ -320,7 +320,7 @@ func TestGGUFNames(t *testing.T) {
 		"mpt":  {"attn.Wqkv": "attn_qkv", "attn.out_proj": "attn_output", "ffn.up_proj": "ffn_up", "ffn.down_proj": "ffn_down"},
 	} {
 		for layer, name := range layers {
-			a := random(t, Spec{Rank: 2, Alpha: 2, Targets: []string{AllLinear}}, []Module{{"x.blocks.7." + layer, 4, 6}})
+			a := random(t, Spec{Rank: 2, Alpha: 2, Targets: []string{AllLinear}}, []Module{{Path: "x.blocks.7." + layer, In: 4, Out: 6}})
 			f := export(t, a, GGUFBase{ModelType: model}, safetensors.F32)
 			if b, ok := f.tensors["blk.7."+name+".weight.lora_b"]; !ok || !slices.Equal(b.values, a.Tensor(a.Parts()[0].B)) {
 				t.Errorf("%s: %s is not %s", model, layer, name)
@@ -350,12 +350,12 @@ func TestGGUFRefuses(t *testing.T) {
 		{"tied output", random(t, head, llama()), tied, safetensors.F32, "uses its embedding"},
 		{"another family", random(t, plain, llama()), unknown, safetensors.F32, `"mamba"`},
 		{"layers of another family", random(t, plain, llama()), fused, safetensors.F32, "no such layer"},
-		{"no block", random(t, plain, []Module{{"model.q_proj", 8, 12}}), llamaBase, safetensors.F32, "no such layer"},
+		{"no block", random(t, plain, []Module{{Path: "model.q_proj", In: 8, Out: 12}}), llamaBase, safetensors.F32, "no such layer"},
 		{"heads", random(t, plain, llama()), heads, safetensors.F32, "5 heads"},
 		{"no scale", random(t, zero, llama()), llamaBase, safetensors.F32, "is 0"},
 		{"too large", large, llamaBase, safetensors.F16, "too large"},
 		{"type", random(t, plain, llama()), llamaBase, safetensors.BF16, "BF16"},
-		{"long", random(t, plain, []Module{{"model.layers." + strings.Repeat("1", 60) + ".self_attn.q_proj", 8, 12}}), llamaBase, safetensors.F32, "too long"},
+		{"long", random(t, plain, []Module{{Path: "model.layers." + strings.Repeat("1", 60) + ".self_attn.q_proj", In: 8, Out: 12}}), llamaBase, safetensors.F32, "too long"},
 	} {
 		err := tt.a.WriteGGUF(&bytes.Buffer{}, tt.base, tt.d)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || tt.name != "heads" && !errors.Is(err, ErrUnsupported) {

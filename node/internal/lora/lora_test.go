@@ -26,8 +26,8 @@ func twelve() []Module {
 	for i := range 12 {
 		p := fmt.Sprintf("model.layers.%d.", i)
 		list = append(list,
-			Module{p + "self_attn.q_proj", 8, 6}, Module{p + "self_attn.v_proj", 8, 4},
-			Module{p + "mlp.up_proj", 8, 10}, Module{p + "mlp.down_proj", 10, 8})
+			Module{Path: p + "self_attn.q_proj", In: 8, Out: 6}, Module{Path: p + "self_attn.v_proj", In: 8, Out: 4},
+			Module{Path: p + "mlp.up_proj", In: 8, Out: 10}, Module{Path: p + "mlp.down_proj", In: 10, Out: 8})
 	}
 	return list
 }

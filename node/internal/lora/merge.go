@@ -153,6 +153,9 @@ func (m *merger) groups(config checkpoint.Config) ([]checkpoint.Group, error) {
 			if dtype == "" {
 				dtype = t.DType
 			}
+			if err := m.checkOrder(config, p); err != nil {
+				return nil, err
+			}
 			if want := m.shape(p); !slices.Equal(t.Shape, want) {
 				return nil, fmt.Errorf("tensor %s: the adapter is for one of %v", t, want)
 			}
@@ -207,8 +210,22 @@ func (m *merger) sameBase(s Saved, t checkpoint.Tensor) bool {
 	return m.f.ReadFloat32(t.Name, v) == nil && slices.Equal(v, s.Values)
 }
 
+// checkOrder refuses a square weight that would be merged transposed: the shape
+// of others tells.
+func (m *merger) checkOrder(config checkpoint.Config, p Part) error {
+	kind := config.Text("model_type")
+	if stored := kind == "gpt2" && numbered(p.Path); p.In == p.Out && stored != m.transposed(p) {
+		return fmt.Errorf("%w: fan_in_fan_out of the adapter is %v, but %s of a %s is stored as %s: set it to %v in %s",
+			ErrUnsupported, m.a.spec.FanInFanOut, p.Path, kind, map[bool]string{true: "(in,out)", false: "(out,in)"}[stored], stored, ConfigFile)
+	}
+	return nil
+}
+
+// transposed reports whether a weight is (in,out). The output layer never is.
+func (m *merger) transposed(p Part) bool { return m.a.spec.FanInFanOut && numbered(p.Path) }
+
 func (m *merger) shape(p Part) []int64 {
-	if m.a.spec.FanInFanOut {
+	if m.transposed(p) {
 		return []int64{int64(p.In), int64(p.Out)}
 	}
 	return []int64{int64(p.Out), int64(p.In)}
@@ -226,7 +243,7 @@ const mergeBlock = 1 << 20
 
 // merge writes the merged weight of a layer.
 func (m *merger) merge(w io.Writer, t checkpoint.Tensor, p Part) error {
-	if m.a.spec.FanInFanOut {
+	if m.transposed(p) {
 		return m.mergeTransposed(w, t, p)
 	}
 	read, err := m.reader(t)

@@ -217,6 +217,62 @@ func TestMergeTransposed(t *testing.T) {
 	}
 }
 
+// TestMergeSquare: what a square weight does not tell by its shape is told by
+// the kind of model.
+func TestMergeSquare(t *testing.T) {
+	modules := []Module{{Path: "transformer.h.0.attn.c_proj", In: 4, Out: 4}}
+	for _, tt := range []struct {
+		kind                    string
+		transposed, fanInFanOut bool // as the modules say, as the adapter says
+		want                    string
+	}{
+		{"gpt2", true, false, ""}, // New corrects it
+		{"gpt2", true, true, ""},
+		{"gpt2", false, true, ""},
+		{"gpt2", false, false, "set it to true"},
+		{"falcon", false, true, "set it to false"},
+		{"falcon", false, false, ""},
+	} {
+		modules[0].Transposed = tt.transposed
+		a, err := New(Spec{Rank: 2, Alpha: 2, Targets: []string{"c_proj"}, FanInFanOut: tt.fanInFanOut}, modules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Tensor(a.Parts()[0].A)[1], a.Tensor(a.Parts()[0].B)[0] = 3, 5 // in 1, out 0
+		if a.Spec().FanInFanOut != (tt.fanInFanOut || tt.transposed) {
+			t.Errorf("FanInFanOut is %v", a.Spec().FanInFanOut)
+		}
+		src, dst := t.TempDir(), t.TempDir()
+		var b bytes.Buffer
+		weight := safetensors.Tensor{Name: "transformer.h.0.attn.c_proj.weight", DType: safetensors.F32, Shape: []int64{4, 4}, Values: make([]float32, 16)}
+		if err := safetensors.Write(&b, []safetensors.Tensor{weight}, nil); err != nil {
+			t.Fatal(err)
+		}
+		for name, content := range map[string][]byte{"model.safetensors": b.Bytes(), "config.json": fmt.Appendf(nil, `{"model_type":%q}`, tt.kind)} {
+			if err := os.WriteFile(filepath.Join(src, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = a.MergeFolder(t.Context(), src, dst, MergeOptions{})
+		if tt.want != "" {
+			if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%+v: err = %v", tt, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := 1 // (out 0, in 1)
+		if tt.kind == "gpt2" {
+			at = 4 // (in 1, out 0)
+		}
+		if got := values(t, dst, weight.Name); got[at] != 15 || got[5-at] != 0 {
+			t.Errorf("%+v: merged weight is %v", tt, got)
+		}
+	}
+}
+
 func TestMergeSaved(t *testing.T) {
 	head := safetensors.Tensor{Name: "lm_head.weight", DType: safetensors.BF16, Shape: []int64{2, 3}, Values: make([]float32, 6)}
 	gate := safetensors.Tensor{Name: "model.layers.2.mlp.gate.weight", DType: safetensors.BF16, Shape: []int64{1}, Values: make([]float32, 1)}

@@ -52,7 +52,7 @@ type Spec struct {
 	// SaveModules are names of modules that were trained as a whole.
 	SaveModules []string
 	// FanInFanOut says that the base model has its weights as (in, out). The
-	// adapter's tensors are the same.
+	// adapter's tensors are the same. New sets it where a target is Transposed.
 	FanInFanOut bool
 	// Ranks and Alphas override Rank and Alpha for layers whose path ends with
 	// a key (a regular expression) at a dot.
@@ -70,6 +70,8 @@ type Override struct {
 type Module struct {
 	Path    string
 	In, Out int
+	// Transposed: the checkpoint has the weight as (in,out), as GPT-2's has.
+	Transposed bool
 }
 
 // TensorInfo is a tensor of an adapter. A is (rank, in), B is (out, rank).

@@ -173,6 +173,8 @@ func (c Config) normNames() (before, behind, qk [2]string) {
 type Module struct {
 	Path    string
 	In, Out int
+	// Transposed: the checkpoint has the weight as (in,out).
+	Transposed bool
 }
 
 type moduleSpec struct {
@@ -184,13 +186,13 @@ type moduleSpec struct {
 func (c Config) modules(i int) [slots]moduleSpec {
 	f, q, kv := c.family(), c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	list := [slots]moduleSpec{
-		qSlot:    {Module{"", c.Hidden, q}, c.QKVBias, false},
-		kSlot:    {Module{"", c.Hidden, kv}, c.QKVBias, false},
-		vSlot:    {Module{"", c.Hidden, kv}, c.QKVBias, false},
-		oSlot:    {Module{"", q, c.Hidden}, c.OBias, true},
-		gateSlot: {Module{"", c.Hidden, c.Intermediate}, c.MLPBias, false},
-		upSlot:   {Module{"", c.Hidden, c.Intermediate}, c.MLPBias, false},
-		downSlot: {Module{"", c.Intermediate, c.Hidden}, c.MLPBias, true},
+		qSlot:    {Module{In: c.Hidden, Out: q}, c.QKVBias, false},
+		kSlot:    {Module{In: c.Hidden, Out: kv}, c.QKVBias, false},
+		vSlot:    {Module{In: c.Hidden, Out: kv}, c.QKVBias, false},
+		oSlot:    {Module{In: q, Out: c.Hidden}, c.OBias, true},
+		gateSlot: {Module{In: c.Hidden, Out: c.Intermediate}, c.MLPBias, false},
+		upSlot:   {Module{In: c.Hidden, Out: c.Intermediate}, c.MLPBias, false},
+		downSlot: {Module{In: c.Intermediate, Out: c.Hidden}, c.MLPBias, true},
 	}
 	if f.fused != notFused {
 		list[qSlot].Out = q + 2*kv
@@ -200,7 +202,7 @@ func (c Config) modules(i int) [slots]moduleSpec {
 	}
 	for j, name := range f.linears {
 		if name != "" {
-			list[j].Path = c.layerPath(i) + name
+			list[j].Path, list[j].Transposed = c.layerPath(i)+name, f.transposed
 		}
 	}
 	return list
@@ -217,6 +219,12 @@ func (c Config) Modules() []Module {
 		}
 	}
 	return list
+}
+
+// Head returns the output layer. It can have an adapter that is applied, not
+// one that is trained; see Attach.
+func (c Config) Head() Module {
+	return Module{Path: c.family().head, In: c.Hidden, Out: c.Vocab}
 }
 
 // paramSpec is a parameter that a configuration asks for.
@@ -285,7 +293,7 @@ func (c Config) params() []paramSpec {
 			if m.Path == "" {
 				continue
 			}
-			list = append(list, paramSpec{name: m.Path + ".weight", rows: m.Out, cols: m.In, residual: m.residual, transposed: f.transposed})
+			list = append(list, paramSpec{name: m.Path + ".weight", rows: m.Out, cols: m.In, residual: m.residual, transposed: m.Transposed})
 			if m.bias {
 				list = append(list, paramSpec{name: m.Path + ".bias", cols: m.Out})
 			}

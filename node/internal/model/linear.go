@@ -2,12 +2,13 @@ package model
 
 import "github.com/moot-net/moot/node/internal/tensor"
 
-// linear is y = x W^T + bias + scale * (x A^T) B^T.
+// linear is y = x W^T + bias + scale * (x A^T) B^T; see dora for another kind.
 type linear struct {
 	Module
 	w, bias   tensor.Mat // (out,in), (1,out) or none
 	dw, dBias tensor.Mat
 	lora      *LowRank
+	dora      *dora // nil without magnitudes
 }
 
 // rank returns the adapter's rank, 0 without one.
@@ -21,11 +22,15 @@ func (l *linear) rank() int {
 // forward sets y (T,out), or adds to it. low (T,R) keeps x A^T for the
 // backward pass.
 func (l *linear) forward(b tensor.Backend, y, x, low tensor.Mat, add bool) {
-	b.MatMul(y, x, l.w, tensor.MatMul{TransB: true, Add: add})
+	if l.dora != nil {
+		l.dora.forward(b, l, y, x, low, add)
+	} else {
+		b.MatMul(y, x, l.w, tensor.MatMul{TransB: true, Add: add})
+	}
 	if !l.bias.None() {
 		b.AddRow(y, l.bias)
 	}
-	if a := l.lora; a != nil {
+	if a := l.lora; a != nil && l.dora == nil {
 		b.MatMul(low, x, a.A, tensor.MatMul{TransB: true})
 		b.MatMul(y, low, a.B, tensor.MatMul{TransB: true, Add: true, Alpha: a.Scale})
 	}

@@ -1,6 +1,10 @@
 package model
 
-import "github.com/moot-net/moot/node/internal/tensor"
+import (
+	"fmt"
+
+	"github.com/moot-net/moot/node/internal/tensor"
+)
 
 // Loss is what a batch's counted tokens came to.
 type Loss struct {
@@ -26,6 +30,9 @@ func (m *Model) Evaluate(b *Batch) (Loss, error) {
 func (m *Model) Accumulate(b *Batch, scale float32) (Loss, error) {
 	if err := b.check(&m.cfg); err != nil {
 		return Loss{}, err
+	}
+	if m.fixed != "" {
+		return Loss{}, fmt.Errorf("%w: training through the adapter of %s, which has magnitudes (DoRA) or is on the output layer: merge it first", ErrUnsupported, m.fixed)
 	}
 	if b.Counted() == 0 {
 		return Loss{}, nil
@@ -65,13 +72,7 @@ func (m *Model) loss(b *Batch, x tensor.Mat, scale float32) Loss {
 		if !capped.None() {
 			m.b.SoftCapBackward(logits, capped, float32(m.cfg.LogitCap))
 		}
-		m.b.MatMul(dhs.RowRange(i, j), logits, m.head, tensor.MatMul{})
-		if !m.dHead.None() {
-			m.b.MatMul(m.dHead, logits, hs.RowRange(i, j), tensor.MatMul{TransA: true, Add: true})
-		}
-		if !m.dHeadBias.None() {
-			m.b.SumRows(m.dHeadBias, logits)
-		}
+		m.head.backward(m.b, dhs.RowRange(i, j), logits, hs.RowRange(i, j), tensor.Mat{}, tensor.Mat{}, false)
 	}
 	if scale != 0 {
 		dxs := w.dxs.RowRange(0, n)
@@ -90,10 +91,7 @@ func (m *Model) loss(b *Batch, x tensor.Mat, scale float32) Loss {
 
 // output sets logits (rows,V) to what the output layer makes of h (rows,C).
 func (m *Model) output(logits, h tensor.Mat) {
-	m.b.MatMul(logits, h, m.head, tensor.MatMul{TransB: true})
-	if !m.headBias.None() {
-		m.b.AddRow(logits, m.headBias)
-	}
+	m.head.forward(m.b, logits, h, m.head.low(m.ws.headLow(m, h.Rows)), false)
 	if limit := m.cfg.LogitCap; limit != 0 {
 		m.b.SoftCap(logits, float32(limit))
 	}

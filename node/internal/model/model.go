@@ -2,7 +2,8 @@ package model
 
 import (
 	"fmt"
-	"slices"
+	"iter"
+	"maps"
 
 	"github.com/moot-net/moot/node/internal/cpu"
 	"github.com/moot-net/moot/node/internal/tensor"
@@ -41,15 +42,18 @@ type Model struct {
 	embed     tensor.Mat     // (V,C)
 	positions tensor.Mat     // (positions,C), or none
 	norm      norm
-	head      tensor.Mat // (V,C); embed if tied
-	headBias  tensor.Mat // (1,V), or none
+	head      linear // (V,C); embed if tied
 	layers    []layer
 	slopes    []float32 // of ALiBi
 
 	// the derivatives, none unless all parameters are trained
-	grads                                *tensor.Buffer
-	dEmbed, dPositions, dHead, dHeadBias tensor.Mat
-	again                                int // layers that do not keep their activations
+	grads              *tensor.Buffer
+	dEmbed, dPositions tensor.Mat
+	again              int // layers that do not keep their activations
+
+	replaced map[string]tensor.Mat // parameters that others take the place of
+	fixed    string                // path of an adapter that cannot be trained
+	doraOut  tensor.Mat            // memory for all layers with magnitudes
 
 	ropes ropeTables
 	turns []int32 // rows of the tables for the tokens of a batch
@@ -111,6 +115,12 @@ func (m *Model) bind() {
 	for _, p := range m.params {
 		values[p.Name], grads[p.Name] = p.Value, p.Grad
 	}
+	f := m.family
+	embed, positions, head := f.base+f.embed+".weight", f.base+f.positions+".weight", f.head+".weight"
+	if m.cfg.TiedHead { // stays when the embedding is replaced
+		values[head], grads[head] = values[embed], grads[embed]
+	}
+	maps.Copy(values, m.replaced)
 	norms := func(path, name string) norm {
 		if name == "" {
 			return norm{}
@@ -118,16 +128,12 @@ func (m *Model) bind() {
 		w, b := path+name+".weight", path+name+".bias"
 		return norm{w: values[w], bias: values[b], dw: grads[w], dBias: grads[b]}
 	}
-	f := m.family
-	embed, positions, head := f.base+f.embed+".weight", f.base+f.positions+".weight", f.head+".weight"
 	m.embed, m.dEmbed = values[embed], grads[embed]
 	m.positions, m.dPositions = values[positions], grads[positions]
 	m.norm = norms(f.base, f.norm)
-	m.head, m.dHead = values[head], grads[head]
-	if m.cfg.TiedHead {
-		m.head, m.dHead = m.embed, m.dEmbed
-	}
-	m.headBias, m.dHeadBias = values[f.head+".bias"], grads[f.head+".bias"]
+	m.head.Module = m.cfg.Head()
+	m.head.w, m.head.dw = values[head], grads[head]
+	m.head.bias, m.head.dBias = values[f.head+".bias"], grads[f.head+".bias"]
 	before, behind, qk := m.cfg.normNames()
 	for i := range m.layers {
 		l, p := &m.layers[i], m.cfg.layerPath(i)
@@ -182,44 +188,65 @@ type LowRank struct {
 	A, B   tensor.Mat // (R,in), (out,R)
 	DA, DB tensor.Mat
 	Scale  float32
+	// Magnitude, if not nil, has a number for each output (DoRA): the output
+	// is scaled by it and divided by the length of its row of W + Scale * B A,
+	// before the bias. The length is that at the time of Attach.
+	Magnitude []float32
 }
 
 // Attach puts adapters on the linear layers with the given paths, and takes
-// them off all others.
+// them off all others. The output layer can have one too, of which only the
+// forward pass is known, as of one with magnitudes: Accumulate is an error
+// while one is attached.
 func (m *Model) Attach(adapters map[string]LowRank) error {
-	found := 0
-	for i := range m.layers {
-		for j := range m.layers[i].linears {
-			lin := &m.layers[i].linears[j]
-			a, ok := adapters[lin.Path]
-			if lin.Path == "" || !ok {
-				continue
+	loras, doras := make(map[string]*LowRank, len(adapters)), map[string]*dora{}
+	fixed := ""
+	for lin := range m.linears() {
+		a, ok := adapters[lin.Path]
+		if !ok {
+			continue
+		}
+		if a.A.Cols != lin.In || a.B.Rows != lin.Out || a.A.Rows != a.B.Cols {
+			return fmt.Errorf("adapter of %s is (%d,%d) and (%d,%d), the layer is (%d,%d)",
+				lin.Path, a.A.Rows, a.A.Cols, a.B.Rows, a.B.Cols, lin.Out, lin.In)
+		}
+		loras[lin.Path] = &a
+		if lin == &m.head || a.Magnitude != nil {
+			fixed = lin.Path
+		}
+		if a.Magnitude != nil {
+			d, err := m.newDora(lin, &a)
+			if err != nil {
+				return err
 			}
-			found++
-			if a.A.Cols != lin.In || a.B.Rows != lin.Out || a.A.Rows != a.B.Cols {
-				return fmt.Errorf("adapter of %s is (%d,%d) and (%d,%d), the layer is (%d,%d)",
-					lin.Path, a.A.Rows, a.A.Cols, a.B.Rows, a.B.Cols, lin.Out, lin.In)
-			}
+			doras[lin.Path] = d
 		}
 	}
-	if found != len(adapters) {
-		for path := range adapters {
-			if !slices.ContainsFunc(m.cfg.Modules(), func(mod Module) bool { return mod.Path == path }) {
-				return fmt.Errorf("adapter of %s: the model has no such layer", path)
-			}
+	for path := range adapters {
+		if loras[path] == nil {
+			return fmt.Errorf("adapter of %s: the model has no such layer", path)
 		}
 	}
-	for i := range m.layers {
-		for j := range m.layers[i].linears {
-			lin := &m.layers[i].linears[j]
-			lin.lora = nil
-			if a, ok := adapters[lin.Path]; ok && lin.Path != "" {
-				lin.lora = &a
-			}
-		}
+	for lin := range m.linears() {
+		lin.lora, lin.dora = loras[lin.Path], doras[lin.Path]
 	}
+	m.fixed, m.doraOut = fixed, tensor.Mat{}
 	m.ws = workspace{} // its size depends on the adapters
 	return nil
+}
+
+// linears yields the linear layers that can carry an adapter.
+func (m *Model) linears() iter.Seq[*linear] {
+	return func(yield func(*linear) bool) {
+		for i := range m.layers {
+			for j := range m.layers[i].linears {
+				if lin := &m.layers[i].linears[j]; lin.Path != "" && !yield(lin) {
+					return
+				}
+			}
+		}
+		yield(&m.head)
+	}
 }
 
 // lowestTrained returns the first layer with something to train, and Layers if

@@ -12,15 +12,17 @@ import (
 // number at a time, each architecture as its reference has it, and nothing in
 // common with the code it checks.
 type naive struct {
-	c     Config
-	param map[string][]float64
-	lora  map[string]naiveLoRA
+	c      Config
+	param  map[string][]float64
+	loaded map[string][]float64 // what a tied output layer is, whatever replaces the embedding
+	lora   map[string]naiveLoRA
 }
 
 type naiveLoRA struct {
 	a, b  []float64
 	rank  int
 	scale float64
+	m     []float64 // magnitudes
 }
 
 func newNaive(m *Model) *naive {
@@ -28,14 +30,19 @@ func newNaive(m *Model) *naive {
 	for _, p := range m.Params() {
 		n.param[p.Name] = widen(p.Value.Host())
 	}
+	n.loaded = maps.Clone(n.param)
 	for i := range m.layers {
 		for _, lin := range m.layers[i].linears {
-			if a := lin.lora; a != nil {
-				n.lora[lin.Path] = naiveLoRA{widen(a.A.Host()), widen(a.B.Host()), a.A.Rows, float64(a.Scale)}
+			if lin.lora != nil {
+				n.adapt(lin.Path, lin.lora)
 			}
 		}
 	}
 	return n
+}
+
+func (n *naive) adapt(path string, a *LowRank) {
+	n.lora[path] = naiveLoRA{widen(a.A.Host()), widen(a.B.Host()), a.A.Rows, float64(a.Scale), widen(a.Magnitude)}
 }
 
 func widen(x []float32) []float64 {
@@ -57,13 +64,32 @@ func product(w, x []float64) []float64 {
 }
 
 func (n *naive) linear(path string, x []float64) []float64 {
-	y := product(n.param[path+".weight"], x)
+	y := n.weighted(path, n.param[path+".weight"], x)
 	for i, b := range n.param[path+".bias"] {
 		y[i] += b
 	}
-	if l, ok := n.lora[path]; ok {
-		for i, v := range product(l.b, product(l.a, x)) {
-			y[i] += l.scale * v
+	return y
+}
+
+// weighted is what a layer with weight w makes of x, without its bias.
+func (n *naive) weighted(path string, w, x []float64) []float64 {
+	l, ok := n.lora[path]
+	if !ok {
+		return product(w, x)
+	}
+	y := make([]float64, len(w)/len(x))
+	for o := range y {
+		square := 0.0
+		for i, v := range x {
+			sum := w[o*len(x)+i]
+			for r := range l.rank {
+				sum += l.scale * l.b[o*l.rank+r] * l.a[r*len(x)+i]
+			}
+			square += sum * sum
+			y[o] += sum * v
+		}
+		if len(l.m) > 0 {
+			y[o] *= l.m[o] / math.Sqrt(square)
 		}
 	}
 	return y
@@ -322,12 +348,13 @@ func (n *naive) eachHead(name string, x []float64) []float64 {
 }
 
 func (n *naive) head(h [][]float64, norm func([]float64) []float64, embed, head string) [][]float64 {
-	if n.c.TiedHead {
-		head = embed
+	w := n.param[head]
+	if w == nil && n.c.TiedHead {
+		w = n.loaded[embed]
 	}
 	out := make([][]float64, len(h))
 	for t := range h {
-		out[t] = product(n.get(head), norm(h[t]))
+		out[t] = n.weighted(strings.TrimSuffix(head, ".weight"), w, norm(h[t]))
 	}
 	return out
 }

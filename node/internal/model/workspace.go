@@ -22,6 +22,7 @@ type workspace struct {
 	xs, stats, hs tensor.Mat // (S,C), (S,statsCols), (S,C)
 	logits        tensor.Mat // (some rows, V)
 	capped        tensor.Mat // the same behind a soft cap, while logits are derivatives
+	lowHead       tensor.Mat // (some rows, R) of its adapter
 	nll           []float32
 	top           []int32
 
@@ -207,6 +208,18 @@ func (m *Model) prepare(rows, counted int, keep, backward bool) {
 	if backward && w.dx.None() {
 		w.backward(s, &m.cfg, m.ranks())
 	}
+}
+
+// headLow returns memory for x A^T of the output layer's adapter, none without
+// one. Few models have one, so it is not made before it is used.
+func (w *workspace) headLow(m *Model, rows int) tensor.Mat {
+	if m.head.lora == nil {
+		return tensor.Mat{}
+	}
+	if w.lowHead.Rows < rows {
+		w.lowHead = m.b.Alloc(rows*m.head.rank()).Mat(0, rows, m.head.rank())
+	}
+	return w.lowHead.RowRange(0, rows)
 }
 
 // act returns the activations of layer i; of those that are shared only x is

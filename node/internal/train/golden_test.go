@@ -556,26 +556,34 @@ func TestGoldenAdapters(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a, err := lora.Read(filepath.Join(dir, name), modules(c))
+			a, err := lora.ReadAny(filepath.Join(dir, name), Modules(c))
 			if errors.Is(err, lora.ErrUnsupported) {
 				t.Skipf("not supported yet: %v", err)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			tr, err := Open(Options{ModelDir: modelDir, Spec: a.Spec()})
+			m, err := model.Load(modelDir, model.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := tr.SetAdapter(a.Values()); err != nil {
+			if err := Apply(m, a); err != nil {
 				t.Fatal(err)
 			}
 			ids := r.ints("input_ids")[0]
-			logits, err := tr.Model().Logits(batchOf(t, []Sample{{ids, ids}}))
+			logits, err := m.Logits(batchOf(t, []Sample{{ids, ids}}))
 			if err != nil {
 				t.Fatal(err)
 			}
 			nearAll(t, "logits", logits, r.floats(name+".logits_row0"), logitsTolerance)
+			// And without it the model is what it was.
+			if err := errors.Join(m.Replace(nil), m.Attach(nil)); err != nil {
+				t.Fatal(err)
+			}
+			if logits, err = m.Logits(batchOf(t, []Sample{{ids, ids}})); err != nil {
+				t.Fatal(err)
+			}
+			nearAll(t, "logits without it", logits, r.floats("base.logits_row0"), logitsTolerance)
 		})
 	}
 }

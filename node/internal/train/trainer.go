@@ -112,6 +112,9 @@ func Open(o Options) (*Trainer, error) {
 // New puts a new adapter on a model that is loaded already; ModelDir and
 // Threads of o are not used. The model belongs to the Trainer from then on.
 func New(m *model.Model, o Options) (*Trainer, error) {
+	if err := trainable(o.Spec); err != nil {
+		return nil, err
+	}
 	a, err := lora.New(o.Spec, modules(m.Config()))
 	if err != nil {
 		return nil, err
@@ -191,6 +194,9 @@ func modules(c model.Config) []lora.Module {
 // Layout lists the tensors of the adapter that spec makes on the model in dir,
 // reading only its configuration.
 func Layout(dir string, spec lora.Spec) ([]lora.TensorInfo, error) {
+	if err := trainable(spec); err != nil {
+		return nil, err
+	}
 	c, err := model.ReadConfig(dir)
 	if err != nil {
 		return nil, err
