@@ -49,7 +49,9 @@ func (t *Template) RenderAnswers(in Input) (Rendered, []Answer, error) {
 			a.End = len(p.Text)
 		}
 		if n := len(out); n > 0 && a.Begin < out[n-1].End {
-			a.Begin = out[n-1].End // two messages that became one turn
+			before := &out[n-1]
+			before.End = max(before.Content, a.Begin)
+			a.Begin = before.End
 		}
 		if a.Begin < a.Content {
 			out = append(out, a)

@@ -121,6 +121,8 @@ const (
 	forgetful = `{% for m in messages %}{{ '<' ~ m.role ~ '>' }}{% set c = m.content %}` +
 		`{% if m.role == 'assistant' and not loop.last %}{% set c = c.split('</think>')[-1] %}{% endif %}{{ c ~ '<end>' }}{% endfor %}` +
 		`{% if add_generation_prompt %}<assistant>{% endif %}`
+	changing = `{% for m in messages %}{% if m.role == 'assistant' %}>{% endif %}{{ m.content }}` +
+		`{% if loop.last and not add_generation_prompt %}<end>{% else %};{% endif %}{% endfor %}`
 	marked = `{% for m in messages %}{% if m.role == 'assistant' %}A:{% generation %}{{ m.content ~ '<end>' }}{% endgeneration %}` +
 		`{% else %}U:{{ m.content }}{% endif %}{% endfor %}`
 )
@@ -146,6 +148,8 @@ func TestAnswers(t *testing.T) {
 		{"no generation prompt", inst, said("q", "a", "q2", "a2"), []string{" a| </s>", " a2| </s>"}},
 		{"thoughts left out", forgetful, said("q", "t</think>a", "q2", "t2</think>a2"), []string{"a|<end><user>", "t2</think>a2|<end>"}},
 		{"marked", marked, said("q", "a", "q2", "a2"), []string{"a|<end>", "a2|<end>"}},
+		{"another end", changing, said("q", "a", "q2", "a2"), []string{">a|;", ">a2|<end>"}},
+		{"two in a row", changing, []Message{{"user", "q", nil}, {"assistant", "a", nil}, {"assistant", "b", nil}}, []string{">a|;", ">b|<end>"}},
 		{"none", chatml, said("q"), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -158,7 +162,7 @@ func TestAnswers(t *testing.T) {
 			var got []string
 			for i, a := range answers {
 				got = append(got, r.Text[a.Begin:a.Content]+"|"+r.Text[a.Content:a.End])
-				if a.Message != 2*i+1 {
+				if a.Message != 2*i+1 && tt.name != "two in a row" {
 					t.Errorf("answer %d is message %d", i, a.Message)
 				}
 			}

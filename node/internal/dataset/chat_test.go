@@ -22,6 +22,7 @@ const (
 	turns = `{{ bos_token }}{% for m in messages %}[{{ m.role[0] }}]{{ m.content }}{{ eos_token }}` + "\n\n" +
 		`{% endfor %}{% if add_generation_prompt %}[a]{% endif %}`
 	noEnd   = `{% for m in messages %}{{ m.role[0] }}: {{ m.content }};{% endfor %}{% if add_generation_prompt %}a: {% endif %}`
+	bosNext = `{% for m in messages %}{% if m.role == 'user' %}{{ bos_token }}U{{ m.content }}A{% else %}{{ m.content }}{% if loop.last %}!{% else %};{% endif %}{% endif %}{% endfor %}`
 	noAgree = `{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}`
 )
 
@@ -86,6 +87,7 @@ func TestEncodeChat(t *testing.T) {
 		{"nothing behind the last", turns, said("u:q", "a:x", "u:p"), 99, "B[u]qE\n\n[a](xE)", false},
 		{"special text", turns, said("u:<s></s>", "a:</s>x"), 99, "B[u]<s></s>E\n\n[a](</s>xE)", false},
 		{"no end in the template", noEnd, said("u:q", "a:x", "u:p", "a:y"), 99, "u: q;a: (x);u: p;a: (yE)", false},
+		{"BOS is no end", bosNext, said("u:q", "a:x", "u:p", "a:y"), 99, "BUqA(x);BUpA(yE)", false},
 		{"Alpaca row", turns, shard.Row{Instruction: "q", Input: "i", Output: "x"}, 99, "B[u]q\n\niE\n\n[a](xE)", false},
 		{"just fits", turns, said("u:q", "a:x"), 12, "B[u]qE\n\n[a](xE)", false},
 		{"turns left out", turns, said("s:s", "u:long question", "a:long answer", "u:q", "a:x"), 24, "B[s]sE\n\n[u]qE\n\n[a](xE)", true},
@@ -248,6 +250,28 @@ func TestGoldenChat(t *testing.T) {
 	}
 	if samples == 0 && len(g.Tokenized) > 0 {
 		t.Error("no case has an answer")
+	}
+}
+
+// TestPieces checks that turns are cut without a change to their tokens by a
+// tokenizer that puts a space in front of a text.
+func TestPieces(t *testing.T) {
+	tok, err := tokenizer.Load(filepath.Join(golden(t), "tokenizers", "sp-llama"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tpl, err := chat.Parse(`{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' ~ m.content ~ ' [/INST]' }}{% else %}{{ ' ' ~ m.content ~ ' ' ~ eos_token }}{% endif %}{% endfor %}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := NewChatEncoder(tok, &chat.Model{Template: tpl, Tokens: map[string]string{"bos_token": "<s>", "eos_token": "</s>"}}, 999)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, ok := e.Encode(said("u:Tell me.", "a:It is so.", "u:And?", "a:No."))
+	want := tok.Encode("<s>[INST] Tell me. [/INST] It is so. </s>[INST] And? [/INST] No. </s>", tokenizer.EncodeOptions{ParseSpecial: true})
+	if !ok || !slices.Equal(s.IDs, want) {
+		t.Errorf("tokens %v, whole %v", s.IDs, want)
 	}
 }
 

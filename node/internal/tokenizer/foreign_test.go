@@ -138,6 +138,13 @@ func TestContinues(t *testing.T) {
 			t.Errorf("%s: behind a special token %q, want %q", tt.name, got, tt.behind)
 		}
 	}
+	tok := byteJSON(t, fmt.Sprintf(metaspace, "always"))
+	if got := written(tok.AppendEncode([]int32{300}, "a", EncodeOptions{Continues: true})); got != "[300]_a" {
+		t.Errorf("going on behind a special token %q", got)
+	}
+	if got := written(tok.AppendEncode([]int32{'b'}, "a", EncodeOptions{Continues: true})); got != "ba" {
+		t.Errorf("going on behind a letter %q", got)
+	}
 	tok, err := Load(filepath.Join("testdata", "unigram"))
 	if err != nil {
 		t.Fatal(err)

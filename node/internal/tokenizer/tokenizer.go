@@ -49,8 +49,10 @@ type EncodeOptions struct {
 	// else is as if they were not named, so that a text in which nobody
 	// writes special tokens has the same tokens with and without them.
 	Foreign []Range
-	// Continues is set for a text that goes on after other tokens: the space
-	// that some tokenizers put in front of a text is left out.
+	// Continues is set for a text that goes on after the tokens that it is
+	// appended to: the space that some tokenizers put in front of a text is
+	// left out, unless the last of them is an added token, behind which it
+	// would be.
 	Continues bool
 }
 
@@ -167,6 +169,20 @@ func (t *Tokenizer) Special(id int32) bool {
 	return id >= 0 && int(id) < len(t.special) && t.special[id]
 }
 
+// isAdded reports whether id is found in texts by its name.
+func (t *Tokenizer) isAdded(id int32) bool {
+	name, ok := t.Token(id)
+	if !ok || name == "" {
+		return false
+	}
+	for _, m := range []*matcher{&t.added.raw, &t.added.normalized} {
+		if m.any && slices.ContainsFunc(m.list, func(a addedToken) bool { return a.ID == int64(id) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // Token returns the text of a token as the tokenizer's file has it, and
 // whether there is one of that number.
 func (t *Tokenizer) Token(id int32) (string, bool) {
@@ -199,6 +215,9 @@ func (t *Tokenizer) AppendEncode(dst []int32, text string, o EncodeOptions) []in
 	at := first
 	if o.Continues {
 		at = continued
+		if n := len(dst); n > 0 && t.isAdded(dst[n-1]) {
+			at = later
+		}
 	}
 	trusted := trust{special: o.ParseSpecial, foreign: o.Foreign}
 	for part := range t.added.raw.split(text, trusted) {

@@ -41,6 +41,7 @@ func TestUnigramJSON(t *testing.T) {
 		{"unknown in a row", `"unk_id":0,"vocab":[` + pieces + `]`, "axyzb", []int32{1, 0, 2}},
 		{"no unknown token", `"unk_id":null,"vocab":[` + pieces + `]`, "axb", []int32{1, 2}},
 		{"named as a piece", `"unk_id":0,"vocab":[` + pieces + `]`, "a<unk>", []int32{1, 0}},
+		{"known before unknown", `"unk_id":0,"vocab":[["<unk>",0],["xy",-5],["z",-5],["yz",-1]]`, "xyz", []int32{1, 2}},
 		{"nothing", `"unk_id":0,"vocab":[` + pieces + `]`, "", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
