@@ -43,7 +43,7 @@ func Replay(ctx context.Context, o ReplayOptions) (api.Replay, error) {
 	if err != nil {
 		return api.Replay{}, err
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }() // it was only read
 	b, err := store.ReadBytes(ctx, id, run.MaxManifestBytes)
 	if err != nil {
 		return api.Replay{}, api.Errorf(api.CodeNotFound, "the manifest of run %s is not in %s: %w", id, o.DataDir, err)
@@ -60,7 +60,7 @@ func Replay(ctx context.Context, o ReplayOptions) (api.Replay, error) {
 	if err != nil {
 		return api.Replay{}, api.Errorf(api.CodeIntegrity, "run %s: %w", id, err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }() // likewise
 
 	began := time.Now()
 	last := int64(l.Head().Record.Round)
