@@ -375,8 +375,11 @@ func (o *object) detect() (Detected, error) {
 		input  string
 		fields []string
 	}{
-		{FormatMessages, []string{"messages"}}, {FormatShareGPT, []string{"conversations"}},
-		{FormatAlpaca, []string{"instruction", "output"}}, {FormatCompletion, []string{"prompt", "completion"}}, {FormatText, []string{"text"}},
+		{FormatMessages, []string{"messages"}},
+		{FormatShareGPT, []string{"conversations"}},
+		{FormatAlpaca, []string{"instruction", "output"}},
+		{FormatCompletion, []string{"prompt", "completion"}},
+		{FormatText, []string{"text"}},
 	} {
 		if has(f.fields...) {
 			format, _ := canonicalFormat(f.input)

@@ -397,10 +397,7 @@ func (p *parser) tuple(conditional bool) (expr, error) {
 func (p *parser) tupleOf(one func() (expr, error), empty bool) (expr, error) {
 	var items []expr
 	tuple := false
-	for {
-		if p.tupleEnds() {
-			break
-		}
+	for !p.tupleEnds() {
 		e, err := one()
 		if err != nil {
 			return nil, err

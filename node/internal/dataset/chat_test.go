@@ -58,10 +58,10 @@ func bracketed(s train.Sample) string {
 		if counted && (i == 0 || s.Labels[i-1] == train.NotCounted) {
 			b.WriteString("(")
 		}
-		switch {
-		case id == bosID:
+		switch id {
+		case bosID:
 			b.WriteString("B")
-		case id == eosID:
+		case eosID:
 			b.WriteString("E")
 		default:
 			b.WriteByte(byte(id))

@@ -203,7 +203,7 @@ func (e *encoder) emit() {
 			unknown = false
 			continue
 		}
-		if b.unk >= 0 && !(unknown && b.fuseUnk) {
+		if b.unk >= 0 && (!unknown || !b.fuseUnk) {
 			e.out = append(e.out, b.unk)
 		}
 		unknown = true

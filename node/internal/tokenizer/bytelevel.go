@@ -17,7 +17,7 @@ func newByteLevel() *byteLevel {
 	next := rune(256)
 	for i := range 256 {
 		c := rune(i)
-		if !(c >= '!' && c <= '~' || c >= 0xA1 && c <= 0xAC || c >= 0xAE && c <= 0xFF) {
+		if c < '!' || c > '~' && c < 0xA1 || c == 0xAD {
 			c = next
 			next++
 		}

@@ -54,7 +54,7 @@ func parseDecoder(raw json.RawMessage, depth int) ([]decodeStep, error) {
 			return nil, err
 		}
 		if utf8.RuneCountInString(v.Content) != 1 {
-			return nil, fmt.Errorf("Strip content is %q, must be one character", v.Content)
+			return nil, fmt.Errorf("content of Strip is %q, must be one character", v.Content)
 		}
 		return []decodeStep{each(func(s string) string {
 			for i := 0; i < v.Start && strings.HasPrefix(s, v.Content); i++ {

@@ -156,7 +156,7 @@ func parseReplace(raw json.RawMessage) (func(string) string, error) {
 		}, nil
 	}
 	if v.Pattern.String == nil || *v.Pattern.String == "" {
-		return nil, errors.New("Replace has no text to look for")
+		return nil, errors.New("nothing to look for in Replace")
 	}
 	return func(s string) string { return strings.ReplaceAll(s, *v.Pattern.String, v.Content) }, nil
 }

@@ -242,7 +242,7 @@ func parseSplit(raw json.RawMessage) (preTokenizer, error) {
 	case v.Pattern.String != nil && *v.Pattern.String != "":
 		p.find = findText(*v.Pattern.String)
 	case v.Pattern.Regex == nil:
-		return nil, errors.New("Split has nothing to look for")
+		return nil, errors.New("nothing to look for in Split")
 	default:
 		// The known expressions match every character, so that what is
 		// between the matches is empty.
@@ -312,7 +312,7 @@ func parseMetaspace(raw json.RawMessage) (metaspace, error) {
 		return metaspace{}, err
 	}
 	if len([]rune(v.Replacement)) != 1 {
-		return metaspace{}, fmt.Errorf("Metaspace replacement is %q, must be one character", v.Replacement)
+		return metaspace{}, fmt.Errorf("replacement of Metaspace is %q, must be one character", v.Replacement)
 	}
 	m := metaspace{replacement: v.Replacement, split: isTrue(v.Split)}
 	scheme := "always"
@@ -321,7 +321,7 @@ func parseMetaspace(raw json.RawMessage) (metaspace, error) {
 	}
 	if v.AddPrefixSpace != nil && !*v.AddPrefixSpace {
 		if v.PrependScheme != nil && scheme != "never" {
-			return metaspace{}, fmt.Errorf("Metaspace has add_prefix_space false and prepend_scheme %q", scheme)
+			return metaspace{}, fmt.Errorf("in Metaspace add_prefix_space is false and prepend_scheme is %q", scheme)
 		}
 		scheme = "never"
 	}
