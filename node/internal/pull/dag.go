@@ -8,6 +8,7 @@ import (
 
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/multiformats/go-multihash"
 
 	"github.com/moot-net/moot/shard"
@@ -62,7 +63,8 @@ type dag struct {
 }
 
 // openDAG walks the inner nodes and looks for the leaves. An error that
-// IsNotFound of go-ipld-format recognizes says that a node is not local.
+// IsNotFound of go-ipld-format recognizes says that the root or an inner node
+// is not local.
 func openDAG(ctx context.Context, bs blockstore.Blockstore, root cid.Cid) (*dag, error) {
 	d := &dag{changed: make(chan struct{})}
 	if err := d.walk(ctx, bs, root, make(map[cid.Cid]bool), 1); err != nil {
@@ -77,6 +79,9 @@ func openDAG(ctx context.Context, bs blockstore.Blockstore, root cid.Cid) (*dag,
 		if ok {
 			d.have.set(i)
 		}
+	}
+	if isLeaf(root) && !d.have.has(0) {
+		return nil, ipld.ErrNotFound{Cid: root}
 	}
 	return d, nil
 }

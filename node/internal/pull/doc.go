@@ -50,7 +50,7 @@
 // for it, which is a hint to ask for others first, and no promise. A peer
 // SHOULD send an update without entries after 15 seconds without others.
 //
-// Status 1 says that the inner nodes of that DAG are not all here, status 2
+// Status 1 says that the root or an inner node of that DAG is not here, status 2
 // that the peer is busy; both end the stream. A peer that is about to get the
 // inner nodes may wait for them, up to 30 seconds, before it answers.
 //

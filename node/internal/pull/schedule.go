@@ -106,12 +106,9 @@ func (s *source) received(r *request, n int, now time.Time) {
 	s.number += int64(n)
 	s.last = now
 	if d := now.Sub(s.since); d >= rateTime {
+		// Up at once, for lines begin slowly; down by and by.
 		sample := float64(s.number) / d.Seconds()
-		if s.rate == 0 {
-			s.rate = sample
-		} else {
-			s.rate += (sample - s.rate) / 2
-		}
+		s.rate = max(sample, (s.rate+sample)/2)
 		s.since, s.number = now, 0
 	}
 }
@@ -321,8 +318,8 @@ func (f *fetch) learn(s *source, have bitset) {
 	s.poke()
 }
 
-// update takes what s says later.
-func (f *fetch) update(s *source, es []entry) {
+// update takes what s says later, and returns how much of it is new.
+func (f *fetch) update(s *source, es []entry) (news int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, e := range es {
@@ -330,18 +327,26 @@ func (f *fetch) update(s *source, es []entry) {
 		q := f.leaves[i]
 		switch {
 		case e.kind() == kindAsked:
-			if !s.has.has(i) && s.asked.set(i) && q != nil {
+			if s.has.has(i) || !s.asked.set(i) {
+				continue
+			}
+			news++
+			if q != nil {
 				q.askers++
 			}
-		case s.has.set(i) && q != nil:
-			q.holder++
-			if s.asked.has(i) {
-				s.asked.clear(i)
+		case s.has.set(i):
+			news++
+			if q != nil {
+				q.holder++
+			}
+			if s.asked.has(i) && q != nil {
 				q.askers--
 			}
+			s.asked.clear(i)
 		}
 	}
 	s.poke()
+	return news
 }
 
 // wakeAll lets all sources look for something to ask.

@@ -24,6 +24,7 @@ const (
 	firstHaveRetry = time.Second // after which a peer that lacks inner nodes is asked for leaves again
 	maxHaveRetry   = 15 * time.Second
 	maxWrongHaves  = 256 // leaves that a peer said to have and had not
+	maxIdleUpdates = 64  // without news, and one more each second
 )
 
 // lane is one of the streams for blocks with a source.
@@ -207,10 +208,8 @@ func (f *fetch) refused(s *source, r *request, st status) error {
 
 // watch follows what s has.
 func (f *fetch) watch(ctx context.Context, s *source) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-f.indexed:
+	if isLeaf(f.root) {
+		return nil
 	}
 	for retry := firstHaveRetry; ; retry = min(2*retry, maxHaveRetry) {
 		if err := f.follow(ctx, s); err != nil {
@@ -224,7 +223,8 @@ func (f *fetch) watch(ctx context.Context, s *source) error {
 	}
 }
 
-// follow reads a have stream. It returns nil when s has no answer yet.
+// follow reads a have stream. It returns nil when s has no answer yet. The
+// request is sent before the answer can be read, for it saves a round trip.
 func (f *fetch) follow(ctx context.Context, s *source) error {
 	st, err := f.open(ctx, s, streamHave)
 	if err != nil {
@@ -235,6 +235,11 @@ func (f *fetch) follow(ctx context.Context, s *source) error {
 	defer st.Reset()
 	if err := f.send(st, appendRequest(nil, f.root)); err != nil {
 		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-f.indexed:
 	}
 	in := bufio.NewReaderSize(st, 4096)
 	if err := st.SetReadDeadline(time.Now().Add(nodesTime + haveTimeout)); err != nil {
@@ -247,6 +252,7 @@ func (f *fetch) follow(ctx context.Context, s *source) error {
 	}
 	f.learn(s, have)
 	var es []entry
+	begun, idle := time.Now(), 0
 	for {
 		if err := st.SetReadDeadline(time.Now().Add(haveTimeout)); err != nil {
 			return err
@@ -254,7 +260,12 @@ func (f *fetch) follow(ctx context.Context, s *source) error {
 		if es, err = readUpdate(in, leaves, es[:0]); err != nil {
 			return unexpected(err)
 		}
-		f.update(s, es)
+		if f.update(s, es) > 0 {
+			continue
+		}
+		if idle++; idle > maxIdleUpdates+int(time.Since(begun)/time.Second) {
+			return errors.New("it says nothing new again and again")
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	mrand "math/rand/v2"
 	"sync"
 	"testing"
@@ -153,6 +154,7 @@ type nodeOptions struct {
 	key    crypto.PrivKey
 	listen string
 	seeds  []*node // to connect to
+	alone  bool    // asks no router
 	opt    Options
 }
 
@@ -162,7 +164,9 @@ func newNode(t testing.TB, bs blockstore.Blockstore, o nodeOptions) *node {
 		o.listen = "/ip4/127.0.0.1/tcp/0"
 	}
 	n := &node{h: newHost(t, o.key, o.listen), bs: bs}
-	o.opt.Router = n.h
+	if !o.alone {
+		o.opt.Router = n.h
+	}
 	o.opt.Ban = func(p peer.ID, reason string) {
 		n.bans.add(p)
 		n.h.Block(p, reason, time.Hour)
@@ -280,3 +284,11 @@ func slowly(bs blockstore.Blockstore, d time.Duration) blockstore.Blockstore {
 		return b, nil
 	}}
 }
+
+// full is a store that takes nothing.
+type full struct{ blockstore.Blockstore }
+
+var errDiskFull = errors.New("no space left on device")
+
+func (full) Put(context.Context, blocks.Block) error       { return errDiskFull }
+func (full) PutMany(context.Context, []blocks.Block) error { return errDiskFull }
