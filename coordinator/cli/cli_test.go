@@ -139,6 +139,9 @@ type fakeDaemon struct {
 	done    chan struct{}
 }
 
+// noPID is the ID of no process.
+const noPID = 1 << 30
+
 type fakeKey struct{}
 
 func fake(ts *testscript.TestScript) *fakeDaemon { return ts.Value(fakeKey{}).(*fakeDaemon) }
@@ -167,10 +170,11 @@ func (f *fakeDaemon) start() error {
 	if err != nil {
 		return err
 	}
-	if err := api.WriteEndpoint(f.dir, api.Endpoint{URL: "http://" + l.Addr().String(), PID: 1}); err != nil {
+	if err := api.WriteEndpoint(f.dir, api.Endpoint{URL: "http://" + l.Addr().String(), PID: noPID}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	f.OnShutdown = cancel
 	f.end, f.done = cancel, make(chan struct{})
 	go func() {
 		defer close(f.done)

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,24 +21,53 @@ func newGenerate(e *env) *cobra.Command {
 		Short: "Answer prompts, with or without an adapter",
 		Example: `  moot generate --run last --prompt "Name three primary colours."
   moot generate --model last --adapter ./adapter --prompt "Hello" --prompt "Good bye"
-  moot generate --model ./SmolLM2-135M --template none --prompt "Once upon a time"`,
+  moot generate --model ./SmolLM2-135M --template none --prompt "Once upon a time"
+  moot generate --run last --prompt -`,
 		Args: needs(false),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if req.Subject, err = subject.subject(cmd); err != nil {
 				return err
 			}
-			for _, p := range prompts {
-				req.Prompts = append(req.Prompts, api.Prompt{Instruction: p})
+			if req.Prompts, err = readPrompts(prompts, cmd.InOrStdin()); err != nil {
+				return err
 			}
 			return runGenerate(cmd.Context(), e, req)
 		},
 	}
 	subject.register(cmd)
 	f := cmd.Flags()
-	f.StringArrayVar(&prompts, "prompt", nil, "`text` to answer (may be given again)")
+	f.StringArrayVar(&prompts, "prompt", nil, "`text` to answer; - reads it from stdin (may be given again)")
 	f.IntVar(&req.MaxTokens, "max-tokens", 0, "longest answer in `tokens` (default 128)")
 	f.StringVar(&req.Template, "template", "", "how a prompt becomes text: alpaca or none (default alpaca)")
 	return cmd
+}
+
+// maxPromptBytes bounds what is read from stdin.
+const maxPromptBytes = 1 << 20
+
+// readPrompts makes prompts of texts; one of them may be "-", which is all of
+// stdin without the line break at its end.
+func readPrompts(texts []string, stdin io.Reader) ([]api.Prompt, error) {
+	prompts := make([]api.Prompt, 0, len(texts))
+	read := false
+	for _, text := range texts {
+		if text == "-" {
+			if read {
+				return nil, api.Errorf(api.CodeUsage, "--prompt - is given twice; stdin can be read once")
+			}
+			read = true
+			b, err := io.ReadAll(io.LimitReader(stdin, maxPromptBytes+1))
+			if err != nil {
+				return nil, api.Errorf(api.CodeInternal, "read prompt from stdin: %w", err)
+			}
+			if len(b) > maxPromptBytes {
+				return nil, api.Errorf(api.CodeUsage, "the prompt on stdin has more than %d bytes", maxPromptBytes)
+			}
+			text = strings.TrimRight(string(b), "\r\n")
+		}
+		prompts = append(prompts, api.Prompt{Instruction: text})
+	}
+	return prompts, nil
 }
 
 func runGenerate(ctx context.Context, e *env, req api.GenerateRequest) error {

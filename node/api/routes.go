@@ -428,5 +428,5 @@ func (s *Server) demoAssets(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) shutdown(ctx context.Context, _ *http.Request) (Stopping, error) {
-	return Stopping{true}, s.backend.Shutdown(ctx)
+	return Stopping{Stopping: true}, s.backend.Shutdown(ctx)
 }

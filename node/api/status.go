@@ -73,4 +73,7 @@ type Peers struct {
 // Stopping answers a shutdown.
 type Stopping struct {
 	Stopping bool `json:"stopping"`
+	// Stopped says that it has ended. The daemon cannot say so; "moot stop"
+	// does, which waited for it.
+	Stopped bool `json:"stopped"`
 }

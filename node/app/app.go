@@ -155,7 +155,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	n := &node{
 		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host, events: api.NewEventLog(keptEvents),
-		device:   fmt.Sprintf("cpu (%d threads, %s)", cfg.Threads, cpu.New(cpu.Options{}).Kernels()),
+		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{}).Kernels()),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
 		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1),
 	}
@@ -172,6 +172,14 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		return nil, errors.Join(err, host.Close())
 	}
 	return n, nil
+}
+
+// deviceText is what people and other peers are told about the device.
+func deviceText(threads int, kernels string) string {
+	if threads == 1 {
+		return fmt.Sprintf("cpu (1 thread, %s)", kernels)
+	}
+	return fmt.Sprintf("cpu (%d threads, %s)", threads, kernels)
 }
 
 func openRunner(hub *runner.Hub) func(dir string, m *run.Manifest) (participant, error) {

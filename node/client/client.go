@@ -88,6 +88,14 @@ func (c *Client) Endpoint() api.Endpoint {
 	return c.endpoint
 }
 
+// DashboardURL is the address of the daemon's page for a browser on this
+// machine. Behind the # is the token, which browsers do not send.
+func (c *Client) DashboardURL() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.endpoint.URL + "/#token=" + c.token
+}
+
 // reload reads address and token again: a daemon that was restarted has
 // others.
 func (c *Client) reload() error {
