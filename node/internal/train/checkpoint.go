@@ -7,26 +7,31 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
-
-	"github.com/moot-net/moot/node/internal/tensor"
 )
 
 // A checkpoint is one file:
 //
 //	magic (8 bytes), sequence number (u64), fingerprint (32 bytes),
-//	optimizer steps (u64), bytes of position (u64), position,
-//	values, first moments, second moments (float32 each),
+//	optimizer steps (u64), bytes of position (u64), kind of optimizer (u64),
+//	position, values (float32 each), the optimizer's state,
 //	SHA-256 of everything before it (32 bytes)
 //
-// all little endian. There are two slots. Save writes the one with the older
+// all little endian. AdamW's state is its first moments and its second ones
+// (float32 each), SGD's the mean of its gradients if it has momentum, and that
+// of AdamW in eight bits is, for first and then second moments, the codes and
+// the scales of all blocks (float32 each) of large tensors, and then the
+// moments of small tensors as AdamW has them. Version 1, which is read too,
+// knew AdamW alone and had no kind.
+//
+// There are two slots. Save writes the one with the older
 // checkpoint and syncs it, Load takes the newest one whose hash is right: a
 // crash at any byte of a save leaves the other slot as it was.
 const (
-	checkpointMagic  = "mootckp1"
-	checkpointHeader = 8 + 8 + 32 + 8 + 8
+	checkpointMagic  = "mootckp2"
+	checkpointFirst  = "mootckp1" // magic of version 1
+	checkpointHeader = 8 + 8 + 32 + 8 + 8 + 8
 	// MaxPositionBytes bounds the position in a checkpoint.
 	MaxPositionBytes = 1 << 20
 )
@@ -101,22 +106,16 @@ func syncDir(dir string) {
 }
 
 func (t *Trainer) marshal(position []byte) []byte {
-	n := t.values.Cols
-	b := make([]byte, 0, checkpointHeader+len(position)+12*n+sha256.Size)
+	b := make([]byte, 0, checkpointHeader+len(position)+4*t.values.Cols+t.optimizer.bytes()+sha256.Size)
 	b = append(b, checkpointMagic...)
 	b = binary.LittleEndian.AppendUint64(b, t.saves)
 	mark := t.fingerprint()
 	b = append(b, mark[:]...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(t.steps))
 	b = binary.LittleEndian.AppendUint64(b, uint64(len(position)))
+	b = binary.LittleEndian.AppendUint64(b, uint64(t.kind))
 	b = append(b, position...)
-	values := make([]float32, n)
-	for _, m := range []tensor.Mat{t.values, t.moment1, t.moment2} {
-		t.b.Download(values, m)
-		for _, v := range values {
-			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
-		}
-	}
+	b = t.optimizer.save(appendValues(t.b, b, t.values))
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
 }
@@ -134,14 +133,8 @@ func (t *Trainer) Load() (position []byte, ok bool, err error) {
 		}
 		return nil, false, err
 	}
-	n := t.values.Cols
-	values := make([]float32, n)
-	for i, m := range []tensor.Mat{t.values, t.moment1, t.moment2} {
-		for j := range values {
-			values[j] = math.Float32frombits(binary.LittleEndian.Uint32(c.floats[4*(i*n+j):]))
-		}
-		t.b.Upload(m, values)
-	}
+	loadValues(t.b, t.values, c.values)
+	t.optimizer.load(c.state)
 	t.saves, t.steps = c.sequence, int(c.steps)
 	return c.position, true, nil
 }
@@ -153,7 +146,7 @@ var ErrCheckpoint = errors.New("checkpoint is not usable")
 type checkpoint struct {
 	sequence, steps uint64
 	position        []byte
-	floats          []byte
+	values, state   []byte
 }
 
 // newest returns the newest checkpoint that is complete, nil if none was ever
@@ -182,29 +175,48 @@ func (t *Trainer) readSlot(path string) (*checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	fixed := int64(checkpointHeader + 12*t.values.Cols + sha256.Size)
-	if st.Size() < fixed || st.Size() > fixed+MaxPositionBytes {
-		return nil, fmt.Errorf("%w: %d bytes, want at least %d", ErrCheckpoint, st.Size(), fixed)
+	// No optimizer has a larger state than AdamW.
+	if most := int64(checkpointHeader + MaxPositionBytes + 12*t.values.Cols + sha256.Size); st.Size() > most {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrCheckpoint, st.Size(), most)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(b)) < fixed {
-		return nil, fmt.Errorf("%w: it shrank", ErrCheckpoint)
+	if len(b) < checkpointHeader+sha256.Size {
+		return nil, fmt.Errorf("%w: %d bytes", ErrCheckpoint, len(b))
 	}
+	return t.parse(b)
+}
+
+func (t *Trainer) parse(b []byte) (*checkpoint, error) {
 	body, sum := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
-	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) || string(body[:8]) != checkpointMagic {
+	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) {
 		return nil, fmt.Errorf("%w: it was not written to its end, or damaged", ErrCheckpoint)
+	}
+	kind, header := AdamW, checkpointHeader
+	switch string(body[:8]) {
+	case checkpointMagic:
+		kind = Optimizer(binary.LittleEndian.Uint64(body[64:]))
+	case checkpointFirst:
+		header -= 8
+	default:
+		return nil, fmt.Errorf("%w: it is of another version", ErrCheckpoint)
 	}
 	if mark := t.fingerprint(); !bytes.Equal(body[16:48], mark[:]) {
 		return nil, fmt.Errorf("%w: it is of another adapter", ErrCheckpoint)
 	}
-	c := &checkpoint{sequence: binary.LittleEndian.Uint64(body[8:]), steps: binary.LittleEndian.Uint64(body[48:])}
-	n := binary.LittleEndian.Uint64(body[56:])
-	if int64(n) != int64(len(b))-fixed {
-		return nil, fmt.Errorf("%w: position of %d bytes", ErrCheckpoint, n)
+	if kind != t.kind {
+		return nil, fmt.Errorf("%w: it is of optimizer %v, not %v", ErrCheckpoint, kind, t.kind)
 	}
-	c.position, c.floats = body[checkpointHeader:checkpointHeader+n], body[checkpointHeader+n:]
-	return c, nil
+	n, rest := binary.LittleEndian.Uint64(body[56:]), body[header:]
+	if own := len(rest) - 4*t.values.Cols - t.optimizer.bytes(); own < 0 || n != uint64(own) {
+		return nil, fmt.Errorf("%w: %d bytes behind its header, of them %d of a position, are not what %v saves with these settings",
+			ErrCheckpoint, len(rest), n, kind)
+	}
+	values := rest[n:]
+	return &checkpoint{
+		sequence: binary.LittleEndian.Uint64(body[8:]), steps: binary.LittleEndian.Uint64(body[48:]),
+		position: rest[:n], values: values[:4*t.values.Cols], state: values[4*t.values.Cols:],
+	}, nil
 }

@@ -603,6 +603,10 @@ func TestGoldenTrainOptions(t *testing.T) {
 				MaxGradNorm  float64 `json:"max_grad_norm"`
 				Accumulation int
 				Normalise    string
+				LR           float64
+				Schedule     string
+				Steps        int `json:"optimizer_steps"`
+				Warmup       int `json:"warmup_steps"`
 			}
 			Float64 struct {
 				Loss, LR []float64
@@ -616,6 +620,14 @@ func TestGoldenTrainOptions(t *testing.T) {
 	for name, run := range index.Runs {
 		t.Run(name, func(t *testing.T) {
 			o := run.Options
+			kind, err := ParseSchedule(o.Schedule)
+			if err != nil {
+				t.Fatal(err)
+			}
+			schedule := Schedule{Kind: kind, Peak: o.LR, Warmup: o.Warmup, Steps: o.Steps}
+			for step, want := range run.Float64.LR {
+				near(t, fmt.Sprintf("rate of step %d", step), schedule.At(step), want, 1e-9)
+			}
 			if o.Normalise != "tokens" {
 				t.Skipf("not supported: gradients normalised by %s", o.Normalise)
 			}
@@ -630,7 +642,7 @@ func TestGoldenTrainOptions(t *testing.T) {
 				for i := range o.Accumulation {
 					batch = append(batch, batches[(step*o.Accumulation+i)%len(batches)]...)
 				}
-				sum, tokens, err := tr.Step(t.Context(), batch, run.Float64.LR[step])
+				sum, tokens, err := tr.Step(t.Context(), batch, schedule.At(step))
 				if err != nil {
 					t.Fatal(err)
 				}

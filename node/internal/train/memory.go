@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/moot-net/moot/node/internal/lora"
@@ -11,7 +12,7 @@ import (
 // come on top.
 type Memory struct {
 	Weights     int64 // of the base model
-	Training    int64 // adapter, gradients and moments
+	Training    int64 // adapter, gradients and the optimizer's state
 	Activations int64 // at the largest micro-batch
 }
 
@@ -23,6 +24,9 @@ func (m Memory) Total() int64 { return m.Weights + m.Training + m.Activations }
 func EstimateMemory(o Options) (Memory, error) {
 	c, err := model.ReadConfig(o.ModelDir)
 	if err != nil {
+		return Memory{}, err
+	}
+	if err := errors.Join(trainable(o.Spec), o.optimizer().check()); err != nil {
 		return Memory{}, err
 	}
 	a, err := lora.New(o.Spec, modules(c))
@@ -37,7 +41,7 @@ func EstimateMemory(o Options) (Memory, error) {
 	}
 	return Memory{
 		Weights:     4 * int64(c.Params()),
-		Training:    5 * 4 * int64(len(a.Values())), // the adapter is held twice
+		Training:    3*4*int64(len(a.Values())) + o.optimizer().trainingBytes(a.Layout()), // the adapter is held twice
 		Activations: c.WorkspaceBytes(load),
 	}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"math"
 
 	"github.com/moot-net/moot/node/internal/model"
-	"github.com/moot-net/moot/node/internal/tensor"
 )
 
 // Step takes one optimizer step on the mean loss over all counted tokens of
@@ -36,11 +35,7 @@ func (t *Trainer) Step(ctx context.Context, batch []Sample, learningRate float64
 	}
 	t.gradNorm = norm
 	t.steps++
-	t.b.AdamW(t.values, t.grads, t.moment1, t.moment2, tensor.AdamW{
-		LearningRate: learningRate, Beta1: t.adam.Beta1, Beta2: t.adam.Beta2,
-		Epsilon: t.adam.Epsilon, WeightDecay: t.adam.WeightDecay,
-		Step: t.steps, GradScale: clip(norm, t.adam.ClipNorm),
-	})
+	t.optimizer.step(t.values, t.grads, update{rate: learningRate, number: t.steps, gradScale: clip(norm, t.clipNorm)})
 	return loss.Sum, loss.Tokens, nil
 }
 

@@ -43,6 +43,14 @@ type Options struct {
 	Spec     lora.Spec // adapter to train
 	Seed     uint64    // of the values it starts with; see lora.Adapter.Init
 	Adam     Adam
+	// Optimizer is the kind. All take WeightDecay and ClipNorm of Adam.
+	// Default AdamW.
+	Optimizer Optimizer
+	// Momentum is that of SGD. Default 0.
+	Momentum float64
+	// LoRAPlusRatio multiplies the learning rate of B (LoRA+; its paper takes
+	// 16). Default 1.
+	LoRAPlusRatio float64
 	// Threads is how many goroutines compute. Default 1.
 	Threads int
 	// MaxTokens is the length of the longest sample. Default: the model's
@@ -67,7 +75,9 @@ type Options struct {
 type FullOptions struct {
 	Model            *model.Model // from model.New or model.Load
 	Adam             Adam
-	MaxTokens        int // as in Options
+	Optimizer        Optimizer // as in Options
+	Momentum         float64
+	MaxTokens        int
 	MicroBatchTokens int
 	CheckpointDir    string
 }
@@ -80,7 +90,9 @@ type Trainer struct {
 	// constant after Open
 	model     *model.Model
 	b         tensor.Backend
-	adam      Adam
+	clipNorm  float64
+	optimizer optimizer
+	kind      Optimizer
 	adapter   *lora.Adapter // nil in full mode
 	layout    []lora.TensorInfo
 	maxTokens int
@@ -88,12 +100,10 @@ type Trainer struct {
 	dir       string // of checkpoints
 	base      string
 
-	values  tensor.Mat // what is trained, (1,N)
-	grads   tensor.Mat
-	moment1 tensor.Mat
-	moment2 tensor.Mat
+	values tensor.Mat // what is trained, (1,N)
+	grads  tensor.Mat
 
-	steps    int // of the optimizer since its moments were zero
+	steps    int // of the optimizer since its state was zero
 	gradNorm float64
 	saves    uint64 // sequence number of the newest checkpoint
 	batch    model.Batch
@@ -119,9 +129,13 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 	if err != nil {
 		return nil, err
 	}
+	settings := o.optimizer()
+	if err := settings.check(); err != nil {
+		return nil, err
+	}
 	b := m.Backend()
 	t := &Trainer{
-		model: m, b: b, adam: o.Adam.withDefaults(), adapter: a, layout: a.Layout(),
+		model: m, b: b, clipNorm: o.Adam.ClipNorm, kind: o.Optimizer, adapter: a, layout: a.Layout(),
 		dir: o.CheckpointDir, base: o.BaseName,
 		values: b.Alloc(len(a.Values())).Vec(), grads: b.Alloc(len(a.Values())).Vec(),
 	}
@@ -131,7 +145,11 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 		return nil, err
 	}
 	m.SetRecompute(load.Recompute)
-	t.allocMoments()
+	second := map[int]bool{}
+	for _, p := range a.Parts() {
+		second[p.B] = true
+	}
+	t.optimizer = settings.build(b, t.layout, func(i int) bool { return second[i] })
 	at := func(v tensor.Mat, i int) tensor.Mat {
 		return v.Buf.Mat(a.Start(i), t.layout[i].Rows, t.layout[i].Cols)
 	}
@@ -155,18 +173,26 @@ func NewFull(o FullOptions) (*Trainer, error) {
 	if o.Model == nil {
 		return nil, errors.New("no model to train")
 	}
+	settings := optimizerOptions{kind: o.Optimizer, adam: o.Adam.withDefaults(), momentum: o.Momentum}
+	if err := settings.check(); err != nil {
+		return nil, err
+	}
 	o.Model.EnableFullGradients()
 	values, grads := o.Model.Flat()
 	t := &Trainer{
-		model: o.Model, b: o.Model.Backend(), adam: o.Adam.withDefaults(), dir: o.CheckpointDir,
+		model: o.Model, b: o.Model.Backend(), clipNorm: o.Adam.ClipNorm, kind: o.Optimizer, dir: o.CheckpointDir,
 		values: values.Vec(), grads: grads.Vec(),
 	}
 	for _, p := range o.Model.Params() {
 		t.layout = append(t.layout, lora.TensorInfo{Name: p.Name, Rows: p.Value.Rows, Cols: p.Value.Cols})
 	}
 	t.limits(t.model.Config(), o.MaxTokens, o.MicroBatchTokens)
-	t.allocMoments()
+	t.optimizer = settings.build(t.b, t.layout, func(int) bool { return false })
 	return t, nil
+}
+
+func (o Options) optimizer() optimizerOptions {
+	return optimizerOptions{kind: o.Optimizer, adam: o.Adam.withDefaults(), momentum: o.Momentum, ratio: o.LoRAPlusRatio}
 }
 
 func (t *Trainer) limits(c model.Config, maxTokens, micro int) {
@@ -177,10 +203,6 @@ func (t *Trainer) limits(c model.Config, maxTokens, micro int) {
 	if micro <= 0 {
 		t.micro = DefaultMicroBatchTokens
 	}
-}
-
-func (t *Trainer) allocMoments() {
-	t.moment1, t.moment2 = t.b.Alloc(t.values.Cols).Vec(), t.b.Alloc(t.values.Cols).Vec()
 }
 
 func modules(c model.Config) []lora.Module {
@@ -258,10 +280,9 @@ func (t *Trainer) Adapter(dst []float32) { t.b.Download(dst, t.values) }
 // Gradient copies the last step's gradient, before clipping, to dst.
 func (t *Trainer) Gradient(dst []float32) { t.b.Download(dst, t.grads) }
 
-// ResetOptimizer forgets the moments and the step counter of AdamW.
+// ResetOptimizer forgets the moments and the step counter of the optimizer.
 func (t *Trainer) ResetOptimizer() {
-	t.b.Zero(t.moment1)
-	t.b.Zero(t.moment2)
+	t.optimizer.reset()
 	t.steps = 0
 }
 
