@@ -211,8 +211,8 @@ type tab struct {
 
 type m map[string]any
 
-// open opens a tab of this size. context, if not empty, is a profile of its
-// own.
+// open opens a tab of this size, in a window of its own: behind another it
+// would be hidden.
 func (b *browser) open(url string, width, height int) *tab {
 	b.t.Helper()
 	var target struct {
@@ -221,7 +221,7 @@ func (b *browser) open(url string, width, height int) *tab {
 	var attached struct {
 		SessionID string `json:"sessionId"`
 	}
-	b.must(b.call("", "Target.createTarget", m{"url": "about:blank"}, &target))
+	b.must(b.call("", "Target.createTarget", m{"url": "about:blank", "newWindow": true}, &target))
 	b.must(b.call("", "Target.attachToTarget", m{"targetId": target.TargetID, "flatten": true}, &attached))
 	tb := &tab{b, attached.SessionID}
 	for _, domain := range []string{"Page", "Runtime", "Log"} {
@@ -272,7 +272,7 @@ func (tb *tab) eval(expr string, v any) {
 			} `json:"exception"`
 		} `json:"exceptionDetails"`
 	}
-	tb.must(tb.call(tb.session, "Runtime.evaluate", m{"expression": expr, "awaitPromise": true, "returnByValue": true}, &r))
+	tb.must(tb.call(tb.session, "Runtime.evaluate", m{"expression": expr, "awaitPromise": true, "returnByValue": true, "userGesture": true}, &r))
 	if r.Exception != nil {
 		tb.t.Fatalf("%s: %s %s", expr, r.Exception.Text, r.Exception.Exception.Description)
 	}
@@ -287,7 +287,7 @@ func (tb *tab) eval(expr string, v any) {
 func (tb *tab) text(expr string) string {
 	tb.t.Helper()
 	var s string
-	tb.eval("String("+expr+")", &s)
+	tb.eval("(async () => String(await "+expr+"))()", &s)
 	return s
 }
 

@@ -1,10 +1,15 @@
 package web_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
+	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,12 +24,36 @@ const evil = "<img src=x onerror=\"globalThis.hurt=1\">\u202eevil\u2066\x1b[31m,
 
 // world is a fake daemon on a port, with a run of many rounds.
 type world struct {
-	fake *apitest.Fake
-	url  string
-	run  string
-	me   string
-	stop func()
+	fake    *apitest.Fake
+	backend api.Backend  // fake, or something around it
+	log     syncBuffer   // what the daemon logs
+	failing atomic.Value // a func(method string) error, asked before each method
+	url     string
+	run     string
+	me      string
+	stop    func()
 }
+
+// syncBuffer is a buffer for several writers.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// name is that of the run.
+func (w *world) name() string { return "pirate-instruct" }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -42,9 +71,19 @@ func (w *world) serve(t *testing.T, addr, token string) {
 		t.Fatal(err)
 	}
 	w.url = "http://" + l.Addr().String()
+	if w.backend == nil {
+		w.backend = w.fake
+	}
+	w.fake.Err = func(method string) error {
+		if fail, ok := w.failing.Load().(func(string) error); ok {
+			return fail(method)
+		}
+		return nil
+	}
+	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- api.NewServer(w.fake, api.Options{Token: token}).Serve(ctx, l) }()
+	go func() { done <- api.NewServer(w.backend, api.Options{Token: token, Log: log}).Serve(ctx, l) }()
 	stopped := false
 	w.stop = func() {
 		if stopped {
@@ -62,7 +101,7 @@ func (w *world) serve(t *testing.T, addr, token string) {
 func (w *world) fill() {
 	f := w.fake
 	peers := []string{w.me, apitest.PeerID("b"), apitest.PeerID("c"), apitest.PeerID("d")}
-	d := apitest.Detail("pirate-instruct", w.me)
+	d := apitest.Detail(w.name(), w.me)
 	d.State, d.Phase, d.Why = api.RunTraining, "train", ""
 	d.MaxRounds, d.Seats = 40, 4
 	d.Guarantee = api.Guarantee{Level: "byzantine", Seats: 4, Quorum: 3, Faulty: 1, Text: "one of the four seats may lie"}
@@ -148,10 +187,14 @@ func TestViews(t *testing.T) {
 	w := newWorld(t)
 	b := openBrowser(t)
 	tb := w.enter(b, 1440, 900)
+	widths := []int{1440, 320}
+	if os.Getenv("MOOT_WEB_SHOTS") != "" {
+		widths = append(widths, 360)
+	}
 	for _, v := range w.views() {
 		for _, scheme := range []string{"light", "dark"} {
 			tb.scheme(scheme)
-			for _, width := range []int{1440, 360, 320} {
+			for _, width := range widths {
 				tb.size(width, 900)
 				tb.goTo(v.hash, v.ready)
 				at := fmt.Sprintf("%s, %s, %d px", v.name, scheme, width)
@@ -161,9 +204,7 @@ func TestViews(t *testing.T) {
 				if s := tb.text(lint); s != "" {
 					t.Errorf("%s:\n%s", at, s)
 				}
-				if width != 320 {
-					tb.shoot(fmt.Sprintf("%s-%s-%d", v.name, scheme, width))
-				}
+				tb.shoot(fmt.Sprintf("%s-%s-%d", v.name, scheme, width))
 			}
 		}
 	}

@@ -30,7 +30,8 @@ const ANYHOW_MS = 10_000; // what has no event: heartbeats, traffic, round-trip 
 const main = document.getElementById("main");
 const link = document.getElementById("link");
 const banner = document.getElementById("banner");
-let view = null, leave = null, dirty = false, last = 0, timer = 0;
+let view = null, leave = null, dirty = false, busy = false;
+let last = 0, soon = 0, anyhow = 0; // when it was asked, and the timers of the next time
 
 const words = {
   live: "live", connecting: "connecting", offline: "no connection", paused: "paused", refused: "not signed in",
@@ -60,13 +61,13 @@ function say(parts) {
 // touch asks for the view's data again, soon.
 function touch() {
   dirty = true;
-  if (!timer) timer = setTimeout(refresh, Math.max(0, last + BETWEEN_MS - performance.now()));
+  if (!soon) soon = setTimeout(refresh, Math.max(0, last + BETWEEN_MS - performance.now()));
 }
 
-let busy = false;
 async function refresh() {
-  clearTimeout(timer);
-  timer = 0;
+  clearTimeout(soon);
+  clearTimeout(anyhow);
+  soon = anyhow = 0;
   if (!view?.refresh || document.hidden) return;
   if (busy) return; // it is dirty, and so comes again
   const now = view, signal = leave.signal;
@@ -82,7 +83,7 @@ async function refresh() {
     busy = false;
   }
   if (view !== now || dirty) touch();
-  else if (!timer) timer = setTimeout(refresh, ANYHOW_MS);
+  else anyhow = setTimeout(refresh, ANYHOW_MS);
 }
 
 const trouble = el("div", { class: "problem", role: "alert", hidden: true });

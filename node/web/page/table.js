@@ -10,7 +10,7 @@ import { csvBlob } from "./csv.js";
 // shown at first.
 export function table(options) {
   const { caption, columns, file, empty, key = (_, i) => i, limit = Infinity } = options;
-  let rows = [], all = false;
+  let rows = [], all = false, told = false;
   let by = options.sort === undefined ? -1 : options.sort < 0 ? -options.sort - 1 : options.sort;
   let down = options.sort < 0;
 
@@ -25,7 +25,7 @@ export function table(options) {
   });
   const body = el("tbody");
   const grid = el("table", null, el("thead", null, el("tr", null, heads)), body);
-  const none = el("p", { class: "empty" }, empty ?? "nothing yet");
+  const none = el("p", { class: "empty" });
   const more = el("button", { type: "button", class: "small" });
   more.addEventListener("click", () => { all = !all; draw(); });
   const csvButton = el("button", { type: "button", class: "small", "aria-label": `Save ${caption} as CSV` }, "CSV");
@@ -58,6 +58,7 @@ export function table(options) {
     scroll.hidden = rows.length === 0;
     foot.hidden = rows.length === 0;
     none.hidden = rows.length !== 0;
+    none.textContent = told ? empty ?? "nothing yet" : "asking …";
     more.hidden = rows.length <= limit;
     more.textContent = all ? `show ${limit}` : `show all ${rows.length}`;
   }
@@ -75,7 +76,7 @@ export function table(options) {
   }
 
   draw();
-  return { node, update(list) { rows = list; draw(); } };
+  return { node, update(list) { rows = list; told = true; draw(); } };
 }
 
 function compare(a, b) {

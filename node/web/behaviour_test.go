@@ -1,0 +1,367 @@
+package web_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
+)
+
+// watched counts the open event streams of a fake daemon.
+type watched struct {
+	*apitest.Fake
+	open, opened atomic.Int64
+}
+
+func (w *watched) Watch(ctx context.Context, run string, after api.Cursor, emit func(api.Event) error) error {
+	w.open.Add(1)
+	w.opened.Add(1)
+	defer w.open.Add(-1)
+	return w.Fake.Watch(ctx, run, after, emit)
+}
+
+// within waits for something on this side of the connection.
+func within(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it never came to this: %s", what)
+		}
+	}
+}
+
+const tile = `document.querySelector(".tiles dd")?.textContent`
+
+// TestUpdates: what happens is seen without being asked for, and whoever uses
+// the keyboard stays where they are.
+func TestUpdates(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1200, 800)
+	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
+	tb.eval(`document.querySelector("[aria-label=Rounds] tbody a").focus()`, nil) // of round 25
+	begin := time.Now()
+	w.decide(26, []string{w.me, apitest.PeerID("b"), apitest.PeerID("c"), apitest.PeerID("d")})
+	tb.until(tile + ` === "26"`)
+	// It is asked for anyhow after 10 s.
+	if took := time.Since(begin).Round(time.Millisecond); took > 8*time.Second {
+		t.Errorf("a round was seen only %v after it was decided", took)
+	} else {
+		t.Logf("a round was seen %v after it was decided", took)
+	}
+	if s := tb.text(`document.querySelector("[aria-label=Rounds] tbody a").textContent + " " + document.activeElement.textContent`); s != "26 25" {
+		t.Errorf("the first round and the focused one are %q, want 26 25", s)
+	}
+	if s := tb.text(`document.querySelector(".feed li").textContent`); !strings.Contains(s, "round 26 certified: 4 contributions") {
+		t.Errorf("the last event is %q", s)
+	}
+	tb.goTo("#/runs/"+w.run+"/rounds/27", `document.body.innerText.includes("not decided yet")`)
+	w.decide(27, []string{w.me})
+	tb.until(`document.querySelectorAll("tbody tr").length === 1`)
+	tb.goTo("#/runs/nothing", `!document.querySelector(".problem").hidden`)
+	if s := tb.text(`document.querySelector(".problem").innerText`); !strings.Contains(s, "knows no run") || !strings.Contains(s, "moot run list") || !strings.Contains(s, "E_NOTFOUND") {
+		t.Errorf("a run that is not there: %q", s)
+	}
+	tb.goTo("#/runs", `document.querySelector(".problem").hidden && document.querySelectorAll("tbody tr").length === 2`)
+}
+
+// TestRestart: a daemon that stops is said to be away; another one on its port
+// wants another token; a tab that gets it tells the others.
+func TestRestart(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	one := w.enter(b, 1000, 700)
+	two := b.open(w.url+"/", 1000, 700) // has no token, but the other tab has
+	two.until(`document.querySelector("#link")?.dataset.state === "live"`)
+	one.goTo("#/node", `document.querySelector(".word")`)
+	addr := strings.TrimPrefix(w.url, "http://")
+
+	w.stop()
+	one.until(`!document.querySelector("#banner").hidden && /stopping|not answer/.test(document.querySelector("#banner").textContent)`)
+	other := strings.Repeat("f", 64)
+	w.fake.Log = api.NewEventLog(1000)
+	w.fake.Node.Device = "another device"
+	w.serve(t, addr, other)
+	for _, tb := range []*tab{one, two} {
+		tb.until(`document.querySelector("h1").textContent === "Sign in"`)
+	}
+	if s := one.text(`document.body.innerText`); !strings.Contains(s, "does not know this token") || !strings.Contains(s, "api.token") {
+		t.Errorf("signing in does not say why and how:\n%s", s)
+	}
+	one.shoot("sign-in")
+	one.eval(`document.querySelector("main input").value = "not / a token"; document.querySelector("form").requestSubmit()`, nil)
+	one.until(`document.querySelector("form .problem:not([hidden])")`)
+	one.eval(fmt.Sprintf(`document.querySelector("main input").value = %q; document.querySelector("form").requestSubmit()`, w.url+"/#token="+other), nil)
+	one.until(`document.querySelector("#link").dataset.state === "live" && document.body.innerText.includes("another device")`)
+	two.until(`document.querySelector("#link").dataset.state === "live" && document.querySelectorAll("tbody tr").length === 2`)
+	if s := one.text(`document.querySelector("#banner").hidden`); s != "true" {
+		t.Error("the banner stays although the daemon is back")
+	}
+}
+
+// TestHidden: one stream for each tab, none while nobody looks.
+func TestHidden(t *testing.T) {
+	w := &world{fake: apitest.New("node"), me: apitest.PeerID("node")}
+	count := &watched{Fake: w.fake}
+	w.backend = count
+	w.serve(t, "127.0.0.1:0", token)
+	w.fill()
+	b := openBrowser(t)
+	tb := w.enter(b, 1000, 700)
+	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
+	within(t, "one stream is open", func() bool { return count.open.Load() == 1 })
+	hide := `Object.defineProperty(document, "hidden", {value: %v, configurable: true}); document.dispatchEvent(new Event("visibilitychange"))`
+	tb.eval(fmt.Sprintf(hide, true), nil)
+	within(t, "no stream is open", func() bool { return count.open.Load() == 0 })
+	w.decide(26, []string{w.me})
+	tb.eval(fmt.Sprintf(hide, false), nil)
+	tb.until(tile + ` === "26"`)
+	within(t, "one stream is open again", func() bool { return count.open.Load() == 1 })
+	if n := count.opened.Load(); n != 2 {
+		t.Errorf("%d streams were opened, want 2", n)
+	}
+}
+
+// TestTokenStaysHere: the token is in no address, no request for one, and
+// nothing is asked of anybody else.
+func TestTokenStaysHere(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1000, 700)
+	for _, v := range w.views() {
+		tb.goTo(v.hash, v.ready)
+	}
+	var asked []string
+	tb.eval(`[location.href, document.referrer, ...performance.getEntriesByType("resource").map((e) => e.name)]`, &asked)
+	if len(asked) < 20 {
+		t.Fatalf("only %d requests were seen: %q", len(asked), asked)
+	}
+	for _, a := range asked {
+		u, err := url.Parse(a)
+		if err != nil || a != "" && "http://"+u.Host != w.url || strings.Contains(a, token) {
+			t.Errorf("asked for %s", a)
+		}
+	}
+	if s := tb.text(`document.cookie + JSON.stringify(localStorage)`); strings.Contains(s, token) {
+		t.Errorf("the token outlives the tab: %s", s)
+	}
+	if s := w.log.String(); strings.Contains(s, token) || !strings.Contains(s, "/api/v1/status") {
+		t.Errorf("the daemon's log has the token, or nothing: %.500s", s)
+	}
+	tb.clean()
+}
+
+// TestChart: axes, keyboard, the figures as a table and as files.
+func TestChart(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1200, 800)
+	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
+	chart := `document.querySelector(".chart")`
+	readout := chart + `.querySelector(".readout").textContent`
+	tb.eval(chart+`.querySelector(".frame").focus()`, nil)
+	tb.key("Home", 36)
+	if s := tb.text(readout); s != "round 1 · train 3.2000 nats per token" {
+		t.Errorf("the first point reads %q", s)
+	}
+	tb.key("ArrowRight", 39)
+	if s := tb.text(readout); s != "round 2 · train 2.2000 nats per token · eval 2.2000 nats per token" {
+		t.Errorf("the second point reads %q", s)
+	}
+	tb.eval(`document.querySelector("input[value=tokens]").click()`, nil)
+	tb.key("End", 35)
+	if s := tb.text(readout); s != "tokens 102 k · train 1.2800 nats per token" {
+		t.Errorf("the last point by tokens reads %q", s)
+	}
+	tb.eval(`document.querySelector("input[value=time]").click(); document.querySelector("input[type=checkbox]").click()`, nil)
+	tb.shoot("run-time-log")
+	if s := tb.text(chart + `.querySelectorAll(".dot").length`); s != "25" {
+		t.Errorf("%s points are drawn, want 25", s)
+	}
+	tb.eval(`document.querySelector("input[value=round]").click(); `+chart+`.querySelector("details").open = true`, nil)
+	tb.until(chart + `.querySelectorAll("tbody tr").length === 25`)
+	if s := tb.text(chart + `.querySelectorAll("tbody tr")[3].innerText.split(/\s+/).join(" ")`); s != "4 1.7000 1.7500" {
+		t.Errorf("row 4 of the table is %q", s)
+	}
+
+	tb.eval(`globalThis.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
+		globalThis.blobs = []; URL.createObjectURL = (b) => { blobs.push(b); return "blob:x"; };
+		for (const b of `+chart+`.querySelectorAll(".buttons button")) b.click();`, nil)
+	tb.until(`blobs.length === 3`)
+	var files []string
+	tb.eval(`Promise.all(blobs.map(async (b) => b.type + " " + b.size + " " + (await b.text()).slice(0, 300)))`, &files)
+	for i, want := range []string{"text/csv", "image/svg+xml", "image/png"} {
+		if !strings.HasPrefix(files[i], want) {
+			t.Errorf("file %d is %.60q, want %s", i, files[i], want)
+		}
+	}
+	if !strings.Contains(files[0], "round,train (nats per token),eval (nats per token)\r\n1,3.2,\r\n2,2.2,2.2\r\n") {
+		t.Errorf("the CSV is %q", files[0])
+	}
+	// That the picture has its colours with it, drawn from the file alone.
+	if s := tb.text(`(async () => {
+		const img = new Image();
+		img.src = "data:image/svg+xml," + encodeURIComponent(await blobs[1].text());
+		await img.decode();
+		const c = document.createElement("canvas"); c.width = img.width; c.height = img.height;
+		const g = c.getContext("2d"); g.drawImage(img, 0, 0);
+		const d = g.getImageData(0, 0, c.width, c.height).data, seen = new Set();
+		for (let i = 0; i < d.length; i += 4) seen.add([d[i], d[i + 1], d[i + 2]].join());
+		return seen.has("10,110,189") && seen.has("184,80,10");
+	})()`); s != "true" {
+		t.Error("the saved picture lacks the colours of its series")
+	}
+	if s := tb.text(`saved.join()`); s != apitest.ID(w.name())[:14]+"-loss.csv,"+apitest.ID(w.name())[:14]+"-loss.svg,"+apitest.ID(w.name())[:14]+"-loss.png" {
+		t.Errorf("the files are called %s", s)
+	}
+	tb.clean()
+}
+
+// TestTable: sorted with the keyboard; what a spreadsheet would compute is
+// text in the file.
+func TestTable(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1200, 800)
+	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
+	head := `[...document.querySelectorAll("[aria-label='Members'] th button")].find((b) => b.textContent === "Tokens/s")`
+	column := `[...document.querySelectorAll("[aria-label='Members'] tbody tr")].map((r) => r.cells[3].textContent).join(" ")`
+	tb.eval(head+`.focus()`, nil)
+	for _, want := range []string{"4,098 3,074 2,049 1,025 descending", "1,025 2,049 3,074 4,098 ascending"} {
+		tb.key("Enter", 13)
+		if s := tb.text(column + ` + " " + ` + head + `.closest("th").getAttribute("aria-sort")`); s != want {
+			t.Errorf("sorted by speed: %q, want %q", s, want)
+		}
+	}
+	tb.eval(`URL.createObjectURL = (b) => { globalThis.blob = b; return "blob:x"; };
+		HTMLAnchorElement.prototype.click = () => {};
+		document.querySelector("[aria-label='Save Members as CSV']").click()`, nil)
+	if s := tb.text(`blob.text()`); !strings.Contains(s, `"<img src=x onerror=""globalThis.hurt=1"">`) || strings.Count(s, "\r\n") != 5 {
+		t.Errorf("the CSV is %q", s)
+	}
+	if s := tb.text(`import("/web/csv.js").then((m) => m.csv([["a", 1.5, null, "=1+1", "-x", "a\"b,c", -2]]))`); s != `a,1.5,,'=1+1,'-x,"a""b,c",-2`+"\r\n" {
+		t.Errorf("CSV of all kinds of fields: %q", s)
+	}
+}
+
+// TestGenerate: the same prompt, by the base model and by the adapter; what
+// goes wrong is said where the answer would be.
+func TestGenerate(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1200, 800)
+	tb.goTo("#/generate", `document.querySelector("option[value^=baf]")`)
+	ask := func(prompt string) {
+		tb.eval(fmt.Sprintf(`document.querySelector("textarea").value = %q; document.querySelector("form").requestSubmit()`, prompt), nil)
+		tb.until(`document.querySelector("button[type=submit]").disabled === false`)
+	}
+	answers := `[...document.querySelectorAll(".answer")].map((n) => n.textContent).join(" | ")`
+	ask(evil)
+	bare := strings.NewReplacer("\u202e", "\ufffd", "\u2066", "\ufffd", "\x1b", "\ufffd").Replace(evil)
+	if s, want := tb.text(answers), bare+" "+bare+" | The answer to: "+bare; s != want {
+		t.Errorf("the answers are\n%q, want\n%q", s, want)
+	}
+	if s := tb.text(`[...document.querySelectorAll("section .note")].map((n) => n.textContent).join(" | ")`); s != "8 tokens; cut at the limit | 4 tokens; it ended by itself" {
+		t.Errorf("how they ended: %q", s)
+	}
+	tb.shoot("generate-answers")
+	var calls atomic.Int64
+	w.failing.Store(func(method string) error {
+		if method != "Generate" {
+			return nil
+		}
+		if calls.Add(1) == 1 {
+			return api.Errorf(api.CodeRAM, "the model needs 9.8 GB").WithHint("close something")
+		}
+		return errors.New("it broke")
+	})
+	ask("again")
+	if s := tb.text(`[...document.querySelectorAll("section .note")].map((n) => n.textContent).join(" | ")`); s != "the model needs 9.8 GB – close something | it broke" {
+		t.Errorf("failures are told as %q", s)
+	}
+	if s := tb.text(`globalThis.hurt`); s != "undefined" {
+		t.Error("a prompt became markup")
+	}
+}
+
+// TestTheme: the choice is kept, and is stronger than the system's.
+func TestTheme(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1000, 700)
+	tb.scheme("light")
+	back := `getComputedStyle(document.body).backgroundColor`
+	light := tb.text(back)
+	for _, want := range []string{"Theme: light", "Theme: dark"} {
+		tb.eval(`document.querySelector("#theme").click()`, nil)
+		if s := tb.text(`document.querySelector("#theme").textContent`); s != want {
+			t.Errorf("the button says %q, want %q", s, want)
+		}
+	}
+	dark := tb.text(back)
+	if dark == light {
+		t.Errorf("dark is %s, as light is", dark)
+	}
+	tb.do("Page.reload", nil)
+	tb.until(`document.querySelector("#link")?.dataset.state === "live"`)
+	if s := tb.text(back); s != dark {
+		t.Errorf("after a reload the background is %s, want %s", s, dark)
+	}
+}
+
+// TestFunctions: what computes and shows nothing.
+func TestFunctions(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1000, 700)
+	for _, tt := range []struct{ module, expr, want string }{
+		{"format", `[0, 999, 12345, 3.42e6, 999950, 0.5, null].map(m.compact).join()`, "0,999,12.3 k,3.42 M,1 M,0.5,–"},
+		{"format", `[0, 4.25, 61, 3600, 90061].map(m.seconds).join()`, "0 s,4.3 s,1 min 1 s,1 h 0 min,1 d 1 h"},
+		{"format", `[0, 1023, 1536, 3 * 2 ** 30].map(m.bytes).join()`, "0 B,1023 B,1.5 KiB,3.0 GiB"},
+		{"format", `m.date("0001-01-01T00:00:00Z")`, "–"},
+		{"axis", `m.linear([1, 25], {whole: true, tight: true}).ticks.join()`, "5,10,15,20,25"},
+		{"axis", `m.linear([3], {whole: true, tight: true}).ticks.join()`, "2,3,4"},
+		{"axis", `m.linear([0, 0], {zero: true}).ticks.length > 1`, "true"},
+		{"axis", `(({min, max}) => min + " " + max)(m.linear([3.2, 1.3]))`, "1 3.5"},
+		{"axis", `m.logarithmic([0.02, 4]).ticks.join()`, "0.02,0.05,0.1,0.2,0.5,1,2"},
+		{"axis", `m.logarithmic([1, 100]).at(10)`, "0.5"},
+		{"chart", `(() => { const p = Array.from({length: 5000}, (_, i) => [i, 0]); p[1234][1] = 9; p[4321][1] = -9; const q = m.thin(p); return [q.length <= 1001, q.some((x) => x[1] === 9), q.some((x) => x[1] === -9), q.every((x, i) => i === 0 || x[0] > q[i - 1][0])].join(); })()`, "true,true,true,true"},
+		{"api", `[m.tokenFrom("http://127.0.0.1:1/#token=ab"), m.tokenFrom("#/x&token=cd"), m.tokenFrom(" ef "), m.tokenFrom("#/runs"), m.tokenFrom("a b"), m.tokenFrom("http://127.0.0.1/")].join()`, "ab,cd,ef,,,"},
+		{"dom", `m.harmless("a\u202eb\u0007c\ud800").replaceAll("\ufffd", "?")`, "a?b?c?"},
+		{"rounds", branch, "1,2,3,4 asked 1; 1,2,3,4,5 asked 1; 1x,2x,3x,4x,5x asked 2; asked 2"},
+		{"rounds", `(([a, b]) => [a.peer, a.rounds, a.share, a.clipped, b.peer, b.rounds, b.refused, [...b.reasons].join()].join())(m.contributions([
+			{round: 1, contributions: [{peer: "p", tokens: 1, steps: 1, delta_bytes: 1, weight: 3, clip: 0.5, loss: 1}, {peer: "q", tokens: 1, steps: 1, delta_bytes: 1, weight: 1, clip: 1, loss: 1}], refused: []},
+			{round: 2, contributions: [], refused: [{peer: "q", reason: "timeout"}]}]))`, "p,1,0.75,1,q,1,1,timeout,1"},
+	} {
+		if s := tb.text(fmt.Sprintf("import(%q).then(async (m) => %s)", "/web/"+tt.module+".js", tt.expr)); s != tt.want {
+			t.Errorf("%s: %.80s is %q, want %q", tt.module, tt.expr, s, tt.want)
+		}
+	}
+}
+
+// branch follows a run whose head moves to another branch.
+const branch = `(async () => {
+	let world = [], asked = 0;
+	const was = globalThis.fetch;
+	globalThis.fetch = async () => { asked++; return new Response(JSON.stringify({rounds: world})); };
+	const round = (n, b) => ({round: n, record: n + b, parent: n - 1 + b});
+	const h = new m.History("x"), out = [];
+	const step = async (list) => {
+		world = list;
+		await h.update(list.slice(-2));
+		out.push([h.rounds.map((r) => r.record).join(), "asked " + asked].filter(Boolean).join(" "));
+	};
+	await step([1, 2, 3, 4].map((n) => round(n, "")));
+	await step([1, 2, 3, 4, 5].map((n) => round(n, "")));
+	await step([1, 2, 3, 4, 5].map((n) => round(n, "x")));
+	await step([]);
+	globalThis.fetch = was;
+	return out.join("; ");
+})()`
