@@ -6,18 +6,44 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/api/apitest"
 )
 
-// watched counts the open event streams of a fake daemon.
+// watched counts the open event streams of a fake daemon, and keeps what it
+// was asked to generate.
 type watched struct {
 	*apitest.Fake
 	open, opened atomic.Int64
+
+	mu sync.Mutex
+	// guarded by mu
+	asked []api.GenerateRequest
+}
+
+func (w *watched) Generate(ctx context.Context, req api.GenerateRequest, progress api.ProgressFunc) (api.Generation, error) {
+	w.mu.Lock()
+	w.asked = append(w.asked, req)
+	w.mu.Unlock()
+	return w.Fake.Generate(ctx, req, progress)
+}
+
+// watch makes a world whose daemon is watched.
+func watch(t *testing.T) (*world, *watched) {
+	t.Helper()
+	w := &world{fake: apitest.New("node"), me: apitest.PeerID("node")}
+	count := &watched{Fake: w.fake}
+	w.backend = count
+	w.serve(t, "127.0.0.1:0", token)
+	w.fill()
+	return w, count
 }
 
 func (w *watched) Watch(ctx context.Context, run string, after api.Cursor, emit func(api.Event) error) error {
@@ -108,11 +134,7 @@ func TestRestart(t *testing.T) {
 
 // TestHidden: one stream for each tab, none while nobody looks.
 func TestHidden(t *testing.T) {
-	w := &world{fake: apitest.New("node"), me: apitest.PeerID("node")}
-	count := &watched{Fake: w.fake}
-	w.backend = count
-	w.serve(t, "127.0.0.1:0", token)
-	w.fill()
+	w, count := watch(t)
 	b := openBrowser(t)
 	tb := w.enter(b, 1000, 700)
 	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
@@ -254,7 +276,7 @@ func TestTable(t *testing.T) {
 // TestGenerate: the same prompt, by the base model and by the adapter; what
 // goes wrong is said where the answer would be.
 func TestGenerate(t *testing.T) {
-	w := newWorld(t)
+	w, asked := watch(t)
 	b := openBrowser(t)
 	tb := w.enter(b, 1200, 800)
 	tb.goTo("#/generate", `document.querySelector("option[value^=baf]")`)
@@ -271,6 +293,15 @@ func TestGenerate(t *testing.T) {
 	if s := tb.text(`[...document.querySelectorAll("section .note")].map((n) => n.textContent).join(" | ")`); s != "8 tokens; cut at the limit | 4 tokens; it ended by itself" {
 		t.Errorf("how they ended: %q", s)
 	}
+	want := []api.GenerateRequest{
+		{Subject: api.Subject{Model: apitest.DirID("model")}, Prompts: []api.Prompt{{Instruction: evil}}, MaxTokens: 128, Template: "alpaca"},
+		{Subject: api.Subject{Run: w.run}, Prompts: []api.Prompt{{Instruction: evil}}, MaxTokens: 128, Template: "alpaca"},
+	}
+	asked.mu.Lock()
+	if diff := cmp.Diff(want, asked.asked); diff != "" {
+		t.Errorf("asked for (-want +got):\n%s", diff)
+	}
+	asked.mu.Unlock()
 	tb.shoot("generate-answers")
 	var calls atomic.Int64
 	w.failing.Store(func(method string) error {
@@ -285,6 +316,19 @@ func TestGenerate(t *testing.T) {
 	ask("again")
 	if s := tb.text(`[...document.querySelectorAll("section .note")].map((n) => n.textContent).join(" | ")`); s != "the model needs 9.8 GB – close something | it broke" {
 		t.Errorf("failures are told as %q", s)
+	}
+	hold := make(chan struct{})
+	w.failing.Store(func(method string) error {
+		if method == "Generate" {
+			<-hold
+		}
+		return nil
+	})
+	tb.eval(`document.querySelector("form").requestSubmit(); document.querySelector("form button[type=button]").click()`, nil)
+	tb.until(`document.querySelector("button[type=submit]").disabled === false`)
+	close(hold)
+	if s := tb.text(`document.querySelector("section .note").textContent`); s != "stopped" {
+		t.Errorf("what was stopped says %q", s)
 	}
 	if s := tb.text(`globalThis.hurt`); s != "undefined" {
 		t.Error("a prompt became markup")

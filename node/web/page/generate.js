@@ -11,12 +11,12 @@ function panel(title) {
   const node = el("section", { class: "card" }, el("h2", null, title), text, status);
   return {
     node,
-    async ask(request, signal) {
+    async ask(makeRequest, signal) {
       text.replaceChildren();
       node.setAttribute("aria-busy", "true");
       status.textContent = "asked";
       try {
-        const result = await operate("/generate", request, (p) => {
+        const result = await operate("/generate", await makeRequest(), (p) => {
           status.textContent = p.text || (p.total ? `${p.phase}: ${f.count(p.done)} of ${f.plural(p.total, (p.unit ?? "").replace(/s$/, ""))}` : p.phase);
         }, signal);
         const out = result.outputs[0];
@@ -41,7 +41,9 @@ export function generateView() {
   const prompt = el("textarea", { id: `${id}-prompt`, rows: 3, required: true, maxlength: 100_000, spellcheck: "false" });
   const input = el("textarea", { id: `${id}-input`, rows: 2, maxlength: 100_000, spellcheck: "false" });
   const most = el("input", { id: `${id}-most`, type: "number", min: 1, max: 8192, value: 128, required: true });
-  const template = el("select", { id: `${id}-template` }, el("option", { value: "alpaca" }, "alpaca"), el("option", { value: "none" }, "none: continue the text"));
+  const template = el("select", { id: `${id}-template` }, [
+    ["", "as the run has it"], ["alpaca", "alpaca"], ["chat", "chat: the model's own"], ["none", "none: continue the text"],
+  ].map(([value, text]) => el("option", { value }, text)));
   const ask = el("button", { type: "submit", class: "main" }, "Generate");
   const stop = el("button", { type: "button", disabled: true }, "Stop");
   const none = el("p", { class: "empty", hidden: true }, "This node is in no run yet, so there is no adapter to ask.");
@@ -59,13 +61,14 @@ export function generateView() {
     abort = new AbortController();
     ask.disabled = true;
     stop.disabled = false;
-    const request = {
+    const { signal } = abort;
+    const request = async (subject) => ({
       prompts: [{ instruction: prompt.value, ...(input.value ? { input: input.value } : {}) }],
-      max_tokens: Number(most.value), template: template.value,
-    };
+      max_tokens: Number(most.value), template: template.value || (await get(`/runs/${encodeURIComponent(run.id)}`, signal)).manifest.template, ...subject,
+    });
     // One after the other: the daemon computes one at a time.
-    await base.ask({ ...request, model: run.model }, abort.signal);
-    if (!abort.signal.aborted) await adapter.ask({ ...request, run: run.id }, abort.signal);
+    await base.ask(() => request({ model: run.model }), signal);
+    if (!signal.aborted) await adapter.ask(() => request({ run: run.id }), signal);
     abort = null;
     ask.disabled = false;
     stop.disabled = true;

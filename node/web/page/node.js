@@ -38,6 +38,7 @@ export function nodeView() {
     caption: "Data sets", file: "data-sets", empty: "No data set is here. “moot data import” stores one; a run brings its own.", key: (d) => d.id, sort: 0,
     columns: [
       { title: "Data set", value: (d) => d.name, cell: (d) => foreign(d.name) },
+      { title: "Format", value: (d) => d.format ?? "", cell: (d) => foreign(d.format || "–") },
       { title: "Template", value: (d) => d.template, cell: (d) => foreign(d.template) },
       { title: "Rows", num: true, value: (d) => d.train_rows, cell: (d) => f.count(d.train_rows) },
       { title: "Held out", num: true, value: (d) => d.eval_rows, cell: (d) => f.count(d.eval_rows) },
