@@ -128,18 +128,24 @@ func (b *Backend) split() {
 	if want <= 1 {
 		return
 	}
-	parts := want
-	if g.csa == 1 {
-		parts = 2 * want // for balance
-	}
-	if parts*b.k.nr <= g.n && (g.csa == 1 || g.n >= g.m) {
-		t.nStep = roundUp(ceilDiv(g.n, parts), b.k.nr)
+	if want*b.k.nr <= g.n && (g.csa == 1 || g.n >= g.m) {
+		t.nStep = columnStep(g.n, want, b.k.panel)
+		if finer := columnStep(g.n, 2*want, b.k.panel); g.csa == 1 && longest(g.n, finer, want) <= longest(g.n, t.nStep, want) {
+			t.nStep = finer // one thread may be slower
+		}
 		t.nParts = ceilDiv(g.n, t.nStep)
 		return
 	}
 	t.mStep = roundUp(ceilDiv(g.m, want), b.k.mr)
 	t.mParts = ceilDiv(g.m, t.mStep)
 }
+
+// columnStep cuts n columns into about so many parts.
+func columnStep(n, parts, unit int) int { return roundUp(ceilDiv(n, parts), unit) }
+
+// longest returns how many columns one of the threads computes at least, if all
+// are equally fast.
+func longest(n, step, threads int) int { return ceilDiv(ceilDiv(n, step), threads) * step }
 
 func (t *gemmTask) piece(thread, i int) {
 	s := &t.b.scratch[thread]
