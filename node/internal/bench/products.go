@@ -21,7 +21,7 @@ var sgemmScript string
 // figure reported, and those of the two models' layers.
 var shapes = []string{"1024x1024x1024", "1024x288x288", "1024x768x288", "1024x768x768", "1024x2048x768"}
 
-const productReps = 15
+const productReps = 40
 
 // products is what a program says about the speed of its matrix products.
 type products struct {

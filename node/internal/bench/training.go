@@ -68,7 +68,9 @@ func measureTraining(ctx context.Context, o *options, result figures) error {
 	for _, size := range o.sizes {
 		for _, dtype := range o.dtypes {
 			base := filepath.Join(dir, size+"-"+dtype)
-			if err := makeModel(base, size, dtype); err != nil {
+			// In a process of its own: what this one holds when it starts another
+			// counts as memory of that one.
+			if err := output(ctx, new(bool), self, workerCommand, "model", base, size, dtype); err != nil {
 				return err
 			}
 			var ours, theirs []training

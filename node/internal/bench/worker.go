@@ -14,8 +14,8 @@ import (
 	"github.com/moot-net/moot/node/internal/train"
 )
 
-// workerCommand makes the program measure one thing in a process of its own,
-// whose memory is then that of what it measures.
+// workerCommand makes the program do one thing in a process of its own, whose
+// memory is then that of what it measures.
 const workerCommand = "worker"
 
 func runWorker(args []string) error {
@@ -34,6 +34,8 @@ func runWorker(args []string) error {
 				v, err = ownTraining(args[1], threads, steps)
 			}
 		}
+	case len(args) == 4 && args[0] == "model" && models[args[2]] != nil:
+		v, err = true, makeModel(args[1], args[2], args[3])
 	default:
 		err = fmt.Errorf("%s %q: not what this program starts", workerCommand, args)
 	}
