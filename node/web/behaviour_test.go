@@ -88,6 +88,15 @@ func TestUpdates(t *testing.T) {
 	if s := tb.text(`document.querySelector(".feed li").textContent`); !strings.Contains(s, "round 26 certified: 4 contributions") {
 		t.Errorf("the last event is %q", s)
 	}
+	// Whom the next round waits for.
+	now := `[...document.querySelectorAll("main > div > section:not([hidden]) dd")].slice(2, 4).map((n) => n.textContent).join(" | ")`
+	id := func(name string) string { return apitest.PeerID(name)[:14] }
+	for _, name := range []string{"node", "c"} {
+		w.fake.Log.Publish(api.Event{Type: api.EventCommit, Run: w.run, N: 27, Peer: apitest.PeerID(name), Tokens: 1})
+	}
+	w.fake.Log.Publish(api.Event{Type: api.EventCommit, Run: w.run, N: 26, Peer: apitest.PeerID("d"), Tokens: 1})
+	want := fmt.Sprintf("2 of 4 seats: %s (you), %s | %s, %s", id("node"), id("c"), id("b"), id("d"))
+	tb.until(now + fmt.Sprintf(" === %q", want))
 	tb.goTo("#/runs/"+w.run+"/rounds/27", `document.body.innerText.includes("not decided yet")`)
 	w.decide(27, []string{w.me})
 	tb.until(`document.querySelectorAll("tbody tr").length === 1`)

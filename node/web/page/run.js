@@ -29,6 +29,7 @@ export function runView(id, log) {
   const head = el("div", { class: "head" });
   const why = el("p", { class: "lead" });
   const tiles = el("div", { class: "tiles" });
+  const current = el("section", { class: "card" });
 
   const name = id.slice(0, 14);
   const losses = chart({ title: "Loss", unit: "nats per token", y: f.loss, tick: f.short, file: `${name}-loss` });
@@ -159,6 +160,26 @@ export function runView(id, log) {
       tile("Swarm speed", f.compact(speed), "tokens/s, as members say")));
   }
 
+  // drawCurrent shows the round that is not decided yet: whose deltas this
+  // node holds, and whom it waits for.
+  function drawCurrent() {
+    const n = run.round + 1;
+    current.hidden = run.final || !["training", "waiting"].includes(run.state) || run.next_seats.length === 0;
+    if (current.hidden) return;
+    const held = new Set(log.filter((e) => e.type === "round.commit" && e.run === run.id && e.n === n).map((e) => e.peer));
+    const list = (seats) => seats.map((s, i) => [i ? ", " : "", peer(s.peer, me)]);
+    const here = run.next_seats.filter((s) => held.has(s.peer)), awaited = run.next_seats.filter((s) => !held.has(s.peer));
+    const last = history.rounds.at(-1);
+    const begun = last ? (Date.now() - new Date(last.decided).getTime()) / 1000 : null;
+    const period = run.manifest.period_s;
+    set(current, el("h2", null, `Round ${f.count(n)} now`), facts([
+      ["Phase", run.phase],
+      begun !== null && ["Begun", `${f.ago(last.decided)}; a round is meant to take ${f.seconds(period)}`],
+      ["Deltas here", el("span", null, `${here.length} of ${f.plural(run.next_seats.length, "seat")}`, here.length ? ": " : "", list(here))],
+      ["Waiting for", awaited.length ? el("span", null, list(awaited)) : "nobody"],
+    ]));
+  }
+
   function drawManifest() {
     const m = run.manifest;
     const n = (v) => (v === 0 ? "0" : String(Number(v.toPrecision(6))));
@@ -195,7 +216,7 @@ export function runView(id, log) {
 
   return {
     title: "Run",
-    node: el("div", null, head, why, tiles,
+    node: el("div", null, head, why, tiles, current,
       choice,
       el("div", { class: "grid" }, card("Loss", losses.node), card("Tokens per round", tokens.node), card("Time per round", times.node), card("Seats and contributions", seats.node)),
       card("Contributions by peer", peers.node),
@@ -220,6 +241,7 @@ export function runView(id, log) {
       members.update(run.members);
       next.update(run.next_seats);
       draw();
+      drawCurrent();
       drawManifest();
       drawFeed();
     },
