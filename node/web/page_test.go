@@ -198,7 +198,7 @@ func TestViews(t *testing.T) {
 				tb.size(width, 900)
 				tb.goTo(v.hash, v.ready)
 				at := fmt.Sprintf("%s, %s, %d px", v.name, scheme, width)
-				if s := tb.text(`document.documentElement.scrollWidth - innerWidth`); s != "0" && !strings.HasPrefix(s, "-") {
+				if s := tb.text(`document.documentElement.scrollWidth - document.documentElement.clientWidth`); s != "0" && !strings.HasPrefix(s, "-") {
 					t.Errorf("%s: the page is %s px too wide", at, s)
 				}
 				if s := tb.text(lint); s != "" {

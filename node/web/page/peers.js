@@ -22,7 +22,7 @@ export function peersView() {
   });
   return {
     title: "Peers",
-    node: el("div", null, el("h1", { tabindex: -1 }, "Peers"), peers.node),
+    node: el("div", null, el("h1", { tabindex: -1 }, "Peers"), el("div", { class: "card" }, peers.node)),
     events: (e) => e.type === "peer.joined" || e.type === "peer.left" || e.type === "run.state",
     async refresh(signal) {
       const [list, runs] = await Promise.all([get("/peers", signal), get("/runs", signal)]);

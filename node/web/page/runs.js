@@ -32,7 +32,7 @@ export function runsView() {
   });
   return {
     title: "Runs",
-    node: el("div", null, el("h1", { tabindex: -1 }, "Runs"), line, runs.node),
+    node: el("div", null, el("h1", { tabindex: -1 }, "Runs"), line, el("div", { class: "card" }, runs.node)),
     events: (e) => ["run.state", "round.done", "round.phase", "eval.done", "peer.joined", "peer.left", "node.state"].includes(e.type),
     async refresh(signal) {
       const [status, list] = await Promise.all([get("/status", signal), get("/runs", signal)]);
