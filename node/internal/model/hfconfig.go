@@ -54,6 +54,7 @@ func parseConfig(data []byte) (Config, error) {
 		c.BOS = bos[0]
 	}
 	c.EOS = s.integers("eos_token_id")
+	s.quantized()
 	s.rest()
 	if s.err != nil {
 		return Config{}, s.err
@@ -255,6 +256,20 @@ func (s *settings) family() (*family, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: architecture %s (model_type %q)", ErrUnsupported, strings.Join(names, ", "), modelType)
+}
+
+// quantized takes the settings of weights in four bits, of which the weights
+// themselves say all that is needed. Others are left for rest to refuse.
+func (s *settings) quantized() {
+	const key = "quantization_config"
+	var q struct {
+		Method string `json:"quant_method"`
+		Four   bool   `json:"load_in_4bit"`
+		Type   string `json:"bnb_4bit_quant_type"`
+	}
+	if json.Unmarshal(s.raw[key], &q) == nil && q.Method == "bitsandbytes" && q.Four && q.Type == "nf4" {
+		s.seen[key] = true
+	}
 }
 
 // rest fails for a field that nobody took, unless it is known to be harmless

@@ -125,6 +125,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"unknown setting", map[string]any{"logit_scale": 0.0625}, true, "logit_scale is 0.0625"},
 		{"unknown true", map[string]any{"clip_qkv": true}, true, "clip_qkv is true"},
 		{"quantised", map[string]any{"quantization_config": map[string]any{"bits": 4}}, true, `quantization_config is {"bits":4}`},
+		{"eight bits", map[string]any{"quantization_config": map[string]any{"quant_method": "bitsandbytes", "load_in_8bit": true}}, true, "quantization_config is"},
 		{"window of another family", map[string]any{"sliding_window": 16}, true, "sliding_window is 16"},
 		{"missing", map[string]any{"hidden_size": nil}, false, "hidden size is 0"},
 		{"not a number", map[string]any{"hidden_size": "64"}, false, `hidden_size is "64"`},

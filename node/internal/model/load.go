@@ -1,23 +1,21 @@
 package model
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/moot-net/moot/node/internal/checkpoint"
+	"github.com/moot-net/moot/node/internal/nf4"
+	"github.com/moot-net/moot/node/internal/tensor"
 	"github.com/moot-net/moot/shard/safetensors"
 )
 
-const (
-	weightsFile   = "model.safetensors"
-	indexFile     = "model.safetensors.index.json"
-	maxIndexBytes = 32 << 20
-)
+const weightsFile = "model.safetensors"
 
 // ReadConfig reads config.json of the model in a Hugging Face folder.
 func ReadConfig(dir string) (Config, error) {
@@ -28,29 +26,85 @@ func ReadConfig(dir string) (Config, error) {
 	return ParseConfig(b)
 }
 
-// Load reads the model in a Hugging Face folder: config.json, and
-// model.safetensors or shards with an index. Weights may be F32, BF16 or F16.
+// Load reads the model in a Hugging Face folder: config.json, and weights in
+// any form that package checkpoint reads. Matrices that are stored as BF16 or
+// in four bits stay so in memory, until EnableFullGradients; the model computes
+// the same, to the bit, as if they were expanded.
 func Load(dir string, o Options) (*Model, error) {
+	m, err := load(dir, o)
+	if errors.Is(err, checkpoint.ErrUnsupported) && !errors.Is(err, ErrUnsupported) {
+		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load model %s: %w", dir, err)
+	}
+	return m, nil
+}
+
+func load(dir string, o Options) (*Model, error) {
 	c, err := ReadConfig(dir)
 	if err != nil {
-		return nil, fmt.Errorf("load model %s: %w", dir, err)
+		return nil, err
 	}
-	w, err := openWeights(dir)
+	f, err := checkpoint.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("load model %s: %w", dir, err)
+		return nil, err
 	}
-	defer w.close()
-	if err := w.check(c); err != nil {
-		return nil, fmt.Errorf("load model %s: %w", dir, err)
+	defer f.Close()
+	w := &weights{folder: f, c: c}
+	if err := w.check(); err != nil {
+		return nil, err
 	}
-	m := newModel(c, o.backend())
+	packed := map[string]tensor.Packed{}
+	for _, p := range c.params() {
+		v, err := w.pack(p)
+		if err != nil {
+			return nil, err
+		}
+		if v != nil {
+			packed[p.name] = v
+		}
+	}
+	m := newPacked(c, o.backend(), packed)
 	m.SetRecompute(o.Recompute)
 	for _, p := range m.params {
+		if packed[p.Name] != nil {
+			continue
+		}
 		if err := w.read(m, p); err != nil {
-			return nil, fmt.Errorf("load model %s: %w", dir, err)
+			return nil, err
 		}
 	}
 	return m, nil
+}
+
+// WeightBytes returns how much memory Load takes for the parameters of the model
+// in dir, or a little less than that, reading no weights.
+func WeightBytes(dir string) (int64, error) {
+	c, err := ReadConfig(dir)
+	if err != nil {
+		return 0, err
+	}
+	f, err := checkpoint.Open(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	w, sum := &weights{folder: f, c: c}, int64(0)
+	for _, p := range c.params() {
+		n := int64(p.size())
+		switch t, _ := f.Lookup(w.find(p.name)); {
+		case p.rows == 0 || t.NF4 && p.transposed:
+			sum += 4 * n
+		case t.NF4:
+			sum += n/2 + n/nf4.BlockSize // and a scale of eight bits for each block
+		case t.DType == safetensors.BF16:
+			sum += 2 * n
+		default:
+			sum += 4 * n
+		}
+	}
+	return sum, nil
 }
 
 func readFile(path string, limit int64) ([]byte, error) {
@@ -64,104 +118,32 @@ func readFile(path string, limit int64) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// weights are the safetensors files of a checkpoint.
+// weights are the tensors of a checkpoint.
 type weights struct {
-	files map[string]*safetensors.File // by name of a tensor
-	open  []*safetensors.File
-}
-
-func (w *weights) close() {
-	for _, f := range w.open {
-		_ = f.Close()
-	}
-}
-
-func openWeights(dir string) (*weights, error) {
-	w := &weights{files: map[string]*safetensors.File{}}
-	f, err := safetensors.Open(filepath.Join(dir, weightsFile))
-	if err == nil {
-		w.open = append(w.open, f)
-		for _, t := range f.Header().Tensors {
-			w.files[t.Name] = f
-		}
-		return w, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	index, err := readIndex(dir)
-	if err != nil {
-		return nil, err
-	}
-	byFile := map[string]*safetensors.File{}
-	for tensor, name := range index {
-		f := byFile[name]
-		if f == nil {
-			if f, err = safetensors.Open(filepath.Join(dir, name)); err != nil {
-				w.close()
-				return nil, err
-			}
-			byFile[name] = f
-			w.open = append(w.open, f)
-		}
-		w.files[tensor] = f
-	}
-	return w, nil
-}
-
-// readIndex returns the file of each tensor.
-func readIndex(dir string) (map[string]string, error) {
-	b, err := readFile(filepath.Join(dir, indexFile), maxIndexBytes)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: weights in another form than %s or %s: %w", ErrUnsupported, weightsFile, indexFile, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return parseIndex(b)
-}
-
-// parseIndex checks that the files are named as files beside the index.
-func parseIndex(b []byte) (map[string]string, error) {
-	var index struct {
-		WeightMap map[string]string `json:"weight_map"`
-	}
-	if err := json.Unmarshal(b, &index); err != nil {
-		return nil, fmt.Errorf("%s: %w", indexFile, err)
-	}
-	for tensor, name := range index.WeightMap {
-		if !strings.HasSuffix(name, ".safetensors") || strings.ContainsAny(name, `/\:`) || !filepath.IsLocal(name) {
-			return nil, fmt.Errorf("%s: tensor %q is in %q, which is not the name of a file beside it", indexFile, tensor, name)
-		}
-	}
-	return index.WeightMap, nil
+	folder *checkpoint.Folder
+	c      Config
 }
 
 // check compares the tensors with those that the configuration asks for, so
 // that a wrong checkpoint is refused before memory is allocated for it.
-func (w *weights) check(c Config) error {
+func (w *weights) check() error {
 	want := map[string]bool{}
-	for _, p := range c.params() {
-		name := w.find(c, p.name)
+	for _, p := range w.c.params() {
+		name := w.find(p.name)
 		want[name] = true
-		f := w.files[name]
-		if f == nil {
+		t, ok := w.folder.Lookup(name)
+		switch {
+		case !ok:
 			return fmt.Errorf("tensor %s is missing", p.name)
-		}
-		info, ok := f.Header().Lookup(name)
-		if !ok {
-			return fmt.Errorf("tensor %s is not in the file that the index says", name)
-		}
-		if fmt.Sprint(info.Shape) != fmt.Sprint(p.shape()) {
-			return fmt.Errorf("tensor %s: config.json asks for %v", info, p.shape())
-		}
-		if t := info.DType; t != safetensors.F32 && t != safetensors.BF16 && t != safetensors.F16 {
-			return fmt.Errorf("%w: tensor %s", ErrUnsupported, info)
+		case fmt.Sprint(t.Shape) != fmt.Sprint(p.shape()):
+			return fmt.Errorf("tensor %s: config.json asks for %v", t, p.shape())
+		case t.DType != safetensors.F32 && t.DType != safetensors.BF16 && t.DType != safetensors.F16:
+			return fmt.Errorf("%w: tensor %s", ErrUnsupported, t)
 		}
 	}
-	for name := range w.files {
-		if !want[name] && !redundant(c, name) {
-			return fmt.Errorf("%w: tensor %s is not part of a %s as config.json describes it", ErrUnsupported, name, c.Architecture)
+	for _, t := range w.folder.Tensors() {
+		if !want[t.Name] && !redundant(w.c, t.Name) {
+			return fmt.Errorf("%w: tensor %s is not part of a %s as config.json describes it", ErrUnsupported, t.Name, w.c.Architecture)
 		}
 	}
 	return nil
@@ -169,11 +151,16 @@ func (w *weights) check(c Config) error {
 
 // find returns the name under which the checkpoint has a tensor: its own, or
 // that without the base's prefix, which checkpoints of the base alone lack.
-func (w *weights) find(c Config, name string) string {
-	if short, ok := strings.CutPrefix(name, c.family().base); ok && w.files[name] == nil && w.files[short] != nil {
+func (w *weights) find(name string) string {
+	if short, ok := strings.CutPrefix(name, w.c.family().base); ok && !w.has(name) && w.has(short) {
 		return short
 	}
 	return name
+}
+
+func (w *weights) has(name string) bool {
+	_, ok := w.folder.Lookup(name)
+	return ok
 }
 
 // redundant reports whether a tensor repeats what is known: the output layer
@@ -185,13 +172,53 @@ func redundant(c Config, name string) bool {
 		slices.ContainsFunc(f.redundant, func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
+// pack reads a matrix that is to stay as small as it is stored, and returns nil
+// for any other tensor. Norms and biases, which are few, are expanded, and so
+// are transposed matrices of four bits: their blocks lie along rows.
+func (w *weights) pack(p paramSpec) (tensor.Packed, error) {
+	name := w.find(p.name)
+	t, _ := w.folder.Lookup(name)
+	switch {
+	case p.rows == 0 || t.NF4 && p.transposed:
+		return nil, nil
+	case t.NF4:
+		return w.folder.ReadNF4(name)
+	case t.DType != safetensors.BF16:
+		return nil, nil
+	}
+	v, err := w.readBF16(name, p.size())
+	if err == nil && p.transposed {
+		v = transpose(v, p.cols, p.rows)
+	}
+	return tensor.BF16(v), err
+}
+
+// readBF16 reads n values of a BF16 tensor.
+func (w *weights) readBF16(name string, n int) ([]uint16, error) {
+	r, err := w.folder.Values(name)
+	if err != nil {
+		return nil, err
+	}
+	out, part := make([]uint16, n), make([]float32, min(n, 1<<16))
+	for at := 0; at < n; at += len(part) {
+		part = part[:min(len(part), n-at)]
+		if err := r.Read(part); err != nil {
+			return nil, err
+		}
+		for i, v := range part {
+			out[at+i] = uint16(math.Float32bits(v) >> 16)
+		}
+	}
+	return out, nil
+}
+
 func (w *weights) read(m *Model, p Param) error {
-	name := w.find(m.cfg, p.Name)
+	name := w.find(p.Name)
 	if p.Value.Buf.Host != nil && !p.transposed { // straight to its place
-		return w.files[name].ReadFloat32(name, p.Value.Host())
+		return w.folder.ReadFloat32(name, p.Value.Host())
 	}
 	values := make([]float32, p.Value.Rows*p.Value.Cols)
-	if err := w.files[name].ReadFloat32(name, values); err != nil {
+	if err := w.folder.ReadFloat32(name, values); err != nil {
 		return err
 	}
 	if p.transposed {

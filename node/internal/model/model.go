@@ -70,7 +70,7 @@ type Model struct {
 type Param struct {
 	Name  string
 	Shape []int64
-	Value tensor.Mat
+	Value tensor.Mat // may be packed
 	Grad  tensor.Mat // none unless EnableFullGradients
 
 	transposed bool // in the checkpoint
@@ -98,15 +98,49 @@ func (m *Model) SetRecompute(layers int) {
 }
 
 // newModel allocates a model whose parameters are zero.
-func newModel(c Config, b tensor.Backend) *Model {
-	m := &Model{cfg: c, family: c.family(), b: b, flat: b.Alloc(c.Params()), layers: make([]layer, c.Layers), slopes: c.slopes()}
+func newModel(c Config, b tensor.Backend) *Model { return newPacked(c, b, nil) }
+
+// newPacked is newModel with the values of some of the parameters.
+func newPacked(c Config, b tensor.Backend, packed map[string]tensor.Packed) *Model {
+	plain := 0
+	for _, p := range c.params() {
+		if packed[p.name] == nil {
+			plain += p.size()
+		}
+	}
+	m := &Model{cfg: c, family: c.family(), b: b, flat: b.Alloc(plain), layers: make([]layer, c.Layers), slopes: c.slopes()}
 	at := 0
 	for _, p := range c.params() {
-		m.params = append(m.params, Param{Name: p.name, Shape: p.shape(), Value: m.flat.Mat(at, max(1, p.rows), p.cols), transposed: p.transposed})
-		at += p.size()
+		param := Param{Name: p.name, Shape: p.shape(), transposed: p.transposed}
+		if v := packed[p.name]; v != nil {
+			param.Value = b.Pack(v).Mat(0, p.rows, p.cols)
+		} else {
+			param.Value = m.flat.Mat(at, max(1, p.rows), p.cols)
+			at += p.size()
+		}
+		m.params = append(m.params, param)
 	}
 	m.bind()
 	return m
+}
+
+// expand makes all parameters float32, one after the other in m.flat.
+func (m *Model) expand() {
+	n := m.cfg.Params()
+	if m.flat.Len == n {
+		return
+	}
+	flat, at := m.b.Alloc(n), 0
+	for i := range m.params {
+		p := &m.params[i]
+		v := flat.Mat(at, p.Value.Rows, p.Value.Cols)
+		values := make([]float32, v.Rows*v.Cols)
+		m.b.Download(values, p.Value)
+		m.b.Upload(v, values)
+		p.Value = v
+		at += len(values)
+	}
+	m.flat = flat
 }
 
 // bind points the parts of the model at its parameters.
@@ -156,12 +190,12 @@ func (m *Model) Config() Config { return m.cfg }
 // Backend returns where the model computes.
 func (m *Model) Backend() tensor.Backend { return m.b }
 
-// Params lists the parameters, sorted bytewise by name. They lie one after the
-// other in the buffers that Flat returns.
+// Params lists the parameters, sorted bytewise by name. Those that are not
+// packed lie one after the other in the buffers that Flat returns.
 func (m *Model) Params() []Param { return m.params }
 
-// Flat returns the values of all parameters, and their derivatives if
-// EnableFullGradients was called.
+// Flat returns the values of all parameters but packed ones (see Load), and the
+// derivatives if EnableFullGradients was called, after which none are packed.
 func (m *Model) Flat() (values, grads *tensor.Buffer) { return m.flat, m.grads }
 
 // Trace makes fn see the residual stream (T,C) of each later forward pass,
@@ -174,6 +208,7 @@ func (m *Model) EnableFullGradients() {
 	if m.grads != nil {
 		return
 	}
+	m.expand()
 	m.grads = m.b.Alloc(m.flat.Len)
 	for i := range m.params {
 		v := m.params[i].Value

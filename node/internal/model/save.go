@@ -71,8 +71,8 @@ func (m *Model) Stored(p Param) []float32 {
 }
 
 // transpose returns the transpose of a dense matrix.
-func transpose(x []float32, rows, cols int) []float32 {
-	y := make([]float32, len(x))
+func transpose[T any](x []T, rows, cols int) []T {
+	y := make([]T, len(x))
 	for i := range rows {
 		for j, v := range x[i*cols : (i+1)*cols] {
 			y[j*rows+i] = v

@@ -3,6 +3,7 @@ package train
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
@@ -20,7 +21,8 @@ type Memory struct {
 func (m Memory) Total() int64 { return m.Weights + m.Training + m.Activations }
 
 // EstimateMemory says what Open and steps with the same options will take,
-// reading only the model's configuration.
+// reading the model's configuration, and what its weights are stored as if they
+// are there.
 func EstimateMemory(o Options) (Memory, error) {
 	c, err := model.ReadConfig(o.ModelDir)
 	if err != nil {
@@ -39,8 +41,15 @@ func EstimateMemory(o Options) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
+	weights, err := model.WeightBytes(o.ModelDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		weights, err = 4*int64(c.Params()), nil
+	}
+	if err != nil {
+		return Memory{}, err
+	}
 	return Memory{
-		Weights:     4 * int64(c.Params()),
+		Weights:     weights,
 		Training:    3*4*int64(len(a.Values())) + o.optimizer().trainingBytes(a.Layout()), // the adapter is held twice
 		Activations: c.WorkspaceBytes(load),
 	}, nil
