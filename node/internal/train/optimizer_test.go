@@ -471,3 +471,36 @@ func TestCheckpointBytes(t *testing.T) {
 		}
 	}
 }
+
+// TestAdam8Tensors: tensors do not share moments, whatever lies between them.
+func TestAdam8Tensors(t *testing.T) {
+	sizes := []int{4096 + 10, 50, 5000, 60, 4096}
+	b := cpu.New(cpu.Options{})
+	var groups []group
+	n := 0
+	for _, size := range sizes {
+		groups = append(groups, group{n, n + size, 1})
+		n += size
+	}
+	p, g, alone := b.Alloc(n).Vec(), b.Alloc(n).Vec(), b.Alloc(n).Vec()
+	adam := Adam{}.withDefaults()
+	together := newAdam8(b, adam, groups)
+	var each []*adam8
+	for _, size := range sizes {
+		each = append(each, newAdam8(b, adam, []group{{0, size, 1}}))
+	}
+	r := rand.New(rand.NewPCG(9, 9))
+	for s := 1; s <= 3; s++ {
+		for i := range g.Host() {
+			g.Host()[i] = float32(r.NormFloat64() * math.Pow10(i%3))
+		}
+		u := update{rate: 1e-2, number: s, gradScale: 1}
+		together.step(p, g, u)
+		for i, o := range each {
+			o.step(groups[i].of(alone), groups[i].of(g), u)
+		}
+	}
+	if !slices.Equal(p.Host(), alone.Host()) {
+		t.Error("tensors updated together come out otherwise than alone")
+	}
+}
