@@ -444,7 +444,7 @@ func TestFallback(t *testing.T) {
 	if w.done != size || w.total != size || n.p.Stats().PulledBytes != 0 {
 		t.Errorf("progress ended at %d of %d, want %d; %+v", w.done, w.total, size, n.p.Stats())
 	}
-	if err := n.p.Fetch(within(t, time.Minute), fileNode(claim{leaf(nil), 1, 1}).Cid(), FetchOptions{Providers: o.Providers, MaxBytes: 1}); err == nil {
+	if err := n.p.Fetch(within(t, 3*time.Second), fileNode(claim{leaf(nil), 1, 1}).Cid(), FetchOptions{Providers: o.Providers, MaxBytes: 1}); err == nil {
 		t.Error("what nobody has was fetched")
 	}
 }

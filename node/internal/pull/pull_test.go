@@ -146,6 +146,7 @@ func TestChain(t *testing.T) {
 	seed := newNode(t, slowly(bs, 20*time.Millisecond), nodeOptions{alone: true})
 	middle := newNode(t, memory(), nodeOptions{alone: true})
 	last := newNode(t, memory(), nodeOptions{seeds: []*node{middle}, alone: true})
+	last.h.Block(seed.h.ID(), "a DHT finds everybody", time.Hour)
 	ended := make(chan error, 1)
 	go func() { ended <- last.p.Fetch(within(t, time.Minute), root, FetchOptions{}) }()
 	if err := middle.h.Connect(t.Context(), seed.h.Addrs()[0]); err != nil {
