@@ -15,6 +15,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/proto/run"
 )
 
@@ -67,7 +68,7 @@ func modulesOf(m *run.Manifest) []lora.Module {
 	for i := 0; i+1 < len(m.Tensors); i += 2 { // A and B of one module
 		a, b := m.Tensors[i], m.Tensors[i+1]
 		path := strings.TrimSuffix(strings.TrimPrefix(a.Name, "base_model.model."), ".lora_A.weight")
-		modules = append(modules, lora.Module{Path: path, In: int(a.Cols), Out: int(b.Rows)})
+		modules = append(modules, lora.Module{Path: path, In: int(a.Cols), Out: int(b.Rows), Transposed: model.TransposedPath(path)})
 	}
 	return modules
 }

@@ -138,6 +138,29 @@ func TestReplace(t *testing.T) {
 	})
 }
 
+// TestTransposedPath: a path tells what the configuration tells.
+func TestTransposedPath(t *testing.T) {
+	transposed := 0
+	for name, c := range testConfigs() {
+		for _, m := range append(c.Modules(), c.Head()) {
+			if got := TransposedPath(m.Path); got != m.Transposed {
+				t.Errorf("%s: TransposedPath(%s) = %v", name, m.Path, got)
+			}
+			if m.Transposed {
+				transposed++
+			}
+		}
+	}
+	if transposed != 8 { // of GPT-2's two layers
+		t.Errorf("%d layers are transposed", transposed)
+	}
+	for _, path := range []string{"", "transformer.h.", "transformer.h.0.", "transformer.h.0.ln_1", "c_attn"} {
+		if TransposedPath(path) {
+			t.Errorf("TransposedPath(%q) is true", path)
+		}
+	}
+}
+
 func TestApplyRefuses(t *testing.T) {
 	m, err := lively(testConfigs()["mha"], Options{})
 	if err != nil {

@@ -221,6 +221,16 @@ func (c Config) Modules() []Module {
 	return list
 }
 
+// TransposedPath reports whether a linear layer of that path is one whose
+// weight checkpoints have as (in,out), for who knows nothing else of the model.
+func TransposedPath(path string) bool {
+	return slices.ContainsFunc(families, func(f family) bool {
+		rest, ok := strings.CutPrefix(path, f.base+f.layers)
+		_, name, numbered := strings.Cut(rest, ".")
+		return f.transposed && ok && numbered && name != "" && slices.Contains(f.linears[:], name)
+	})
+}
+
 // Head returns the output layer. It can have an adapter that is applied, not
 // one that is trained; see Attach.
 func (c Config) Head() Module {
