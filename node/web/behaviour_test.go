@@ -131,6 +131,9 @@ func TestRestart(t *testing.T) {
 		t.Errorf("signing in does not say why and how:\n%s", s)
 	}
 	one.shoot("sign-in")
+	if s := one.text(`document.querySelector("#banner").hidden`); s != "true" {
+		t.Error("the banner says that nobody answers, but the daemon refused")
+	}
 	one.eval(`document.querySelector("main input").value = "not / a token"; document.querySelector("form").requestSubmit()`, nil)
 	one.until(`document.querySelector("form .problem:not([hidden])")`)
 	one.eval(fmt.Sprintf(`document.querySelector("main input").value = %q; document.querySelector("form").requestSubmit()`, w.url+"/#token="+other), nil)
@@ -158,6 +161,7 @@ func TestHidden(t *testing.T) {
 	if n := count.opened.Load(); n != 2 {
 		t.Errorf("%d streams were opened, want 2", n)
 	}
+	tb.clean()
 }
 
 // TestTokenStaysHere: the token is in no address, no request for one, and
@@ -280,6 +284,7 @@ func TestTable(t *testing.T) {
 	if s := tb.text(`import("/web/csv.js").then((m) => m.csv([["a", 1.5, null, "=1+1", "-x", "a\"b,c", -2]]))`); s != `a,1.5,,'=1+1,'-x,"a""b,c",-2`+"\r\n" {
 		t.Errorf("CSV of all kinds of fields: %q", s)
 	}
+	tb.clean()
 }
 
 // TestGenerate: the same prompt, by the base model and by the adapter; what
@@ -344,6 +349,41 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
+// TestKeyboard: Tab reaches every control of every page, each visibly, and
+// leaves it again.
+func TestKeyboard(t *testing.T) {
+	w := newWorld(t)
+	b := openBrowser(t)
+	tb := w.enter(b, 1200, 800)
+	for _, v := range w.views() {
+		tb.goTo(v.hash, v.ready)
+		var total int
+		tb.eval(`(() => {
+			globalThis.reach = new Set([...document.querySelectorAll("a[href], button:enabled, input, select, textarea, summary, [tabindex='0']")].filter((n) => n.checkVisibility()));
+			// Of radio buttons with one name, Tab reaches one.
+			for (const n of reach) if (n.type === "radio" && !n.checked) reach.delete(n);
+			globalThis.unseen = [];
+			document.activeElement.blur();
+			document.querySelector(".skip").focus();
+			return reach.size;
+		})()`, &total)
+		for range total + 5 {
+			tb.eval(`(() => {
+				const n = document.activeElement;
+				reach.delete(n);
+				if (n !== document.body && getComputedStyle(n).outlineStyle === "none") unseen.push(n.outerHTML.slice(0, 80));
+			})()`, nil)
+			tb.key("Tab", 9)
+		}
+		if s := tb.text(`[...reach].map((n) => n.outerHTML.slice(0, 80)).join("\n")`); s != "" || total < 8 {
+			t.Errorf("%s: of %d controls Tab does not reach\n%s", v.name, total, s)
+		}
+		if s := tb.text(`unseen.join("\n")`); s != "" {
+			t.Errorf("%s: focus is not seen on\n%s", v.name, s)
+		}
+	}
+}
+
 // TestTheme: the choice is kept, and is stronger than the system's.
 func TestTheme(t *testing.T) {
 	w := newWorld(t)
@@ -375,7 +415,7 @@ func TestFunctions(t *testing.T) {
 	b := openBrowser(t)
 	tb := w.enter(b, 1000, 700)
 	for _, tt := range []struct{ module, expr, want string }{
-		{"format", `[0, 999, 12345, 3.42e6, 999950, 0.5, null].map(m.compact).join()`, "0,999,12.3 k,3.42 M,1 M,0.5,–"},
+		{"format", `[0, 999, 3269.6, 12345, 3.42e6, 999950, 0.5, null].map((v) => m.compact(v)).join()`, "0,999,3,270,12.3 k,3.42 M,1 M,0.5,–"},
 		{"format", `[0, 4.25, 61, 3600, 90061].map(m.seconds).join()`, "0 s,4.3 s,1 min 1 s,1 h 0 min,1 d 1 h"},
 		{"format", `[0, 1023, 1536, 3 * 2 ** 30].map(m.bytes).join()`, "0 B,1023 B,1.5 KiB,3.0 GiB"},
 		{"format", `m.date("0001-01-01T00:00:00Z")`, "–"},
@@ -385,6 +425,7 @@ func TestFunctions(t *testing.T) {
 		{"axis", `(({min, max}) => min + " " + max)(m.linear([3.2, 1.3]))`, "1 3.5"},
 		{"axis", `m.logarithmic([0.02, 4]).ticks.join()`, "0.02,0.05,0.1,0.2,0.5,1,2"},
 		{"axis", `m.logarithmic([1, 100]).at(10)`, "0.5"},
+		{"axis", `m.logarithmic([1.28, 3.2]).ticks.join()`, "1.5,2,2.5,3"},
 		{"chart", `(() => { const p = Array.from({length: 5000}, (_, i) => [i, 0]); p[1234][1] = 9; p[4321][1] = -9; const q = m.thin(p); return [q.length <= 1001, q.some((x) => x[1] === 9), q.some((x) => x[1] === -9), q.every((x, i) => i === 0 || x[0] > q[i - 1][0])].join(); })()`, "true,true,true,true"},
 		{"api", `[m.tokenFrom("http://127.0.0.1:1/#token=ab"), m.tokenFrom("#/x&token=cd"), m.tokenFrom(" ef "), m.tokenFrom("#/runs"), m.tokenFrom("a b"), m.tokenFrom("http://127.0.0.1/")].join()`, "ab,cd,ef,,,"},
 		{"dom", `m.harmless("a\u202eb\u0007c\ud800").replaceAll("\ufffd", "?")`, "a?b?c?"},

@@ -53,7 +53,7 @@ export function logarithmic(values) {
       if (t >= min * 0.999 && t <= max * 1.001) ticks.push(t);
     }
   }
-  if (ticks.length < 2) ticks.splice(0, ticks.length, min, max);
+  if (ticks.length < 3) ticks.splice(0, ticks.length, ...linear([min, max], { tight: true }).ticks); // of a narrow range
   const lo = Math.log(min), hi = Math.log(max);
   return { min, max, ticks, at: (v) => (Math.log(v) - lo) / (hi - lo) };
 }

@@ -202,7 +202,7 @@ export function chart(options) {
 const clamp = (v, lo, hi) => Math.max(lo, Math.min(hi, v));
 
 // thin keeps the lowest and the highest of each stretch, so that no outlier is
-// lost; the table and the files have every point.
+// lost; the table and the CSV have every point.
 export function thin(points, most = MOST) {
   if (points.length <= most) return points;
   const size = Math.ceil((2 * points.length) / most);

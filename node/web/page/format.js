@@ -5,11 +5,11 @@ const missing = (v) => v === null || v === undefined || !Number.isFinite(v);
 // count writes a whole number with separators.
 export const count = (v) => (missing(v) ? "–" : Math.round(v).toLocaleString("en"));
 
-// compact writes a large number in few characters: 3.42 M.
-export function compact(v) {
+// compact writes a large number, beginning at from, in few characters: 3.42 M.
+export function compact(v, from = 10_000) {
   if (missing(v)) return "–";
   const a = Math.abs(v);
-  if (a < 10_000) return Number.isInteger(v) ? count(v) : String(Number(v.toPrecision(3)));
+  if (a < from) return Number.isInteger(v) || a >= 1000 ? count(v) : String(Number(v.toPrecision(3)));
   for (const [unit, size] of [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
     if (a >= size * 0.9995) return `${Number((v / size).toPrecision(3))} ${unit}`;
   }

@@ -49,7 +49,10 @@ const live = new Live({
     if (!view?.events || view.events(e)) touch();
   },
   resync: touch,
-  refused: signIn,
+  refused(err) {
+    say(null); // it does answer
+    signIn(err);
+  },
 });
 
 // say shows a line above the page, or none.

@@ -33,7 +33,7 @@ export function runView(id, log) {
 
   const name = id.slice(0, 14);
   const losses = chart({ title: "Loss", unit: "nats per token", y: f.loss, tick: f.short, file: `${name}-loss` });
-  const tokens = chart({ title: "Tokens per round", unit: "tokens", y: f.compact, file: `${name}-tokens` });
+  const tokens = chart({ title: "Tokens per round", unit: "tokens", y: f.count, tick: (v) => f.compact(v, 1000), file: `${name}-tokens` });
   const seats = chart({ title: "Seats and contributions", unit: "peers", y: f.count, file: `${name}-seats` });
   const times = chart({ title: "Time per round", unit: "s", y: (v) => f.compact(Number(v.toFixed(1))), file: `${name}-rounds` });
 
@@ -188,7 +188,7 @@ export function runView(id, log) {
       ["Targets", foreign((m.lora_targets ?? []).join(", "))],
       ["Inner optimizer", `AdamW, learning rate ${n(m.learning_rate)} (${m.schedule}, ${f.plural(m.warmup_steps, "step")} of warm-up), betas ${n(m.beta1)} and ${n(m.beta2)}, decay ${n(m.weight_decay)}, clip ${n(m.clip)}`],
       ["Steps per round", `${f.count(m.min_steps)} to ${f.count(m.max_steps)}, of ${f.plural(m.batch_samples, "sample")} of at most ${f.plural(m.sequence_tokens, "token")}`],
-      ["Outer optimizer", `Nesterov, learning rate ${n(m.outer_learning_rate)}, momentum ${n(m.outer_momentum)}`],
+      ["Outer optimizer", `Nesterov, learning rate ${f.short(m.outer_learning_rate)}, momentum ${f.short(m.outer_momentum)}`],
       ["Codec", `${f.plural(m.codec_bits, "bit")} per value`],
       ["Period", f.seconds(m.period_s)],
       ["Begins with", f.plural(m.min_peers, "peer")],

@@ -10,7 +10,7 @@ export function signInView(err, done) {
   const wrong = el("p", { class: "problem", role: "alert", hidden: true }, "That is neither a token nor an address with one.");
   const form = el("form", { class: "card narrow" },
     el("p", { id: `${id}-help` }, "The daemon answers only who has its token. It is in the file ", el("code", null, "api.token"),
-      " of the daemon's data folder, which only its user can read, and new at every start of the daemon."),
+      " of the daemon's data folder, which only its user can read, and new at every start of the daemon. ", el("code", null, "moot dashboard"), " prints the address of this page with it."),
     el("p", null, el("label", { for: id }, "Token, or the address with it"), input),
     wrong,
     el("p", null, el("button", { type: "submit", class: "main" }, "Sign in")));
