@@ -54,7 +54,7 @@ func ownTraining(dir string, threads, steps int) (training, error) {
 	if err != nil {
 		return training{}, err
 	}
-	defer t.Close()
+	defer func() { _ = t.Close() }()
 	r := rand.New(rand.NewPCG(5, 6))
 	batches := make([][]train.Sample, 4)
 	for i := range batches {

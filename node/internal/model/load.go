@@ -50,7 +50,7 @@ func load(dir string, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	w := &weights{folder: f, c: c}
 	if err := w.check(); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func WeightBytes(dir string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	w, sum := &weights{folder: f, c: c}, int64(0)
 	for _, p := range c.params() {
 		n := int64(p.size())
