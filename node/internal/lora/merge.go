@@ -170,6 +170,10 @@ func (m *merger) groups(config checkpoint.Config) ([]checkpoint.Group, error) {
 	}
 	for _, p := range m.a.parts {
 		if _, left := parts[p.Path+".weight"]; left {
+			if g, ok := m.untied(config, p, saved); ok {
+				groups = append(groups, g)
+				continue
+			}
 			return nil, fmt.Errorf("%w: the base model has no %s of its own to merge into", ErrUnsupported, p.Path+".weight")
 		}
 	}
@@ -188,6 +192,35 @@ func (m *merger) groups(config checkpoint.Config) ([]checkpoint.Group, error) {
 	return groups, m.checkTied(config)
 }
 
+// untied merges into the output layer of a model that has its embedding there:
+// what comes out is an output layer of its own. A copy of the embedding that
+// PEFT saved beside the adapter is used up; another tensor is not.
+func (m *merger) untied(config checkpoint.Config, p Part, saved map[string]Saved) (checkpoint.Group, bool) {
+	if p.Path != "lm_head" || string(config["tie_word_embeddings"]) == "false" {
+		return checkpoint.Group{}, false
+	}
+	for _, t := range m.f.Tensors() {
+		if !embeds(t.Name) || !slices.Equal(t.Shape, []int64{int64(p.Out), int64(p.In)}) {
+			continue
+		}
+		name := p.Path + ".weight"
+		if s, ok := saved[name]; ok && !m.sameBase(s, t) {
+			return checkpoint.Group{}, false
+		}
+		delete(saved, name)
+		config["tie_word_embeddings"] = json.RawMessage("false")
+		own := t
+		own.Name = name
+		return stream(own, func(w io.Writer) error { return m.merge(w, t, p) }), true
+	}
+	return checkpoint.Group{}, false
+}
+
+// embeds reports whether a tensor is the table that tokens are looked up in.
+func embeds(name string) bool {
+	return named(name[:max(0, lastDot(name))], []string{"embed_tokens", "wte", "word_embeddings"})
+}
+
 // checkTied refuses an adapter with an embedding of its own for a model that
 // uses the embedding as its output layer too: the output layer stays what it
 // was, which no file of a tied model can say.
@@ -196,7 +229,7 @@ func (m *merger) checkTied(config checkpoint.Config) error {
 		return nil
 	}
 	for _, s := range m.a.saved {
-		if path := s.Name[:lastDot(s.Name)]; named(path, []string{"embed_tokens", "wte", "word_embeddings"}) {
+		if embeds(s.Name) {
 			return fmt.Errorf("%w: the adapter replaces %s, which is also the base model's output layer", ErrUnsupported, s.Name)
 		}
 	}

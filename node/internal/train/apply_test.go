@@ -70,7 +70,7 @@ func folder(t *testing.T, c model.Config, d safetensors.DType, s lora.Spec, whol
 	}
 	f.Close()
 	for _, s := range whole {
-		for range s.Shape[0] * append(s.Shape, 1)[1] {
+		for s.Values == nil || int64(len(s.Values)) < s.Shape[0]*append(s.Shape, 1)[1] {
 			s.Values = append(s.Values, float32(0.3*r.NormFloat64()))
 		}
 		list = append(list, safetensors.Tensor{Name: "base_model.model." + s.Name, DType: safetensors.F32, Shape: s.Shape, Values: s.Values})
@@ -96,6 +96,11 @@ func TestMerged(t *testing.T) {
 	tied.TiedHead = true
 	biased.Architecture, biased.QKVBias = "Qwen2ForCausalLM", true
 	all := []string{lora.AllLinear}
+	m, err := model.New(tied, 5, model.Options{}) // as folder does
+	if err != nil {
+		t.Fatal(err)
+	}
+	embedding := lora.Saved{Name: "lm_head.base_layer.weight", Shape: []int64{50, 24}, Values: m.Stored(m.Params()[0])}
 	for _, tt := range []struct {
 		name  string
 		c     model.Config
@@ -113,6 +118,9 @@ func TestMerged(t *testing.T) {
 		}},
 		{"head", llama, lora.Spec{Targets: []string{"q_proj", "lm_head"}}, nil},
 		{"head, dora", llama, lora.Spec{Targets: []string{"q_proj", "lm_head"}, DoRA: true}, nil},
+		{"head of a tied model", tied, lora.Spec{Targets: []string{"q_proj", "lm_head"}}, nil},
+		{"head of a tied model, dora", tied, lora.Spec{Targets: []string{"lm_head"}, DoRA: true}, nil},
+		{"head of a tied model, embedding saved", tied, lora.Spec{Targets: []string{"up_proj", "lm_head"}}, []lora.Saved{embedding}},
 		{"whole", llama, lora.Spec{Targets: all, SaveModules: []string{"lm_head", "embed_tokens", "norm", "input_layernorm"}}, []lora.Saved{
 			{Name: "lm_head.weight", Shape: []int64{50, 24}},
 			{Name: "model.embed_tokens.weight", Shape: []int64{50, 24}},
@@ -147,7 +155,14 @@ func TestMerged(t *testing.T) {
 				}
 			}
 			twice := filepath.Join(dir, "twice")
-			if err := a.MergeFolder(t.Context(), filepath.Join(dir, "merged"), twice, lora.MergeOptions{}); err != nil {
+			err = a.MergeFolder(t.Context(), filepath.Join(dir, "merged"), twice, lora.MergeOptions{})
+			if embedding.Name == append(tt.whole, lora.Saved{})[0].Name { // the copy of the embedding tells
+				if !errors.Is(err, lora.ErrUnsupported) {
+					t.Errorf("merged twice: %v", err)
+				}
+				return
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 			check.MergedDir = twice

@@ -422,8 +422,16 @@ func TestSchedule(t *testing.T) {
 		}
 	}
 	for _, s := range []Schedule{
-		{Kind: 4, Peak: 1}, {Kind: -1}, {Peak: -1}, {Peak: 1, Floor: 2}, {Peak: math.NaN()}, {Peak: math.Inf(1)},
-		{Kind: Linear, Warmup: 3, Steps: 2}, {Kind: WSD, Warmup: 1, Decay: 2, Steps: 2}, {Warmup: -1}, {Decay: -1},
+		{Kind: 4, Peak: 1},
+		{Kind: -1},
+		{Peak: -1},
+		{Peak: 1, Floor: 2},
+		{Peak: math.NaN()},
+		{Peak: math.Inf(1)},
+		{Kind: Linear, Warmup: 3, Steps: 2},
+		{Kind: WSD, Warmup: 1, Decay: 2, Steps: 2},
+		{Warmup: -1},
+		{Decay: -1},
 	} {
 		if err := s.Validate(); err == nil {
 			t.Errorf("%+v was taken", s)
