@@ -118,8 +118,8 @@ type gemmTask struct {
 const minPiece = 1 << 20
 
 // split cuts the product for the threads. Cut along n every piece packs its
-// own columns of b, but each packs a if a has to be packed; along m it is the
-// other way around.
+// own columns of b, but each packs a if a has to be packed, so that there are
+// only as many pieces as threads then; along m it is the other way around.
 func (b *Backend) split() {
 	t := &b.gemm
 	g := &t.args
@@ -128,9 +128,10 @@ func (b *Backend) split() {
 	if want <= 1 {
 		return
 	}
+	inPlace := g.csa == 1 && !aliased(g.rsa)
 	if want*b.k.nr <= g.n && (g.csa == 1 || g.n >= g.m) {
 		t.nStep = columnStep(g.n, want, b.k.panel)
-		if finer := columnStep(g.n, 2*want, b.k.panel); g.csa == 1 && longest(g.n, finer, want) <= longest(g.n, t.nStep, want) {
+		if finer := columnStep(g.n, 2*want, b.k.panel); inPlace && longest(g.n, finer, want) <= longest(g.n, t.nStep, want) {
 			t.nStep = finer // one thread may be slower
 		}
 		t.nParts = ceilDiv(g.n, t.nStep)
