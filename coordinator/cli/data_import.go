@@ -13,11 +13,15 @@ func newDataImport(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE...",
 		Short: "Store rows as a data set",
-		Long: `Checks files of rows (.json with an array, or .jsonl with a row per line; fields
-instruction, input, output) and stores them in the daemon as a data set. Some rows
-should be held out: they measure what a run has learned.`,
+		Long: `Checks files of rows and stores them in the daemon as a data set. Files are .json
+(an array), .jsonl (a row a line), .csv or .tsv (names of fields in the first line),
+or .txt (empty lines separate rows). Rows are told by their fields: instruction,
+input and output (alpaca); messages; conversations (sharegpt); prompt and completion
+(completion); or text. Conversations are trained by the model's own chat template.
+Some rows should be held out: they measure what a run has learned.`,
 		Example: `  moot data import alpaca.json --eval-fraction 0.02 --shuffle --licence CC-BY-NC-4.0
-  moot data import part1.jsonl part2.jsonl --eval held-out.jsonl`,
+  moot data import part1.jsonl part2.jsonl --eval held-out.jsonl
+  moot data import chats.json --format sharegpt --eval-fraction 0.05`,
 		Args: needs(true, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Files = args
@@ -25,6 +29,8 @@ should be held out: they measure what a run has learned.`,
 		},
 	}
 	f := cmd.Flags()
+	f.StringVar(&req.Format, "format", "", formatUsage)
+	f.StringVar(&req.Template, "template", "", "how a row becomes text: alpaca, chat or none (default: by format)")
 	f.StringVar(&req.EvalFile, "eval", "", "`file` of held-out rows")
 	f.Float64Var(&req.EvalFraction, "eval-fraction", 0, "`share` of the rows to hold out, such as 0.02")
 	f.BoolVar(&req.Shuffle, "shuffle", false, "order the training rows at random")
@@ -38,16 +44,11 @@ should be held out: they measure what a run has learned.`,
 }
 
 func runDataImport(ctx context.Context, e *env, req api.ImportDatasetRequest) error {
-	files := make([]string, len(req.Files))
-	for i, f := range req.Files {
-		var err error
-		if files[i], err = absolute(f); err != nil {
-			return err
-		}
+	var err error
+	if req.Files, err = absoluteAll(req.Files); err != nil {
+		return err
 	}
-	req.Files = files
 	if req.EvalFile != "" {
-		var err error
 		if req.EvalFile, err = absolute(req.EvalFile); err != nil {
 			return err
 		}
@@ -63,6 +64,7 @@ func runDataImport(ctx context.Context, e *env, req api.ImportDatasetRequest) er
 	return e.answer(d, func(p *page) {
 		p.field("data", "%s", d.ID)
 		p.field("name", "%s", d.Name)
+		p.field("format", "%s", orElse(d.Detected, d.Format))
 		p.field("template", "%s", d.Template)
 		p.field("rows", "%s to train on, %s held out, %s dropped", group(d.TrainRows), group(d.EvalRows), group(d.DroppedRows))
 		p.field("size", "%s in %s", size(d.Bytes), plural(d.TrainShards+d.EvalShards, "shard"))

@@ -33,6 +33,14 @@ func cleanText(s string) string {
 	return strings.Join(lines, "\n")
 }
 
+// orElse returns v, or what stands for it when it is empty.
+func orElse(v, otherwise string) string {
+	if v != "" {
+		return v
+	}
+	return otherwise
+}
+
 func runes(s string) int { return utf8.RuneCountInString(s) }
 
 // clip shortens s to n characters.

@@ -38,7 +38,7 @@ func newGenerate(e *env) *cobra.Command {
 	f := cmd.Flags()
 	f.StringArrayVar(&prompts, "prompt", nil, "`text` to answer; - reads it from stdin (may be given again)")
 	f.IntVar(&req.MaxTokens, "max-tokens", 0, "longest answer in `tokens` (default 128)")
-	f.StringVar(&req.Template, "template", "", "how a prompt becomes text: alpaca or none (default alpaca)")
+	f.StringVar(&req.Template, "template", "", "how a prompt becomes text: alpaca, chat or none\n(default: that of the run, else alpaca)")
 	return cmd
 }
 

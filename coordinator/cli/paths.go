@@ -17,6 +17,18 @@ func absolute(path string) (string, error) {
 	return abs, nil
 }
 
+// absoluteAll makes all paths absolute.
+func absoluteAll(paths []string) ([]string, error) {
+	all := make([]string, len(paths))
+	for i, path := range paths {
+		var err error
+		if all[i], err = absolute(path); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 // folderOrID makes a path absolute, and leaves an ID as it is.
 func folderOrID(s string) (string, error) {
 	if s == "" {

@@ -44,7 +44,7 @@ object. The exit code says what went wrong: 2 usage, 3 run file, 4 no daemon,
 	}
 	root.AddCommand(
 		group("model", "Import and list base models", newModelImport(e), newModelList(e)),
-		group("data", "Import and list data sets", newDataImport(e), newDataList(e)),
+		group("data", "Check, import and list data sets", newDataCheck(e), newDataImport(e), newDataList(e)),
 		group("run", "List runs and show their rounds", newRunList(e), newRunShow(e)),
 		group("peer", "List peers", newPeerList(e)),
 		group("adapter", "Export what was trained", newAdapterExport(e)),

@@ -56,8 +56,9 @@ type GenerateRequest struct {
 	Prompts []Prompt `json:"prompts"`
 	// MaxTokens bounds each answer. Default 128.
 	MaxTokens int `json:"max_tokens,omitempty"`
-	// Template is how a prompt becomes text: "alpaca" (default), or "none" to
-	// continue the instruction as it is.
+	// Template is how a prompt becomes text: "alpaca", "chat" (the model's
+	// own), or "none" to continue the instruction as it is. Default: that of
+	// the run, or else alpaca.
 	Template string `json:"template,omitempty"`
 }
 
@@ -100,8 +101,9 @@ type Evaluation struct {
 	Perplexity float64 `json:"perplexity"`
 	Rows       int     `json:"rows"`
 	Tokens     int64   `json:"tokens"` // with loss
-	// Accuracy is Correct/Rows: greedy answers equal to the row's output but
-	// for white space at the ends. null with LossOnly.
+	// Accuracy is Correct/Rows: greedy answers equal to the row's (last)
+	// output but for white space at the ends. null with LossOnly, and when
+	// the rows are texts, which ask nothing.
 	Accuracy *float64 `json:"accuracy"`
 	Correct  int      `json:"correct"`
 	Seconds  float64  `json:"seconds"`

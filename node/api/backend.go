@@ -24,6 +24,9 @@ type Backend interface {
 	ImportModel(ctx context.Context, req ImportModelRequest, progress ProgressFunc) (Model, error)
 	// ImportDataset checks files of rows and stores them as a data set.
 	ImportDataset(ctx context.Context, req ImportDatasetRequest, progress ProgressFunc) (Dataset, error)
+	// CheckDataset reads files of rows as ImportDataset would, and encodes
+	// them for a model, but stores nothing. Bad rows are no error.
+	CheckDataset(ctx context.Context, req CheckDatasetRequest, progress ProgressFunc) (DatasetCheck, error)
 	// Models and Datasets list what this node holds, oldest first.
 	Models(ctx context.Context) ([]Model, error)
 	Datasets(ctx context.Context) ([]Dataset, error)

@@ -32,8 +32,12 @@ type Models struct {
 
 // ImportDatasetRequest names files of rows and says how to read them.
 type ImportDatasetRequest struct {
-	// Files hold the training rows: .json (an array) or .jsonl.
+	// Files hold the training rows: .json (an array), .jsonl, .csv, .tsv or
+	// .txt, in which empty lines separate rows.
 	Files []string `json:"files"`
+	// Format is that of the rows: alpaca, messages, sharegpt, completion or
+	// text. Default: what the first row of each file shows.
+	Format string `json:"format,omitempty"`
 	// EvalFile holds the held-out rows; or EvalFraction of the rows, drawn by
 	// Seed, is held out. One of the two should be given.
 	EvalFile     string  `json:"eval_file,omitempty"`
@@ -48,15 +52,20 @@ type ImportDatasetRequest struct {
 	DropInvalid bool   `json:"drop_invalid,omitempty"`
 	Licence     string `json:"licence,omitempty"`
 	Source      string `json:"source,omitempty"`
-	// Template is how a row becomes a prompt. Default alpaca.
+	// Template is how a row becomes a prompt: alpaca, chat (the model's own)
+	// or none. Default: alpaca for instructions, chat for conversations.
 	Template string `json:"template,omitempty"`
 }
 
 // Dataset is a data set that a node holds.
 type Dataset struct {
-	ID          string    `json:"id"` // CID
-	Name        string    `json:"name"`
-	Template    string    `json:"template"`
+	ID       string `json:"id"` // CID
+	Name     string `json:"name"`
+	Format   string `json:"format"` // of the rows, such as messages
+	Template string `json:"template"`
+	// Detected says what the first file was found to be, and why. It is only
+	// told by an import.
+	Detected    string    `json:"detected,omitempty"`
 	TrainRows   int64     `json:"train_rows"`
 	EvalRows    int64     `json:"eval_rows"`
 	DroppedRows int64     `json:"dropped_rows"`

@@ -21,6 +21,7 @@ func (s *Server) routes() {
 		"POST /api/v1/models/import":       s.importModel,
 		"GET /api/v1/datasets":             get(s, s.datasets),
 		"POST /api/v1/datasets/import":     s.importDataset,
+		"POST /api/v1/datasets/check":      s.checkDataset,
 		"GET /api/v1/runs":                 get(s, s.runs),
 		"POST /api/v1/runs":                s.launch,
 		"GET /api/v1/runs/{id}":            get(s, s.runDetail),
@@ -118,11 +119,10 @@ func (s *Server) importDataset(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *ImportDatasetRequest) check() error {
+	if err := checkFiles(q.Files); err != nil {
+		return err
+	}
 	switch {
-	case len(q.Files) == 0:
-		return Errorf(CodeUsage, "files is empty; a data set needs at least one file")
-	case len(q.Files) > maxFiles:
-		return Errorf(CodeUsage, "files has %d names, at most %d are read", len(q.Files), maxFiles)
 	case !(q.EvalFraction >= 0 && q.EvalFraction < 1):
 		return Errorf(CodeUsage, "eval_fraction is %v, must be at least 0 and below 1", q.EvalFraction)
 	case q.EvalFraction > 0 && q.EvalFile != "":
@@ -130,16 +130,12 @@ func (q *ImportDatasetRequest) check() error {
 	case q.ShardBytes < 0:
 		return Errorf(CodeUsage, "shard_bytes is %d, must be positive", q.ShardBytes)
 	}
-	paths := q.Files
 	if q.EvalFile != "" {
-		paths = append(paths[:len(paths):len(paths)], q.EvalFile)
-	}
-	for _, p := range paths {
-		if err := checkPath("files", p); err != nil {
+		if err := checkPath("eval_file", q.EvalFile); err != nil {
 			return err
 		}
 	}
-	return nil
+	return checkTemplate(q.Template)
 }
 
 func (s *Server) launch(w http.ResponseWriter, r *http.Request) {
@@ -329,9 +325,6 @@ func (s *Server) generate(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *GenerateRequest) check() error {
-	if q.Template == "" {
-		q.Template = "alpaca"
-	}
 	if q.MaxTokens == 0 {
 		q.MaxTokens = generateTokens
 	}
@@ -342,10 +335,8 @@ func (q *GenerateRequest) check() error {
 		return Errorf(CodeUsage, "prompts has %d entries, at most %d are answered at once", len(q.Prompts), maxPrompts)
 	case q.MaxTokens < 1 || q.MaxTokens > maxTokens:
 		return Errorf(CodeUsage, "max_tokens is %d, must be from 1 to %d", q.MaxTokens, maxTokens)
-	case q.Template != "alpaca" && q.Template != "none":
-		return Errorf(CodeUsage, "template is %s, must be alpaca or none", clip(q.Template))
 	}
-	return nil
+	return checkTemplate(q.Template)
 }
 
 func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {

@@ -66,7 +66,7 @@ func trainable(dir string) (bool, string) {
 // ImportDataset implements api.Backend.
 func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, progress api.ProgressFunc) (api.Dataset, error) {
 	d, err := n.store.ImportDataset(ctx, shard.DatasetOptions{
-		Files: req.Files, EvalFile: req.EvalFile, EvalFraction: req.EvalFraction, Seed: req.Seed, Shuffle: req.Shuffle,
+		Files: req.Files, Format: req.Format, EvalFile: req.EvalFile, EvalFraction: req.EvalFraction, Seed: req.Seed, Shuffle: req.Shuffle,
 		ShardBytes: req.ShardBytes, DropInvalid: req.DropInvalid, Licence: req.Licence, Source: req.Source, Template: req.Template,
 		Progress: bytesOf("import", progress),
 	})
@@ -75,6 +75,7 @@ func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 	}
 	name := filepath.Base(req.Files[0])
 	entry := datasetEntry(d.Root, &d.Index, d.Bytes, strings.TrimSuffix(name, filepath.Ext(name)))
+	entry.Detected = fmt.Sprintf("%s (%s)", d.Detected.Input, d.Detected.Why)
 	entry.DroppedRows, entry.Warnings = int64(d.Dropped), d.Warnings
 	if err := n.datasets.put(entry); err != nil {
 		return api.Dataset{}, fmt.Errorf("import data: %w", err)
@@ -85,7 +86,7 @@ func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 
 func datasetEntry(root cid.Cid, x *shard.DatasetIndex, size int64, name string) api.Dataset {
 	return api.Dataset{
-		ID: root.String(), Name: name, Template: x.Template, TrainRows: x.Train.Rows, EvalRows: x.Eval.Rows,
+		ID: root.String(), Name: name, Format: x.Format, Template: x.Template, TrainRows: x.Train.Rows, EvalRows: x.Eval.Rows,
 		TrainShards: len(x.Train.Shards), EvalShards: len(x.Eval.Shards), Bytes: size,
 		Licence: x.Licence, Source: x.Source, Imported: time.Now().UTC(),
 	}

@@ -23,14 +23,19 @@ const evalBatchTokens = train.DefaultMicroBatchTokens
 // context are left out.
 func (n *node) Evaluate(ctx context.Context, req api.EvaluateRequest, progress api.ProgressFunc) (api.Evaluation, error) {
 	ev := api.Evaluation{Dataset: req.Dataset}
-	if ev.Dataset == "" {
+	trained := "" // the template that the run uses for this data set
+	if req.Run != "" {
 		p, err := n.runs.opened(req.Run)
 		if err != nil {
 			return ev, err
 		}
-		ev.Dataset = p.Manifest().Dataset.String()
+		m := p.Manifest()
+		ev.Dataset = orElse(ev.Dataset, m.Dataset.String())
+		if ev.Dataset == m.Dataset.String() {
+			trained = m.Template
+		}
 	}
-	rows, template, err := n.heldOut(ctx, ev.Dataset, req.MaxRows)
+	rows, index, err := n.heldOut(ctx, ev.Dataset, req.MaxRows)
 	if err != nil {
 		return ev, err
 	}
@@ -38,12 +43,15 @@ func (n *node) Evaluate(ctx context.Context, req api.EvaluateRequest, progress a
 	err = n.withSubject(ctx, &req.Subject, progress, func(s *subject) error {
 		begin = time.Now() // loading is not what is measured
 		ev.Model, ev.Adapter = s.name, s.adapter
-		e, err := s.encoder(template)
+		e, err := s.encoder(orElse(trained, index.Template))
 		if err != nil {
 			return err
 		}
+		if err := e.Accepts(index.Format); err != nil {
+			return api.Errorf(api.CodeData, "data set %s: %w", ev.Dataset, err)
+		}
 		rows, err := s.measureLoss(ctx, e, rows, progress, &ev)
-		if err != nil || req.LossOnly {
+		if err != nil || req.LossOnly || index.Format == shard.FormatText {
 			return err
 		}
 		return s.measureAnswers(ctx, e, rows, &req, progress, &ev)
@@ -53,22 +61,22 @@ func (n *node) Evaluate(ctx context.Context, req api.EvaluateRequest, progress a
 }
 
 // heldOut reads the first limit held-out rows of a data set, 0: all.
-func (n *node) heldOut(ctx context.Context, id string, limit int) ([]shard.Row, string, error) {
+func (n *node) heldOut(ctx context.Context, id string, limit int) ([]shard.Row, *shard.DatasetIndex, error) {
 	root, err := parseID("data set", id)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	d, err := shard.OpenDataset(ctx, n.store, root)
 	if errors.Is(err, shard.ErrIncomplete) {
-		return nil, "", api.Errorf(api.CodeNotFound, "data set %s is not here: %w", id, err).
+		return nil, nil, api.Errorf(api.CodeNotFound, "data set %s is not here: %w", id, err).
 			WithHint("import it, or join a run that uses it")
 	}
 	if err != nil {
-		return nil, "", api.Errorf(api.CodeData, "%w", err)
+		return nil, nil, api.Errorf(api.CodeData, "%w", err)
 	}
 	x := d.Index()
 	if x.Eval.Rows == 0 {
-		return nil, "", api.Errorf(api.CodeData, "data set %s has no held-out rows", id).
+		return nil, nil, api.Errorf(api.CodeData, "data set %s has no held-out rows", id).
 			WithHint("import the data again with an eval file or an eval fraction")
 	}
 	if limit == 0 || int64(limit) > x.Eval.Rows {
@@ -76,9 +84,9 @@ func (n *node) heldOut(ctx context.Context, id string, limit int) ([]shard.Row, 
 	}
 	rows, err := dataset.NewSource(d, nil).HeldOutRows(ctx, limit)
 	if err != nil {
-		return nil, "", fmt.Errorf("read held-out rows of %s: %w", id, err)
+		return nil, nil, fmt.Errorf("read held-out rows of %s: %w", id, err)
 	}
-	return rows, x.Template, nil
+	return rows, &x, nil
 }
 
 // measureLoss fills in the loss of the rows, and returns those that fit.
@@ -123,7 +131,8 @@ func (s *subject) measureLoss(ctx context.Context, e *dataset.Encoder, rows []sh
 	}
 	progress(api.Progress{Phase: "loss", Done: int64(len(rows)), Total: int64(len(rows)), Unit: "rows"})
 	if sum.Tokens == 0 {
-		return nil, api.Errorf(api.CodeData, "none of the %d held-out rows fits into the model's context of %d tokens", len(rows), s.model.Config().Context)
+		return nil, api.Errorf(api.CodeData, "none of the %d held-out rows fits into the model's context of %d tokens (%d were refused by its chat template)",
+			len(rows), s.model.Config().Context, e.Refused())
 	}
 	ev.Rows, ev.Tokens, ev.Loss = len(fit), int64(sum.Tokens), sum.Sum/float64(sum.Tokens)
 	ev.Perplexity = math.Exp(ev.Loss)
@@ -137,11 +146,15 @@ func (s *subject) measureLoss(ctx context.Context, e *dataset.Encoder, rows []sh
 func (s *subject) measureAnswers(ctx context.Context, e *dataset.Encoder, rows []shard.Row, req *api.EvaluateRequest, progress api.ProgressFunc, ev *api.Evaluation) error {
 	total := int64(len(rows))
 	for i, row := range rows {
-		out, err := s.answer(ctx, e, api.Prompt{Instruction: row.Instruction, Input: row.Input}, req.MaxTokens)
+		ids, want, err := e.EncodeQuestion(row)
+		if err != nil {
+			return api.Errorf(api.CodeData, "held-out row %d: %w", i+1, err)
+		}
+		out, err := s.complete(ctx, e, ids, req.MaxTokens)
 		if err != nil {
 			return err
 		}
-		if strings.TrimSpace(out.Text) == strings.TrimSpace(row.Output) {
+		if strings.TrimSpace(out.Text) == strings.TrimSpace(want) {
 			ev.Correct++
 		}
 		progress(api.Progress{Phase: "answers", Done: int64(i + 1), Total: total, Unit: "rows"})

@@ -5,13 +5,14 @@ import (
 	"fmt"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/dataset"
 )
 
 // Generate implements api.Backend.
 func (n *node) Generate(ctx context.Context, req api.GenerateRequest, progress api.ProgressFunc) (api.Generation, error) {
 	var g api.Generation
 	err := n.withSubject(ctx, &req.Subject, progress, func(s *subject) error {
-		e, err := s.encoder(req.Template)
+		e, err := s.encoder(orElse(orElse(req.Template, s.template), dataset.Alpaca.String()))
 		if err != nil {
 			return err
 		}

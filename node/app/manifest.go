@@ -77,6 +77,9 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	if err := n.describeData(ctx, f, m); err != nil {
 		return nil, err
 	}
+	if err := n.checkEncoding(ctx, m); err != nil {
+		return nil, err
+	}
 	return m, describeAdapter(f, cfg, m)
 }
 
@@ -173,7 +176,32 @@ func (n *node) describeData(ctx context.Context, f *runfile.File, m *run.Manifes
 	m.Licences.Data = clip(orElse(f.Licence.Data, entry.Licence))
 	m.Template = orElse(f.Template, d.Index().Template)
 	if _, err := dataset.ParseTemplate(m.Template); err != nil {
-		return &keyError{key: "template", msg: fmt.Sprintf("is %q, must be alpaca or none", m.Template)}
+		return &keyError{key: "template", msg: fmt.Sprintf("is %q, must be alpaca, chat or none", m.Template)}
+	}
+	return nil
+}
+
+// checkEncoding reports why the model cannot read the rows of the data set by
+// the template.
+func (n *node) checkEncoding(ctx context.Context, m *run.Manifest) error {
+	dir, err := n.modelDir(ctx, m.Model)
+	if err != nil {
+		return err
+	}
+	d, err := shard.OpenDataset(ctx, n.store, m.Dataset)
+	if err != nil {
+		return fmt.Errorf("read data set %s: %w", m.Dataset, err)
+	}
+	t, err := dataset.ParseTemplate(m.Template)
+	if err != nil {
+		return err // was checked before
+	}
+	e, err := dataset.LoadEncoder(dir, t, max(int(m.Inner.MaxTokens), 2))
+	if err != nil {
+		return &keyError{key: "template", err: encoderError(m.Model.String(), err)}
+	}
+	if err := e.Accepts(d.Index().Format); err != nil {
+		return &keyError{key: "template", msg: fmt.Sprintf("is %q: %v", m.Template, err)}
 	}
 	return nil
 }

@@ -10,22 +10,25 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/chat"
 	"github.com/moot-net/moot/node/internal/dataset"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/tensor"
-	"github.com/moot-net/moot/node/internal/tokenizer"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
 )
 
 // subject is a loaded base model with or without adapter.
 type subject struct {
 	name    string // as it was named: CID or path
+	dir     string // of the base model
 	adapter string // folder or CID of the state; "" without
-	model   *model.Model
-	tok     *tokenizer.Tokenizer
+	// template is that of the run that was named, or "".
+	template string
+	model    *model.Model
 }
 
 // source is where a subject comes from.
@@ -89,13 +92,13 @@ func (n *node) locate(ctx context.Context, q *api.Subject) (*source, error) {
 }
 
 func (n *node) load(q *api.Subject, src *source) (*subject, error) {
-	s := &subject{name: src.name}
+	s := &subject{name: src.name, dir: src.dir}
+	if src.manifest != nil {
+		s.template = src.manifest.Template
+	}
 	var err error
 	if s.model, err = model.Load(src.dir, model.Options{Threads: n.threads}); err != nil {
 		return nil, modelError(err)
-	}
-	if s.tok, err = tokenizer.Load(src.dir); err != nil {
-		return nil, api.Errorf(api.CodeModel, "model %s: %w", src.name, err)
 	}
 	var modules []lora.Module
 	for _, m := range s.model.Config().Modules() {
@@ -169,11 +172,20 @@ func (s *subject) encoder(template string) (*dataset.Encoder, error) {
 	if err != nil {
 		return nil, api.Errorf(api.CodeUsage, "%w", err)
 	}
-	e, err := dataset.NewEncoder(s.tok, t, s.model.Config().Context)
+	e, err := dataset.LoadEncoder(s.dir, t, s.model.Config().Context)
 	if err != nil {
-		return nil, api.Errorf(api.CodeModel, "model %s: %w", s.name, err)
+		return nil, encoderError(s.name, err)
 	}
 	return e, nil
+}
+
+// encoderError is the error for a model that encodes nothing by a template.
+func encoderError(model string, err error) error {
+	e := api.Errorf(api.CodeModel, "model %s: %w", model, err)
+	if errors.Is(err, chat.ErrNoTemplate) {
+		return e.WithHint("its folder has no chat template: give another --template, or a model that was made for conversations")
+	}
+	return e
 }
 
 // The reasons why an answer ends.
@@ -183,10 +195,22 @@ const (
 	stopFull   = "full"   // the model's context
 )
 
-// answer continues a prompt with the most likely tokens.
+// answer answers a prompt.
 func (s *subject) answer(ctx context.Context, e *dataset.Encoder, p api.Prompt, maxTokens int) (api.Output, error) {
-	out := api.Output{Prompt: p, Stop: stopLength}
 	ids := e.EncodePrompt(p.Instruction, p.Input)
+	if len(ids) == 0 && p.Instruction != "" {
+		if _, _, err := e.EncodeQuestion(shard.Row{Instruction: p.Instruction, Input: p.Input}); err != nil {
+			return api.Output{}, api.Errorf(api.CodeModel, "model %s: %w", s.name, err)
+		}
+	}
+	out, err := s.complete(ctx, e, ids, maxTokens)
+	out.Prompt = p
+	return out, err
+}
+
+// complete continues tokens with the most likely ones.
+func (s *subject) complete(ctx context.Context, e *dataset.Encoder, ids []int32, maxTokens int) (api.Output, error) {
+	out := api.Output{Stop: stopLength}
 	if len(ids) == 0 {
 		return out, api.Errorf(api.CodeUsage, "the prompt is empty, there is nothing to continue")
 	}

@@ -44,6 +44,11 @@ func (c *Client) ImportDataset(ctx context.Context, req api.ImportDatasetRequest
 	return stream[api.Dataset](ctx, c, "/api/v1/datasets/import", req, progress)
 }
 
+// CheckDataset looks through files of rows before an import.
+func (c *Client) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, progress api.ProgressFunc) (api.DatasetCheck, error) {
+	return stream[api.DatasetCheck](ctx, c, "/api/v1/datasets/check", req, progress)
+}
+
 // Runs lists the runs that the node knows, oldest first.
 func (c *Client) Runs(ctx context.Context) (api.Runs, error) {
 	return call[api.Runs](ctx, c, http.MethodGet, "/api/v1/runs", nil)

@@ -206,7 +206,7 @@ func (f *Fake) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 	work(progress, "check", "store")
 	name := filepath.Base(req.Files[0])
 	d := api.Dataset{
-		ID: DirID(name), Name: name, Template: "alpaca", TrainRows: 2000, EvalRows: 200, TrainShards: 8, EvalShards: 1,
+		ID: DirID(name), Name: name, Format: "alpaca", Template: "alpaca", TrainRows: 2000, EvalRows: 200, TrainShards: 8, EvalShards: 1,
 		Bytes: 262144, Licence: req.Licence, Source: req.Source, Imported: Epoch,
 	}
 	f.mu.Lock()
@@ -214,6 +214,43 @@ func (f *Fake) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 	f.data = slices.DeleteFunc(f.data, func(o api.Dataset) bool { return o.ID == d.ID })
 	f.data = append(f.data, d)
 	return d, nil
+}
+
+// CheckDataset implements api.Backend. Each line of a file is a row, and
+// invalid if it has the word bad in it.
+func (f *Fake) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, progress api.ProgressFunc) (api.DatasetCheck, error) {
+	check := api.DatasetCheck{Model: req.Model, Files: []api.FileCheck{}}
+	if err := f.enter(ctx, "CheckDataset"); err != nil {
+		return check, err
+	}
+	for _, p := range req.Files {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return check, api.Errorf(api.CodeNotFound, "check data: %w", err)
+		}
+		c := api.FileCheck{
+			File: p, Input: "alpaca", Format: "alpaca", Why: "its first row has instruction and output", Template: "alpaca",
+			Problems: []api.RowProblem{}, Samples: []api.SampleShown{},
+		}
+		for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+			c.Rows++
+			if strings.Contains(line, "bad") {
+				c.Invalid++
+				c.Problems = append(c.Problems, api.RowProblem{Place: fmt.Sprintf("%s:%d", filepath.Base(p), i+1), Kind: "invalid", Why: "output is empty"})
+			}
+		}
+		if req.Model != "" {
+			c.Tokens = &api.TokenStats{Sum: 120, Counted: 30, Min: 10, Median: 20, P95: 40, Max: 50}
+			c.Samples = append(c.Samples, api.SampleShown{
+				Place: filepath.Base(p) + ":1", Parts: []api.SamplePart{{Text: "A question\n", Tokens: 9}, {Text: "an answer</s>", Tokens: 3, Counted: true}},
+			})
+		}
+		check.Files = append(check.Files, c)
+		check.Rows += c.Rows
+		check.Invalid += c.Invalid
+	}
+	work(progress, "check")
+	return check, nil
 }
 
 // Models implements api.Backend.

@@ -14,7 +14,6 @@ import (
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
-	"github.com/moot-net/moot/node/internal/tokenizer"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/shard"
 )
@@ -93,21 +92,20 @@ func (r *Runner) pull(ctx context.Context, what string, root cid.Cid, size uint6
 }
 
 func (r *Runner) openData(ctx context.Context, modelDir string) (*dataset.Source, error) {
-	tok, err := tokenizer.Load(modelDir)
-	if err != nil {
-		return nil, api.Errorf(api.CodeModel, "tokenizer of the model: %w", err)
-	}
 	tpl, err := dataset.ParseTemplate(r.manifest.Template)
 	if err != nil {
 		return nil, api.Errorf(api.CodeData, "prompt template: %w", err)
 	}
-	enc, err := dataset.NewEncoder(tok, tpl, int(r.manifest.Inner.MaxTokens))
+	enc, err := dataset.LoadEncoder(modelDir, tpl, int(r.manifest.Inner.MaxTokens))
 	if err != nil {
 		return nil, api.Errorf(api.CodeModel, "tokenizer of the model: %w", err)
 	}
 	data, err := shard.OpenDataset(ctx, r.hub.o.Store, r.manifest.Dataset)
 	if err != nil {
 		return nil, api.Errorf(api.CodeData, "open data set %s: %w", r.manifest.Dataset, err)
+	}
+	if err := enc.Accepts(data.Index().Format); err != nil {
+		return nil, api.Errorf(api.CodeData, "data set %s: %w", r.manifest.Dataset, err)
 	}
 	return dataset.NewSource(data, enc), nil
 }

@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+func newDataCheck(e *env) *cobra.Command {
+	var req api.CheckDatasetRequest
+	cmd := &cobra.Command{
+		Use:   "check FILE...",
+		Short: "Look through rows before they are imported",
+		Long: `Reads files of rows as "moot data import" does, and stores nothing. It tells the
+format, and lists rows that an import refuses, with file, line and field. With a
+model it also encodes all rows: it lists those that are too long or that the chat
+template refuses, counts tokens, and shows samples, in which the tokens that the
+loss counts stand between [[ and ]].
+
+The exit code is 17 when a row is invalid, or when no row gives a sample.`,
+		Example: `  moot data check alpaca.json
+  moot data check chats.jsonl --model last --max-tokens 1024
+  moot data check rows.csv --model ./SmolLM2-135M --template alpaca --samples 5`,
+		Args: needs(true, "FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req.Files = args
+			return runDataCheck(cmd.Context(), e, req)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&req.Model, "model", "", "`ID or folder` of the model that is to learn from the rows")
+	f.StringVar(&req.Template, "template", "", "how a row becomes text: alpaca, chat or none (default: by format)")
+	f.StringVar(&req.Format, "format", "", formatUsage)
+	f.IntVar(&req.MaxTokens, "max-tokens", 0, "longest sample in `tokens` (default: the model's context)")
+	f.IntVar(&req.Samples, "samples", 0, "show this `number` of samples of each file (default 3)")
+	f.IntVar(&req.Problems, "problems", 0, "list this `number` of problems of each file (default 20)")
+	return cmd
+}
+
+// formatUsage says what --format is.
+const formatUsage = "`form` of the rows: alpaca, messages, sharegpt,\ncompletion or text (default: detected)"
+
+func runDataCheck(ctx context.Context, e *env, req api.CheckDatasetRequest) (err error) {
+	if req.Files, err = absoluteAll(req.Files); err != nil {
+		return err
+	}
+	if req.Model, err = folderOrID(req.Model); err != nil {
+		return err
+	}
+	c, err := e.open()
+	if err != nil {
+		return err
+	}
+	check, err := c.CheckDataset(ctx, req, e.board.progress(""))
+	if err != nil {
+		return err
+	}
+	err = e.answer(check, func(p *page) {
+		for i, f := range check.Files {
+			if i > 0 {
+				p.line("")
+			}
+			fileCheck(p, f)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return badRows(e, check)
+}
+
+// badRows is the error for a check that found rows which an import refuses, or
+// none that could be trained on. With --json the answer was all.
+func badRows(e *env, check api.DatasetCheck) error {
+	var err *api.Error
+	switch {
+	case check.Invalid > 0:
+		err = api.Errorf(api.CodeData, "%s of %s cannot be trained on", group(check.Invalid), plural(check.Rows, "row")).
+			WithHint("repair them, or leave them out with \"moot data import --drop-invalid\"")
+	case check.Dropped == check.Rows:
+		err = api.Errorf(api.CodeData, "none of %s gives a sample", plural(check.Rows, "row")).
+			WithHint("give another --template, or a greater --max-tokens")
+	default:
+		return nil
+	}
+	if e.json {
+		return reported{err}
+	}
+	return err
+}
+
+func fileCheck(p *page, f api.FileCheck) {
+	p.field("file", "%s", f.File)
+	p.field("format", "%s (%s)", f.Input, f.Why)
+	p.field("template", "%s", f.Template)
+	p.field("rows", "%s, %s invalid, %s dropped, %s cut", group(f.Rows), group(f.Invalid), group(f.Dropped), group(f.Cut))
+	if t := f.Tokens; t != nil && t.Sum > 0 {
+		p.field("tokens", "%s, %s of them counted by the loss", group(t.Sum), percent(float64(t.Counted)/float64(t.Sum)))
+		p.field("a sample", "%s to %s tokens, median %s, 95 %% have at most %s", group(t.Min), group(t.Max), group(t.Median), group(t.P95))
+	}
+	for _, x := range f.Problems {
+		p.field(x.Kind, "%s: %s", x.Place, x.Why)
+	}
+	if rest := f.Invalid + f.Dropped + f.Cut - len(f.Problems); rest > 0 {
+		p.field("", "and %s more", group(rest))
+	}
+	for _, s := range f.Samples {
+		p.line("")
+		p.line("%s", clean(s.Place))
+		var b strings.Builder
+		for _, part := range s.Parts {
+			if part.Counted {
+				b.WriteString("[[" + part.Text + "]]")
+			} else {
+				b.WriteString(part.Text)
+			}
+		}
+		for _, line := range strings.Split(cleanText(b.String()), "\n") {
+			p.line("  %s", line)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/dataset"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/shard"
+)
+
+// CheckDataset implements api.Backend.
+func (n *node) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, progress api.ProgressFunc) (api.DatasetCheck, error) {
+	check := api.DatasetCheck{Model: req.Model, Files: []api.FileCheck{}}
+	c := &dataCheck{req: req}
+	if req.Model != "" {
+		src, err := n.locate(ctx, &api.Subject{Model: req.Model})
+		if err != nil {
+			return check, err
+		}
+		cfg, err := model.ReadConfig(src.dir)
+		if err != nil {
+			return check, modelError(err)
+		}
+		c.dir, c.maxTokens = src.dir, cfg.Context
+		if req.MaxTokens > 0 {
+			c.maxTokens = min(req.MaxTokens, cfg.Context)
+		}
+	}
+	for i, path := range req.Files {
+		progress(api.Progress{Phase: "check", Done: int64(i), Total: int64(len(req.Files)), Unit: "files", Text: filepath.Base(path)})
+		f, err := c.file(ctx, path)
+		if err != nil {
+			return check, importError(ctx, api.CodeData, err)
+		}
+		check.Files = append(check.Files, f)
+		check.Rows += f.Rows
+		check.Invalid += f.Invalid
+		check.Dropped += f.Dropped
+		check.Cut += f.Cut
+	}
+	progress(api.Progress{Phase: "check", Done: int64(len(req.Files)), Total: int64(len(req.Files)), Unit: "files"})
+	return check, nil
+}
+
+// dataCheck is a check under way.
+type dataCheck struct {
+	req       api.CheckDatasetRequest
+	dir       string // of the model; "" without
+	maxTokens int
+}
+
+func (c *dataCheck) file(ctx context.Context, path string) (api.FileCheck, error) {
+	if c.dir == "" {
+		return c.form(ctx, path)
+	}
+	d, err := detect(ctx, path, c.req.Format)
+	if err != nil {
+		return api.FileCheck{}, err
+	}
+	name := orElse(c.req.Template, templateOf(d.Format))
+	t, err := dataset.ParseTemplate(name)
+	if err != nil {
+		return api.FileCheck{}, api.Errorf(api.CodeUsage, "%w", err)
+	}
+	e, err := dataset.LoadEncoder(c.dir, t, c.maxTokens)
+	if err != nil {
+		return api.FileCheck{}, encoderError(c.req.Model, err)
+	}
+	r, err := dataset.Check(ctx, path, e, dataset.CheckOptions{Format: c.req.Format, Samples: c.req.Samples, Problems: c.req.Problems})
+	if err != nil {
+		return api.FileCheck{}, err
+	}
+	return fileCheck(path, name, r), nil
+}
+
+func fileCheck(path, template string, r *dataset.Report) api.FileCheck {
+	f := api.FileCheck{
+		File: path, Input: r.Detected.Input, Format: r.Detected.Format, Why: r.Detected.Why, Template: template,
+		Rows: r.Rows, Invalid: r.Invalid, Dropped: r.Dropped, Cut: r.Cut, Problems: []api.RowProblem{}, Samples: []api.SampleShown{},
+		Tokens: &api.TokenStats{
+			Sum: r.Tokens.Sum, Counted: r.Counted, Min: r.Tokens.Min, Median: r.Tokens.Median, P95: r.Tokens.P95, Max: r.Tokens.Max,
+		},
+	}
+	for _, p := range r.Problems {
+		f.Problems = append(f.Problems, api.RowProblem{Place: p.Place, Kind: p.Kind, Why: p.Why})
+	}
+	for _, s := range r.Samples {
+		shown := api.SampleShown{Place: s.Place}
+		for _, p := range s.Parts {
+			shown.Parts = append(shown.Parts, api.SamplePart(p))
+		}
+		f.Samples = append(f.Samples, shown)
+	}
+	return f
+}
+
+// form checks the rows of a file without a model.
+func (c *dataCheck) form(ctx context.Context, path string) (api.FileCheck, error) {
+	f := api.FileCheck{File: path, Problems: []api.RowProblem{}, Samples: []api.SampleShown{}}
+	most := c.req.Problems
+	if most == 0 {
+		most = 20
+	}
+	d, err := shard.ReadInput(ctx, path, c.req.Format, func(row shard.InputRow) error {
+		f.Rows++
+		if row.Err != nil {
+			f.Invalid++
+			if len(f.Problems) < most {
+				f.Problems = append(f.Problems, api.RowProblem{Place: row.Place, Kind: "invalid", Why: row.Err.Error()})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return f, fmt.Errorf("check data: %w", err)
+	}
+	if f.Rows == 0 {
+		return f, fmt.Errorf("check data: %s has no rows", path)
+	}
+	f.Input, f.Format, f.Why, f.Template = d.Input, d.Format, d.Why, templateOf(d.Format)
+	return f, nil
+}
+
+// errDetected ends the reading of a file whose format is known.
+var errDetected = errors.New("detected")
+
+// detect tells the format of a file.
+func detect(ctx context.Context, path, format string) (shard.Detected, error) {
+	d, err := shard.ReadInput(ctx, path, format, func(row shard.InputRow) error {
+		if row.Err == nil {
+			return errDetected
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errDetected) {
+		return d, fmt.Errorf("check data: %w", err)
+	}
+	return d, nil
+}
+
+// templateOf is the prompt template with which an import marks a format.
+func templateOf(format string) string {
+	switch format {
+	case shard.FormatAlpaca:
+		return dataset.Alpaca.String()
+	case shard.FormatMessages:
+		return dataset.Chat.String()
+	}
+	return dataset.None.String()
+}
