@@ -18,7 +18,6 @@ const (
 	maxSources   = 24 // peers that are asked at once
 	maxSuggested = 64
 	tickTime     = 250 * time.Millisecond
-	lookTime     = time.Second      // between looks for connected peers
 	routeTime    = 30 * time.Second // between questions to the router
 	maxRouted    = 16
 	firstBackoff = time.Second
@@ -63,15 +62,11 @@ func (f *fetch) manage(ctx context.Context) {
 	if f.p.opt.Router != nil {
 		wg.Go(func() { f.route(ctx) })
 	}
-	var looked time.Time
 	t := time.NewTicker(tickTime)
 	defer t.Stop()
 	for {
 		now := time.Now()
-		if now.Sub(looked) >= lookTime {
-			looked = now
-			f.suggest(f.connected())
-		}
+		f.suggest(f.connected())
 		for id, c := range f.due(now) {
 			wg.Go(func() { f.session(ctx, id, c) })
 		}

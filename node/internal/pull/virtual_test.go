@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,9 +12,12 @@ import (
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
 	"github.com/marcopolo/simnet"
+
+	"github.com/moot-net/moot/shard"
 )
 
 // line is one end of a simulated network, with a puller.
@@ -214,5 +218,97 @@ func TestStalledPeerIsOvertaken(t *testing.T) {
 			t.Errorf("it took %.1f s", d)
 		}
 		close(never)
+	})
+}
+
+// The limit bounds what is sent, and nobody is taken for stalled or slow
+// because of it.
+func TestLimit(t *testing.T) {
+	const size = 8 * mib
+	bs, root, _ := dagOf(t, 5, size)
+	var o Options
+	limited := func() blockstore.Blockstore {
+		turn := make(chan struct{}, 1) // one from outside would stop the virtual time
+		o.Limit = func(ctx context.Context, _ peer.ID, n int) error {
+			turn <- struct{}{}
+			defer func() { <-turn }()
+			time.Sleep(time.Duration(n) * time.Second / (64 << 10)) // 64 KiB/s
+			return ctx.Err()
+		}
+		return bs
+	}
+	lines := []line{{100, 100, limited, Options{Limit: func(ctx context.Context, p peer.ID, n int) error { return o.Limit(ctx, p, n) }}}, {100, 100, memory, Options{}}}
+	simulate(t, lines, func(ctx context.Context, nodes []simulated) {
+		begun := time.Now()
+		if err := nodes[1].p.Fetch(ctx, root, FetchOptions{}); err != nil {
+			t.Error(err)
+		}
+		took := time.Since(begun)
+		t.Logf("%v", took)
+		if want := size / (64 << 10) * time.Second; took < want || took > want+10*time.Second {
+			t.Errorf("8 MiB at 64 KiB/s took %v, want %v", took, want)
+		}
+		if s := nodes[0].p.Stats().SentBytes; s > size+mib/2 {
+			t.Errorf("%d bytes were sent", s)
+		}
+	})
+}
+
+// Two askers share what a peer gives, though one of them asks on twice the
+// streams.
+func TestShares(t *testing.T) {
+	const size = 16 * mib
+	bs, root, _ := dagOf(t, 6, size)
+	lines := []line{{100, 20, same(bs), Options{}}, {100, 100, memory, Options{}}, {100, 100, memory, Options{}}}
+	simulate(t, lines, func(ctx context.Context, nodes []simulated) {
+		c, err := bs.Get(ctx, root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		links, err := shard.Links(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		var greedy atomic.Int64
+		var streams []network.Stream
+		for range maxBlockStreams {
+			s, err := nodes[1].h.NewStream(ctx, nodes[0].h.ID(), Protocol)
+			if err != nil {
+				t.Fatal(err)
+			}
+			streams = append(streams, s)
+			ask := []byte{streamBlocks}
+			for range maxWindow {
+				ask = appendRequest(ask, links[0].CID)
+			}
+			if _, err := s.Write(ask); err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				b := make([]byte, 64<<10)
+				for {
+					n, err := s.Read(b)
+					greedy.Add(int64(n))
+					if err != nil {
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(5 * time.Second)
+		before := greedy.Load()
+		if err := nodes[2].p.Fetch(ctx, root, FetchOptions{Providers: []peer.ID{nodes[0].h.ID()}}); err != nil {
+			t.Error(err)
+		}
+		got := greedy.Load() - before
+		t.Logf("the greedy one got %.2f times as much", float64(got)/size)
+		if got > 2*size {
+			t.Errorf("the greedy one got %d bytes while the other got %d", got, size)
+		}
+		for _, s := range streams {
+			s.Reset()
+		}
+		wg.Wait()
 	})
 }
