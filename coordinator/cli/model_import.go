@@ -10,29 +10,38 @@ import (
 )
 
 func newModelImport(e *env) *cobra.Command {
-	return &cobra.Command{
+	var req api.ImportModelRequest
+	cmd := &cobra.Command{
 		Use:   "import DIR",
 		Short: "Store a Hugging Face checkpoint folder",
 		Long: `Checks a Hugging Face checkpoint folder (config.json, tokenizer, safetensors) and
-stores it in the daemon. The ID that is printed follows from the content alone.`,
-		Example: `  moot model import ./SmolLM2-135M`,
-		Args:    needs(false, "DIR"),
+stores it in the daemon. The ID that is printed follows from the content alone.
+A folder with pytorch_model.bin is stored as safetensors; nothing in it is executed.
+
+With --quantize nf4 the linear layers are stored in four bits, as bitsandbytes does:
+a quarter of the bytes to pull and to hold, for a little of the quality. Anybody who
+has the 16-bit model can do the same, and gets the same ID.`,
+		Example: `  moot model import ./SmolLM2-135M
+  moot model import ./Llama-2-7b-hf --quantize nf4`,
+		Args: needs(false, "DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runModelImport(cmd.Context(), e, args[0])
+			req.Dir = args[0]
+			return runModelImport(cmd.Context(), e, req)
 		},
 	}
+	cmd.Flags().StringVar(&req.Quantize, "quantize", "", "store the weights in fewer bits: `nf4` (default: as they are)")
+	return cmd
 }
 
-func runModelImport(ctx context.Context, e *env, dir string) error {
-	dir, err := absolute(dir)
-	if err != nil {
+func runModelImport(ctx context.Context, e *env, req api.ImportModelRequest) (err error) {
+	if req.Dir, err = absolute(req.Dir); err != nil {
 		return err
 	}
 	c, err := e.open()
 	if err != nil {
 		return err
 	}
-	m, err := c.ImportModel(ctx, api.ImportModelRequest{Dir: dir}, e.board.progress(""))
+	m, err := c.ImportModel(ctx, req, e.board.progress(""))
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,17 @@ package api
 
 import "time"
 
-// ImportModelRequest names a Hugging Face checkpoint folder.
+// ImportModelRequest names a Hugging Face checkpoint folder. Weights in the
+// older form of pytorch_model.bin are stored as safetensors.
 type ImportModelRequest struct {
 	Dir string `json:"dir"`
+	// Quantize stores the weights in four bits, as bitsandbytes does: "nf4" is
+	// all there is. Empty: as they are.
+	Quantize string `json:"quantize,omitempty"`
 }
+
+// QuantizeNF4 is the value of ImportModelRequest.Quantize.
+const QuantizeNF4 = "nf4"
 
 // Model is a base model that a node holds.
 type Model struct {

@@ -91,6 +91,9 @@ func (s *Server) importModel(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = checkPath("dir", req.Dir)
 	}
+	if err == nil && req.Quantize != "" && req.Quantize != QuantizeNF4 {
+		err = Errorf(CodeUsage, "quantize is %s, must be %s", clip(req.Quantize), QuantizeNF4)
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -161,6 +161,7 @@ func TestBodies(t *testing.T) {
 		{"/api/v1/models/import", `{"dri":"/x"}`, `unknown field`},
 		{"/api/v1/models/import", `{"dir":"/x"} {}`, "after its JSON object"},
 		{"/api/v1/models/import", `{"dir":""}`, "dir is missing"},
+		{"/api/v1/models/import", `{"dir":"/x","quantize":"int8"}`, "must be nf4"},
 		{"/api/v1/models/import", `{"dir":"x"}`, "must be an absolute path"},
 		{"/api/v1/models/import", `{"dir":"/x/../y"}`, "without . and .."},
 		{"/api/v1/models/import", `{"dir":"/x\u0000"}`, "must be an absolute path"},

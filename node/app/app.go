@@ -84,6 +84,13 @@ func openDataDir(dir string) (*shard.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	// What imports were writing when a process was killed.
+	old, _ := filepath.Glob(filepath.Join(dir, importTemp+"*")) // the pattern is right
+	for _, path := range old {
+		if err := os.RemoveAll(path); err != nil {
+			return nil, errors.Join(fmt.Errorf("remove an interrupted import: %w", err), store.Close())
+		}
+	}
 	return store, nil
 }
 

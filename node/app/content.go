@@ -27,12 +27,18 @@ func (n *node) ImportModel(ctx context.Context, req api.ImportModelRequest, prog
 	if err != nil {
 		return api.Model{}, importError(ctx, api.CodeModel, fmt.Errorf("import model: %w", err))
 	}
-	m, err := n.store.ImportModel(ctx, req.Dir, shard.ImportOptions{Progress: bytesOf("import", progress)})
+	made, err := n.rewriteModel(ctx, req, size, progress)
+	if err != nil {
+		return api.Model{}, importError(ctx, api.CodeModel, fmt.Errorf("import model: %w", err))
+	}
+	defer made.remove()
+	m, err := n.store.ImportModel(ctx, made.dir, shard.ImportOptions{Progress: bytesOf("import", progress)})
 	if err != nil {
 		return api.Model{}, importError(ctx, api.CodeModel, err)
 	}
-	entry := modelEntry(&m, filepath.Base(req.Dir))
-	entry.Trainable, entry.Why = trainable(req.Dir)
+	entry := modelEntry(&m, filepath.Base(req.Dir)+made.suffix)
+	entry.Warnings = append(entry.Warnings, made.warnings...)
+	entry.Trainable, entry.Why = trainable(made.dir)
 	if err := n.models.put(entry); err != nil {
 		return api.Model{}, fmt.Errorf("import model: %w", err)
 	}

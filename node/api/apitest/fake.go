@@ -182,6 +182,9 @@ func (f *Fake) ImportModel(ctx context.Context, req api.ImportModelRequest, prog
 	}
 	work(progress, "check", "store")
 	name := filepath.Base(req.Dir)
+	if req.Quantize != "" {
+		name += "-" + req.Quantize
+	}
 	m := api.Model{
 		ID: DirID(name), Name: name, Type: "llama", Architectures: []string{"LlamaForCausalLM"}, Parameters: 612864,
 		Bytes: 2457600, Files: 3, Blocks: 5, Licence: "CC0-1.0", Imported: Epoch, Trainable: true,
