@@ -2,9 +2,11 @@ package cpu
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
+	"github.com/moot-net/moot/node/internal/nf4"
 	"github.com/moot-net/moot/node/internal/tensor"
 )
 
@@ -50,6 +52,35 @@ func BenchmarkMatMul(b *testing.B) {
 	})
 }
 
+// BenchmarkPacked measures products with weights in less memory.
+func BenchmarkPacked(b *testing.B) {
+	const m, n, k = 256, 768, 768
+	r := rand.New(rand.NewPCG(1, 1))
+	values, half := make([]float32, n*k), make(tensor.BF16, n*k)
+	for i := range values {
+		values[i] = float32(r.NormFloat64())
+		half[i] = uint16(math.Float32bits(values[i]) >> 16)
+	}
+	four, err := nf4.New(values, n, k)
+	if err != nil {
+		b.Fatal(err)
+	}
+	be := New(Options{})
+	f32 := be.Alloc(n * k)
+	copy(f32.Host, values)
+	x, c := be.Alloc(m*k).Mat(0, m, k), be.Alloc(m*n).Mat(0, m, n)
+	for _, w := range []struct {
+		name string
+		buf  *tensor.Buffer
+	}{{"F32", f32}, {"BF16", be.Pack(half)}, {"NF4", be.Pack(four)}} {
+		for name, o := range map[string]tensor.MatMul{"XWt": {TransB: true}, "dYW": {}} {
+			b.Run(name+"/"+w.name, func(b *testing.B) {
+				measureProduct(b, 2*m*n*k, func() { be.MatMul(c, x, w.buf.Mat(0, n, k), o) })
+			})
+		}
+	}
+}
+
 func benchmarkMatMul(b *testing.B, be *Backend, m, n, k int, ta, tb bool) {
 	r := rand.New(rand.NewPCG(1, 1))
 	mat := func(rows, cols int, trans bool) tensor.Mat {
@@ -63,12 +94,16 @@ func benchmarkMatMul(b *testing.B, be *Backend, m, n, k int, ta, tb bool) {
 		return x
 	}
 	x, y, c := mat(m, k, ta), mat(k, n, tb), mat(m, n, false)
+	measureProduct(b, 2*m*n*k, func() { be.MatMul(c, x, y, tensor.MatMul{TransA: ta, TransB: tb}) })
+}
+
+func measureProduct(b *testing.B, flop int, fn func()) {
 	b.ReportAllocs()
-	be.MatMul(c, x, y, tensor.MatMul{TransA: ta, TransB: tb})
+	fn()
 	work, start := 0.0, processorTime()
 	for b.Loop() {
-		be.MatMul(c, x, y, tensor.MatMul{TransA: ta, TransB: tb})
-		work += 2 * float64(m) * float64(n) * float64(k) / 1e9
+		fn()
+		work += float64(flop) / 1e9
 	}
 	b.ReportMetric(work/b.Elapsed().Seconds(), "GFLOP/s")
 	if used := processorTime() - start; used > 0 {

@@ -9,6 +9,11 @@ package cpu
 //go:noescape
 func tileAVX2(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
 
+// tile4x8 is kernels.tile for tiles of 4 by 8, for AVX-512.
+//
+//go:noescape
+func tile4x8(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
 // tile4x16 is kernels.tile for tiles of 4 by 16, for AVX-512.
 //
 //go:noescape
@@ -19,6 +24,11 @@ func tile4x16(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []fl
 //go:noescape
 func tile4x32(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
 
+// tile8x8 is kernels.tile for tiles of 8 by 8, for AVX-512.
+//
+//go:noescape
+func tile8x8(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
 // tile8x16 is kernels.tile for tiles of 8 by 16, for AVX-512.
 //
 //go:noescape
@@ -28,6 +38,11 @@ func tile8x16(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []fl
 //
 //go:noescape
 func tile8x32(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
+
+// tile12x8 is kernels.tile for tiles of 12 by 8, for AVX-512.
+//
+//go:noescape
+func tile12x8(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
 
 // tile12x16 is kernels.tile for tiles of 12 by 16, for AVX-512.
 //

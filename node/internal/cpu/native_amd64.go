@@ -31,6 +31,9 @@ var avx2 = kernels{
 // tiles512 need AVX-512. The other kernels are those for AVX2: they are a small
 // part of the time, and so the bits are the same with both.
 var tiles512 = []tile{
+	{4, 8, tile4x8},
+	{8, 8, tile8x8},
+	{12, 8, tile12x8},
 	{4, 16, tile4x16},
 	{8, 16, tile8x16},
 	{12, 16, tile12x16},

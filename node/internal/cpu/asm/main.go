@@ -18,8 +18,9 @@ func main() {
 	makeTables()
 	tile()
 	for _, rows := range []int{4, 8, 12} {
-		tile512(rows, 1)
-		tile512(rows, 2)
+		for _, cols := range []int{8, 16, 32} {
+			tile512(rows, cols)
+		}
 	}
 	transpose()
 	packRows()
@@ -375,13 +376,17 @@ func (r rowsOf) at(i, disp int) operand.Mem {
 	return operand.Mem{Base: r.base, Index: r.multiples[i], Scale: uint8(scale), Disp: disp}
 }
 
-// tile512 is the inner loop of the matrix product for tiles of rows by
-// 16*width: with 12 by 32, 24 registers hold the result. Each element is summed
-// in the order in which tile sums it, so that both give the same bits.
-func tile512(rows, width int) {
-	name := fmt.Sprintf("tile%dx%d", rows, 16*width)
+// tile512 is the inner loop of the matrix product for tiles of other sizes: with
+// 12 by 32, 24 registers hold the result. Each element is summed in the order in
+// which tile sums it, so that both give the same bits.
+func tile512(rows, cols int) {
+	name := fmt.Sprintf("tile%dx%d", rows, cols)
+	vector, bytes, width := ZMM, 64, cols/16
+	if cols == 8 {
+		vector, bytes, width = YMM, 32, 1
+	}
 	begin(name, "func(k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)",
-		fmt.Sprintf("%s is kernels.tile for tiles of %d by %d, for AVX-512.", name, rows, 16*width))
+		fmt.Sprintf("%s is kernels.tile for tiles of %d by %d, for AVX-512.", name, rows, cols))
 	result := func() rowsOf {
 		c, ldc := Load(Param("c").Base(), GP64()), Load(Param("ldc"), GP64())
 		SHLQ(operand.Imm(2), ldc)
@@ -390,7 +395,7 @@ func tile512(rows, width int) {
 	c := result()
 	for i := range rows {
 		PREFETCHT0(c.at(i, 0))
-		PREFETCHT0(c.at(i, 64*width-4))
+		PREFETCHT0(c.at(i, 4*cols-4))
 	}
 	k := Load(Param("k"), GP64())
 	base, rsa := Load(Param("a").Base(), GP64()), Load(Param("rsa"), GP64())
@@ -402,24 +407,28 @@ func tile512(rows, width int) {
 	acc := make([][]reg.VecVirtual, rows)
 	for i := range acc {
 		for range width {
-			x := ZMM()
-			VPXORD(x, x, x)
+			x := vector()
+			if cols == 8 {
+				VXORPS(x, x, x)
+			} else {
+				VPXORD(x, x, x)
+			}
 			acc[i] = append(acc[i], x)
 		}
 	}
 	step := func() {
 		var row []reg.VecVirtual
 		for j := range width {
-			x := ZMM()
-			VMOVUPS(operand.Mem{Base: b, Disp: 64 * j}, x)
+			x := vector()
+			VMOVUPS(operand.Mem{Base: b, Disp: bytes * j}, x)
 			row = append(row, x)
 		}
 		for i := range acc {
-			if width == 1 {
+			if cols == 16 {
 				VFMADD231PS_BCST(a.at(i, 0), row[0], acc[i][0])
 				continue
 			}
-			x := ZMM()
+			x := vector()
 			VBROADCASTSS(a.at(i, 0), x)
 			for j := range row {
 				VFMADD231PS(x, row[j], acc[i][j])
@@ -446,7 +455,7 @@ func tile512(rows, width int) {
 
 	Label(name + "_store")
 	c = result()
-	alpha := ZMM()
+	alpha := vector()
 	at, err := Param("alpha").Resolve()
 	if err != nil {
 		panic(err)
@@ -462,13 +471,13 @@ func tile512(rows, width int) {
 	JZ(operand.LabelRef(name + "_set"))
 	for i := range acc {
 		for j := range acc[i] {
-			VADDPS(c.at(i, 64*j), acc[i][j], acc[i][j])
+			VADDPS(c.at(i, bytes*j), acc[i][j], acc[i][j])
 		}
 	}
 	Label(name + "_set")
 	for i := range acc {
 		for j := range acc[i] {
-			VMOVUPS(acc[i][j], c.at(i, 64*j))
+			VMOVUPS(acc[i][j], c.at(i, bytes*j))
 		}
 	}
 	end()
