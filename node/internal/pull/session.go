@@ -232,7 +232,7 @@ func (f *fetch) follow(ctx context.Context, s *source) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = st.Reset() }) // it may be gone
 	defer stop()
-	defer st.Reset()
+	defer func() { _ = st.Reset() }() // the same
 	if err := f.send(st, appendRequest(nil, f.root)); err != nil {
 		return err
 	}

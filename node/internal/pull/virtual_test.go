@@ -312,3 +312,56 @@ func TestShares(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// fallbackFunc is a Fallback.
+type fallbackFunc func(ctx context.Context, root cid.Cid, o FetchOptions) error
+
+func (f fallbackFunc) Fetch(ctx context.Context, root cid.Cid, o FetchOptions) error {
+	return f(ctx, root, o)
+}
+
+// The one peer gives the inner nodes and then nothing for a while. Meanwhile
+// the fallback brings half of the leaves; they are not asked for again.
+func TestFallbackBringsAPart(t *testing.T) {
+	const size = 32 * mib
+	bs, root, total := dagOf(t, 7, size)
+	var later chan struct{}
+	stalls := func() blockstore.Blockstore {
+		later = make(chan struct{}) // one from outside would stop the virtual time
+		return altered{bs, func(_ context.Context, c cid.Cid, b blocks.Block) (blocks.Block, error) {
+			if c.Prefix().Codec == cid.Raw {
+				<-later
+			}
+			return b, nil
+		}}
+	}
+	dst := memory()
+	half := fallbackFunc(func(ctx context.Context, _ cid.Cid, _ FetchOptions) error {
+		n := 0
+		copySome(t, dst, bs, func(cid.Cid) bool {
+			n++
+			return n%2 == 0
+		})
+		close(later)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	simulate(t, []line{{100, 100, stalls, Options{}}, {100, 100, same(dst), Options{Fallback: half}}}, func(ctx context.Context, nodes []simulated) {
+		begun := time.Now()
+		w := &watcher{t: t}
+		if err := nodes[1].p.Fetch(ctx, root, FetchOptions{Progress: w.progress}); err != nil {
+			t.Error(err)
+		}
+		s := nodes[1].p.Stats()
+		t.Logf("%v, %+v", time.Since(begun), s)
+		if d := time.Since(begun); d < patience || d > patience+5*time.Second {
+			t.Errorf("it took %v; the fallback should have begun after %v", d, patience)
+		}
+		if s.PulledBytes > size/2+(firstWindow+1)*mib {
+			t.Errorf("pulled %d bytes of %d, half of which the fallback brought", s.PulledBytes, size)
+		}
+		if w.done != total {
+			t.Errorf("progress ended at %d of %d", w.done, total)
+		}
+	})
+}

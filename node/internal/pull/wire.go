@@ -61,8 +61,8 @@ func readUvarint(r io.ByteReader, limit uint64, what string) (uint64, error) {
 	for shift := uint(0); ; shift += 7 {
 		b, err := r.ReadByte()
 		if err != nil {
-			if shift > 0 && err == io.EOF {
-				err = io.ErrUnexpectedEOF
+			if shift > 0 {
+				err = unexpected(err)
 			}
 			return 0, err
 		}
@@ -105,14 +105,14 @@ func readRequest(r *bufio.Reader) (cid.Cid, error) {
 	}
 	c, err := cid.Cast(b[:])
 	if err != nil {
-		return cid.Undef, fmt.Errorf("%w: %v", errProtocol, err)
+		return cid.Undef, fmt.Errorf("%w: %w", errProtocol, err)
 	}
 	return c, nil
 }
 
 // unexpected is the error of a stream that ended inside something.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

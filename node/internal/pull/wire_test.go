@@ -122,7 +122,7 @@ func again(t *testing.T, b []byte, decode func(*bufio.Reader) ([]byte, error)) {
 	r := bufio.NewReader(in)
 	got, err := decode(r)
 	if err != nil {
-		if !errors.Is(err, errProtocol) && err != io.EOF && err != io.ErrUnexpectedEOF {
+		if !errors.Is(err, errProtocol) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("odd error %v", err)
 		}
 		return
