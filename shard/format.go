@@ -349,7 +349,9 @@ func (o *object) shareGPT() ([]Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if raw, ok := o.values["system"]; ok && string(raw) != "null" {
+	if raw, ok := o.values["system"]; ok && string(raw) == "null" {
+		o.used["system"] = true // as tables have it in rows without one
+	} else if ok {
 		system, err := o.text("system")
 		if err != nil {
 			return nil, err

@@ -142,7 +142,7 @@ func TestBadInput(t *testing.T) {
 		{"not UTF-8", "a.csv", "text\n\xff\n", "a.csv:2: text is not UTF-8"},
 		{"only names", "a.csv", "text\n", "no rows"},
 		{"long text", "a.txt", strings.Repeat("x\n", maxRawRowBytes/2+1), "without an empty line"},
-		{"Parquet", "a.parquet", "PAR1", "Parquet is not read"},
+		{"Parquet", "a.parquet", "PAR1", "a.parquet: invalid: too short for a Parquet file"},
 		{"large", "a.jsonl", `{"text":"` + strings.Repeat("x", MaxRowBytes) + `"}`, "a.jsonl:1: too large"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -79,7 +79,7 @@ func readInput(ctx context.Context, path, input string, progress func(n int), fn
 }
 
 // readRows calls fn for each row of a file as a JSON object. The extension
-// tells tables and plain text; else it is a JSON array of objects, or one
+// tells tables, Parquet and plain text; else it is a JSON array of objects, or one
 // object a line, which shows in its first character.
 func readRows(ctx context.Context, path string, progress func(n int), fn func(rawRow) error) error {
 	f, err := os.Open(path)
@@ -96,7 +96,11 @@ func readRows(ctx context.Context, path string, progress func(n int), fn func(ra
 	case ".txt":
 		return scanText(ctx, name, src, fn)
 	case ".parquet":
-		return fmt.Errorf("%s: %w: Parquet is not read; write it as JSON lines, for example with: duckdb -c \"copy (from '%s') to 'rows.jsonl'\"", name, ErrInvalid, name)
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		return scanParquet(ctx, parquetSource{name, f, info.Size(), progress}, fn)
 	}
 	return scanRows(ctx, name, src, fn)
 }
