@@ -15,12 +15,19 @@ func newAdapterExport(e *env) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "export ID",
-		Short: "Write the adapter of a run as a PEFT folder",
-		Long: `Writes the adapter as a run has it now, or had it after a round, as a folder that
-PEFT, vLLM and llama.cpp's converter read (adapter_config.json and
-adapter_model.safetensors).`,
+		Short: "Write what a run trained, for PEFT, vLLM or llama.cpp",
+		Long: `Writes the adapter as a run has it now, or had it after a round, with a model card:
+
+  peft    adapter_config.json and adapter_model.safetensors, for PEFT and vLLM
+  merged  the base model's folder with the adapter in its weights
+  gguf    adapter.gguf, for llama.cpp (--lora)
+
+What was written is read back and tested: it must change the base model, and give
+the logits that the adapter gives. The exit code is 18 when it does not.`,
 		Example: `  moot adapter export last --out ./adapter
-  moot adapter export last --round 40 --out ./adapter-40 --overwrite`,
+  moot adapter export last --round 40 --out ./adapter-40 --overwrite
+  moot adapter export last --format merged --out ./merged
+  moot adapter export last --format gguf --dtype f16 --out ./gguf`,
 		Args: needs(false, "ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Run = args[0]
@@ -32,6 +39,9 @@ adapter_model.safetensors).`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Dir, "out", "", "`folder` to write; it is made")
+	f.StringVar(&req.Format, "format", "", "what to write: peft, merged or gguf (default peft)")
+	f.BoolVar(&req.NF4, "nf4", false, "merge into the weights as they are after quantisation to four bits")
+	f.StringVar(&req.DType, "dtype", "", "`type` of the values in GGUF: f32 or f16 (default f32)")
 	f.Uint64Var(&round, "round", 0, "take the adapter after this round `number` (default: the last)")
 	f.BoolVar(&req.Overwrite, "overwrite", false, "write into a folder that is not empty")
 	return cmd
@@ -58,8 +68,15 @@ func runAdapterExport(ctx context.Context, e *env, req api.ExportRequest) (err e
 		p.field("round", "%d", x.Round)
 		p.field("adapter", "%s", x.State)
 		p.field("model", "%s", x.Model)
+		p.field("merged into", "%s", x.MergedInto)
 		for _, f := range x.Files {
 			p.field("file", "%s (%s)", f.Name, size(f.Bytes))
+		}
+		if t := x.Test; t != nil {
+			p.field("test", "passed: logits differ by %.1g, at most %.1g; the adapter changes them by %.1g", t.Difference, t.Tolerance, t.Effect)
+		}
+		for _, w := range x.Warnings {
+			p.field("warning", "%s", w)
 		}
 	})
 }

@@ -1,6 +1,13 @@
 package api
 
-// ExportRequest asks for an adapter as a PEFT folder.
+// The formats of an export.
+const (
+	ExportPEFT   = "peft"   // adapter_model.safetensors and adapter_config.json
+	ExportMerged = "merged" // a checkpoint folder with the adapter in its weights
+	ExportGGUF   = "gguf"   // adapter.gguf, for llama.cpp
+)
+
+// ExportRequest asks for what a run trained.
 type ExportRequest struct {
 	// Run is taken from the route.
 	Run string `json:"-"`
@@ -11,6 +18,13 @@ type ExportRequest struct {
 	// Dir is made; when it is there it must be empty, unless Overwrite.
 	Dir       string `json:"dir"`
 	Overwrite bool   `json:"overwrite,omitempty"`
+	// Format is peft (default), merged or gguf.
+	Format string `json:"format,omitempty"`
+	// NF4 merges into the weights as they are after quantisation to four bits.
+	// For a base model that is stored so it must be given.
+	NF4 bool `json:"nf4,omitempty"`
+	// DType is that of the values in GGUF: f32 (default) or f16.
+	DType string `json:"dtype,omitempty"`
 }
 
 // Export is an adapter on disk.
@@ -22,6 +36,22 @@ type Export struct {
 	State string       `json:"state"` // CID of the state it was made from
 	Dir   string       `json:"dir"`
 	Files []ExportFile `json:"files"`
+
+	Format string `json:"format"`
+	// MergedInto is "weights" or "nf4" of what was merged.
+	MergedInto string `json:"merged_into,omitempty"`
+	// Test is null when the base model is not here to test with.
+	Test     *ExportTest `json:"test"`
+	Warnings []string    `json:"warnings,omitempty"`
+}
+
+// ExportTest is how an export stood its test: it was read back, and the logits
+// compared. Distances are the root of the mean square of the difference, as a
+// share of that of the logits around their mean.
+type ExportTest struct {
+	Difference float64 `json:"difference"` // from base model and adapter
+	Effect     float64 `json:"effect"`     // of the adapter on the base model
+	Tolerance  float64 `json:"tolerance"`  // of Difference
 }
 
 // ExportFile is a file of an exported adapter.
@@ -129,4 +159,22 @@ type DemoAssets struct {
 type DemoPrompt struct {
 	Prompt
 	Expected string `json:"expected"`
+}
+
+// check completes and checks what is to be written.
+func (q *ExportRequest) check() error {
+	if q.Format == "" {
+		q.Format = ExportPEFT
+	}
+	switch {
+	case q.Format != ExportPEFT && q.Format != ExportMerged && q.Format != ExportGGUF:
+		return Errorf(CodeUsage, "format is %s, must be peft, merged or gguf", clip(q.Format))
+	case q.NF4 && q.Format != ExportMerged:
+		return Errorf(CodeUsage, "nf4 is given for %s; it says what an adapter is merged into", q.Format)
+	case q.DType != "" && q.Format != ExportGGUF:
+		return Errorf(CodeUsage, "dtype is given for %s; it is of the values in GGUF", q.Format)
+	case q.DType != "" && q.DType != "f32" && q.DType != "f16":
+		return Errorf(CodeUsage, "dtype is %s, must be f32 or f16", clip(q.DType))
+	}
+	return nil
 }

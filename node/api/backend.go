@@ -57,7 +57,8 @@ type Backend interface {
 	// EventLog.Watch.
 	Watch(ctx context.Context, run string, after Cursor, emit func(Event) error) error
 
-	// Export writes an adapter as a PEFT folder.
+	// Export writes an adapter, tests what it wrote, and reports E_VERIFY when
+	// it does not stand the test: then nothing is left.
 	Export(ctx context.Context, req ExportRequest, progress ProgressFunc) (Export, error)
 	// Generate answers prompts, greedily. Outputs are in the order of the
 	// prompts.

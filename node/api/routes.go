@@ -288,6 +288,9 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request) {
 		err = Errorf(CodeUsage, "round and head are both given; one of them names the state")
 	}
 	if err == nil {
+		err = req.check()
+	}
+	if err == nil {
 		req.Run, err = s.run(r.Context(), r.PathValue("id"))
 	}
 	if err != nil {

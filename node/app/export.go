@@ -14,16 +14,19 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/checkpoint"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard/safetensors"
 )
 
-// exportFiles are the files of an export, the one that makes it usable last.
-var exportFiles = []string{lora.WeightsFile, lora.ConfigFile}
+// ggufFile is the file of an export for llama.cpp.
+const ggufFile = "adapter.gguf"
 
-// Export implements api.Backend. The bytes depend on the state and the manifest
-// alone, so that everybody who exports a round has the same files.
+// Export implements api.Backend. The bytes of the adapter depend on the state and
+// the manifest alone, so that everybody who exports a round has the same files.
 func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
 	head := cid.Undef
 	if req.Head != "" {
@@ -50,16 +53,241 @@ func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.P
 	if err != nil {
 		return api.Export{}, fmt.Errorf("export run %s: %w", req.Run, err)
 	}
-	progress(api.Progress{Phase: "write"})
-	// The CID is the one name of the base model that is the same everywhere.
-	files, err := exportAdapter(a, m.Model.String(), req.Dir)
-	if err != nil {
-		return api.Export{}, fmt.Errorf("export run %s: %w", req.Run, err)
-	}
-	return api.Export{
+	e := api.Export{
 		Run: req.Run, Model: m.Model.String(), Round: snapshot.Round, Head: snapshot.Head.String(), State: snapshot.ID.String(),
-		Dir: req.Dir, Files: files,
-	}, nil
+		Dir: req.Dir, Format: orElse(req.Format, api.ExportPEFT),
+	}
+	rounds, err := roundsUntil(p, e.Round)
+	if err != nil {
+		return api.Export{}, err
+	}
+	x := &export{node: n, req: &req, a: a, card: func(e *api.Export) string { return modelCard(req.Run, m, e, rounds) }, progress: progress}
+	if x.base, err = n.modelDir(ctx, m.Model); err != nil {
+		if e.Format != api.ExportPEFT {
+			return api.Export{}, err
+		}
+		x.base = "" // then the adapter is written and not tested
+	}
+	if doesNothing(a) {
+		e.Warnings = append(e.Warnings, "the adapter changes nothing yet: the run has not trained before this round")
+	}
+	release, err := n.takeCompute(ctx, progress)
+	if err != nil {
+		return api.Export{}, err
+	}
+	defer release()
+	if err := x.write(ctx, &e); err != nil {
+		return api.Export{}, exportError(req.Run, err)
+	}
+	return e, nil
+}
+
+// exportError gives an error of an export its code.
+func exportError(run string, err error) error {
+	err = fmt.Errorf("export run %s: %w", run, err)
+	switch {
+	case errors.As(err, new(*api.Error)):
+		return err
+	case errors.Is(err, train.ErrMerge):
+		return api.Errorf(api.CodeVerify, "%w", err)
+	case errors.Is(err, lora.ErrUnsupported):
+		return api.Errorf(api.CodeModel, "%w", err).WithHint("merge the adapter instead, with --format merged")
+	case errors.Is(err, checkpoint.ErrUnsupported) || errors.Is(err, checkpoint.ErrFormat) || errors.Is(err, model.ErrUnsupported):
+		return api.Errorf(api.CodeModel, "%w", err)
+	case isDiskFull(err):
+		return api.Errorf(api.CodeDisk, "%w", err)
+	}
+	return err
+}
+
+// roundsUntil lists the rounds of a run up to one.
+func roundsUntil(p participant, last uint64) ([]api.Round, error) {
+	var all []api.Round
+	for from := uint64(1); from <= last; {
+		page, err := p.Rounds(from, api.MaxRoundsPerPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range page {
+			if r.Round <= last {
+				all = append(all, r)
+			}
+		}
+		if len(page) == 0 {
+			break
+		}
+		from = page[len(page)-1].Round + 1
+	}
+	return all, nil
+}
+
+// export is an export under way.
+type export struct {
+	node     *node
+	req      *api.ExportRequest
+	a        *lora.Adapter
+	base     string // folder of the base model, "" when it is not here
+	card     func(*api.Export) string
+	progress api.ProgressFunc
+}
+
+// write writes the folder, tests it, and puts it in its place. What was there
+// before stays until the new files are complete; files that are none of an
+// export stay.
+func (x *export) write(ctx context.Context, e *api.Export) error {
+	dir := x.req.Dir
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+tempInfix)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+	x.progress(api.Progress{Phase: "write"})
+	switch e.Format {
+	case api.ExportMerged:
+		err = x.merged(ctx, temp, e)
+	case api.ExportGGUF:
+		err = x.gguf(ctx, temp, e)
+	default:
+		err = x.peft(ctx, temp, e)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(temp, cardFile), []byte(x.card(e)), 0o644); err != nil {
+		return err
+	}
+	names, err := exportedFiles(temp)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := sealFile(filepath.Join(temp, name))
+		if err != nil {
+			return err
+		}
+		e.Files = append(e.Files, f)
+	}
+	if err := os.Chmod(temp, 0o755); err != nil { // MkdirTemp lets only us in
+		return err
+	}
+	return moveExport(temp, dir, names)
+}
+
+// exportedFiles lists the files of an export, the one that makes it usable
+// last.
+func exportedFiles(dir string) ([]string, error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names, last []string
+	for _, f := range list {
+		if n := f.Name(); n == lora.ConfigFile || n == "config.json" || n == ggufFile {
+			last = append(last, n)
+		} else {
+			names = append(names, n)
+		}
+	}
+	return append(names, last...), nil
+}
+
+func (x *export) peft(ctx context.Context, dir string, e *api.Export) (err error) {
+	// The CID is the one name of the base model that is the same everywhere.
+	if err := x.a.Write(dir, e.Model); err != nil {
+		return err
+	}
+	if x.base == "" {
+		e.Warnings = append(e.Warnings, "it was not tested: the base model is not here")
+		return nil
+	}
+	x.progress(api.Progress{Phase: "test"})
+	e.Test, err = checkAdapter(ctx, x.base, x.a, x.node.threads, exactTolerance, func(c model.Config) (*lora.Adapter, error) {
+		return lora.Read(dir, train.Modules(c))
+	})
+	return err
+}
+
+func (x *export) gguf(ctx context.Context, dir string, e *api.Export) error {
+	base, err := lora.ReadGGUFBase(x.base)
+	if err != nil {
+		return err
+	}
+	base.Name = e.Model
+	dtype, tolerance := safetensors.F32, exactTolerance
+	if x.req.DType == "f16" {
+		dtype, tolerance = safetensors.F16, f16Tolerance
+	}
+	path := filepath.Join(dir, ggufFile)
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := x.a.WriteGGUF(f, base, dtype); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	x.progress(api.Progress{Phase: "test"})
+	e.Test, err = checkAdapter(ctx, x.base, x.a, x.node.threads, tolerance, func(model.Config) (*lora.Adapter, error) {
+		return readGGUF(path, x.a, dtype)
+	})
+	return err
+}
+
+func (x *export) merged(ctx context.Context, dir string, e *api.Export) error {
+	cfg, err := checkpoint.ReadConfig(x.base)
+	if err != nil {
+		return err
+	}
+	q := cfg["quantization_config"]
+	quantised := len(q) > 0 && string(q) != "null"
+	if quantised && !x.req.NF4 {
+		return api.Errorf(api.CodeUsage, "the base model is stored in four bits: merged weights have the error of the quantisation").
+			WithHint("give --nf4 to have them so, or export as peft and merge into the 16-bit model")
+	}
+	size, err := folderBytes(x.base)
+	if err == nil {
+		err = x.node.checkSpace(size)
+	}
+	if err != nil {
+		return err
+	}
+	if e.MergedInto = "weights"; x.req.NF4 {
+		e.MergedInto = api.QuantizeNF4
+	}
+	o := lora.MergeOptions{NF4: x.req.NF4, Progress: bytesOf("merge", x.progress)}
+	if err := x.a.MergeFolder(ctx, x.base, dir, o); err != nil {
+		return err
+	}
+	// What was the base model's card is not that of the merged model.
+	card := filepath.Join(dir, cardFile)
+	if err := os.Rename(card, filepath.Join(dir, "README.base.md")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	against := x.base
+	if x.req.NF4 && !quantised { // what it was merged into
+		temp, err := os.MkdirTemp(x.node.dir, importTemp)
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(temp)
+		against = filepath.Join(temp, "model")
+		if err := checkpoint.Quantize(ctx, x.base, against, checkpoint.QuantizeOptions{}, bytesOf("quantise", x.progress)); err != nil {
+			return err
+		}
+	}
+	x.progress(api.Progress{Phase: "test"})
+	r, err := train.CheckMerged(ctx, train.MergeCheck{BaseDir: against, Adapter: x.a, MergedDir: dir, Threads: x.node.threads})
+	if err != nil {
+		return err
+	}
+	e.Test = &api.ExportTest{Difference: r.Difference, Effect: r.Effect, Tolerance: r.Tolerance}
+	return nil
 }
 
 // modulesOf are the layers that a run adapts, as its tensors tell.
@@ -87,33 +315,6 @@ func checkTarget(dir string, overwrite bool) error {
 	return nil
 }
 
-// exportAdapter writes the folder dir. What was there before stays until the
-// new files are complete; files that are none of an export stay.
-func exportAdapter(a *lora.Adapter, base, dir string) (files []api.ExportFile, err error) {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return nil, err
-	}
-	temp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+tempInfix)
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(temp)
-	if err := a.Write(temp, base); err != nil {
-		return nil, err
-	}
-	for _, name := range exportFiles {
-		f, err := sealFile(filepath.Join(temp, name))
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-	}
-	if err := os.Chmod(temp, 0o755); err != nil { // MkdirTemp lets only us in
-		return nil, err
-	}
-	return files, moveExport(temp, dir)
-}
-
 // sealFile syncs a file and describes it.
 func sealFile(path string) (api.ExportFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -130,7 +331,7 @@ func sealFile(path string) (api.ExportFile, error) {
 }
 
 // moveExport puts a complete folder in the place of dir.
-func moveExport(temp, dir string) error {
+func moveExport(temp, dir string, names []string) error {
 	list, err := os.ReadDir(dir)
 	if err == nil && len(list) == 0 {
 		err = os.Remove(dir) // Windows renames onto nothing that is there
@@ -144,7 +345,7 @@ func moveExport(temp, dir string) error {
 		}
 		return syncDir(filepath.Dir(dir))
 	}
-	for _, name := range exportFiles {
+	for _, name := range names {
 		if err := os.Rename(filepath.Join(temp, name), filepath.Join(dir, name)); err != nil {
 			return err
 		}

@@ -45,6 +45,21 @@ func (n *node) withSubject(ctx context.Context, q *api.Subject, progress api.Pro
 	if err != nil {
 		return err
 	}
+	release, err := n.takeCompute(ctx, progress)
+	if err != nil {
+		return err
+	}
+	defer release()
+	progress(api.Progress{Phase: "load", Text: "loads the model"})
+	s, err := n.load(q, src)
+	if err != nil {
+		return err
+	}
+	return use(s)
+}
+
+// takeCompute waits until nobody else computes.
+func (n *node) takeCompute(ctx context.Context, progress api.ProgressFunc) (release func(), err error) {
 	select {
 	case n.compute <- struct{}{}:
 	default:
@@ -52,16 +67,10 @@ func (n *node) withSubject(ctx context.Context, q *api.Subject, progress api.Pro
 		select {
 		case n.compute <- struct{}{}:
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
-	defer func() { <-n.compute }()
-	progress(api.Progress{Phase: "load", Text: "loads the model"})
-	s, err := n.load(q, src)
-	if err != nil {
-		return err
-	}
-	return use(s)
+	return func() { <-n.compute }, nil
 }
 
 // locate finds model and adapter, and pulls the state of a run if needed.

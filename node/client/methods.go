@@ -108,7 +108,7 @@ func (c *Client) Leave(ctx context.Context, id string) (api.Run, error) {
 	return call[api.Run](ctx, c, http.MethodPost, runPath(id)+"/leave", nil)
 }
 
-// Export writes an adapter of the run that req.Run names as a PEFT folder.
+// Export writes an adapter of the run that req.Run names.
 func (c *Client) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
 	return stream[api.Export](ctx, c, runPath(req.Run)+"/export", req, progress)
 }

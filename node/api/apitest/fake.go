@@ -443,7 +443,7 @@ func (f *Fake) Watch(ctx context.Context, run string, after api.Cursor, emit fun
 	return f.Log.Watch(ctx, run, after, emit)
 }
 
-// Export implements api.Backend; it writes two files.
+// Export implements api.Backend; it writes two files, or the one of GGUF.
 func (f *Fake) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
 	if err := f.enter(ctx, "Export"); err != nil {
 		return api.Export{}, err
@@ -465,7 +465,18 @@ func (f *Fake) Export(ctx context.Context, req api.ExportRequest, progress api.P
 	if err := os.MkdirAll(req.Dir, 0o755); err != nil {
 		return api.Export{}, err
 	}
-	for _, name := range []string{"adapter_config.json", "adapter_model.safetensors"} {
+	e.Format, e.Test = req.Format, &api.ExportTest{Difference: 1e-7, Effect: 0.5, Tolerance: 1e-5}
+	names := []string{"adapter_config.json", "adapter_model.safetensors"}
+	switch req.Format {
+	case api.ExportGGUF:
+		names = []string{"adapter.gguf"}
+	case api.ExportMerged:
+		names, e.MergedInto = []string{"config.json", "model.safetensors"}, "weights"
+		if req.NF4 {
+			e.MergedInto = api.QuantizeNF4
+		}
+	}
+	for _, name := range names {
 		b := []byte(name + " of " + e.State)
 		if err := os.WriteFile(filepath.Join(req.Dir, name), b, 0o644); err != nil {
 			return api.Export{}, err

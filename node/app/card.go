@@ -1,0 +1,88 @@
+package app
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// cardFile is the model card of an export.
+const cardFile = "README.md"
+
+// modelCard describes an export: what it is, where it comes from, and how
+// anybody can compute it again. Names come from strangers: they are put where
+// they cannot become markup.
+func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("---")
+	if e.Format == api.ExportPEFT {
+		line("library_name: peft")
+	}
+	line("license: other")
+	line("license_name: %q", plainText(orElse(m.Licences.Model, "unknown")))
+	line("tags: [lora, moot]")
+	line("---\n")
+	line("# %s\n", plainText(m.Name))
+	line("A LoRA adapter that volunteers trained together with moot, after round %d of the run.\n", e.Round)
+	switch {
+	case e.Format == api.ExportMerged && e.MergedInto == api.QuantizeNF4:
+		line("The adapter is merged into weights that were quantised to four bits (NF4) and dequantised again: they have the\nerror of the quantisation.\n")
+	case e.Format == api.ExportMerged:
+		line("The adapter is merged into the base model's weights.\n")
+	case e.Format == api.ExportGGUF:
+		line("For llama.cpp: `llama-cli -m BASE.gguf --lora %s`.\n", ggufFile)
+	}
+	line("| | |\n|---|---|")
+	row := func(name, format string, args ...any) {
+		if v := fmt.Sprintf(format, args...); v != "" {
+			line("| %s | %s |", name, v)
+		}
+	}
+	row("run", "`%s`", id)
+	row("record", "`%s`", e.Head)
+	row("adapter (state)", "`%s`", e.State)
+	row("base model", "`%s`", e.Model)
+	row("licence of the base model", "%s", plainText(orElse(m.Licences.Model, "not stated")))
+	row("data set", "`%s`", m.Dataset)
+	row("licence of the data", "%s", plainText(orElse(m.Licences.Data, "not stated")))
+	row("prompt template", "%s", plainText(m.Template))
+	row("LoRA", "rank %d, alpha %d, on %s", m.LoRA.Rank, m.LoRA.Alpha, plainText(strings.Join(m.LoRA.Targets, ", ")))
+	tokens := make(map[string]uint64) // by peer
+	for _, r := range rounds {
+		for _, c := range r.Contributions {
+			tokens[c.Peer] += c.Tokens
+		}
+	}
+	if len(rounds) > 0 {
+		last := rounds[len(rounds)-1]
+		row("training", "%d rounds that trained, %d tokens", last.TrainedRounds, last.Tokens)
+		if l := last.EvalLoss; l != nil {
+			row("loss on held-out rows", "%.4f", *l)
+		}
+	}
+	line("\n## Check\n\nWho has the records of the run computes this adapter again, and gets the same bytes:\n")
+	line("    moot replay %s", id)
+	line("    moot adapter export %s --round %d --out ./adapter\n", id, e.Round)
+	if len(tokens) > 0 {
+		line("## Contributors\n\n| peer | tokens |\n|---|---|")
+		for _, p := range slices.Sorted(maps.Keys(tokens)) {
+			row("`"+p+"`", "%d", tokens[p])
+		}
+	}
+	return b.String()
+}
+
+// plainText takes out what could be markup or another line.
+func plainText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || strings.ContainsRune("|<>[]`\"\\", r) {
+			return ' '
+		}
+		return r
+	}, s)
+}

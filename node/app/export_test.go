@@ -1,0 +1,153 @@
+package app
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/shard/safetensors"
+)
+
+// trained is a node with a run whose adapter changes much.
+func trained(t *testing.T, quantize string) (*node, *fakeRun, string) {
+	t.Helper()
+	made := new(fakeRuns)
+	n, _ := testNode(t, t.TempDir(), made.open)
+	m, d := imported(t, n)
+	if quantize != "" {
+		m = importModel(t, n, assets(t).ModelDir, quantize)
+	}
+	text := runText(m, d, "[inner]\nsequence_tokens = 64\n")
+	r, err := n.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: text}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := made.began(t, 0)
+	f.snapshot = drawnState(t, f)
+	return n, f, r.ID
+}
+
+func exportTo(t *testing.T, n *node, req api.ExportRequest) api.Export {
+	t.Helper()
+	req.Dir = filepath.Join(t.TempDir(), "out")
+	e, err := n.Export(t.Context(), req, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Test == nil || e.Test.Difference > e.Test.Tolerance || e.Test.Effect < 0.01 {
+		t.Errorf("%s: test %+v", req.Format, e.Test)
+	}
+	return e
+}
+
+// A merged model answers as base model and adapter do.
+func TestExportMerged(t *testing.T) {
+	n, _, id := trained(t, "")
+	e := exportTo(t, n, api.ExportRequest{Run: id, Format: api.ExportMerged})
+	if e.MergedInto != "weights" || e.Files[len(e.Files)-1].Name != "config.json" {
+		t.Errorf("export %+v", e)
+	}
+	byRun := ask(t, n, api.Subject{Run: id}, 6, "Who are you?")[0]
+	if merged := ask(t, n, api.Subject{Model: e.Dir}, 6, "Who are you?")[0]; merged.Text != byRun.Text {
+		t.Errorf("merged it answers %q, with the adapter %q", merged.Text, byRun.Text)
+	}
+	nf4 := exportTo(t, n, api.ExportRequest{Run: id, Format: api.ExportMerged, NF4: true})
+	card, err := os.ReadFile(filepath.Join(nf4.Dir, cardFile))
+	if err != nil || nf4.MergedInto != "nf4" || !strings.Contains(string(card), "four bits (NF4)") {
+		t.Errorf("%s: %s, %v", nf4.MergedInto, card, err)
+	}
+}
+
+// An adapter of a base model in four bits is merged only when that is meant.
+func TestExportMergedNF4(t *testing.T) {
+	n, _, id := trained(t, api.QuantizeNF4)
+	_, err := n.Export(t.Context(), api.ExportRequest{Run: id, Format: api.ExportMerged, Dir: filepath.Join(t.TempDir(), "x")}, quiet)
+	wantCode(t, err, api.CodeUsage, "four bits")
+	exportTo(t, n, api.ExportRequest{Run: id, Format: api.ExportMerged, NF4: true})
+	exportTo(t, n, api.ExportRequest{Run: id})
+}
+
+func TestExportGGUF(t *testing.T) {
+	n, r, id := trained(t, "")
+	full := exportTo(t, n, api.ExportRequest{Run: id, Format: api.ExportGGUF})
+	half := exportTo(t, n, api.ExportRequest{Run: id, Format: api.ExportGGUF, DType: "f16"})
+	if full.Files[1].Name != ggufFile || half.Files[1].Bytes >= full.Files[1].Bytes || half.Test.Difference <= full.Test.Difference {
+		t.Errorf("f32 %+v, f16 %+v", full, half)
+	}
+	a, err := adapterOf(r.manifest, r.snapshot.State, modulesOf(r.manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(full.Dir, ggufFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(b)
+	damaged[len(b)-1] ^= 1
+	for name, bad := range map[string][]byte{"one bit": damaged, "short": b[:len(b)-64], "empty": nil, "a header": b[:100]} {
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readGGUF(path, a, safetensors.F32); err == nil {
+			t.Errorf("%s: it passed", name)
+		}
+	}
+}
+
+// What is not the adapter, or is no number, does not pass.
+func TestExportFailsItsTest(t *testing.T) {
+	n, r, id := trained(t, "")
+	live, err := adapterOf(r.manifest, r.snapshot.State, modulesOf(r.manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := n.modelDir(t.Context(), r.manifest.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = checkAdapter(t.Context(), dir, live, 1, exactTolerance, func(model.Config) (*lora.Adapter, error) {
+		other, err := adapterOf(r.manifest, r.snapshot.State, modulesOf(r.manifest))
+		other.Tensor(1)[3] += 0.5
+		return other, err
+	})
+	wantCode(t, err, api.CodeVerify, "differ by")
+	for _, bad := range []float32{float32(nan()), 1e38} {
+		live.Tensor(0)[0] = bad
+		_, err = checkAdapter(t.Context(), dir, live, 1, exactTolerance, func(model.Config) (*lora.Adapter, error) { return live, nil })
+		wantCode(t, err, api.CodeVerify, "not finite")
+	}
+	// Before the first step there is nothing to see, and that is said.
+	clear(r.snapshot.State.Theta)
+	e, err := n.Export(t.Context(), api.ExportRequest{Run: id, Dir: filepath.Join(t.TempDir(), "x")}, quiet)
+	if err != nil || len(e.Warnings) != 1 || !strings.Contains(e.Warnings[0], "changes nothing yet") {
+		t.Errorf("export %+v, %v", e, err)
+	}
+}
+
+func nan() float64 { zero := 0.0; return zero / zero }
+
+func TestModelCard(t *testing.T) {
+	_, r, id := trained(t, "")
+	loss := 0.25
+	rounds := []api.Round{
+		{Round: 1, Contributions: []api.Contribution{{Peer: "b", Tokens: 10}, {Peer: "a", Tokens: 5}}},
+		{Round: 2, TrainedRounds: 2, Tokens: 22, EvalLoss: &loss, Contributions: []api.Contribution{{Peer: "a", Tokens: 7}}},
+	}
+	m := *r.manifest
+	m.Name, m.Licences.Data = "x|<script>\n# y", "CC0-1.0"
+	card := modelCard(id, &m, &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"}, rounds)
+	for _, want := range []string{
+		"library_name: peft", "moot replay " + id, "| `a` | 12 |\n| `b` | 10 |", m.Model.String(), m.Dataset.String(),
+		"| licence of the data | CC0-1.0 |", "2 rounds that trained, 22 tokens", "| loss on held-out rows | 0.2500 |", "# x  script  # y\n",
+	} {
+		if !strings.Contains(card, want) {
+			t.Errorf("the card has no %q:\n%s", want, card)
+		}
+	}
+}
