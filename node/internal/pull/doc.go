@@ -58,7 +58,7 @@
 // status or kind; a longer varint than need be; a bit after the last; a leaf
 // that does not exist; a number of leaves other than the DAG has; bytes whose
 // hash is not that of the CID. Who receives such a thing MUST end the stream
-// and use nothing of what came. An asker SHOULD not deal with that peer any
+// and use nothing of what came. An asker SHOULD NOT deal with that peer any
 // more: none of these happens to an honest peer by a bad line, for streams
 // are authenticated. A stream that ends early, or resets, is no such error. A
 // leaf that is not there although the bitmap says so is none either.
