@@ -417,8 +417,9 @@ func TestSourceDiesInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantAll(t, n.bs, bs)
-	if s := dying.e.Stats().SentBytes; s == 0 || s >= uint64(size) {
-		t.Errorf("the source that died had sent %d bytes", s)
+	// What it had handed to the network before counts as sent.
+	if dying.e.Stats().SentBytes == 0 {
+		t.Error("the source that died had sent nothing")
 	}
 }
 
