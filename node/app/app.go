@@ -160,7 +160,8 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		return nil, listenError("start network", err, "give other addresses with --listen; port 0 takes a free one")
 	}
 	n := &node{
-		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
+		freeMemory: freeMemory,
+		dir:        cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host, events: api.NewEventLog(keptEvents),
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{}).Kernels()),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
@@ -171,7 +172,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	}
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
-			Key: key, Host: host, Gossip: n.gossip, Exchange: n.exchange, Store: store, ModelDir: n.modelDir, Threads: cfg.Threads,
+			Key: key, Host: host, Gossip: n.gossip, Exchange: n.exchange, Store: store, ModelDir: n.modelDir, PlanMemory: n.planMemory, Threads: cfg.Threads,
 			Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log.With("component", "run"),
 		}))
 	}

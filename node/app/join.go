@@ -255,6 +255,14 @@ func (r *runs) connect(ctx context.Context, addr string) {
 	}
 }
 
+// checkRoom reports why a run has no room on the disk or in memory.
+func (r *runs) checkRoom(ctx context.Context, m *run.Manifest) error {
+	if err := r.checkSpace(ctx, m); err != nil {
+		return err
+	}
+	return r.node.checkMemory(m)
+}
+
 // checkSpace compares what a run has to bring here with the free disk space.
 // A model is there twice, as blocks and as a folder.
 func (r *runs) checkSpace(ctx context.Context, m *run.Manifest) error {

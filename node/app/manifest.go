@@ -80,7 +80,10 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	if err := n.checkEncoding(ctx, m); err != nil {
 		return nil, err
 	}
-	return m, describeAdapter(f, cfg, m)
+	if err := describeAdapter(f, cfg, m); err != nil {
+		return nil, err
+	}
+	return m, n.checkMemory(m)
 }
 
 func takeNumbers(m *run.Manifest, f *runfile.File) error {

@@ -37,6 +37,9 @@ type node struct {
 	datasets *catalogue[api.Dataset]
 	runs     *runs
 
+	// freeMemory is what a trainer may take, in bytes.
+	freeMemory func() (int64, error)
+
 	stopping atomic.Bool
 	changed  chan struct{} // holds a token when the state may have changed
 	compute  chan struct{} // holds a token while somebody generates or evaluates

@@ -218,13 +218,13 @@ func (r *runs) openRun(ctx context.Context, m *member) error {
 	used := m.used
 	r.mu.Unlock()
 	if p != nil && !used {
-		return r.checkSpace(ctx, p.Manifest())
+		return r.checkRoom(ctx, p.Manifest())
 	}
 	manifest, err := r.findManifest(ctx, m)
 	if err != nil {
 		return err
 	}
-	if err := r.checkSpace(ctx, manifest); err != nil {
+	if err := r.checkRoom(ctx, manifest); err != nil {
 		return err
 	}
 	if p != nil { // it runs once, and a run is open once at a time

@@ -17,12 +17,14 @@ import (
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
 
-// HubOptions are what the runs of a node share. All but Log are needed.
+// HubOptions are what the runs of a node share. All but PlanMemory and Log are
+// needed.
 type HubOptions struct {
 	Key      crypto.PrivKey
 	Host     *p2p.Host
@@ -33,6 +35,8 @@ type HubOptions struct {
 	// ModelDir returns the folder of a model whose DAG is local. It may write
 	// it first.
 	ModelDir func(ctx context.Context, model cid.Cid) (string, error)
+	// PlanMemory makes a trainer fit into memory, or says why it does not.
+	PlanMemory func(*train.Options) error
 	// Threads is how many goroutines of a run compute.
 	Threads int
 	// Device and Agent are what other peers are told: "cpu (2 threads, avx2)",

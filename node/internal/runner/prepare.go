@@ -126,6 +126,11 @@ func (r *Runner) openTrainer(modelDir string) (*train.Trainer, error) {
 		MaxTokens:     int(in.MaxTokens),
 		CheckpointDir: filepath.Join(r.dir, "checkpoint"),
 	}
+	if plan := r.hub.o.PlanMemory; plan != nil {
+		if err := plan(&o); err != nil {
+			return nil, fmt.Errorf("open the trainer: %w", err)
+		}
+	}
 	t, err := train.Open(o)
 	switch {
 	case errors.Is(err, model.ErrUnsupported):

@@ -1,0 +1,67 @@
+package app
+
+import (
+	"errors"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// spareMemory stays free beside a trainer.
+const spareMemory = 64 << 20
+
+// planMemory makes a trainer fit into the memory that is free: activations that
+// do not fit are computed again in the backward pass, which changes no bit of
+// the result. E_RAM says with numbers why that is not enough. Where free memory
+// cannot be told, there is enough.
+func (n *node) planMemory(o *train.Options) error {
+	free, err := n.freeMemory()
+	if err != nil {
+		return nil
+	}
+	o.ActivationBytes = 0
+	need, err := train.EstimateMemory(*o)
+	if err != nil {
+		if errors.Is(err, model.ErrUnsupported) {
+			return api.Errorf(api.CodeModel, "%w", err)
+		}
+		return err
+	}
+	if need.Total()+spareMemory <= free {
+		return nil
+	}
+	if room := free - spareMemory - need.Weights - need.Training; room > 0 {
+		o.ActivationBytes = room
+		if _, err := train.EstimateMemory(*o); err == nil {
+			return nil
+		}
+	}
+	return ramError(need.Total()+spareMemory, free, "%s of weights, %s of adapter and optimizer, %s of activations",
+		megabytes(need.Weights), megabytes(need.Training), megabytes(need.Activations))
+}
+
+func ramError(need, free int64, format string, args ...any) error {
+	return api.Errorf(api.CodeRAM, "training takes %s of memory ("+format+"), %s are free", append(append([]any{megabytes(need)}, args...), megabytes(free))...).
+		WithHint("close other programs, or choose a run with a smaller model, one in four bits (--quantize nf4), or shorter samples")
+}
+
+// trainerOptions are those of the trainer of a run on which its memory depends.
+func trainerOptions(m *run.Manifest, dir string) train.Options {
+	return train.Options{ModelDir: dir, Spec: spec(m), MaxTokens: int(m.Inner.MaxTokens)}
+}
+
+// checkMemory reports whether a run that is to be joined fits into memory, as
+// far as that can be told before its model is here.
+func (n *node) checkMemory(m *run.Manifest) error {
+	if n.hasModelDir(m.Model) {
+		o := trainerOptions(m, n.modelPath(m.Model))
+		return n.planMemory(&o)
+	}
+	free, err := n.freeMemory()
+	if err != nil || int64(m.ModelBytes)+spareMemory <= free {
+		return nil
+	}
+	return ramError(int64(m.ModelBytes)+spareMemory, free, "%s of weights at least", megabytes(int64(m.ModelBytes)))
+}
