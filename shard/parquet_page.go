@@ -19,6 +19,9 @@ import (
 // time, all columns together.
 const maxParquetHeld = 256 << 20
 
+// oldDictionary is PLAIN_DICTIONARY, as files of version 1 have it.
+const oldDictionary format.Encoding = 2
+
 var errParquetEnd = fmt.Errorf("%w: a page ends too early", ErrInvalid)
 
 // parquetPages reads the values of one column of one row group, a page at a
@@ -197,7 +200,7 @@ func (p *parquetPages) dictionary(raw []byte, h format.PageHeader) error {
 	if len(p.offsets) > 0 {
 		return fmt.Errorf("%w: a second dictionary", ErrInvalid)
 	}
-	if e := h.DictionaryPageHeader.V.Encoding; e != format.Plain && e != format.PlainDictionary {
+	if e := h.DictionaryPageHeader.V.Encoding; e != format.Plain && e != oldDictionary {
 		return fmt.Errorf("%w: a dictionary in encoding %s", ErrInvalid, e)
 	}
 	b, err := decompressPage(p.codec, raw, int(h.UncompressedPageSize))
@@ -288,7 +291,7 @@ func (p *parquetPages) values(b []byte, encoding format.Encoding, n int32) error
 	switch encoding {
 	case format.Plain:
 		p.plain = b
-	case format.PlainDictionary, format.RLEDictionary:
+	case oldDictionary, format.RLEDictionary:
 		p.indexed = true
 		if len(b) > 0 {
 			p.index = parquetRuns{b: b[1:], width: int(b[0])}

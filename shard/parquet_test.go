@@ -122,12 +122,14 @@ func TestParquetFormats(t *testing.T) {
 		"completion": {
 			parquetBytes(t, []pqCompletion{{"p", "c"}}),
 			Detected{"completion", "completion", "its first row has prompt and completion"},
-			[]Row{{Instruction: "p", Output: "c"}}, "",
+			[]Row{{Instruction: "p", Output: "c"}},
+			"",
 		},
 		"text": {
 			parquetBytes(t, []pqText{{ptr("one")}, {ptr("two")}, {ptr("three")}}),
 			Detected{"text", "text", "its first row has text"},
-			[]Row{{Output: "one"}, {Output: "two"}, {Output: "three"}}, "",
+			[]Row{{Output: "one"}, {Output: "two"}, {Output: "three"}},
+			"",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
