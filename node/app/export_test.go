@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/shard/safetensors"
 )
 
@@ -100,6 +102,32 @@ func TestExportGGUF(t *testing.T) {
 	}
 }
 
+// What llama.cpp cannot load is refused with the reason and the way out.
+func TestExportGGUFRefused(t *testing.T) {
+	err := exportError("r", fmt.Errorf("%w: llama.cpp does not know it", lora.ErrUnsupported))
+	wantCode(t, err, api.CodeModel, "llama.cpp does not know it")
+	if e := api.AsError(err); !strings.Contains(e.Hint, "--format merged") {
+		t.Errorf("hint %q", e.Hint)
+	}
+	wantCode(t, exportError("r", train.ErrMerge), api.CodeVerify, "")
+	n, r, id := trained(t, "")
+	dir, err := n.modelDir(t.Context(), r.manifest.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "config.json")
+	if err := os.Chmod(config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rewrite(t, config, `"llama"`, `"olmo"`)
+	out := filepath.Join(t.TempDir(), "x")
+	_, err = n.Export(t.Context(), api.ExportRequest{Run: id, Format: api.ExportGGUF, Dir: out}, quiet)
+	wantCode(t, err, api.CodeModel, "olmo")
+	if _, err := os.Stat(out); err == nil {
+		t.Error("a refused export left a folder")
+	}
+}
+
 // What is not the adapter, or is no number, does not pass.
 func TestExportFailsItsTest(t *testing.T) {
 	n, r, id := trained(t, "")
@@ -121,6 +149,9 @@ func TestExportFailsItsTest(t *testing.T) {
 		live.Tensor(0)[0] = bad
 		_, err = checkAdapter(t.Context(), dir, live, 1, exactTolerance, func(model.Config) (*lora.Adapter, error) { return live, nil })
 		wantCode(t, err, api.CodeVerify, "not finite")
+	}
+	if _, err := compareLogits([]float32{1, 2, 3}, []float32{1, 2, 3.001}, []float32{1, 2, 3.003}, 0.01); err == nil {
+		t.Error("what is farther from the adapter than the base model passed")
 	}
 	// Before the first step there is nothing to see, and that is said.
 	clear(r.snapshot.State.Theta)

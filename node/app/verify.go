@@ -62,7 +62,11 @@ func checkAdapter(ctx context.Context, dir string, live *lora.Adapter, threads i
 	if err != nil {
 		return nil, err
 	}
-	return compareLogits(alone, want, got, tolerance)
+	t, err := compareLogits(alone, want, got, tolerance)
+	if err == nil && t.Effect == 0 && !doesNothing(live) {
+		return t, api.Errorf(api.CodeVerify, "the adapter is not zero, but changes no logit of the base model")
+	}
+	return t, err
 }
 
 func compareLogits(alone, want, got []float32, tolerance float64) (*api.ExportTest, error) {
@@ -73,6 +77,9 @@ func compareLogits(alone, want, got []float32, tolerance float64) (*api.ExportTe
 			WithHint("export an earlier round with --round")
 	case t.Difference > t.Tolerance:
 		return t, api.Errorf(api.CodeVerify, "what was written gives logits that differ by %.2g from those of the adapter, at most %.2g is expected", t.Difference, t.Tolerance)
+	case t.Difference > exactTolerance && t.Difference > t.Effect/2:
+		return t, api.Errorf(api.CodeVerify, "what was written gives logits that differ by %.2g from those of the adapter, which differ by %.2g from the base model's", t.Difference, t.Effect).
+			WithHint("rounding takes away what the adapter does: export it with --dtype f32")
 	}
 	return t, nil
 }
