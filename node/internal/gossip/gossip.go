@@ -134,7 +134,7 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 		pubsub.WithFloodPublish(true),
 		pubsub.WithPeerExchange(false), // p2p finds peers
 		pubsub.WithPeerScore(score, thresholds),
-		pubsub.WithPeerScoreInspect(pubsub.PeerScoreInspectFn(func(s map[peer.ID]float64) { g.scores.Store(&s) }), inspectEvery),
+		pubsub.WithPeerScoreInspect(func(s map[peer.ID]float64) { g.scores.Store(&s) }, inspectEvery),
 		pubsub.WithMaxMessageSize(maxFrameBytes),
 		pubsub.WithMaxControlMessageSize(maxControlBytes),
 		pubsub.WithSeenMessagesTTL(seenFor),

@@ -34,7 +34,7 @@ func (h *Host) runMDNS(ctx context.Context) error {
 		h.log.WarnContext(ctx, "nodes on the LAN are not found by mDNS", "err", err)
 		return nil
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }() // it only stops listening
 	sem := make(chan struct{}, dialsAtOnce)
 	defer func() {
 		for range dialsAtOnce {
