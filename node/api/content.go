@@ -39,7 +39,7 @@ type Models struct {
 
 // ImportDatasetRequest names files of rows and says how to read them.
 type ImportDatasetRequest struct {
-	// Files hold the training rows: .json (an array), .jsonl, .csv, .tsv or
+	// Files hold the training rows: .json (an array), .jsonl, .csv, .tsv, .parquet or
 	// .txt, in which empty lines separate rows.
 	Files []string `json:"files"`
 	// Format is that of the rows: alpaca, messages, sharegpt, completion or
