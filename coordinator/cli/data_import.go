@@ -15,10 +15,10 @@ func newDataImport(e *env) *cobra.Command {
 		Short: "Store rows as a data set",
 		Long: `Checks files of rows and stores them in the daemon as a data set. Files are .json
 (an array), .jsonl (a row a line), .csv or .tsv (names of fields in the first line),
-.parquet,
-or .txt (empty lines separate rows). Rows are told by their fields: instruction,
-input and output (alpaca); messages; conversations (sharegpt); prompt and completion
-(completion); or text. Conversations are trained by the model's own chat template.
+.parquet, or .txt (empty lines separate rows). Rows are told by their fields:
+instruction, input and output (alpaca); messages; conversations (sharegpt); prompt
+and completion (completion); or text. Conversations are trained by the model's own
+chat template.
 Some rows should be held out: they measure what a run has learned.`,
 		Example: `  moot data import alpaca.json --eval-fraction 0.02 --shuffle --licence CC-BY-NC-4.0
   moot data import part1.jsonl part2.jsonl --eval held-out.jsonl
