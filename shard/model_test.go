@@ -230,7 +230,10 @@ func FuzzFrontMatterLicence(f *testing.F) {
 func TestGoldenModels(t *testing.T) {
 	root := os.Getenv("MOOT_GOLDEN")
 	if root == "" {
-		root = filepath.Join("..", "..", "shared", "golden")
+		root = filepath.Join("..", "shared", "golden")
+	}
+	if !filepath.IsAbs(root) {
+		root = filepath.Join("..", root) // of the repository
 	}
 	configs, err := filepath.Glob(filepath.Join(root, "models", "*", "config.json"))
 	if err != nil {

@@ -3,43 +3,15 @@ package chat
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 	"testing"
+
+	"github.com/moot-net/moot/node/internal/goldentest"
 )
 
 // goldenFile finds reference results that are not part of this repository.
 func goldenFile(t *testing.T, name ...string) string {
 	t.Helper()
-	dir := os.Getenv("MOOT_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "shared", "golden")
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(moduleRoot(t), dir)
-	}
-	path := filepath.Join(append([]string{dir}, name...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no reference results: %v (set MOOT_GOLDEN to their folder)", err)
-	}
-	return path
-}
-
-func moduleRoot(t *testing.T) string {
-	t.Helper()
-	root, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-			return root
-		}
-		up := filepath.Dir(root)
-		if up == root {
-			t.Fatal("go.mod is in no folder above")
-		}
-		root = up
-	}
+	return goldentest.Dir(t, name...)
 }
 
 // goldenCase is a conversation as the reference rendered it.

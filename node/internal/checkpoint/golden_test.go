@@ -3,11 +3,11 @@ package checkpoint
 import (
 	"bytes"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/moot-net/moot/node/internal/goldentest"
 	"github.com/moot-net/moot/node/internal/nf4"
 	"github.com/moot-net/moot/shard/safetensors"
 )
@@ -15,21 +15,7 @@ import (
 // golden returns the folder of reference results.
 func golden(t *testing.T) string {
 	t.Helper()
-	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := os.Getenv("MOOT_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "shared", "golden")
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(root, dir)
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no reference results: %v (set MOOT_GOLDEN)", err)
-	}
-	return dir
+	return goldentest.Dir(t)
 }
 
 // storedFolder makes a checkpoint of the tensors that the references have of a

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/moot-net/moot/node/internal/goldentest"
 )
 
 func TestPrompt(t *testing.T) {
@@ -43,21 +45,7 @@ func TestParseTemplate(t *testing.T) {
 // golden returns the folder of reference results.
 func golden(t *testing.T) string {
 	t.Helper()
-	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := os.Getenv("MOOT_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "shared", "golden")
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(root, dir)
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no reference results: %v (set MOOT_GOLDEN)", err)
-	}
-	return dir
+	return goldentest.Dir(t)
 }
 
 func readJSON(t *testing.T, path string, v any) {

@@ -3,11 +3,10 @@ package nf4_test
 import (
 	"bytes"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/moot-net/moot/node/internal/goldentest"
 	"github.com/moot-net/moot/node/internal/nf4"
 	"github.com/moot-net/moot/shard/safetensors"
 )
@@ -15,21 +14,7 @@ import (
 // golden opens the reference results of this package.
 func golden(t *testing.T) *safetensors.File {
 	t.Helper()
-	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := os.Getenv("MOOT_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "shared", "golden")
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(root, dir)
-	}
-	path := filepath.Join(dir, "nf4", "nf4.safetensors")
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no reference results: %v (set MOOT_GOLDEN)", err)
-	}
+	path := goldentest.Dir(t, "nf4", "nf4.safetensors")
 	f, err := safetensors.Open(path)
 	if err != nil {
 		t.Fatal(err)

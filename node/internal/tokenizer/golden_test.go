@@ -8,23 +8,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/moot-net/moot/node/internal/goldentest"
 )
 
 // goldenDir finds the reference results that are not part of this repository.
 func goldenDir(t testing.TB) string {
 	t.Helper()
-	dir := os.Getenv("MOOT_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "shared", "golden")
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(moduleRoot(t), dir)
-	}
-	dir = filepath.Join(dir, "tokenizers")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no reference results: %v (set MOOT_GOLDEN to their folder)", err)
-	}
-	return dir
+	return goldentest.Dir(t, "tokenizers")
 }
 
 func moduleRoot(t testing.TB) string {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moot-net/moot/node/internal/goldentest"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/tensor"
@@ -33,21 +34,7 @@ const (
 // golden returns the folder of reference results.
 func golden(t *testing.T) string {
 	t.Helper()
-	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := os.Getenv("MOOT_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "shared", "golden")
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(root, dir)
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no reference results: %v (set MOOT_GOLDEN)", err)
-	}
-	return dir
+	return goldentest.Dir(t)
 }
 
 // results are the tensors and scalars of a folder.
