@@ -274,7 +274,8 @@ func TestFetchFromThree(t *testing.T) {
 	bs, root, size := dag(t, 2, 20*mib)
 	var seeds []*node
 	for range 3 {
-		seeds = append(seeds, newNode(t, bs, nodeOptions{}))
+		// None so fast that the others are not needed.
+		seeds = append(seeds, newNode(t, slowly{bs, nil}, nodeOptions{}))
 	}
 	n := newNode(t, memory(), nodeOptions{seeds: seeds})
 	if err := n.e.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
@@ -282,11 +283,15 @@ func TestFetchFromThree(t *testing.T) {
 	}
 	wantAll(t, n.bs, bs)
 	var sent uint64
-	for i, s := range seeds {
-		if s.e.Stats().SentBytes == 0 {
-			t.Errorf("seed %d sent nothing", i)
+	used := 0
+	for _, s := range seeds {
+		if s.e.Stats().SentBytes > 0 {
+			used++
 		}
 		sent += s.e.Stats().SentBytes
+	}
+	if used < 2 {
+		t.Errorf("%d of 3 seeds sent something", used)
 	}
 	got := n.e.Stats()
 	t.Logf("%+v", got)
