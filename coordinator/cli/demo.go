@@ -36,7 +36,7 @@ the run and one volunteer are killed, and a new one joins. At the end the living
 must have the same adapter, byte for byte, and it must answer better than the base
 model; if not, the exit code is 18.
 
-No network, no GPU and no account is needed; two cores take about two minutes.
+No network, no GPU and no account is needed; two cores take one to two minutes.
 The adapter stays in a temporary folder, whose path is printed.`,
 		Example: `  moot demo
   moot demo --dir ./demo --json`,

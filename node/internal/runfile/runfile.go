@@ -65,7 +65,7 @@ type LoRA struct {
 // Inner is what a peer does within a round.
 type Inner struct {
 	// LearningRate of AdamW, default 2e-4; Schedule is "cosine" (default,
-	// over Rounds, down to a tenth) or "constant".
+	// over Rounds, down to zero) or "constant".
 	LearningRate float64 `toml:"learning_rate"`
 	Schedule     string  `toml:"schedule"`
 	// Beta1 0.9, Beta2 0.95, Epsilon 1e-8, WeightDecay 0, Clip 1.0 (global

@@ -165,7 +165,7 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 		}
 		r.log.InfoContext(ctx, "round was decided", attrs...)
 	}
-	if head.Record.Parent != before.ID && before.ID != head.ID && len(links) == 1 {
+	if links[0].Record.Parent != before.ID {
 		r.log.WarnContext(ctx, "another branch of the run was better, and is followed now", "round", head.Record.Round)
 	}
 	if r.states.cached(head.Record.State) == nil {
