@@ -385,13 +385,28 @@ func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
 		f.p.duplicate.Add(uint64(len(b.RawData())))
 		return nil
 	}
-	f.p.pulled.Add(uint64(len(b.RawData())))
+	n := uint64(len(b.RawData()))
+	f.p.pulled.Add(n)
 	select {
 	case <-ctx.Done():
+		// The session ends, not the fetch: another has to bring the block.
+		f.p.pulled.Add(-n)
+		f.unclaim(r.piece)
 		return ctx.Err()
 	case f.arrived <- arrival{r.piece, b}:
 		return nil
 	}
+}
+
+// unclaim gives up what claim promised.
+func (f *fetch) unclaim(q *piece) {
+	f.mu.Lock()
+	q.taken = false
+	if q.copies == 0 {
+		f.addTodo(q)
+	}
+	f.mu.Unlock()
+	f.wakeAll()
 }
 
 // claim says whether the caller is the first to have a block, and must see
