@@ -19,6 +19,7 @@ import (
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -138,6 +139,7 @@ func (n *node) stages() []stage {
 	return []stage{
 		{"network", n.host.Run},
 		{"exchange", n.exchange.Run},
+		{"pull", n.puller.Run},
 		{"gossip", n.gossip.Run},
 		{"runs", n.runs.run},
 		{"status", n.watchState},
@@ -172,7 +174,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	}
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
-			Key: key, Host: host, Gossip: n.gossip, Exchange: n.exchange, Store: store, ModelDir: n.modelDir, PlanMemory: n.planMemory, Threads: cfg.Threads,
+			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, PlanMemory: n.planMemory, Threads: cfg.Threads,
 			Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log.With("component", "run"),
 		}))
 	}
@@ -202,10 +204,12 @@ func openRunner(hub *runner.Hub) func(dir string, m *run.Manifest) (participant,
 
 // attach makes what stands on host and store.
 func (n *node) attach() (err error) {
-	n.exchange, err = exchange.New(n.host.Libp2p(), n.store, exchange.Options{
-		Router: n.host, Log: n.log,
-		Ban: func(p peer.ID, reason string) { n.host.Block(p, reason, banTime) },
-	})
+	ban := func(p peer.ID, reason string) { n.host.Block(p, reason, banTime) }
+	n.exchange, err = exchange.New(n.host.Libp2p(), n.store, exchange.Options{Router: n.host, Ban: ban, Log: n.log})
+	if err != nil {
+		return err
+	}
+	n.puller, err = pull.New(n.host.Libp2p(), n.store, pull.Options{Fallback: n.exchange, Router: n.host, Ban: ban, Log: n.log})
 	if err != nil {
 		return err
 	}

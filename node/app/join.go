@@ -11,7 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
-	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -219,8 +219,8 @@ func (r *runs) findManifest(ctx context.Context, m *member) (*run.Manifest, erro
 			from = append(from, info.ID)
 		}
 	}
-	err = r.node.exchange.Fetch(ctx, m.id, exchange.FetchOptions{MaxBytes: run.MaxManifestBytes, Providers: from})
-	if errors.Is(err, exchange.ErrTooLarge) || errors.Is(err, shard.ErrInvalid) {
+	err = r.node.puller.Fetch(ctx, m.id, pull.FetchOptions{MaxBytes: run.MaxManifestBytes, Providers: from})
+	if errors.Is(err, pull.ErrTooLarge) || errors.Is(err, shard.ErrInvalid) {
 		return nil, notAManifest(m.id, err)
 	}
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -30,7 +31,8 @@ type node struct {
 	stop     func() // ends the daemon
 	store    *shard.Store
 	host     *p2p.Host
-	exchange *exchange.Exchange
+	exchange *exchange.Exchange // for peers that do not speak pull's protocol
+	puller   *pull.Puller
 	gossip   *gossip.Gossip
 	events   *api.EventLog
 	models   *catalogue[api.Model]
@@ -51,11 +53,11 @@ var _ api.Backend = (*node)(nil)
 
 // Status implements api.Backend.
 func (n *node) Status(context.Context) (api.Status, error) {
-	traffic := n.exchange.Stats()
+	bulk, bitswap := n.puller.Stats(), n.exchange.Stats()
 	s := api.Status{
 		Version: n.endpoint.Version, Peer: n.endpoint.Peer, Addrs: n.host.Addrs(), API: n.endpoint.URL, DataDir: n.dir,
 		PID: os.Getpid(), Started: n.started, Device: n.device, Peers: len(n.host.Peers()),
-		Traffic: api.Traffic{PulledBytes: traffic.PulledBytes, SentBytes: traffic.SentBytes},
+		Traffic: api.Traffic{PulledBytes: bulk.PulledBytes + bitswap.PulledBytes, SentBytes: bulk.SentBytes + bitswap.SentBytes},
 	}
 	runs := n.runs.list()
 	for _, r := range runs {

@@ -9,7 +9,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/shard"
@@ -54,7 +54,7 @@ func (d *deltas) check(ctx context.Context, c *msg.Commit) msg.Reason {
 		return msg.BadRange
 	case errors.Is(err, fold.ErrCodec):
 		return msg.BadCodec
-	case errors.Is(err, errSize), errors.Is(err, exchange.ErrTooLarge):
+	case errors.Is(err, errSize), errors.Is(err, pull.ErrTooLarge):
 		return msg.BadSize
 	case errors.Is(err, shard.ErrInvalid):
 		return msg.BadHash // not the file that a CID of this construction names

@@ -18,10 +18,10 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/demo"
-	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -87,7 +87,7 @@ func newNode(t testing.TB, n int, bootstrap ...string) *testNode {
 	if x.host, err = p2p.New(p2p.Options{Key: x.key, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Bootstrap: bootstrap}); err != nil {
 		t.Fatal(err)
 	}
-	ex, err := exchange.New(x.host.Libp2p(), x.store, exchange.Options{Router: x.host})
+	pl, err := pull.New(x.host.Libp2p(), x.store, pull.Options{Router: x.host})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func newNode(t testing.TB, n int, bootstrap ...string) *testNode {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, fn := range []func(context.Context) error{ex.Run, gs.Run, x.host.Run} {
+	for _, fn := range []func(context.Context) error{pl.Run, gs.Run, x.host.Run} {
 		running.Go(func() {
 			if err := fn(ctx); err != nil {
 				t.Error(err)
@@ -106,7 +106,7 @@ func newNode(t testing.TB, n int, bootstrap ...string) *testNode {
 	}
 	t.Cleanup(func() { stop(); running.Wait(); x.store.Close() })
 	x.hub = NewHub(HubOptions{
-		Key: x.key, Host: x.host, Gossip: gs, Exchange: ex, Store: x.store, Threads: 1, Device: "cpu", Agent: "moot/test",
+		Key: x.key, Host: x.host, Gossip: gs, Puller: pl, Store: x.store, Threads: 1, Device: "cpu", Agent: "moot/test",
 		Emit: x.events.add,
 		ModelDir: func(ctx context.Context, c cid.Cid) (string, error) {
 			dir := filepath.Join(x.dir, "models", c.String())

@@ -13,10 +13,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
-	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
@@ -26,11 +26,11 @@ import (
 // HubOptions are what the runs of a node share. All but PlanMemory and Log are
 // needed.
 type HubOptions struct {
-	Key      crypto.PrivKey
-	Host     *p2p.Host
-	Gossip   *gossip.Gossip
-	Exchange *exchange.Exchange
-	Store    *shard.Store
+	Key    crypto.PrivKey
+	Host   *p2p.Host
+	Gossip *gossip.Gossip
+	Puller *pull.Puller
+	Store  *shard.Store
 
 	// ModelDir returns the folder of a model whose DAG is local. It may write
 	// it first.
@@ -116,15 +116,15 @@ func (h *Hub) Open(dir string, m *run.Manifest) (*Runner, error) {
 }
 
 // fetcher is the Fetcher of deltas and states.
-type fetcher struct{ e *exchange.Exchange }
+type fetcher struct{ p *pull.Puller }
 
 func (f fetcher) Fetch(ctx context.Context, root cid.Cid, maxBytes int64, from []peer.ID) error {
-	return f.e.Fetch(ctx, root, exchange.FetchOptions{MaxBytes: maxBytes, Providers: from})
+	return f.p.Fetch(ctx, root, pull.FetchOptions{MaxBytes: maxBytes, Providers: from})
 }
 
 func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Layout, genesis *fold.State, l *ledger.Ledger) *Runner {
 	log := h.o.Log.With("run", api.ShortID(id.String()))
-	f := fetcher{h.o.Exchange}
+	f := fetcher{h.o.Puller}
 	r := &Runner{
 		hub: h, id: id, manifest: m, dir: dir, log: log, layout: layout, genesis: genesis, ledger: l,
 		states: &states{store: h.o.Store, fetcher: f, layout: layout},

@@ -11,9 +11,9 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/dataset"
-	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/shard"
 )
@@ -66,7 +66,7 @@ func (r *Runner) pull(ctx context.Context, what string, root cid.Cid, size uint6
 	r.stage.tell(api.Progress{Phase: what, Total: int64(size), Unit: api.UnitBytes, Text: "looking for peers that have it"})
 	r.log.InfoContext(ctx, "pull began", "what", what, "shard", root, "bytes", size)
 	began, told := time.Now(), time.Time{}
-	err = r.hub.o.Exchange.Fetch(ctx, root, exchange.FetchOptions{
+	err = r.hub.o.Puller.Fetch(ctx, root, pull.FetchOptions{
 		// The inner nodes of the DAG come on top of the content.
 		MaxBytes:  int64(size) + int64(size)/256 + 1<<20,
 		Providers: r.hub.o.Host.Members(r.id.String()),
@@ -80,7 +80,7 @@ func (r *Runner) pull(ctx context.Context, what string, root cid.Cid, size uint6
 		},
 	})
 	switch {
-	case errors.Is(err, exchange.ErrTooLarge):
+	case errors.Is(err, pull.ErrTooLarge):
 		return api.Errorf(api.CodeRefused, "pull %s: %w: the run's manifest promised %d bytes", what, err, size)
 	case errors.Is(err, shard.ErrInvalid):
 		return api.Errorf(api.CodeRefused, "pull %s: %w", what, err)
