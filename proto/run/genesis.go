@@ -14,7 +14,8 @@ import (
 // 0. Both follow from the manifest alone.
 //
 // Each A is uniform within 1/sqrt(in), as PEFT draws it; each B and the
-// momentum are zero, so the adapter changes nothing yet.
+// momentum are zero, so the adapter changes nothing yet. In ModeFull all is
+// zero: the parameters are those of the base model.
 func Genesis(m *Manifest) (*fold.State, *msg.Record, error) {
 	id, err := m.ID()
 	if err != nil {
@@ -27,7 +28,7 @@ func Genesis(m *Manifest) (*fold.State, *msg.Record, error) {
 	state := fold.NewState(layout)
 	for i := range layout.Len() {
 		t := layout.Tensor(i)
-		if strings.HasSuffix(t.Name, suffixA) {
+		if m.Mode == ModeLoRA && strings.HasSuffix(t.Name, suffixA) {
 			drawUniform(state.Theta[layout.Offset(i):][:t.Rows*t.Cols], m.GenesisSeed, t.Name, t.Cols)
 		}
 	}

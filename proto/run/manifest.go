@@ -3,6 +3,8 @@ package run
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -20,35 +22,105 @@ const ManifestVersion = 1
 // MaxManifestBytes bounds an encoded manifest.
 const MaxManifestBytes = 1 << 20
 
+// Mode is what of the model is trained.
+type Mode uint32
+
+// The modes.
+const (
+	ModeLoRA Mode = 0 // an adapter
+	// ModeFull trains all parameters. The state holds how far they are from
+	// those of the base model, so genesis is zero.
+	ModeFull Mode = 1
+)
+
 // Schedule is how the inner learning rate falls over the rounds.
 type Schedule uint32
 
 // The schedules. What they mean in floats is private to a peer; proto/README.md
-// recommends a formula.
+// recommends formulas.
 const (
 	ScheduleCosine   Schedule = 1 // half a cosine over MaxRounds, to zero
 	ScheduleConstant Schedule = 2
+	ScheduleLinear   Schedule = 3 // a straight line over MaxRounds, to zero
+	ScheduleWSD      Schedule = 4 // constant, then half a cosine over the last DecayRounds
+)
+
+// Optimizer is the inner optimizer.
+type Optimizer uint32
+
+// The optimizers.
+const (
+	OptimizerAdamW     Optimizer = 0
+	OptimizerAdamW8bit Optimizer = 1 // AdamW with moments of eight bits, as bitsandbytes has it
+	OptimizerSGD       Optimizer = 2 // with Momentum, as PyTorch has it
+)
+
+// OverLong is what a trainer does with rows of more than MaxTokens.
+type OverLong uint32
+
+// The rules for rows that are too long.
+const (
+	// OverLongShorten leaves out the earliest turns of a conversation, and the
+	// end of a text; other rows are left out.
+	OverLongShorten OverLong = 0
+	OverLongDrop    OverLong = 1 // all such rows are left out
+)
+
+// The names that run.toml uses, by value.
+var (
+	modeNames      = []string{"lora", "full"}
+	scheduleNames  = []string{1: "cosine", 2: "constant", 3: "linear", 4: "wsd"}
+	optimizerNames = []string{"adamw", "adamw-8bit", "sgd"}
+	overLongNames  = []string{"shorten", "drop"}
 )
 
 // String returns the name used in run.toml.
-func (s Schedule) String() string {
-	switch s {
-	case ScheduleCosine:
-		return "cosine"
-	case ScheduleConstant:
-		return "constant"
-	}
-	return fmt.Sprintf("schedule-%d", uint32(s))
-}
+func (m Mode) String() string { return nameOf(modeNames, "mode", uint32(m)) }
+
+// String returns the name used in run.toml.
+func (s Schedule) String() string { return nameOf(scheduleNames, "schedule", uint32(s)) }
+
+// String returns the name used in run.toml.
+func (o Optimizer) String() string { return nameOf(optimizerNames, "optimizer", uint32(o)) }
+
+// String returns the name used in run.toml.
+func (o OverLong) String() string { return nameOf(overLongNames, "over-long", uint32(o)) }
+
+// ParseMode is the inverse of String.
+func ParseMode(name string) (Mode, error) { return parseName[Mode](modeNames, name) }
 
 // ParseSchedule is the inverse of String.
-func ParseSchedule(name string) (Schedule, error) {
-	for _, s := range []Schedule{ScheduleCosine, ScheduleConstant} {
-		if s.String() == name {
-			return s, nil
-		}
+func ParseSchedule(name string) (Schedule, error) { return parseName[Schedule](scheduleNames, name) }
+
+// ParseOptimizer is the inverse of String.
+func ParseOptimizer(name string) (Optimizer, error) {
+	return parseName[Optimizer](optimizerNames, name)
+}
+
+// ParseOverLong is the inverse of String.
+func ParseOverLong(name string) (OverLong, error) { return parseName[OverLong](overLongNames, name) }
+
+func nameOf(names []string, kind string, v uint32) string {
+	if known(names, v) {
+		return names[v]
 	}
-	return 0, fmt.Errorf("schedule is %q, must be cosine or constant", name)
+	return fmt.Sprintf("%s-%d", kind, v)
+}
+
+func known(names []string, v uint32) bool { return int64(v) < int64(len(names)) && names[v] != "" }
+
+func parseName[T ~uint32](names []string, name string) (T, error) {
+	if i := slices.Index(names, name); i >= 0 && name != "" {
+		return T(i), nil
+	}
+	return 0, fmt.Errorf("is %q, must be %s", name, choices(names))
+}
+
+// choices lists names for people.
+func choices(names []string) string {
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // Manifest is what all peers of a run share. It is immutable: its CID is the
@@ -60,8 +132,9 @@ type Manifest struct {
 	Dataset      cid.Cid // root of the data set's folder
 	ModelBytes   uint64
 	DatasetBytes uint64
-	LoRA         LoRA
-	Tensors      []Tensor // of the adapter, sorted bytewise by name
+	Mode         Mode     `json:",omitzero"`
+	LoRA         LoRA     // zero in ModeFull
+	Tensors      []Tensor // of what is trained, sorted bytewise by name
 	GenesisSeed  uint64
 	Inner        Inner
 	Outer        Outer
@@ -79,33 +152,49 @@ type Manifest struct {
 	Template     string // prompt template, "alpaca"
 }
 
-// LoRA is the shape of the adapter.
+// LoRA is the shape of the adapter. Which layers it is on, and their ranks,
+// is what Tensors say.
 type LoRA struct {
-	Rank    uint32
-	Alpha   uint32
-	Targets []string // names of the adapted modules, sorted bytewise
+	Rank    uint32        // of most layers
+	Alpha   uint32        // of all layers that are not among Alphas
+	Targets []string      // names of the adapted modules, sorted bytewise
+	RSLoRA  bool          `json:",omitzero"` // scales by alpha/sqrt(rank), not alpha/rank
+	Alphas  []ModuleAlpha `json:",omitzero"` // sorted bytewise by module
 }
 
-// Tensor is one tensor of the adapter. A is (rank, in), B is (out, rank).
+// ModuleAlpha is a module, by its whole name, and its alpha.
+type ModuleAlpha struct {
+	Module string
+	Alpha  uint32
+}
+
+// Tensor is one tensor of what is trained. Of an adapter's, A is (rank, in), B
+// is (out, rank); in ModeFull a vector has one row.
 type Tensor struct {
 	Name string
 	Rows uint32
 	Cols uint32
 }
 
-// Inner is the inner optimizer, AdamW, and how long a seat trains.
+// Inner is the inner optimizer and how long a seat trains.
 type Inner struct {
-	LearningRateNano uint64 // 1e-9
-	Beta1PPM         uint32 // 1e-6
-	Beta2PPM         uint32 // 1e-6
-	EpsilonPico      uint64 // 1e-12
-	WeightDecayPPM   uint32 // 1e-6
-	ClipMilli        uint32 // bound of the gradient's norm, 1e-3; 0: none
+	Optimizer        Optimizer `json:",omitzero"`
+	LearningRateNano uint64    // 1e-9
+	Beta1PPM         uint32    // 1e-6
+	Beta2PPM         uint32    // 1e-6
+	EpsilonPico      uint64    // 1e-12
+	MomentumPPM      uint32    `json:",omitzero"` // 1e-6; of SGD
+	WeightDecayPPM   uint32    // 1e-6
+	ClipMilli        uint32    // bound of the gradient's norm, 1e-3; 0: none
+	LoRAPlusMilli    uint32    `json:",omitzero"` // learning rate of B by that of A (LoRA+), 1e-3; 0: 1
 	WarmupSteps      uint32
+	DecayRounds      uint64 `json:",omitzero"` // of ScheduleWSD
 	MinSteps         uint32 // fewer steps in a round are not committed
 	MaxSteps         uint32 // a seat stops here, or at 0.8 of the period
 	BatchSamples     uint32
-	MaxTokens        uint32 // of one sequence
+	MaxTokens        uint32   // of one sequence
+	Unpacked         bool     `json:",omitzero"` // each sample is computed alone
+	OverLong         OverLong `json:",omitzero"`
 }
 
 // Outer is the outer optimizer, Nesterov momentum, in Q16.

@@ -60,7 +60,7 @@ func sample(t testing.TB) *Manifest {
 func TestManifestRoundTrip(t *testing.T) {
 	bare := sample(t)
 	bare.Licences, bare.Created, bare.GenesisSeed, bare.Outer.MomentumQ16 = Licences{}, 0, 0, 0
-	for name, m := range map[string]*Manifest{"sample": sample(t), "zeros": bare} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "zeros": bare, "options": options(t), "full": full(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -129,7 +129,7 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.LoRA.Rank = 0 }, "lora.rank is 0, must be at least 1"},
 		{func(m *Manifest) { m.LoRA.Rank = 1025 }, "lora.rank is 1025, must be at most 1024"},
 		{func(m *Manifest) { m.LoRA.Alpha = 0 }, "lora.alpha is 0, must be at least 1"},
-		{func(m *Manifest) { m.LoRA.Targets = nil }, "lora.targets has 0 names, must have 1 to 64"},
+		{func(m *Manifest) { m.LoRA.Targets = nil }, "lora.targets has 0 names, must have 1 to 4096"},
 		{func(m *Manifest) { m.LoRA.Targets = []string{"q_proj", "down_proj"} }, `lora.targets has "down_proj" out of order`},
 		{func(m *Manifest) { m.LoRA.Targets = []string{"down_proj", "down_proj"} }, "out of order or twice"},
 		{func(m *Manifest) { m.LoRA.Targets = []string{"../x", "y"} }, `lora.targets has "../x", must be a module name`},
@@ -141,8 +141,8 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Tensors[0].Name = "x" }, `tensors have "x", must be base_model.model.MODULE.lora_A.weight`},
 		{func(m *Manifest) { m.Tensors[0].Name = "base_model.model.a/b.lora_A.weight" }, `tensors have "base_model.model.a/b.lora_A.weight"`},
 		{func(m *Manifest) { m.Tensors[1].Name = m.Tensors[3].Name }, "tensors have"},
-		{func(m *Manifest) { m.Tensors[0].Rows = 5 }, "must have the rank, 4"},
-		{func(m *Manifest) { m.Tensors[1].Cols = 5 }, "must have the rank, 4"},
+		{func(m *Manifest) { m.Tensors[0].Rows = 5 }, "must have one rank of 1 to 1024"},
+		{func(m *Manifest) { m.Tensors[1].Cols = 5 }, "must have one rank of 1 to 1024"},
 		{func(m *Manifest) { m.Tensors[0].Cols = 0 }, "tensors are not a layout"},
 		{func(m *Manifest) { m.Tensors[0].Cols = math.MaxUint32 }, "tensors are not a layout"},
 		{func(m *Manifest) {
@@ -170,8 +170,30 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.MinPeers = 33 }, "min_peers is 33, must be at most 32"},
 		{func(m *Manifest) { m.MaxRounds = 0 }, "rounds is 0, must be at least 1"},
 		{func(m *Manifest) { m.MaxTokens = 1<<62 + 1 }, "max_tokens is 4611686018427387905"},
-		{func(m *Manifest) { m.Schedule = 0 }, "inner.schedule is schedule-0, must be cosine or constant"},
+		{func(m *Manifest) { m.Schedule = 0 }, "inner.schedule is schedule-0, must be cosine, constant, linear or wsd"},
 		{func(m *Manifest) { m.EvalSamples = 0 }, "eval_samples is 0"},
+		{func(m *Manifest) { m.Mode = 2 }, "mode is mode-2, must be lora or full"},
+		{func(m *Manifest) { m.Inner.Optimizer = 3 }, "inner.optimizer is optimizer-3, must be adamw, adamw-8bit or sgd"},
+		{func(m *Manifest) { m.Inner.OverLong = 2 }, "inner.over_long is over-long-2, must be shorten or drop"},
+		{func(m *Manifest) { m.Inner.MomentumPPM = 1e6 }, "inner.momentum_ppm is 1000000"},
+		{func(m *Manifest) { m.Inner.MomentumPPM = 1 }, "inner.momentum_ppm is 1, must be 0 with the optimizer adamw"},
+		{func(m *Manifest) { m.Inner.LoRAPlusMilli = 1e6 + 1 }, "inner.lora_plus_milli is 1000001"},
+		{func(m *Manifest) { m.Inner.DecayRounds = 1 }, "inner.decay_rounds is 1, must be 0 with the schedule cosine"},
+		{func(m *Manifest) { m.Schedule = ScheduleWSD }, "inner.decay_rounds is 0, must be at least 1"},
+		{func(m *Manifest) { m.Schedule, m.Inner.DecayRounds = ScheduleWSD, 101 }, "inner.decay_rounds is 101, must be at most 100"},
+		{func(m *Manifest) { m.LoRA.Alphas = []ModuleAlpha{{"q_proj", 4}} }, `lora.alphas have "q_proj", must be of a module that tensors adapt`},
+		{func(m *Manifest) { m.LoRA.Alphas = []ModuleAlpha{{"model.layers.0.self_attn.q_proj", 8}} }, "must not have what lora.alpha says"},
+		{func(m *Manifest) { m.LoRA.Alphas = []ModuleAlpha{{"model.layers.0.self_attn.q_proj", 0}} }, "lora.alphas is 0, must be at least 1"},
+		{func(m *Manifest) {
+			m.LoRA.Alphas = []ModuleAlpha{{"model.layers.0.self_attn.q_proj", 4}, {"model.layers.0.mlp.down_proj", 4}}
+		}, "out of order or twice"},
+		{func(m *Manifest) { m.Mode = ModeFull }, "lora is set, must not be with mode full"},
+		{func(m *Manifest) { *m = *full(t); m.LoRA.RSLoRA = true }, "lora is set"},
+		{func(m *Manifest) { *m = *full(t); m.Inner.LoRAPlusMilli = 2000 }, "inner.lora_plus_milli is 2000, must be 0 with mode full"},
+		{func(m *Manifest) { *m = *full(t); m.Tensors[0].Name = "a/b" }, `tensors have "a/b", must be names of a model's parameters`},
+		{func(m *Manifest) { *m = *full(t); m.Tensors = nil }, "tensors are not a layout"},
+		{func(m *Manifest) { *m = *full(t); m.Tensors[0].Rows = 10_000_000 }, "tensors are not a layout"},
+		{func(m *Manifest) { *m = *full(t); m.Tensors[0].Rows = 4_000_000 }, "mode is full, must be lora for a model of 192004848 parameters"},
 		{func(m *Manifest) { m.Licences.Data = strings.Repeat("x", 65) }, "licence.data has 65 bytes"},
 		{func(m *Manifest) { m.Launcher = "x" }, `launcher is "x", must be the peer ID of an Ed25519 key`},
 		{func(m *Manifest) { m.Created = -1 }, "created is -1, must be 0 to"},
@@ -191,14 +213,63 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func TestSchedule(t *testing.T) {
-	for _, s := range []Schedule{ScheduleCosine, ScheduleConstant} {
-		if got, err := ParseSchedule(s.String()); err != nil || got != s {
-			t.Errorf("ParseSchedule(%q) = %v, %v", s, got, err)
+// names checks that each value has a name that is parsed again.
+func names[T interface {
+	~uint32
+	String() string
+}](t *testing.T, parse func(string) (T, error), all ...T) {
+	t.Helper()
+	for _, v := range all {
+		if got, err := parse(v.String()); err != nil || got != v {
+			t.Errorf("parse of %q = %v, %v", v.String(), got, err)
 		}
 	}
-	if _, err := ParseSchedule("linear"); err == nil {
-		t.Error("linear is a schedule")
+	for _, name := range []string{"", "x", T(99).String()} {
+		if _, err := parse(name); err == nil {
+			t.Errorf("%q is parsed", name)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	names(t, ParseMode, ModeLoRA, ModeFull)
+	names(t, ParseSchedule, ScheduleCosine, ScheduleConstant, ScheduleLinear, ScheduleWSD)
+	names(t, ParseOptimizer, OptimizerAdamW, OptimizerAdamW8bit, OptimizerSGD)
+	names(t, ParseOverLong, OverLongShorten, OverLongDrop)
+}
+
+// options is a run with all that sample leaves at its default.
+func options(t testing.TB) *Manifest {
+	t.Helper()
+	m := sample(t)
+	m.LoRA.RSLoRA = true
+	m.LoRA.Alphas = []ModuleAlpha{{"model.layers.0.mlp.down_proj", 32}}
+	m.Tensors[0].Rows, m.Tensors[1].Cols = 2, 2
+	m.Schedule = ScheduleWSD
+	m.Inner.Optimizer, m.Inner.MomentumPPM, m.Inner.LoRAPlusMilli = OptimizerSGD, 900_000, 16_000
+	m.Inner.DecayRounds, m.Inner.Unpacked, m.Inner.OverLong = 20, true, OverLongDrop
+	return m
+}
+
+// full is a run of all parameters.
+func full(t testing.TB) *Manifest {
+	t.Helper()
+	m := sample(t)
+	m.Mode, m.LoRA = ModeFull, LoRA{}
+	m.Tensors = []Tensor{{"model.embed_tokens.weight", 100, 48}, {"model.layers.0.mlp.down_proj.weight", 48, 100}, {"model.norm.weight", 1, 48}}
+	return m
+}
+
+// TestGenesisFull: nothing is drawn, whatever a parameter is called.
+func TestGenesisFull(t *testing.T) {
+	m := full(t)
+	m.Tensors[0].Name = "a.lora_A.weight"
+	state, _, err := Genesis(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(state.Theta, func(v int32) bool { return v != 0 }) {
+		t.Error("the genesis state is not zero")
 	}
 }
 
@@ -342,12 +413,42 @@ func TestVectorsGenesis(t *testing.T) {
 	vectors.Check(t, "genesis.json", file)
 }
 
+// TestVectorsManifest: manifests with what has been added to the first ones,
+// which are as they were: see genesis.json.
+func TestVectorsManifest(t *testing.T) {
+	type vector struct {
+		Manifest *Manifest
+		Encoded  string // hexadecimal
+		RunID    string
+		StateCID string
+	}
+	var file []vector
+	for _, m := range []*Manifest{options(t), full(t)} {
+		b, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		state, _, err := Genesis(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = append(file, vector{m, hex.EncodeToString(b), msg.RawCID(b).String(), state.CID().String()})
+	}
+	vectors.Check(t, "manifest.json", file)
+}
+
 func FuzzDecode(f *testing.F) {
 	b, err := sample(f).Encode()
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	for _, m := range []*Manifest{options(f), full(f)} {
+		if b, err = m.Encode(); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Decode(b)
 		if err != nil {

@@ -12,9 +12,13 @@ import (
 
 // The bounds of a manifest that other packages need.
 const (
-	MaxRank      = 1024
-	MaxTargets   = 64
-	maxTextBytes = 64
+	MaxRank    = 1024
+	MaxAlpha   = 1 << 16
+	MaxTargets = fold.MaxTensors / 2
+	// MaxFullParams bounds a model of which all parameters are trained: every
+	// round moves all of them between all peers.
+	MaxFullParams = 150_000_000
+	maxTextBytes  = 64
 )
 
 // InvalidError is a value in a manifest that is not allowed. Fields have the
@@ -30,7 +34,7 @@ func (e *InvalidError) Error() string { return e.Field + " " + e.Rule }
 // its value and the bound, and is an *InvalidError.
 func (m *Manifest) Validate() error {
 	for _, rule := range []func() *InvalidError{
-		m.checkNumbers, m.checkIDs, m.checkTexts, m.checkChoices, m.checkTargets, m.checkTensors,
+		m.checkNumbers, m.checkIDs, m.checkTexts, m.checkChoices, m.checkOptimizer, m.checkTrained,
 	} {
 		if err := rule(); err != nil {
 			return err
@@ -43,6 +47,16 @@ func invalid(field, format string, args ...any) *InvalidError {
 	return &InvalidError{Field: field, Rule: fmt.Sprintf(format, args...)}
 }
 
+func within(field string, v, lo, hi uint64) *InvalidError {
+	if v < lo {
+		return invalid(field, "is %d, must be at least %d", v, lo)
+	}
+	if v > hi {
+		return invalid(field, "is %d, must be at most %d", v, hi)
+	}
+	return nil
+}
+
 func (m *Manifest) checkNumbers() *InvalidError {
 	in, out := &m.Inner, &m.Outer
 	for _, n := range []struct {
@@ -52,12 +66,12 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"version", uint64(m.Version), ManifestVersion, ManifestVersion},
 		{"model_bytes", m.ModelBytes, 1, 1 << 44},
 		{"data_bytes", m.DatasetBytes, 1, 1 << 44},
-		{"lora.rank", uint64(m.LoRA.Rank), 1, MaxRank},
-		{"lora.alpha", uint64(m.LoRA.Alpha), 1, 1 << 16},
 		{"inner.learning_rate_nano", in.LearningRateNano, 1, 1e9},
 		{"inner.beta1_ppm", uint64(in.Beta1PPM), 0, 999_999},
 		{"inner.beta2_ppm", uint64(in.Beta2PPM), 0, 999_999},
 		{"inner.epsilon_pico", in.EpsilonPico, 1, 1e12},
+		{"inner.momentum_ppm", uint64(in.MomentumPPM), 0, 999_999},
+		{"inner.lora_plus_milli", uint64(in.LoRAPlusMilli), 0, 1e6},
 		{"inner.weight_decay_ppm", uint64(in.WeightDecayPPM), 0, 1e6},
 		{"inner.clip_milli", uint64(in.ClipMilli), 0, 1e9},
 		{"inner.warmup_steps", uint64(in.WarmupSteps), 0, 1e6},
@@ -74,11 +88,8 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"max_tokens", m.MaxTokens, 0, msg.MaxRunTokens},
 		{"eval_samples", uint64(m.EvalSamples), 1, 1e6},
 	} {
-		if n.v < n.lo {
-			return invalid(n.field, "is %d, must be at least %d", n.v, n.lo)
-		}
-		if n.v > n.hi {
-			return invalid(n.field, "is %d, must be at most %d", n.v, n.hi)
+		if err := within(n.field, n.v, n.lo, n.hi); err != nil {
+			return err
 		}
 	}
 	if m.Created < 0 || m.Created > 1<<40 {
@@ -127,10 +138,81 @@ func (m *Manifest) checkChoices() *InvalidError {
 	default:
 		return invalid("codec_bits", "is %d, must be 1, 2, 4 or 8", m.CodecBits)
 	}
-	switch m.Schedule {
-	case ScheduleCosine, ScheduleConstant:
-	default:
-		return invalid("inner.schedule", "is %v, must be cosine or constant", m.Schedule)
+	for _, c := range []struct {
+		field string
+		names []string
+		v     uint32
+		text  fmt.Stringer
+	}{
+		{"mode", modeNames, uint32(m.Mode), m.Mode},
+		{"inner.schedule", scheduleNames, uint32(m.Schedule), m.Schedule},
+		{"inner.optimizer", optimizerNames, uint32(m.Inner.Optimizer), m.Inner.Optimizer},
+		{"inner.over_long", overLongNames, uint32(m.Inner.OverLong), m.Inner.OverLong},
+	} {
+		if !known(c.names, c.v) {
+			return invalid(c.field, "is %v, must be %s", c.text, choices(c.names))
+		}
+	}
+	return nil
+}
+
+// checkOptimizer holds when no setting is there that has no effect.
+func (m *Manifest) checkOptimizer() *InvalidError {
+	in := &m.Inner
+	if m.Schedule == ScheduleWSD {
+		if err := within("inner.decay_rounds", in.DecayRounds, 1, m.MaxRounds); err != nil {
+			return err
+		}
+	} else if in.DecayRounds != 0 {
+		return invalid("inner.decay_rounds", "is %d, must be 0 with the schedule %v", in.DecayRounds, m.Schedule)
+	}
+	if in.MomentumPPM != 0 && in.Optimizer != OptimizerSGD {
+		return invalid("inner.momentum_ppm", "is %d, must be 0 with the optimizer %v", in.MomentumPPM, in.Optimizer)
+	}
+	return nil
+}
+
+// checkTrained checks what is trained.
+func (m *Manifest) checkTrained() *InvalidError {
+	if m.Mode == ModeFull {
+		return m.checkFull()
+	}
+	if err := within("lora.rank", uint64(m.LoRA.Rank), 1, MaxRank); err != nil {
+		return err
+	}
+	if err := within("lora.alpha", uint64(m.LoRA.Alpha), 1, MaxAlpha); err != nil {
+		return err
+	}
+	if err := m.checkTargets(); err != nil {
+		return err
+	}
+	if err := m.checkTensors(); err != nil {
+		return err
+	}
+	return m.checkAlphas()
+}
+
+// checkFull holds when the tensors are those of a model, and there is no
+// adapter.
+func (m *Manifest) checkFull() *InvalidError {
+	l := &m.LoRA
+	if l.Rank != 0 || l.Alpha != 0 || len(l.Targets) != 0 || l.RSLoRA || len(l.Alphas) != 0 {
+		return invalid("lora", "is set, must not be with mode full")
+	}
+	if m.Inner.LoRAPlusMilli != 0 {
+		return invalid("inner.lora_plus_milli", "is %d, must be 0 with mode full", m.Inner.LoRAPlusMilli)
+	}
+	for _, t := range m.Tensors {
+		if !isModule(t.Name) {
+			return invalid("tensors", "have %q, must be names of a model's parameters", t.Name)
+		}
+	}
+	layout, err := m.Layout()
+	if err != nil {
+		return invalid("tensors", "are not a layout: %v", err)
+	}
+	if n := layout.Params(); n > MaxFullParams {
+		return invalid("mode", "is full, must be lora for a model of %d parameters: full is for at most %d", n, MaxFullParams)
 	}
 	return nil
 }
@@ -185,10 +267,14 @@ func moduleOf(tensor, suffix string) (string, bool) {
 }
 
 // checkTensors holds when the tensors are pairs of A and B of one module each,
-// of the rank, and the modules are those that the targets name.
+// and the modules are those that the targets name.
 func (m *Manifest) checkTensors() *InvalidError {
 	if len(m.Tensors) == 0 || len(m.Tensors)%2 != 0 || len(m.Tensors) > fold.MaxTensors {
 		return invalid("tensors", "are %d, must be an even number of 2 to %d", len(m.Tensors), fold.MaxTensors)
+	}
+	at := make(map[string]int, len(m.LoRA.Targets)) // index of a target
+	for i, t := range m.LoRA.Targets {
+		at[t] = i
 	}
 	used := make([]bool, len(m.LoRA.Targets))
 	for i := 0; i < len(m.Tensors); i += 2 {
@@ -200,11 +286,11 @@ func (m *Manifest) checkTensors() *InvalidError {
 		if want := namePrefix + module + suffixB; b.Name != want {
 			return invalid("tensors", "have %q, must be %q", b.Name, want)
 		}
-		if a.Rows != m.LoRA.Rank || b.Cols != m.LoRA.Rank {
-			return invalid("tensors", "have %s of %d x %d and %d x %d, must have the rank, %d",
-				module, a.Rows, a.Cols, b.Rows, b.Cols, m.LoRA.Rank)
+		if a.Rows != b.Cols || a.Rows > MaxRank {
+			return invalid("tensors", "have %s of %d x %d and %d x %d, must have one rank of 1 to %d",
+				module, a.Rows, a.Cols, b.Rows, b.Cols, MaxRank)
 		}
-		if !m.markTarget(module, used) {
+		if !markTargets(module, at, used) {
 			return invalid("tensors", "have %s, must be of a module in lora.targets", module)
 		}
 	}
@@ -219,14 +305,42 @@ func (m *Manifest) checkTensors() *InvalidError {
 	return nil
 }
 
-// markTarget marks the targets that name the module: by its whole name or by
+// markTargets marks the targets that name the module: by its whole name or by
 // the end of it, as in PEFT.
-func (m *Manifest) markTarget(module string, used []bool) bool {
+func markTargets(module string, at map[string]int, used []bool) bool {
 	found := false
-	for i, t := range m.LoRA.Targets {
-		if module == t || strings.HasSuffix(module, "."+t) {
+	for name := module; ; {
+		if i, ok := at[name]; ok {
 			used[i], found = true, true
 		}
+		dot := strings.IndexByte(name, '.')
+		if dot < 0 {
+			return found
+		}
+		name = name[dot+1:]
 	}
-	return found
+}
+
+func (m *Manifest) checkAlphas() *InvalidError {
+	modules := make(map[string]bool, len(m.Tensors)/2)
+	for _, t := range m.Tensors {
+		if module, ok := moduleOf(t.Name, suffixA); ok {
+			modules[module] = true
+		}
+	}
+	for i, a := range m.LoRA.Alphas {
+		if !modules[a.Module] {
+			return invalid("lora.alphas", "have %q, must be of a module that tensors adapt", a.Module)
+		}
+		if i > 0 && m.LoRA.Alphas[i-1].Module >= a.Module {
+			return invalid("lora.alphas", "have %q out of order or twice, must be sorted", a.Module)
+		}
+		if err := within("lora.alphas", uint64(a.Alpha), 1, MaxAlpha); err != nil {
+			return err
+		}
+		if a.Alpha == m.LoRA.Alpha {
+			return invalid("lora.alphas", "have %s with alpha %d, must not have what lora.alpha says", a.Module, a.Alpha)
+		}
+	}
+	return nil
 }

@@ -17,7 +17,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		Dataset:      m.Dataset.Bytes(),
 		ModelBytes:   m.ModelBytes,
 		DatasetBytes: m.DatasetBytes,
-		Lora:         &wirev1.LoRA{Rank: m.LoRA.Rank, Alpha: m.LoRA.Alpha, Targets: m.LoRA.Targets},
+		Lora:         &wirev1.LoRA{Rank: m.LoRA.Rank, Alpha: m.LoRA.Alpha, Targets: m.LoRA.Targets, Rslora: m.LoRA.RSLoRA},
 		GenesisSeed:  m.GenesisSeed,
 		Inner: &wirev1.Inner{
 			LearningRateNano: m.Inner.LearningRateNano,
@@ -31,6 +31,12 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 			MaxSteps:         m.Inner.MaxSteps,
 			BatchSamples:     m.Inner.BatchSamples,
 			MaxTokens:        m.Inner.MaxTokens,
+			Optimizer:        wirev1.Optimizer(m.Inner.Optimizer),
+			MomentumPpm:      m.Inner.MomentumPPM,
+			LoraPlusMilli:    m.Inner.LoRAPlusMilli,
+			DecayRounds:      m.Inner.DecayRounds,
+			Unpacked:         m.Inner.Unpacked,
+			OverLong:         wirev1.OverLong(m.Inner.OverLong),
 		},
 		Outer:        &wirev1.Outer{LearningRateQ16: m.Outer.LearningRateQ16, MomentumQ16: m.Outer.MomentumQ16},
 		CodecBits:    m.CodecBits,
@@ -45,6 +51,10 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		Launcher:     []byte(m.Launcher),
 		Created:      m.Created,
 		Template:     m.Template,
+		Mode:         wirev1.Mode(m.Mode),
+	}
+	for _, a := range m.LoRA.Alphas {
+		w.Lora.Alphas = append(w.Lora.Alphas, &wirev1.Alpha{Module: a.Module, Alpha: a.Alpha})
 	}
 	for _, t := range m.Tensors {
 		w.Tensors = append(w.Tensors, &wirev1.Tensor{Name: t.Name, Rows: t.Rows, Cols: t.Cols})
@@ -68,8 +78,10 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		Dataset:      dataset,
 		ModelBytes:   w.ModelBytes,
 		DatasetBytes: w.DatasetBytes,
-		LoRA:         LoRA{Rank: w.Lora.GetRank(), Alpha: w.Lora.GetAlpha(), Targets: w.Lora.GetTargets()},
-		GenesisSeed:  w.GenesisSeed,
+		LoRA: LoRA{
+			Rank: w.Lora.GetRank(), Alpha: w.Lora.GetAlpha(), Targets: w.Lora.GetTargets(), RSLoRA: w.Lora.GetRslora(),
+		},
+		GenesisSeed: w.GenesisSeed,
 		Inner: Inner{
 			LearningRateNano: w.Inner.GetLearningRateNano(),
 			Beta1PPM:         w.Inner.GetBeta1Ppm(),
@@ -82,6 +94,12 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 			MaxSteps:         w.Inner.GetMaxSteps(),
 			BatchSamples:     w.Inner.GetBatchSamples(),
 			MaxTokens:        w.Inner.GetMaxTokens(),
+			Optimizer:        Optimizer(w.Inner.GetOptimizer()),
+			MomentumPPM:      w.Inner.GetMomentumPpm(),
+			LoRAPlusMilli:    w.Inner.GetLoraPlusMilli(),
+			DecayRounds:      w.Inner.GetDecayRounds(),
+			Unpacked:         w.Inner.GetUnpacked(),
+			OverLong:         OverLong(w.Inner.GetOverLong()),
 		},
 		Outer:        Outer{LearningRateQ16: w.Outer.GetLearningRateQ16(), MomentumQ16: w.Outer.GetMomentumQ16()},
 		CodecBits:    w.CodecBits,
@@ -96,6 +114,10 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		Launcher:     peer.ID(w.Launcher),
 		Created:      w.Created,
 		Template:     w.Template,
+		Mode:         Mode(w.Mode),
+	}
+	for _, a := range w.Lora.GetAlphas() {
+		m.LoRA.Alphas = append(m.LoRA.Alphas, ModuleAlpha{Module: a.GetModule(), Alpha: a.GetAlpha()})
 	}
 	for _, t := range w.Tensors {
 		m.Tensors = append(m.Tensors, Tensor{Name: t.Name, Rows: t.Rows, Cols: t.Cols})

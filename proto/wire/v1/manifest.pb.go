@@ -27,6 +27,8 @@ const (
 	Schedule_SCHEDULE_UNSPECIFIED Schedule = 0
 	Schedule_SCHEDULE_COSINE      Schedule = 1
 	Schedule_SCHEDULE_CONSTANT    Schedule = 2
+	Schedule_SCHEDULE_LINEAR      Schedule = 3
+	Schedule_SCHEDULE_WSD         Schedule = 4
 )
 
 // Enum value maps for Schedule.
@@ -35,11 +37,15 @@ var (
 		0: "SCHEDULE_UNSPECIFIED",
 		1: "SCHEDULE_COSINE",
 		2: "SCHEDULE_CONSTANT",
+		3: "SCHEDULE_LINEAR",
+		4: "SCHEDULE_WSD",
 	}
 	Schedule_value = map[string]int32{
 		"SCHEDULE_UNSPECIFIED": 0,
 		"SCHEDULE_COSINE":      1,
 		"SCHEDULE_CONSTANT":    2,
+		"SCHEDULE_LINEAR":      3,
+		"SCHEDULE_WSD":         4,
 	}
 )
 
@@ -70,6 +76,147 @@ func (Schedule) EnumDescriptor() ([]byte, []int) {
 	return file_v1_manifest_proto_rawDescGZIP(), []int{0}
 }
 
+type Mode int32
+
+const (
+	Mode_MODE_UNSPECIFIED Mode = 0
+	Mode_MODE_FULL        Mode = 1
+)
+
+// Enum value maps for Mode.
+var (
+	Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_FULL",
+	}
+	Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_FULL":        1,
+	}
+)
+
+func (x Mode) Enum() *Mode {
+	p := new(Mode)
+	*p = x
+	return p
+}
+
+func (x Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_manifest_proto_enumTypes[1].Descriptor()
+}
+
+func (Mode) Type() protoreflect.EnumType {
+	return &file_v1_manifest_proto_enumTypes[1]
+}
+
+func (x Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Mode.Descriptor instead.
+func (Mode) EnumDescriptor() ([]byte, []int) {
+	return file_v1_manifest_proto_rawDescGZIP(), []int{1}
+}
+
+type Optimizer int32
+
+const (
+	Optimizer_OPTIMIZER_UNSPECIFIED Optimizer = 0
+	Optimizer_OPTIMIZER_ADAMW_8BIT  Optimizer = 1
+	Optimizer_OPTIMIZER_SGD         Optimizer = 2
+)
+
+// Enum value maps for Optimizer.
+var (
+	Optimizer_name = map[int32]string{
+		0: "OPTIMIZER_UNSPECIFIED",
+		1: "OPTIMIZER_ADAMW_8BIT",
+		2: "OPTIMIZER_SGD",
+	}
+	Optimizer_value = map[string]int32{
+		"OPTIMIZER_UNSPECIFIED": 0,
+		"OPTIMIZER_ADAMW_8BIT":  1,
+		"OPTIMIZER_SGD":         2,
+	}
+)
+
+func (x Optimizer) Enum() *Optimizer {
+	p := new(Optimizer)
+	*p = x
+	return p
+}
+
+func (x Optimizer) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Optimizer) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_manifest_proto_enumTypes[2].Descriptor()
+}
+
+func (Optimizer) Type() protoreflect.EnumType {
+	return &file_v1_manifest_proto_enumTypes[2]
+}
+
+func (x Optimizer) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Optimizer.Descriptor instead.
+func (Optimizer) EnumDescriptor() ([]byte, []int) {
+	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
+}
+
+type OverLong int32
+
+const (
+	OverLong_OVER_LONG_UNSPECIFIED OverLong = 0
+	OverLong_OVER_LONG_DROP        OverLong = 1
+)
+
+// Enum value maps for OverLong.
+var (
+	OverLong_name = map[int32]string{
+		0: "OVER_LONG_UNSPECIFIED",
+		1: "OVER_LONG_DROP",
+	}
+	OverLong_value = map[string]int32{
+		"OVER_LONG_UNSPECIFIED": 0,
+		"OVER_LONG_DROP":        1,
+	}
+)
+
+func (x OverLong) Enum() *OverLong {
+	p := new(OverLong)
+	*p = x
+	return p
+}
+
+func (x OverLong) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OverLong) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_manifest_proto_enumTypes[3].Descriptor()
+}
+
+func (OverLong) Type() protoreflect.EnumType {
+	return &file_v1_manifest_proto_enumTypes[3]
+}
+
+func (x OverLong) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OverLong.Descriptor instead.
+func (OverLong) EnumDescriptor() ([]byte, []int) {
+	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
+}
+
 // Manifest is what all peers of a run share. The CID of its encoding is the
 // run ID.
 type Manifest struct {
@@ -97,6 +244,7 @@ type Manifest struct {
 	Launcher      []byte                 `protobuf:"bytes,21,opt,name=launcher,proto3" json:"launcher,omitempty"`
 	Created       int64                  `protobuf:"varint,22,opt,name=created,proto3" json:"created,omitempty"`
 	Template      string                 `protobuf:"bytes,23,opt,name=template,proto3" json:"template,omitempty"`
+	Mode          Mode                   `protobuf:"varint,24,opt,name=mode,proto3,enum=moot.wire.v1.Mode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,11 +440,20 @@ func (x *Manifest) GetTemplate() string {
 	return ""
 }
 
+func (x *Manifest) GetMode() Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Mode_MODE_UNSPECIFIED
+}
+
 type LoRA struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rank          uint32                 `protobuf:"varint,1,opt,name=rank,proto3" json:"rank,omitempty"`
 	Alpha         uint32                 `protobuf:"varint,2,opt,name=alpha,proto3" json:"alpha,omitempty"`
 	Targets       []string               `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	Rslora        bool                   `protobuf:"varint,4,opt,name=rslora,proto3" json:"rslora,omitempty"`
+	Alphas        []*Alpha               `protobuf:"bytes,5,rep,name=alphas,proto3" json:"alphas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +509,72 @@ func (x *LoRA) GetTargets() []string {
 	return nil
 }
 
+func (x *LoRA) GetRslora() bool {
+	if x != nil {
+		return x.Rslora
+	}
+	return false
+}
+
+func (x *LoRA) GetAlphas() []*Alpha {
+	if x != nil {
+		return x.Alphas
+	}
+	return nil
+}
+
+type Alpha struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        string                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	Alpha         uint32                 `protobuf:"varint,2,opt,name=alpha,proto3" json:"alpha,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alpha) Reset() {
+	*x = Alpha{}
+	mi := &file_v1_manifest_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alpha) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alpha) ProtoMessage() {}
+
+func (x *Alpha) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_manifest_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alpha.ProtoReflect.Descriptor instead.
+func (*Alpha) Descriptor() ([]byte, []int) {
+	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Alpha) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
+func (x *Alpha) GetAlpha() uint32 {
+	if x != nil {
+		return x.Alpha
+	}
+	return 0
+}
+
 type Tensor struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -363,7 +586,7 @@ type Tensor struct {
 
 func (x *Tensor) Reset() {
 	*x = Tensor{}
-	mi := &file_v1_manifest_proto_msgTypes[2]
+	mi := &file_v1_manifest_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +598,7 @@ func (x *Tensor) String() string {
 func (*Tensor) ProtoMessage() {}
 
 func (x *Tensor) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[2]
+	mi := &file_v1_manifest_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +611,7 @@ func (x *Tensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tensor.ProtoReflect.Descriptor instead.
 func (*Tensor) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Tensor) GetName() string {
@@ -425,13 +648,19 @@ type Inner struct {
 	MaxSteps         uint32                 `protobuf:"varint,9,opt,name=max_steps,json=maxSteps,proto3" json:"max_steps,omitempty"`
 	BatchSamples     uint32                 `protobuf:"varint,10,opt,name=batch_samples,json=batchSamples,proto3" json:"batch_samples,omitempty"`
 	MaxTokens        uint32                 `protobuf:"varint,11,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
+	Optimizer        Optimizer              `protobuf:"varint,12,opt,name=optimizer,proto3,enum=moot.wire.v1.Optimizer" json:"optimizer,omitempty"`
+	MomentumPpm      uint32                 `protobuf:"varint,13,opt,name=momentum_ppm,json=momentumPpm,proto3" json:"momentum_ppm,omitempty"`
+	LoraPlusMilli    uint32                 `protobuf:"varint,14,opt,name=lora_plus_milli,json=loraPlusMilli,proto3" json:"lora_plus_milli,omitempty"`
+	DecayRounds      uint64                 `protobuf:"varint,15,opt,name=decay_rounds,json=decayRounds,proto3" json:"decay_rounds,omitempty"`
+	Unpacked         bool                   `protobuf:"varint,16,opt,name=unpacked,proto3" json:"unpacked,omitempty"`
+	OverLong         OverLong               `protobuf:"varint,17,opt,name=over_long,json=overLong,proto3,enum=moot.wire.v1.OverLong" json:"over_long,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Inner) Reset() {
 	*x = Inner{}
-	mi := &file_v1_manifest_proto_msgTypes[3]
+	mi := &file_v1_manifest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -443,7 +672,7 @@ func (x *Inner) String() string {
 func (*Inner) ProtoMessage() {}
 
 func (x *Inner) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[3]
+	mi := &file_v1_manifest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -456,7 +685,7 @@ func (x *Inner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inner.ProtoReflect.Descriptor instead.
 func (*Inner) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Inner) GetLearningRateNano() uint64 {
@@ -536,6 +765,48 @@ func (x *Inner) GetMaxTokens() uint32 {
 	return 0
 }
 
+func (x *Inner) GetOptimizer() Optimizer {
+	if x != nil {
+		return x.Optimizer
+	}
+	return Optimizer_OPTIMIZER_UNSPECIFIED
+}
+
+func (x *Inner) GetMomentumPpm() uint32 {
+	if x != nil {
+		return x.MomentumPpm
+	}
+	return 0
+}
+
+func (x *Inner) GetLoraPlusMilli() uint32 {
+	if x != nil {
+		return x.LoraPlusMilli
+	}
+	return 0
+}
+
+func (x *Inner) GetDecayRounds() uint64 {
+	if x != nil {
+		return x.DecayRounds
+	}
+	return 0
+}
+
+func (x *Inner) GetUnpacked() bool {
+	if x != nil {
+		return x.Unpacked
+	}
+	return false
+}
+
+func (x *Inner) GetOverLong() OverLong {
+	if x != nil {
+		return x.OverLong
+	}
+	return OverLong_OVER_LONG_UNSPECIFIED
+}
+
 type Outer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	LearningRateQ16 uint32                 `protobuf:"varint,1,opt,name=learning_rate_q16,json=learningRateQ16,proto3" json:"learning_rate_q16,omitempty"`
@@ -546,7 +817,7 @@ type Outer struct {
 
 func (x *Outer) Reset() {
 	*x = Outer{}
-	mi := &file_v1_manifest_proto_msgTypes[4]
+	mi := &file_v1_manifest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +829,7 @@ func (x *Outer) String() string {
 func (*Outer) ProtoMessage() {}
 
 func (x *Outer) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[4]
+	mi := &file_v1_manifest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +842,7 @@ func (x *Outer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outer.ProtoReflect.Descriptor instead.
 func (*Outer) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{4}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Outer) GetLearningRateQ16() uint32 {
@@ -598,7 +869,7 @@ type Licences struct {
 
 func (x *Licences) Reset() {
 	*x = Licences{}
-	mi := &file_v1_manifest_proto_msgTypes[5]
+	mi := &file_v1_manifest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +881,7 @@ func (x *Licences) String() string {
 func (*Licences) ProtoMessage() {}
 
 func (x *Licences) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[5]
+	mi := &file_v1_manifest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +894,7 @@ func (x *Licences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Licences.ProtoReflect.Descriptor instead.
 func (*Licences) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{5}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Licences) GetModel() string {
@@ -644,7 +915,7 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\x91\x06\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xb9\x06\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -673,15 +944,21 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\blicences\x18\x14 \x01(\v2\x16.moot.wire.v1.LicencesR\blicences\x12\x1a\n" +
 	"\blauncher\x18\x15 \x01(\fR\blauncher\x12\x18\n" +
 	"\acreated\x18\x16 \x01(\x03R\acreated\x12\x1a\n" +
-	"\btemplate\x18\x17 \x01(\tR\btemplate\"J\n" +
+	"\btemplate\x18\x17 \x01(\tR\btemplate\x12&\n" +
+	"\x04mode\x18\x18 \x01(\x0e2\x12.moot.wire.v1.ModeR\x04mode\"\x8f\x01\n" +
 	"\x04LoRA\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\rR\x04rank\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\rR\x05alpha\x12\x18\n" +
-	"\atargets\x18\x03 \x03(\tR\atargets\"D\n" +
+	"\atargets\x18\x03 \x03(\tR\atargets\x12\x16\n" +
+	"\x06rslora\x18\x04 \x01(\bR\x06rslora\x12+\n" +
+	"\x06alphas\x18\x05 \x03(\v2\x13.moot.wire.v1.AlphaR\x06alphas\"5\n" +
+	"\x05Alpha\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\tR\x06module\x12\x14\n" +
+	"\x05alpha\x18\x02 \x01(\rR\x05alpha\"D\n" +
 	"\x06Tensor\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\rR\x04rows\x12\x12\n" +
-	"\x04cols\x18\x03 \x01(\rR\x04cols\"\xfc\x02\n" +
+	"\x04cols\x18\x03 \x01(\rR\x04cols\"\xf2\x04\n" +
 	"\x05Inner\x12,\n" +
 	"\x12learning_rate_nano\x18\x01 \x01(\x04R\x10learningRateNano\x12\x1b\n" +
 	"\tbeta1_ppm\x18\x02 \x01(\rR\bbeta1Ppm\x12\x1b\n" +
@@ -696,17 +973,35 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\rbatch_samples\x18\n" +
 	" \x01(\rR\fbatchSamples\x12\x1d\n" +
 	"\n" +
-	"max_tokens\x18\v \x01(\rR\tmaxTokens\"V\n" +
+	"max_tokens\x18\v \x01(\rR\tmaxTokens\x125\n" +
+	"\toptimizer\x18\f \x01(\x0e2\x17.moot.wire.v1.OptimizerR\toptimizer\x12!\n" +
+	"\fmomentum_ppm\x18\r \x01(\rR\vmomentumPpm\x12&\n" +
+	"\x0flora_plus_milli\x18\x0e \x01(\rR\rloraPlusMilli\x12!\n" +
+	"\fdecay_rounds\x18\x0f \x01(\x04R\vdecayRounds\x12\x1a\n" +
+	"\bunpacked\x18\x10 \x01(\bR\bunpacked\x123\n" +
+	"\tover_long\x18\x11 \x01(\x0e2\x16.moot.wire.v1.OverLongR\boverLong\"V\n" +
 	"\x05Outer\x12*\n" +
 	"\x11learning_rate_q16\x18\x01 \x01(\rR\x0flearningRateQ16\x12!\n" +
 	"\fmomentum_q16\x18\x02 \x01(\rR\vmomentumQ16\"4\n" +
 	"\bLicences\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\tR\x04data*P\n" +
+	"\x04data\x18\x02 \x01(\tR\x04data*w\n" +
 	"\bSchedule\x12\x18\n" +
 	"\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSCHEDULE_COSINE\x10\x01\x12\x15\n" +
-	"\x11SCHEDULE_CONSTANT\x10\x02B/Z-github.com/moot-net/moot/proto/wire/v1;wirev1b\x06proto3"
+	"\x11SCHEDULE_CONSTANT\x10\x02\x12\x13\n" +
+	"\x0fSCHEDULE_LINEAR\x10\x03\x12\x10\n" +
+	"\fSCHEDULE_WSD\x10\x04*+\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tMODE_FULL\x10\x01*S\n" +
+	"\tOptimizer\x12\x19\n" +
+	"\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14OPTIMIZER_ADAMW_8BIT\x10\x01\x12\x11\n" +
+	"\rOPTIMIZER_SGD\x10\x02*9\n" +
+	"\bOverLong\x12\x19\n" +
+	"\x15OVER_LONG_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eOVER_LONG_DROP\x10\x01B/Z-github.com/moot-net/moot/proto/wire/v1;wirev1b\x06proto3"
 
 var (
 	file_v1_manifest_proto_rawDescOnce sync.Once
@@ -720,29 +1015,37 @@ func file_v1_manifest_proto_rawDescGZIP() []byte {
 	return file_v1_manifest_proto_rawDescData
 }
 
-var file_v1_manifest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_v1_manifest_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_v1_manifest_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_v1_manifest_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_v1_manifest_proto_goTypes = []any{
 	(Schedule)(0),    // 0: moot.wire.v1.Schedule
-	(*Manifest)(nil), // 1: moot.wire.v1.Manifest
-	(*LoRA)(nil),     // 2: moot.wire.v1.LoRA
-	(*Tensor)(nil),   // 3: moot.wire.v1.Tensor
-	(*Inner)(nil),    // 4: moot.wire.v1.Inner
-	(*Outer)(nil),    // 5: moot.wire.v1.Outer
-	(*Licences)(nil), // 6: moot.wire.v1.Licences
+	(Mode)(0),        // 1: moot.wire.v1.Mode
+	(Optimizer)(0),   // 2: moot.wire.v1.Optimizer
+	(OverLong)(0),    // 3: moot.wire.v1.OverLong
+	(*Manifest)(nil), // 4: moot.wire.v1.Manifest
+	(*LoRA)(nil),     // 5: moot.wire.v1.LoRA
+	(*Alpha)(nil),    // 6: moot.wire.v1.Alpha
+	(*Tensor)(nil),   // 7: moot.wire.v1.Tensor
+	(*Inner)(nil),    // 8: moot.wire.v1.Inner
+	(*Outer)(nil),    // 9: moot.wire.v1.Outer
+	(*Licences)(nil), // 10: moot.wire.v1.Licences
 }
 var file_v1_manifest_proto_depIdxs = []int32{
-	2, // 0: moot.wire.v1.Manifest.lora:type_name -> moot.wire.v1.LoRA
-	3, // 1: moot.wire.v1.Manifest.tensors:type_name -> moot.wire.v1.Tensor
-	4, // 2: moot.wire.v1.Manifest.inner:type_name -> moot.wire.v1.Inner
-	5, // 3: moot.wire.v1.Manifest.outer:type_name -> moot.wire.v1.Outer
-	0, // 4: moot.wire.v1.Manifest.schedule:type_name -> moot.wire.v1.Schedule
-	6, // 5: moot.wire.v1.Manifest.licences:type_name -> moot.wire.v1.Licences
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5,  // 0: moot.wire.v1.Manifest.lora:type_name -> moot.wire.v1.LoRA
+	7,  // 1: moot.wire.v1.Manifest.tensors:type_name -> moot.wire.v1.Tensor
+	8,  // 2: moot.wire.v1.Manifest.inner:type_name -> moot.wire.v1.Inner
+	9,  // 3: moot.wire.v1.Manifest.outer:type_name -> moot.wire.v1.Outer
+	0,  // 4: moot.wire.v1.Manifest.schedule:type_name -> moot.wire.v1.Schedule
+	10, // 5: moot.wire.v1.Manifest.licences:type_name -> moot.wire.v1.Licences
+	1,  // 6: moot.wire.v1.Manifest.mode:type_name -> moot.wire.v1.Mode
+	6,  // 7: moot.wire.v1.LoRA.alphas:type_name -> moot.wire.v1.Alpha
+	2,  // 8: moot.wire.v1.Inner.optimizer:type_name -> moot.wire.v1.Optimizer
+	3,  // 9: moot.wire.v1.Inner.over_long:type_name -> moot.wire.v1.OverLong
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_v1_manifest_proto_init() }
@@ -755,8 +1058,8 @@ func file_v1_manifest_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_manifest_proto_rawDesc), len(file_v1_manifest_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   6,
+			NumEnums:      4,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
