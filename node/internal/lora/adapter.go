@@ -21,6 +21,7 @@ type Adapter struct {
 	values     []float32
 	magnitudes map[string][]float32 // of adapted layers, by path; with DoRA
 	saved      []Saved
+	whole      bool // saved is all of the base model
 }
 
 // Saved is a tensor of the base model that was trained as a whole: the adapter
@@ -55,6 +56,13 @@ func New(s Spec, modules []Module) (*Adapter, error) {
 	}
 	return a, nil
 }
+
+// NewWhole returns what replaces all parameters of a base model, as an adapter:
+// it can be applied and merged.
+func NewWhole(saved []Saved) *Adapter { return &Adapter{saved: saved, whole: true} }
+
+// Whole reports whether it was made by NewWhole.
+func (a *Adapter) Whole() bool { return a.whole }
 
 // Spec returns what the adapter was made from.
 func (a *Adapter) Spec() Spec { return a.spec }
@@ -108,6 +116,8 @@ func (a *Adapter) Saved() []Saved { return a.saved }
 // error that wraps ErrUnsupported and says what more it does.
 func (a *Adapter) Plain() error {
 	switch {
+	case a.whole:
+		return fmt.Errorf("%w: all parameters of the model were trained, there is no adapter", ErrUnsupported)
 	case a.spec.DoRA:
 		return fmt.Errorf("%w: use_dora is true", ErrUnsupported)
 	case len(a.saved) > 0:

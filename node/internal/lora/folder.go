@@ -111,6 +111,9 @@ func (a *Adapter) Write(dir, base string) error {
 }
 
 func (a *Adapter) write(dir, base string) error {
+	if a.whole {
+		return a.Plain()
+	}
 	s := a.spec
 	targets := slices.Clone(s.Targets)
 	if slices.Contains(targets, AllLinear) { // PEFT expands it too

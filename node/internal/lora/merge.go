@@ -133,6 +133,9 @@ func (m *merger) groups(config checkpoint.Config) ([]checkpoint.Group, error) {
 	var groups []checkpoint.Group
 	var dtype safetensors.DType
 	for _, t := range m.f.Tensors() {
+		if _, ok := saved[t.Name]; m.a.whole && !ok && heads(t.Name) {
+			continue // a copy of the embedding, as it was
+		}
 		p, adapted := parts[t.Name]
 		s, replaced := saved[t.Name]
 		delete(parts, t.Name)
@@ -221,10 +224,16 @@ func embeds(name string) bool {
 	return named(name[:max(0, lastDot(name))], []string{"embed_tokens", "wte", "word_embeddings"})
 }
 
+// heads reports whether a tensor is an output layer.
+func heads(name string) bool { return name == "lm_head.weight" || name == "embed_out.weight" }
+
 // checkTied refuses an adapter with an embedding of its own for a model that
 // uses the embedding as its output layer too: the output layer stays what it
 // was, which no file of a tied model can say.
 func (m *merger) checkTied(config checkpoint.Config) error {
+	if m.a.whole {
+		return nil // which is replaced as well
+	}
 	if _, own := m.f.Lookup("lm_head.weight"); own || string(config["tie_word_embeddings"]) == "false" {
 		return nil
 	}

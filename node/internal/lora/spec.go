@@ -28,7 +28,8 @@ type Spec struct {
 	// layer is a target when its path is the name or ends with "." and it.
 	Targets []string
 
-	// What follows exists in adapters made elsewhere; a run does not use it.
+	// What follows is resolved when a run is launched: its manifest names
+	// modules and their ranks.
 
 	// Pattern, if not empty, replaces Targets: a regular expression that
 	// matches the whole path.
@@ -85,9 +86,10 @@ type TensorInfo struct {
 type Part struct {
 	Module
 	Rank  int
-	Scale float32
-	A, B  int  // index in the layout
-	DoRA  bool // has a magnitude too; see Adapter.Magnitude
+	Alpha int
+	Scale float32 // that follows from them
+	A, B  int     // index in the layout
+	DoRA  bool    // has a magnitude too; see Adapter.Magnitude
 }
 
 const (
@@ -125,6 +127,14 @@ func (s Spec) resolve(modules []Module) ([]TensorInfo, []Part, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	ranks, err := overrider(s.Ranks)
+	if err != nil {
+		return nil, nil, err
+	}
+	alphas, err := overrider(s.Alphas)
+	if err != nil {
+		return nil, nil, err
+	}
 	var layout []TensorInfo
 	var parts []Part
 	hits := map[string]bool{}
@@ -137,18 +147,11 @@ func (s Spec) resolve(modules []Module) ([]TensorInfo, []Part, error) {
 		if excluded(m.Path) {
 			continue
 		}
-		rank, err := override(s.Ranks, m.Path, s.Rank)
-		if err != nil {
-			return nil, nil, err
-		}
-		alpha, err := override(s.Alphas, m.Path, s.Alpha)
-		if err != nil {
-			return nil, nil, err
-		}
+		rank, alpha := ranks(m.Path, s.Rank), alphas(m.Path, s.Alpha)
 		if rank < 1 || rank > MaxRank {
 			return nil, nil, fmt.Errorf("lora rank of %s is %d, must be 1 to %d", m.Path, rank, MaxRank)
 		}
-		parts = append(parts, Part{Module: m, Rank: rank, Scale: s.scale(rank, alpha), DoRA: s.DoRA})
+		parts = append(parts, Part{Module: m, Rank: rank, Alpha: alpha, Scale: s.scale(rank, alpha), DoRA: s.DoRA})
 		layout = append(layout,
 			TensorInfo{namePrefix + m.Path + suffixA, rank, m.In},
 			TensorInfo{namePrefix + m.Path + suffixB, m.Out, rank})
@@ -277,15 +280,22 @@ func numbered(path string) bool {
 	})
 }
 
-func override(list []Override, path string, otherwise int) (int, error) {
-	for _, o := range list {
-		re, err := regexp.Compile(`^(?:.*\.)?(?:` + o.Key + `)$`)
-		if err != nil {
-			return 0, fmt.Errorf("lora pattern %q: %w", o.Key, err)
-		}
-		if re.MatchString(path) {
-			return o.Value, nil
+// overrider returns a function that looks up the value for a path: that of the
+// first entry whose key matches.
+func overrider(list []Override) (func(path string, otherwise int) int, error) {
+	keys := make([]*regexp.Regexp, len(list))
+	for i, o := range list {
+		var err error
+		if keys[i], err = regexp.Compile(`^(?:.*\.)?(?:` + o.Key + `)$`); err != nil {
+			return nil, fmt.Errorf("lora pattern %q: %w", o.Key, err)
 		}
 	}
-	return otherwise, nil
+	return func(path string, otherwise int) int {
+		for i, re := range keys {
+			if re.MatchString(path) {
+				return list[i].Value
+			}
+		}
+		return otherwise
+	}, nil
 }

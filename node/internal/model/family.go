@@ -237,6 +237,9 @@ func (c Config) Head() Module {
 	return Module{Path: c.family().head, In: c.Hidden, Out: c.Vocab}
 }
 
+// EmbeddingPath is where the table is that tokens are looked up in.
+func (c Config) EmbeddingPath() string { return c.family().base + c.family().embed }
+
 // paramSpec is a parameter that a configuration asks for.
 type paramSpec struct {
 	name       string
@@ -256,6 +259,21 @@ func (p paramSpec) shape() []int64 {
 		return []int64{int64(p.cols), int64(p.rows)}
 	}
 	return []int64{int64(p.rows), int64(p.cols)}
+}
+
+// Parameter is what Param is of a model that is not there: a vector has one row.
+type Parameter struct {
+	Name       string
+	Rows, Cols int
+}
+
+// Parameters lists all parameters, sorted bytewise by name.
+func (c Config) Parameters() []Parameter {
+	var list []Parameter
+	for _, p := range c.params() {
+		list = append(list, Parameter{p.name, max(1, p.rows), p.cols})
+	}
+	return list
 }
 
 // Params returns the number of parameters.

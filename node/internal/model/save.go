@@ -64,8 +64,14 @@ func (m *Model) save(dir string, dtype safetensors.DType) error {
 func (m *Model) Stored(p Param) []float32 {
 	values := make([]float32, p.Value.Rows*p.Value.Cols)
 	m.b.Download(values, p.Value)
+	return p.Stored(values)
+}
+
+// Stored returns values in the order in which the model has those of the
+// parameter, in that of the checkpoint.
+func (p Param) Stored(values []float32) []float32 {
 	if p.transposed {
-		values = transpose(values, p.Value.Rows, p.Value.Cols)
+		return transpose(values, p.Value.Rows, p.Value.Cols)
 	}
 	return values
 }

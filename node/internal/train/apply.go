@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
@@ -23,6 +24,14 @@ func Apply(m *model.Model, a *lora.Adapter) error {
 	for _, s := range a.Saved() {
 		whole = append(whole, model.Replacement(s))
 	}
+	if c := m.Config(); a.Whole() && c.TiedHead {
+		embed, ok := tiedEmbedding(m, a)
+		if !ok {
+			return fmt.Errorf("apply all parameters: %w: the embedding is not among them", lora.ErrUnsupported)
+		}
+		embed.Name = c.Head().Path + ".weight"
+		whole = append(whole, embed)
+	}
 	if err := m.Replace(whole); err != nil {
 		return fmt.Errorf("apply adapter: %w", err)
 	}
@@ -40,6 +49,41 @@ func Apply(m *model.Model, a *lora.Adapter) error {
 		return fmt.Errorf("apply adapter: %w", err)
 	}
 	return nil
+}
+
+// Whole returns a model whose parameters are by so much different, as an
+// adapter. The differences are in the order of FullLayout; m stays as it is.
+func Whole(m *model.Model, difference []float32) (*lora.Adapter, error) {
+	params := m.Params()
+	var saved []lora.Saved
+	for _, p := range params {
+		n := p.Value.Rows * p.Value.Cols
+		if n > len(difference) {
+			return nil, fmt.Errorf("all parameters: %d differences are not those of the model", len(difference))
+		}
+		values := make([]float32, n)
+		m.Backend().Download(values, p.Value)
+		for i, d := range difference[:n] {
+			values[i] += d
+		}
+		difference = difference[n:]
+		saved = append(saved, lora.Saved{Name: p.Name, Shape: p.Shape, Values: p.Stored(values)})
+	}
+	if len(difference) > 0 {
+		return nil, fmt.Errorf("all parameters: %d differences more than the model has", len(difference))
+	}
+	return lora.NewWhole(saved), nil
+}
+
+// tiedEmbedding finds the embedding that is the output layer too.
+func tiedEmbedding(m *model.Model, a *lora.Adapter) (model.Replacement, bool) {
+	head := m.Config().Head()
+	for _, s := range a.Saved() {
+		if s.Name == m.Config().EmbeddingPath()+".weight" && slices.Equal(s.Shape, []int64{int64(head.Out), int64(head.In)}) {
+			return model.Replacement(s), true
+		}
+	}
+	return model.Replacement{}, false
 }
 
 // trainable refuses the kinds of adapter that can only be applied.

@@ -28,16 +28,22 @@ func EstimateMemory(o Options) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
-	if err := errors.Join(trainable(o.Spec), o.optimizer().check()); err != nil {
+	if err := o.optimizer().check(); err != nil {
+		return Memory{}, err
+	}
+	t := Trainer{}
+	t.limits(c, o.MaxTokens, o.MicroBatchTokens)
+	if o.Full {
+		return t.fullMemory(c, o)
+	}
+	if err := trainable(o.Spec); err != nil {
 		return Memory{}, err
 	}
 	a, err := lora.New(o.Spec, modules(c))
 	if err != nil {
 		return Memory{}, err
 	}
-	t := Trainer{}
-	t.limits(c, o.MaxTokens, o.MicroBatchTokens)
-	load, err := t.workload(c, a, o.ActivationBytes)
+	load, err := t.workload(c, a.Parts(), o.ActivationBytes)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -55,11 +61,19 @@ func EstimateMemory(o Options) (Memory, error) {
 	}, nil
 }
 
+// fullMemory is what training of all parameters takes: the weights in float32,
+// as they are and as they were, their gradients and the optimizer's state.
+func (t *Trainer) fullMemory(c model.Config, o Options) (Memory, error) {
+	load, err := t.workload(c, nil, o.ActivationBytes)
+	n := 4 * int64(c.Params())
+	return Memory{Weights: n, Training: 2*n + o.optimizer().trainingBytes(FullLayout(c)), Activations: c.WorkspaceBytes(load)}, err
+}
+
 // workload is that of the largest micro-batch. It takes at most bytes, unless
 // that is 0.
-func (t *Trainer) workload(c model.Config, a *lora.Adapter, bytes int64) (model.Workload, error) {
+func (t *Trainer) workload(c model.Config, adapted []lora.Part, bytes int64) (model.Workload, error) {
 	ranks := map[string]int{}
-	for _, p := range a.Parts() {
+	for _, p := range adapted {
 		ranks[p.Path] = p.Rank
 	}
 	tokens := max(t.micro, t.maxTokens)

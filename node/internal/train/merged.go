@@ -158,12 +158,19 @@ func mergeTolerance(dir string, a *lora.Adapter) (float64, error) {
 		return 0, err
 	}
 	defer func() { _ = f.Close() }()
-	most := 1e-4
+	var names []string
 	for _, p := range a.Parts() {
-		t, ok := f.Lookup(p.Path + ".weight")
+		names = append(names, p.Path+".weight")
+	}
+	for _, s := range a.Saved() {
+		names = append(names, s.Name)
+	}
+	most := 1e-4
+	for _, name := range names {
+		t, ok := f.Lookup(name)
 		switch {
 		case !ok:
-			return 0, fmt.Errorf("%w: it has no %s.weight", ErrMerge, p.Path)
+			return 0, fmt.Errorf("%w: it has no %s", ErrMerge, name)
 		case t.DType == safetensors.BF16:
 			most = max(most, 0.05)
 		case t.DType == safetensors.F16:

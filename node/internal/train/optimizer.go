@@ -23,7 +23,7 @@ const (
 	SGD
 )
 
-var optimizerNames = [...]string{"adamw", "adamw8bit", "sgd"}
+var optimizerNames = [...]string{"adamw", "adamw-8bit", "sgd"}
 
 func (o Optimizer) String() string {
 	if o < 0 || int(o) >= len(optimizerNames) {

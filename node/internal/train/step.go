@@ -29,14 +29,22 @@ func (t *Trainer) Step(ctx context.Context, batch []Sample, learningRate float64
 	if err != nil {
 		return 0, 0, err
 	}
+	if err := t.update(loss.Sum, learningRate); err != nil {
+		return 0, 0, fmt.Errorf("step: %w", err)
+	}
+	return loss.Sum, loss.Tokens, nil
+}
+
+// update takes the optimizer's step by the gradients that were accumulated.
+func (t *Trainer) update(lossSum, learningRate float64) error {
 	norm := math.Sqrt(t.b.SumSquares(t.grads))
-	if math.IsNaN(loss.Sum+norm) || math.IsInf(loss.Sum+norm, 0) {
-		return 0, 0, fmt.Errorf("step: loss %v, gradient norm %v: %w", loss.Sum, norm, ErrNotFinite)
+	if math.IsNaN(lossSum+norm) || math.IsInf(lossSum+norm, 0) {
+		return fmt.Errorf("loss %v, gradient norm %v: %w", lossSum, norm, ErrNotFinite)
 	}
 	t.gradNorm = norm
 	t.steps++
 	t.optimizer.step(t.values, t.grads, update{rate: learningRate, number: t.steps, gradScale: clip(norm, t.clipNorm)})
-	return loss.Sum, loss.Tokens, nil
+	return nil
 }
 
 // clip returns what to multiply a gradient of the given norm with, as
@@ -53,7 +61,10 @@ func clip(norm, limit float64) float64 {
 func (t *Trainer) accumulate(ctx context.Context, batch []Sample, scale float32) (model.Loss, error) {
 	var total model.Loss
 	for len(batch) > 0 {
-		n := microBatch(batch, t.micro)
+		n := 1
+		if !t.unpacked {
+			n = microBatch(batch, t.micro)
+		}
 		part := batch[:n]
 		batch = batch[n:]
 		if err := ctx.Err(); err != nil {

@@ -41,8 +41,12 @@ func (a Adam) withDefaults() Adam {
 type Options struct {
 	ModelDir string    // Hugging Face folder of the base model
 	Spec     lora.Spec // adapter to train
-	Seed     uint64    // of the values it starts with; see lora.Adapter.Init
-	Adam     Adam
+	// Full trains all parameters instead of an adapter; Spec, Seed and
+	// LoRAPlusRatio are not used. What Adapter and SetAdapter give and take is
+	// then the difference to the base model.
+	Full bool
+	Seed uint64 // of the values it starts with; see lora.Adapter.Init
+	Adam Adam
 	// Optimizer is the kind. All take WeightDecay and ClipNorm of Adam.
 	// Default AdamW.
 	Optimizer Optimizer
@@ -60,6 +64,10 @@ type Options struct {
 	// a step accumulates gradients over as many micro-batches as it needs.
 	// Default 2048.
 	MicroBatchTokens int
+	// Unpacked makes each sample a micro-batch of its own. Samples that are
+	// computed together never see each other, so that this changes how long a
+	// step takes, and its result only by rounding. Default: packed.
+	Unpacked bool
 	// ActivationBytes bounds Memory.Activations: as many layers as it takes
 	// compute their activations again in the backward pass, instead of keeping
 	// them. Results are the same to the bit; with all layers a step takes about
@@ -97,11 +105,13 @@ type Trainer struct {
 	layout    []lora.TensorInfo
 	maxTokens int
 	micro     int
+	unpacked  bool
 	dir       string // of checkpoints
 	base      string
 
 	values tensor.Mat // what is trained, (1,N)
 	grads  tensor.Mat
+	origin []float32 // the base model's, of what Adapter and SetAdapter are the difference; nil: 0
 
 	steps    int // of the optimizer since its state was zero
 	gradNorm float64
@@ -119,9 +129,33 @@ func Open(o Options) (*Trainer, error) {
 	return New(m, o)
 }
 
+// newDifference returns a Trainer of how far all parameters are from those of
+// the base model.
+func newDifference(m *model.Model, o Options) (*Trainer, error) {
+	t, err := NewFull(FullOptions{
+		Model: m, Adam: o.Adam, Optimizer: o.Optimizer, Momentum: o.Momentum,
+		MaxTokens: o.MaxTokens, MicroBatchTokens: o.MicroBatchTokens, CheckpointDir: o.CheckpointDir,
+	})
+	if err != nil {
+		return nil, err
+	}
+	load, err := t.workload(m.Config(), nil, o.ActivationBytes)
+	if err != nil {
+		return nil, err
+	}
+	m.SetRecompute(load.Recompute)
+	t.unpacked = o.Unpacked
+	t.origin = make([]float32, t.values.Cols)
+	t.b.Download(t.origin, t.values)
+	return t, nil
+}
+
 // New puts a new adapter on a model that is loaded already; ModelDir and
 // Threads of o are not used. The model belongs to the Trainer from then on.
 func New(m *model.Model, o Options) (*Trainer, error) {
+	if o.Full {
+		return newDifference(m, o)
+	}
 	if err := trainable(o.Spec); err != nil {
 		return nil, err
 	}
@@ -136,11 +170,11 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 	b := m.Backend()
 	t := &Trainer{
 		model: m, b: b, clipNorm: o.Adam.ClipNorm, kind: o.Optimizer, adapter: a, layout: a.Layout(),
-		dir: o.CheckpointDir, base: o.BaseName,
+		dir: o.CheckpointDir, base: o.BaseName, unpacked: o.Unpacked,
 		values: b.Alloc(len(a.Values())).Vec(), grads: b.Alloc(len(a.Values())).Vec(),
 	}
 	t.limits(t.model.Config(), o.MaxTokens, o.MicroBatchTokens)
-	load, err := t.workload(m.Config(), a, o.ActivationBytes)
+	load, err := t.workload(m.Config(), a.Parts(), o.ActivationBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -183,9 +217,7 @@ func NewFull(o FullOptions) (*Trainer, error) {
 		model: o.Model, b: o.Model.Backend(), clipNorm: o.Adam.ClipNorm, kind: o.Optimizer, dir: o.CheckpointDir,
 		values: values.Vec(), grads: grads.Vec(),
 	}
-	for _, p := range o.Model.Params() {
-		t.layout = append(t.layout, lora.TensorInfo{Name: p.Name, Rows: p.Value.Rows, Cols: p.Value.Cols})
-	}
+	t.layout = FullLayout(o.Model.Config())
 	t.limits(t.model.Config(), o.MaxTokens, o.MicroBatchTokens)
 	t.optimizer = settings.build(t.b, t.layout, func(int) bool { return false })
 	return t, nil
@@ -226,6 +258,16 @@ func Layout(dir string, spec lora.Spec) ([]lora.TensorInfo, error) {
 	return spec.Layout(modules(c))
 }
 
+// FullLayout lists the parameters of a model, as tensors of one that is trained
+// in full.
+func FullLayout(c model.Config) []lora.TensorInfo {
+	var list []lora.TensorInfo
+	for _, p := range c.Parameters() {
+		list = append(list, lora.TensorInfo(p))
+	}
+	return list
+}
+
 // Layout lists the tensors being trained, in the order of Adapter and
 // SetAdapter. A vector has one row. The caller must not change it.
 func (t *Trainer) Layout() []lora.TensorInfo { return t.layout }
@@ -233,7 +275,8 @@ func (t *Trainer) Layout() []lora.TensorInfo { return t.layout }
 // Params returns the number of values being trained.
 func (t *Trainer) Params() int { return t.values.Cols }
 
-// SetAdapter replaces what is trained: the adapter, or in full mode all
+// SetAdapter replaces what is trained: the adapter, with Options.Full the
+// difference of all parameters to the base model, of a Trainer by NewFull all
 // parameters. The optimizer's moments stay.
 func (t *Trainer) SetAdapter(values []float32) error {
 	if len(values) != t.values.Cols {
@@ -243,6 +286,13 @@ func (t *Trainer) SetAdapter(values []float32) error {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
 			return fmt.Errorf("set adapter: value %d is %v: %w", i, v, ErrNotFinite)
 		}
+	}
+	if t.origin != nil {
+		sum := make([]float32, len(values))
+		for i, v := range values {
+			sum[i] = t.origin[i] + v
+		}
+		values = sum
 	}
 	t.b.Upload(t.values, values)
 	return nil
@@ -275,7 +325,12 @@ func (t *Trainer) LoadAdapter(dir string) error {
 }
 
 // Adapter copies what is trained to dst, which must have its length.
-func (t *Trainer) Adapter(dst []float32) { t.b.Download(dst, t.values) }
+func (t *Trainer) Adapter(dst []float32) {
+	t.b.Download(dst, t.values)
+	for i, v := range t.origin {
+		dst[i] -= v
+	}
+}
 
 // Gradient copies the last step's gradient, before clipping, to dst.
 func (t *Trainer) Gradient(dst []float32) { t.b.Download(dst, t.grads) }

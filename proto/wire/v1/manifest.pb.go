@@ -245,6 +245,7 @@ type Manifest struct {
 	Created       int64                  `protobuf:"varint,22,opt,name=created,proto3" json:"created,omitempty"`
 	Template      string                 `protobuf:"bytes,23,opt,name=template,proto3" json:"template,omitempty"`
 	Mode          Mode                   `protobuf:"varint,24,opt,name=mode,proto3,enum=moot.wire.v1.Mode" json:"mode,omitempty"`
+	Trust         *Trust                 `protobuf:"bytes,30,opt,name=trust,proto3" json:"trust,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -447,6 +448,73 @@ func (x *Manifest) GetMode() Mode {
 	return Mode_MODE_UNSPECIFIED
 }
 
+func (x *Manifest) GetTrust() *Trust {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+type Trust struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Auditors      uint32                 `protobuf:"varint,1,opt,name=auditors,proto3" json:"auditors,omitempty"`
+	AuditSamples  uint32                 `protobuf:"varint,2,opt,name=audit_samples,json=auditSamples,proto3" json:"audit_samples,omitempty"`
+	Probation     uint32                 `protobuf:"varint,3,opt,name=probation,proto3" json:"probation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trust) Reset() {
+	*x = Trust{}
+	mi := &file_v1_manifest_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trust) ProtoMessage() {}
+
+func (x *Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_manifest_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
+func (*Trust) Descriptor() ([]byte, []int) {
+	return file_v1_manifest_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Trust) GetAuditors() uint32 {
+	if x != nil {
+		return x.Auditors
+	}
+	return 0
+}
+
+func (x *Trust) GetAuditSamples() uint32 {
+	if x != nil {
+		return x.AuditSamples
+	}
+	return 0
+}
+
+func (x *Trust) GetProbation() uint32 {
+	if x != nil {
+		return x.Probation
+	}
+	return 0
+}
+
 type LoRA struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rank          uint32                 `protobuf:"varint,1,opt,name=rank,proto3" json:"rank,omitempty"`
@@ -460,7 +528,7 @@ type LoRA struct {
 
 func (x *LoRA) Reset() {
 	*x = LoRA{}
-	mi := &file_v1_manifest_proto_msgTypes[1]
+	mi := &file_v1_manifest_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +540,7 @@ func (x *LoRA) String() string {
 func (*LoRA) ProtoMessage() {}
 
 func (x *LoRA) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[1]
+	mi := &file_v1_manifest_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +553,7 @@ func (x *LoRA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoRA.ProtoReflect.Descriptor instead.
 func (*LoRA) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{1}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *LoRA) GetRank() uint32 {
@@ -533,7 +601,7 @@ type Alpha struct {
 
 func (x *Alpha) Reset() {
 	*x = Alpha{}
-	mi := &file_v1_manifest_proto_msgTypes[2]
+	mi := &file_v1_manifest_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +613,7 @@ func (x *Alpha) String() string {
 func (*Alpha) ProtoMessage() {}
 
 func (x *Alpha) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[2]
+	mi := &file_v1_manifest_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +626,7 @@ func (x *Alpha) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alpha.ProtoReflect.Descriptor instead.
 func (*Alpha) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Alpha) GetModule() string {
@@ -586,7 +654,7 @@ type Tensor struct {
 
 func (x *Tensor) Reset() {
 	*x = Tensor{}
-	mi := &file_v1_manifest_proto_msgTypes[3]
+	mi := &file_v1_manifest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +666,7 @@ func (x *Tensor) String() string {
 func (*Tensor) ProtoMessage() {}
 
 func (x *Tensor) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[3]
+	mi := &file_v1_manifest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +679,7 @@ func (x *Tensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tensor.ProtoReflect.Descriptor instead.
 func (*Tensor) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Tensor) GetName() string {
@@ -660,7 +728,7 @@ type Inner struct {
 
 func (x *Inner) Reset() {
 	*x = Inner{}
-	mi := &file_v1_manifest_proto_msgTypes[4]
+	mi := &file_v1_manifest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +740,7 @@ func (x *Inner) String() string {
 func (*Inner) ProtoMessage() {}
 
 func (x *Inner) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[4]
+	mi := &file_v1_manifest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +753,7 @@ func (x *Inner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inner.ProtoReflect.Descriptor instead.
 func (*Inner) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{4}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Inner) GetLearningRateNano() uint64 {
@@ -817,7 +885,7 @@ type Outer struct {
 
 func (x *Outer) Reset() {
 	*x = Outer{}
-	mi := &file_v1_manifest_proto_msgTypes[5]
+	mi := &file_v1_manifest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +897,7 @@ func (x *Outer) String() string {
 func (*Outer) ProtoMessage() {}
 
 func (x *Outer) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[5]
+	mi := &file_v1_manifest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +910,7 @@ func (x *Outer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outer.ProtoReflect.Descriptor instead.
 func (*Outer) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{5}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Outer) GetLearningRateQ16() uint32 {
@@ -869,7 +937,7 @@ type Licences struct {
 
 func (x *Licences) Reset() {
 	*x = Licences{}
-	mi := &file_v1_manifest_proto_msgTypes[6]
+	mi := &file_v1_manifest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +949,7 @@ func (x *Licences) String() string {
 func (*Licences) ProtoMessage() {}
 
 func (x *Licences) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[6]
+	mi := &file_v1_manifest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +962,7 @@ func (x *Licences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Licences.ProtoReflect.Descriptor instead.
 func (*Licences) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{6}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Licences) GetModel() string {
@@ -915,7 +983,7 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xb9\x06\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xe4\x06\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -945,7 +1013,12 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\blauncher\x18\x15 \x01(\fR\blauncher\x12\x18\n" +
 	"\acreated\x18\x16 \x01(\x03R\acreated\x12\x1a\n" +
 	"\btemplate\x18\x17 \x01(\tR\btemplate\x12&\n" +
-	"\x04mode\x18\x18 \x01(\x0e2\x12.moot.wire.v1.ModeR\x04mode\"\x8f\x01\n" +
+	"\x04mode\x18\x18 \x01(\x0e2\x12.moot.wire.v1.ModeR\x04mode\x12)\n" +
+	"\x05trust\x18\x1e \x01(\v2\x13.moot.wire.v1.TrustR\x05trust\"f\n" +
+	"\x05Trust\x12\x1a\n" +
+	"\bauditors\x18\x01 \x01(\rR\bauditors\x12#\n" +
+	"\raudit_samples\x18\x02 \x01(\rR\fauditSamples\x12\x1c\n" +
+	"\tprobation\x18\x03 \x01(\rR\tprobation\"\x8f\x01\n" +
 	"\x04LoRA\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\rR\x04rank\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\rR\x05alpha\x12\x18\n" +
@@ -1016,36 +1089,38 @@ func file_v1_manifest_proto_rawDescGZIP() []byte {
 }
 
 var file_v1_manifest_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_v1_manifest_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_v1_manifest_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_v1_manifest_proto_goTypes = []any{
 	(Schedule)(0),    // 0: moot.wire.v1.Schedule
 	(Mode)(0),        // 1: moot.wire.v1.Mode
 	(Optimizer)(0),   // 2: moot.wire.v1.Optimizer
 	(OverLong)(0),    // 3: moot.wire.v1.OverLong
 	(*Manifest)(nil), // 4: moot.wire.v1.Manifest
-	(*LoRA)(nil),     // 5: moot.wire.v1.LoRA
-	(*Alpha)(nil),    // 6: moot.wire.v1.Alpha
-	(*Tensor)(nil),   // 7: moot.wire.v1.Tensor
-	(*Inner)(nil),    // 8: moot.wire.v1.Inner
-	(*Outer)(nil),    // 9: moot.wire.v1.Outer
-	(*Licences)(nil), // 10: moot.wire.v1.Licences
+	(*Trust)(nil),    // 5: moot.wire.v1.Trust
+	(*LoRA)(nil),     // 6: moot.wire.v1.LoRA
+	(*Alpha)(nil),    // 7: moot.wire.v1.Alpha
+	(*Tensor)(nil),   // 8: moot.wire.v1.Tensor
+	(*Inner)(nil),    // 9: moot.wire.v1.Inner
+	(*Outer)(nil),    // 10: moot.wire.v1.Outer
+	(*Licences)(nil), // 11: moot.wire.v1.Licences
 }
 var file_v1_manifest_proto_depIdxs = []int32{
-	5,  // 0: moot.wire.v1.Manifest.lora:type_name -> moot.wire.v1.LoRA
-	7,  // 1: moot.wire.v1.Manifest.tensors:type_name -> moot.wire.v1.Tensor
-	8,  // 2: moot.wire.v1.Manifest.inner:type_name -> moot.wire.v1.Inner
-	9,  // 3: moot.wire.v1.Manifest.outer:type_name -> moot.wire.v1.Outer
+	6,  // 0: moot.wire.v1.Manifest.lora:type_name -> moot.wire.v1.LoRA
+	8,  // 1: moot.wire.v1.Manifest.tensors:type_name -> moot.wire.v1.Tensor
+	9,  // 2: moot.wire.v1.Manifest.inner:type_name -> moot.wire.v1.Inner
+	10, // 3: moot.wire.v1.Manifest.outer:type_name -> moot.wire.v1.Outer
 	0,  // 4: moot.wire.v1.Manifest.schedule:type_name -> moot.wire.v1.Schedule
-	10, // 5: moot.wire.v1.Manifest.licences:type_name -> moot.wire.v1.Licences
+	11, // 5: moot.wire.v1.Manifest.licences:type_name -> moot.wire.v1.Licences
 	1,  // 6: moot.wire.v1.Manifest.mode:type_name -> moot.wire.v1.Mode
-	6,  // 7: moot.wire.v1.LoRA.alphas:type_name -> moot.wire.v1.Alpha
-	2,  // 8: moot.wire.v1.Inner.optimizer:type_name -> moot.wire.v1.Optimizer
-	3,  // 9: moot.wire.v1.Inner.over_long:type_name -> moot.wire.v1.OverLong
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 7: moot.wire.v1.Manifest.trust:type_name -> moot.wire.v1.Trust
+	7,  // 8: moot.wire.v1.LoRA.alphas:type_name -> moot.wire.v1.Alpha
+	2,  // 9: moot.wire.v1.Inner.optimizer:type_name -> moot.wire.v1.Optimizer
+	3,  // 10: moot.wire.v1.Inner.over_long:type_name -> moot.wire.v1.OverLong
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_v1_manifest_proto_init() }
@@ -1059,7 +1134,7 @@ func file_v1_manifest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_manifest_proto_rawDesc), len(file_v1_manifest_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -158,6 +158,7 @@ type Have struct {
 	Peer          []byte                 `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
 	Entries       []*HaveEntry           `protobuf:"bytes,5,rep,name=entries,proto3" json:"entries,omitempty"`
 	Joins         [][]byte               `protobuf:"bytes,6,rep,name=joins,proto3" json:"joins,omitempty"`
+	Audits        []*Audit               `protobuf:"bytes,7,rep,name=audits,proto3" json:"audits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -234,6 +235,65 @@ func (x *Have) GetJoins() [][]byte {
 	return nil
 }
 
+func (x *Have) GetAudits() []*Audit {
+	if x != nil {
+		return x.Audits
+	}
+	return nil
+}
+
+type Audit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"` // of the round before
+	GainNano      int64                  `protobuf:"zigzag64,2,opt,name=gain_nano,json=gainNano,proto3" json:"gain_nano,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Audit) Reset() {
+	*x = Audit{}
+	mi := &file_v1_message_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Audit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Audit) ProtoMessage() {}
+
+func (x *Audit) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Audit.ProtoReflect.Descriptor instead.
+func (*Audit) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Audit) GetSeat() uint32 {
+	if x != nil {
+		return x.Seat
+	}
+	return 0
+}
+
+func (x *Audit) GetGainNano() int64 {
+	if x != nil {
+		return x.GainNano
+	}
+	return 0
+}
+
 type HaveEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"`
@@ -245,7 +305,7 @@ type HaveEntry struct {
 
 func (x *HaveEntry) Reset() {
 	*x = HaveEntry{}
-	mi := &file_v1_message_proto_msgTypes[2]
+	mi := &file_v1_message_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +317,7 @@ func (x *HaveEntry) String() string {
 func (*HaveEntry) ProtoMessage() {}
 
 func (x *HaveEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[2]
+	mi := &file_v1_message_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +330,7 @@ func (x *HaveEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaveEntry.ProtoReflect.Descriptor instead.
 func (*HaveEntry) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{2}
+	return file_v1_message_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HaveEntry) GetSeat() uint32 {
@@ -307,7 +367,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_v1_message_proto_msgTypes[3]
+	mi := &file_v1_message_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -319,7 +379,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[3]
+	mi := &file_v1_message_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -332,7 +392,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{3}
+	return file_v1_message_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JoinRequest) GetRun() []byte {
@@ -377,7 +437,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_v1_message_proto_msgTypes[4]
+	mi := &file_v1_message_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +449,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[4]
+	mi := &file_v1_message_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +462,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{4}
+	return file_v1_message_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Proposal) GetRun() []byte {
@@ -455,7 +515,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_v1_message_proto_msgTypes[5]
+	mi := &file_v1_message_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +527,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[5]
+	mi := &file_v1_message_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +540,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{5}
+	return file_v1_message_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Vote) GetRun() []byte {
@@ -545,7 +605,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +617,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +630,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{6}
+	return file_v1_message_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Status) GetRun() []byte {
@@ -670,14 +730,18 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x04norm\x18\n" +
 	" \x01(\x04R\x04norm\x12\x1d\n" +
 	"\n" +
-	"loss_micro\x18\v \x01(\x04R\tlossMicro\"\x9f\x01\n" +
+	"loss_micro\x18\v \x01(\x04R\tlossMicro\"\xcc\x01\n" +
 	"\x04Have\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
 	"\x04head\x18\x03 \x01(\fR\x04head\x12\x12\n" +
 	"\x04peer\x18\x04 \x01(\fR\x04peer\x121\n" +
 	"\aentries\x18\x05 \x03(\v2\x17.moot.wire.v1.HaveEntryR\aentries\x12\x14\n" +
-	"\x05joins\x18\x06 \x03(\fR\x05joins\"O\n" +
+	"\x05joins\x18\x06 \x03(\fR\x05joins\x12+\n" +
+	"\x06audits\x18\a \x03(\v2\x13.moot.wire.v1.AuditR\x06audits\"8\n" +
+	"\x05Audit\x12\x12\n" +
+	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1b\n" +
+	"\tgain_nano\x18\x02 \x01(\x12R\bgainNano\"O\n" +
 	"\tHaveEntry\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\fR\x06commit\x12\x16\n" +
@@ -726,23 +790,25 @@ func file_v1_message_proto_rawDescGZIP() []byte {
 	return file_v1_message_proto_rawDescData
 }
 
-var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_v1_message_proto_goTypes = []any{
 	(*Commit)(nil),      // 0: moot.wire.v1.Commit
 	(*Have)(nil),        // 1: moot.wire.v1.Have
-	(*HaveEntry)(nil),   // 2: moot.wire.v1.HaveEntry
-	(*JoinRequest)(nil), // 3: moot.wire.v1.JoinRequest
-	(*Proposal)(nil),    // 4: moot.wire.v1.Proposal
-	(*Vote)(nil),        // 5: moot.wire.v1.Vote
-	(*Status)(nil),      // 6: moot.wire.v1.Status
+	(*Audit)(nil),       // 2: moot.wire.v1.Audit
+	(*HaveEntry)(nil),   // 3: moot.wire.v1.HaveEntry
+	(*JoinRequest)(nil), // 4: moot.wire.v1.JoinRequest
+	(*Proposal)(nil),    // 5: moot.wire.v1.Proposal
+	(*Vote)(nil),        // 6: moot.wire.v1.Vote
+	(*Status)(nil),      // 7: moot.wire.v1.Status
 }
 var file_v1_message_proto_depIdxs = []int32{
-	2, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
+	2, // 1: moot.wire.v1.Have.audits:type_name -> moot.wire.v1.Audit
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_v1_message_proto_init() }
@@ -756,7 +822,7 @@ func file_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_message_proto_rawDesc), len(file_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

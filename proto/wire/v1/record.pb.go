@@ -42,6 +42,9 @@ type Record struct {
 	Tokens            uint64                 `protobuf:"varint,16,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	TrainedRounds     uint64                 `protobuf:"varint,17,opt,name=trained_rounds,json=trainedRounds,proto3" json:"trained_rounds,omitempty"`
 	Final             bool                   `protobuf:"varint,18,opt,name=final,proto3" json:"final,omitempty"`
+	Judgements        []*Judgement           `protobuf:"bytes,19,rep,name=judgements,proto3" json:"judgements,omitempty"`
+	Standings         []*Standing            `protobuf:"bytes,20,rep,name=standings,proto3" json:"standings,omitempty"`
+	Proofs            []*Proof               `protobuf:"bytes,21,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -202,12 +205,34 @@ func (x *Record) GetFinal() bool {
 	return false
 }
 
+func (x *Record) GetJudgements() []*Judgement {
+	if x != nil {
+		return x.Judgements
+	}
+	return nil
+}
+
+func (x *Record) GetStandings() []*Standing {
+	if x != nil {
+		return x.Standings
+	}
+	return nil
+}
+
+func (x *Record) GetProofs() []*Proof {
+	if x != nil {
+		return x.Proofs
+	}
+	return nil
+}
+
 type Seat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Peer          []byte                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
 	Since         uint64                 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
 	Missed        uint32                 `protobuf:"varint,3,opt,name=missed,proto3" json:"missed,omitempty"`
 	Fresh         bool                   `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	Trainee       bool                   `protobuf:"varint,5,opt,name=trainee,proto3" json:"trainee,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +295,13 @@ func (x *Seat) GetFresh() bool {
 	return false
 }
 
+func (x *Seat) GetTrainee() bool {
+	if x != nil {
+		return x.Trainee
+	}
+	return false
+}
+
 type Contribution struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"`
@@ -278,6 +310,7 @@ type Contribution struct {
 	Tokens        uint64                 `protobuf:"varint,4,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	Weight        uint64                 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
 	ClipQ16       uint32                 `protobuf:"varint,6,opt,name=clip_q16,json=clipQ16,proto3" json:"clip_q16,omitempty"`
+	Reason        uint32                 `protobuf:"varint,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +387,241 @@ func (x *Contribution) GetClipQ16() uint32 {
 	return 0
 }
 
+func (x *Contribution) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+type Judgement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"` // of the round before
+	Measured      uint32                 `protobuf:"varint,2,opt,name=measured,proto3" json:"measured,omitempty"`
+	GainNano      int64                  `protobuf:"zigzag64,3,opt,name=gain_nano,json=gainNano,proto3" json:"gain_nano,omitempty"`
+	WorthQ16      uint32                 `protobuf:"varint,4,opt,name=worth_q16,json=worthQ16,proto3" json:"worth_q16,omitempty"`
+	Verdict       uint32                 `protobuf:"varint,5,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Judgement) Reset() {
+	*x = Judgement{}
+	mi := &file_v1_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Judgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Judgement) ProtoMessage() {}
+
+func (x *Judgement) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Judgement.ProtoReflect.Descriptor instead.
+func (*Judgement) Descriptor() ([]byte, []int) {
+	return file_v1_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Judgement) GetSeat() uint32 {
+	if x != nil {
+		return x.Seat
+	}
+	return 0
+}
+
+func (x *Judgement) GetMeasured() uint32 {
+	if x != nil {
+		return x.Measured
+	}
+	return 0
+}
+
+func (x *Judgement) GetGainNano() int64 {
+	if x != nil {
+		return x.GainNano
+	}
+	return 0
+}
+
+func (x *Judgement) GetWorthQ16() uint32 {
+	if x != nil {
+		return x.WorthQ16
+	}
+	return 0
+}
+
+func (x *Judgement) GetVerdict() uint32 {
+	if x != nil {
+		return x.Verdict
+	}
+	return 0
+}
+
+type Standing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          []byte                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Owed          uint32                 `protobuf:"varint,2,opt,name=owed,proto3" json:"owed,omitempty"`
+	StrikesQ8     uint32                 `protobuf:"varint,3,opt,name=strikes_q8,json=strikesQ8,proto3" json:"strikes_q8,omitempty"`
+	Until         uint64                 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
+	Reason        uint32                 `protobuf:"varint,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Credit        uint64                 `protobuf:"varint,6,opt,name=credit,proto3" json:"credit,omitempty"`
+	LackQ16       uint32                 `protobuf:"varint,7,opt,name=lack_q16,json=lackQ16,proto3" json:"lack_q16,omitempty"`
+	Work          uint64                 `protobuf:"varint,8,opt,name=work,proto3" json:"work,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standing) Reset() {
+	*x = Standing{}
+	mi := &file_v1_record_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standing) ProtoMessage() {}
+
+func (x *Standing) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_record_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standing.ProtoReflect.Descriptor instead.
+func (*Standing) Descriptor() ([]byte, []int) {
+	return file_v1_record_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Standing) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Standing) GetOwed() uint32 {
+	if x != nil {
+		return x.Owed
+	}
+	return 0
+}
+
+func (x *Standing) GetStrikesQ8() uint32 {
+	if x != nil {
+		return x.StrikesQ8
+	}
+	return 0
+}
+
+func (x *Standing) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Standing) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+func (x *Standing) GetCredit() uint64 {
+	if x != nil {
+		return x.Credit
+	}
+	return 0
+}
+
+func (x *Standing) GetLackQ16() uint32 {
+	if x != nil {
+		return x.LackQ16
+	}
+	return 0
+}
+
+func (x *Standing) GetWork() uint64 {
+	if x != nil {
+		return x.Work
+	}
+	return 0
+}
+
+type Proof struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         []byte                 `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"` // envelopes
+	Second        []byte                 `protobuf:"bytes,2,opt,name=second,proto3" json:"second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proof) Reset() {
+	*x = Proof{}
+	mi := &file_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proof) ProtoMessage() {}
+
+func (x *Proof) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proof.ProtoReflect.Descriptor instead.
+func (*Proof) Descriptor() ([]byte, []int) {
+	return file_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Proof) GetFirst() []byte {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Proof) GetSecond() []byte {
+	if x != nil {
+		return x.Second
+	}
+	return nil
+}
+
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"`
@@ -365,7 +633,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_v1_record_proto_msgTypes[3]
+	mi := &file_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +645,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[3]
+	mi := &file_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +658,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Refusal) GetSeat() uint32 {
@@ -424,7 +692,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_v1_record_proto_msgTypes[4]
+	mi := &file_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +704,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[4]
+	mi := &file_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +717,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Certificate) GetRecord() []byte {
@@ -470,7 +738,7 @@ var File_v1_record_proto protoreflect.FileDescriptor
 
 const file_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x0fv1/record.proto\x12\fmoot.wire.v1\"\xe3\x04\n" +
+	"\x0fv1/record.proto\x12\fmoot.wire.v1\"\xff\x05\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -491,19 +759,45 @@ const file_v1_record_proto_rawDesc = "" +
 	"next_seats\x18\x0f \x03(\v2\x12.moot.wire.v1.SeatR\tnextSeats\x12\x16\n" +
 	"\x06tokens\x18\x10 \x01(\x04R\x06tokens\x12%\n" +
 	"\x0etrained_rounds\x18\x11 \x01(\x04R\rtrainedRounds\x12\x14\n" +
-	"\x05final\x18\x12 \x01(\bR\x05final\"^\n" +
+	"\x05final\x18\x12 \x01(\bR\x05final\x127\n" +
+	"\n" +
+	"judgements\x18\x13 \x03(\v2\x17.moot.wire.v1.JudgementR\n" +
+	"judgements\x124\n" +
+	"\tstandings\x18\x14 \x03(\v2\x16.moot.wire.v1.StandingR\tstandings\x12+\n" +
+	"\x06proofs\x18\x15 \x03(\v2\x13.moot.wire.v1.ProofR\x06proofs\"x\n" +
 	"\x04Seat\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x16\n" +
 	"\x06missed\x18\x03 \x01(\rR\x06missed\x12\x14\n" +
-	"\x05fresh\x18\x04 \x01(\bR\x05fresh\"\x9b\x01\n" +
+	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x12\x18\n" +
+	"\atrainee\x18\x05 \x01(\bR\atrainee\"\xb3\x01\n" +
 	"\fContribution\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\fR\x06commit\x12\x14\n" +
 	"\x05delta\x18\x03 \x01(\fR\x05delta\x12\x16\n" +
 	"\x06tokens\x18\x04 \x01(\x04R\x06tokens\x12\x16\n" +
 	"\x06weight\x18\x05 \x01(\x04R\x06weight\x12\x19\n" +
-	"\bclip_q16\x18\x06 \x01(\rR\aclipQ16\"M\n" +
+	"\bclip_q16\x18\x06 \x01(\rR\aclipQ16\x12\x16\n" +
+	"\x06reason\x18\a \x01(\rR\x06reason\"\x8f\x01\n" +
+	"\tJudgement\x12\x12\n" +
+	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1a\n" +
+	"\bmeasured\x18\x02 \x01(\rR\bmeasured\x12\x1b\n" +
+	"\tgain_nano\x18\x03 \x01(\x12R\bgainNano\x12\x1b\n" +
+	"\tworth_q16\x18\x04 \x01(\rR\bworthQ16\x12\x18\n" +
+	"\averdict\x18\x05 \x01(\rR\averdict\"\xc6\x01\n" +
+	"\bStanding\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x12\n" +
+	"\x04owed\x18\x02 \x01(\rR\x04owed\x12\x1d\n" +
+	"\n" +
+	"strikes_q8\x18\x03 \x01(\rR\tstrikesQ8\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x04R\x05until\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\rR\x06reason\x12\x16\n" +
+	"\x06credit\x18\x06 \x01(\x04R\x06credit\x12\x19\n" +
+	"\black_q16\x18\a \x01(\rR\alackQ16\x12\x12\n" +
+	"\x04work\x18\b \x01(\x04R\x04work\"5\n" +
+	"\x05Proof\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\fR\x05first\x12\x16\n" +
+	"\x06second\x18\x02 \x01(\fR\x06second\"M\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\fR\x06commit\x12\x16\n" +
@@ -524,25 +818,31 @@ func file_v1_record_proto_rawDescGZIP() []byte {
 	return file_v1_record_proto_rawDescData
 }
 
-var file_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_v1_record_proto_goTypes = []any{
 	(*Record)(nil),       // 0: moot.wire.v1.Record
 	(*Seat)(nil),         // 1: moot.wire.v1.Seat
 	(*Contribution)(nil), // 2: moot.wire.v1.Contribution
-	(*Refusal)(nil),      // 3: moot.wire.v1.Refusal
-	(*Certificate)(nil),  // 4: moot.wire.v1.Certificate
+	(*Judgement)(nil),    // 3: moot.wire.v1.Judgement
+	(*Standing)(nil),     // 4: moot.wire.v1.Standing
+	(*Proof)(nil),        // 5: moot.wire.v1.Proof
+	(*Refusal)(nil),      // 6: moot.wire.v1.Refusal
+	(*Certificate)(nil),  // 7: moot.wire.v1.Certificate
 }
 var file_v1_record_proto_depIdxs = []int32{
-	4, // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
+	7, // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
 	1, // 1: moot.wire.v1.Record.seats:type_name -> moot.wire.v1.Seat
 	2, // 2: moot.wire.v1.Record.contributions:type_name -> moot.wire.v1.Contribution
-	3, // 3: moot.wire.v1.Record.refused:type_name -> moot.wire.v1.Refusal
+	6, // 3: moot.wire.v1.Record.refused:type_name -> moot.wire.v1.Refusal
 	1, // 4: moot.wire.v1.Record.next_seats:type_name -> moot.wire.v1.Seat
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	3, // 5: moot.wire.v1.Record.judgements:type_name -> moot.wire.v1.Judgement
+	4, // 6: moot.wire.v1.Record.standings:type_name -> moot.wire.v1.Standing
+	5, // 7: moot.wire.v1.Record.proofs:type_name -> moot.wire.v1.Proof
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_v1_record_proto_init() }
@@ -556,7 +856,7 @@ func file_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_record_proto_rawDesc), len(file_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

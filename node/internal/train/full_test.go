@@ -1,0 +1,172 @@
+package train
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/shard/safetensors"
+)
+
+func tiedConfig() model.Config {
+	c := tinyConfig()
+	c.TiedHead = true
+	return c
+}
+
+// TestFullDifference: with Full a trainer of a run gives and takes the
+// difference to the base model, and what comes out applies and merges, also
+// where the embedding is the output layer, and where weights are (in,out).
+func TestFullDifference(t *testing.T) {
+	for name, c := range map[string]model.Config{"plain": tinyConfig(), "tied": tiedConfig(), "gpt2": gpt2()} {
+		for _, dtype := range []safetensors.DType{safetensors.F32, safetensors.BF16} {
+			t.Run(name+"/"+string(dtype), func(t *testing.T) { fullDifference(t, c, dtype) })
+		}
+	}
+}
+
+func fullDifference(t *testing.T, c model.Config, dtype safetensors.DType) {
+	dir, batch := t.TempDir(), randomSamples(50, 3, 16)
+	m, err := model.New(c, 3, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Save(dir, dtype); err != nil {
+		t.Fatal(err)
+	}
+	open := func() *Trainer {
+		tr, err := Open(Options{ModelDir: dir, Full: true, CheckpointDir: filepath.Join(dir, "checkpoint"), Adam: Adam{ClipNorm: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	tr := open()
+	if !slices.Equal(tr.Layout(), FullLayout(c)) || tr.Params() != c.Params() {
+		t.Errorf("%d parameters in %d tensors, want %d", tr.Params(), len(tr.Layout()), c.Params())
+	}
+	if slices.ContainsFunc(values(tr), func(v float32) bool { return v != 0 }) {
+		t.Error("before the first step there is a difference")
+	}
+	first := step(t, tr, batch)
+	for range 20 {
+		step(t, tr, batch)
+	}
+	if err := tr.Save([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	trained := values(tr)
+	loss, _, err := tr.Eval(t.Context(), batch)
+	if err != nil || !(loss < first/2) {
+		t.Fatalf("loss went from %v to %v (%v)", first, loss, err)
+	}
+
+	// Another peer that is given the difference has the same model, but for
+	// rounding; and so has a process that goes on.
+	other := open()
+	if err := other.SetAdapter(trained); err != nil {
+		t.Fatal(err)
+	}
+	nearAll(t, "difference", values(other), trained, 1e-6)
+	got, _, err := other.Eval(t.Context(), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "loss at another peer", got, loss, 1e-4)
+	resumed := open()
+	if _, ok, err := resumed.Load(); !ok || err != nil {
+		t.Fatalf("Load() = %v, %v", ok, err)
+	}
+	step(t, tr, batch)
+	step(t, resumed, batch)
+	if !slices.Equal(values(tr), values(resumed)) {
+		t.Error("a resumed trainer takes another step")
+	}
+	fullExport(t, dir, trained, batch, loss)
+}
+
+// fullExport checks that applied and merged differences give the loss that
+// training came to.
+func fullExport(t *testing.T, dir string, trained []float32, batch []Sample, want float64) {
+	t.Helper()
+	m, err := model.Load(dir, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := Whole(m, trained)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := m.Evaluate(batchOf(t, batch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Apply(m, a); err != nil {
+		t.Fatal(err)
+	}
+	l, err := m.Evaluate(batchOf(t, batch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "loss with the difference applied", l.Sum/float64(l.Tokens), want, 1e-4)
+	merged := filepath.Join(dir, "merged")
+	if err := a.MergeFolder(t.Context(), dir, merged, lora.MergeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := CheckMerged(t.Context(), MergeCheck{BaseDir: dir, Adapter: a, MergedDir: merged})
+	if err != nil || r.Effect < 0.1 {
+		t.Errorf("CheckMerged() = %+v, %v", r, err)
+	}
+	if m, err = model.Load(merged, model.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = m.Evaluate(batchOf(t, batch)); err != nil {
+		t.Fatal(err)
+	}
+	near(t, "loss of the merged model", l.Sum/float64(l.Tokens), want, 0.02*before.Sum/float64(before.Tokens))
+	// There is no adapter to write.
+	if err := a.Write(t.TempDir(), "base"); !errors.Is(err, lora.ErrUnsupported) {
+		t.Errorf("Write() = %v", err)
+	}
+	for _, n := range []int{0, len(trained) - 1, len(trained) + 1} {
+		if _, err := Whole(m, make([]float32, n)); err == nil {
+			t.Errorf("%d differences were taken", n)
+		}
+	}
+}
+
+// TestFullMemory: what the parts of the estimate are.
+func TestFullMemory(t *testing.T) {
+	dir, c := t.TempDir(), tinyConfig()
+	m, err := model.New(c, 1, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Save(dir, safetensors.BF16); err != nil {
+		t.Fatal(err)
+	}
+	got, err := EstimateMemory(Options{ModelDir: dir, Full: true})
+	if n := int64(c.Params()); err != nil || got.Weights != 4*n || got.Training != 16*n || got.Activations == 0 {
+		t.Errorf("EstimateMemory() = %+v, %v", got, err)
+	}
+	if sgd, err := EstimateMemory(Options{ModelDir: dir, Full: true, Optimizer: SGD}); err != nil || sgd.Training >= got.Training {
+		t.Errorf("EstimateMemory() = %+v, %v, want less than %+v", sgd, err, got)
+	}
+}
+
+// TestUnpacked: a sample alone gives what it gives among others.
+func TestUnpacked(t *testing.T) {
+	batch := ragged(9, 20, 3, 14)
+	packed, alone := tiny(t, Options{}), tiny(t, Options{Unpacked: true})
+	near(t, "loss", step(t, alone, batch), step(t, packed, batch), 1e-6)
+	a, b := make([]float32, packed.Params()), make([]float32, packed.Params())
+	packed.Gradient(a)
+	alone.Gradient(b)
+	nearAll(t, "gradient", b, a, 1e-6)
+	if slices.Equal(a, b) {
+		t.Error("gradients are equal to the bit: nothing was computed apart")
+	}
+}
