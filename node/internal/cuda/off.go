@@ -1,0 +1,18 @@
+//go:build !cuda || !cgo
+
+package cuda
+
+import (
+	"errors"
+
+	"github.com/moot-net/moot/node/internal/tensor"
+)
+
+// ErrNotBuilt is what everything returns in a binary without CUDA.
+var ErrNotBuilt = errors.New("this binary was built without CUDA: scripts/build-cuda.sh builds one with it")
+
+// Backend is a tensor.Backend on a GPU; this binary has none.
+type Backend struct{ tensor.Backend }
+
+// Open returns ErrNotBuilt.
+func Open(Options) (*Backend, error) { return nil, ErrNotBuilt }
