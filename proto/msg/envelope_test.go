@@ -123,7 +123,7 @@ func TestOpenCaps(t *testing.T) {
 	if _, err := Open(vote); err == nil || !strings.Contains(err.Error(), "open vote: has 16506 bytes, must have at most 16384") {
 		t.Errorf("Open() = %v", err)
 	}
-	if _, err := Open(make([]byte, MaxProposalBytes+1)); err == nil || !strings.Contains(err.Error(), "envelope: has 262145 bytes") {
+	if _, err := Open(make([]byte, MaxProposalBytes+1)); err == nil || !strings.Contains(err.Error(), "envelope: has 327681 bytes") {
 		t.Errorf("Open() = %v", err)
 	}
 }

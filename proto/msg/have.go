@@ -12,6 +12,14 @@ type HaveEntry struct {
 	Reason Reason  // Held: its delta is here and valid
 }
 
+// Audit is what an auditor measured of a delta of the round before: how much
+// less the loss on the common batch is after a fifth of the delta, in 1e-9
+// nats.
+type Audit struct {
+	Seat     uint32 // index into the seats of the round before
+	GainNano int64
+}
+
 // Have is a witness's word on the commits of a round, given once.
 type Have struct {
 	Run     cid.Cid
@@ -20,6 +28,7 @@ type Have struct {
 	Peer    peer.ID
 	Entries []HaveEntry // sorted by seat, at most one for each
 	Joins   []cid.Cid   // CIDs of the join requests it holds, sorted bytewise
+	Audits  []Audit     `json:",omitzero"` // sorted by seat, at most one for each
 }
 
 // Validate implements Message.
@@ -34,12 +43,18 @@ func (m *Have) Validate() error {
 		c.between("seat", uint64(e.Seat), 0, MaxSeats-1)
 		c.that(i == 0 || m.Entries[i-1].Seat < e.Seat, "seat %d is out of order", e.Seat)
 		c.rawCID("commit", e.Commit)
-		c.that(e.Reason < reasonEnd, "reason is %d, must be below %d", e.Reason, reasonEnd)
+		c.that(e.Reason < haveEnd, "reason is %d, must be below %d", e.Reason, haveEnd)
 	}
 	c.that(len(m.Joins) <= MaxJoins, "joins are %d, must be at most %d", len(m.Joins), MaxJoins)
 	for i, j := range m.Joins {
 		c.rawCID("join", j)
 		c.that(i == 0 || compareCIDs(m.Joins[i-1], j) < 0, "join %v is out of order", j)
+	}
+	c.that(len(m.Audits) <= MaxAudits, "audits are %d, must be at most %d", len(m.Audits), MaxAudits)
+	for i, a := range m.Audits {
+		c.between("audit: seat", uint64(a.Seat), 0, MaxSeats-1)
+		c.that(i == 0 || m.Audits[i-1].Seat < a.Seat, "audit: seat %d is out of order", a.Seat)
+		c.gain(a.GainNano)
 	}
 	return c.result()
 }

@@ -134,13 +134,36 @@ func sampleRecord(t testing.TB) *Record {
 		Haves:             [][]byte{mustSeal(t, priv1, sampleHave(a)).Envelope, mustSeal(t, priv2, sampleHave(b)).Envelope},
 		Commits:           [][]byte{sealed.Envelope},
 		Joins:             [][]byte{mustSeal(t, priv3, sampleJoin(c)).Envelope},
-		Contributions:     []Contribution{{0, sealed.CID, commit.Delta, commit.Tokens, commit.Tokens, 65536}},
+		Contributions:     []Contribution{{0, sealed.CID, commit.Delta, commit.Tokens, commit.Tokens, 65536, Held}},
 		Refused:           []Refusal{{1, testCID("commit 1"), NotHeld}},
 		State:             testFolder("state"),
 		NextSeats:         sortSeats(Seat{Peer: a, Since: 1}, Seat{Peer: b, Since: 3}, Seat{Peer: c, Since: 8, Fresh: true}),
 		Tokens:            5_000_000,
 		TrainedRounds:     6,
 	}
+}
+
+// sampleJudged is a record with audits, standings and a proof.
+func sampleJudged(t testing.TB) *Record {
+	t.Helper()
+	r := sampleRecord(t)
+	r.Contributions[0].Reason = Harmful
+	r.Judgements = []Judgement{{0, 2, -250_000, 0, Damaging}, {1, 3, 1_500_000, 60_000, Useful}}
+	r.NextSeats[2].Trainee = true
+	r.Standings = []Standing{
+		{Peer: r.NextSeats[0].Peer, Owed: 1, StrikesQ8: 256, Pace: 1000, LackQ16: 20_000, Work: 9000},
+		{Peer: r.NextSeats[2].Peer, Owed: 5, Until: 1 << 33, Reason: Banned},
+	}
+	vote := sampleVote(r.Seats[0].Peer)
+	r.Proofs = []Proof{{[]byte{1}, []byte{2}}}
+	for i := 1; i < 3; i++ {
+		if priv, id := testKey(t, i); id == vote.Peer {
+			r.Proofs[0].First = mustSeal(t, priv, vote).Envelope
+			vote.Record = testCID("another")
+			r.Proofs[0].Second = mustSeal(t, priv, vote).Envelope
+		}
+	}
+	return r
 }
 
 func sampleGenesis(t testing.TB) *Record {
@@ -165,6 +188,7 @@ func samples(t testing.TB, from peer.ID) []Message {
 		sampleCommit(from), sampleHave(from), sampleJoin(from), sampleProposal(t, from), sampleVote(from), sampleStatus(from),
 		&JoinRequest{Run: testCID("run"), Peer: from, Leave: true},
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from},
+		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Audits: []Audit{{1, -250_000}, {3, 1_500_000}}},
 	}
 }
 

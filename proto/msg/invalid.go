@@ -89,6 +89,10 @@ func (c *checker) round(r Round) { c.between("round", uint64(r), 1, MaxRound) }
 
 func (c *checker) attempt(a uint32) { c.between("attempt", uint64(a), 0, MaxAttempt) }
 
+func (c *checker) gain(v int64) {
+	c.that(v >= -MaxGainNano && v <= MaxGainNano, "gain is %d, must be within %d", v, int64(MaxGainNano))
+}
+
 // text holds for words that other people's terminals will show.
 func (c *checker) text(field, s string, maxBytes int) {
 	c.that(len(s) <= maxBytes, "%s has %d bytes, must have at most %d", field, len(s), maxBytes)

@@ -9,13 +9,19 @@ const (
 	MaxAttempt       = 3             // attempts 0 to 2 are voted on, 3 is the fallback
 	MaxRound         = 1 << 32       //
 	MaxMessageBytes  = 16 << 10      // envelope of any message but a proposal
-	MaxProposalBytes = 256 << 10     // envelope of a proposal
-	MaxRecordBytes   = 255 << 10     // encoded record
+	MaxProposalBytes = 320 << 10     // envelope of a proposal
+	MaxRecordBytes   = 319 << 10     // encoded record
+	MaxAudits        = 16            // in a have
 	MaxDeltaBytes    = 1<<28 + 1<<20 // encoded delta
 	MaxTokens        = 1 << 40       // of one commit
 	MaxSteps         = 1 << 32       // of one commit
 	MaxNorm          = 1 << 46       // sqrt(2^28 values) * 2^31, and some room
 	MaxLossMicro     = 1 << 40       //
 	MaxRunTokens     = 1 << 62       // of a run
+	MaxGainNano      = 1 << 50       // of an audit, either sign, 1e-9 nats
+	MaxOwed          = 1 << 16       // audited rounds at weight 0
+	MaxStrikesQ8     = 1 << 16       // of one peer, 1/256
+	MaxStandings     = 128           // in a record
+	MaxProofs        = 4             // in a record
 	MaxNameBytes     = 64            // agent and device in a status
 )

@@ -1,6 +1,7 @@
 package msg
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -35,6 +36,9 @@ type Record struct {
 	Tokens            uint64         // of all contributions since genesis
 	TrainedRounds     uint64         // records with a contribution since genesis
 	Final             bool           // the stop rule holds: no round follows
+	Judgements        []Judgement    `json:",omitzero"` // of the parent's contributions that were audited, sorted by seat
+	Standings         []Standing     `json:",omitzero"` // after this round, sorted by the bytes of the peer ID
+	Proofs            []Proof        `json:",omitzero"` // that brought a ban, sorted by the bytes of the peer ID
 }
 
 // Seat is a peer that trains and witnesses in a round.
@@ -43,6 +47,9 @@ type Seat struct {
 	Since  Round  // first round with this seat
 	Missed uint32 // rounds in a row without a have or contribution
 	Fresh  bool   // its next contribution has weight 0
+	// Trainee: it trains, and is no witness. Its haves, proposals and votes
+	// do not count.
+	Trainee bool `json:",omitzero"`
 }
 
 // Contribution is a commit that entered the fold.
@@ -53,7 +60,55 @@ type Contribution struct {
 	Tokens  uint64
 	Weight  uint64 // as fold.Applied gives it
 	ClipQ16 uint32
+	Reason  Reason `json:",omitzero"` // why it counts for nothing as long as any other counts; Held: it counts
 }
+
+// Verdict is what the audits of a delta came to.
+type Verdict uint32
+
+// The verdicts. Their numbers are on the wire and never change.
+const (
+	Unaudited Verdict = iota // too few auditors measured it
+	Useful                   // the loss falls
+	Useless                  // it falls by much less than the tokens promise
+	Damaging                 // it rises, and the auditors agree
+	verdictEnd
+)
+
+var verdictNames = [verdictEnd]string{"unaudited", "useful", "useless", "damaging"}
+
+// String returns the name of the verdict as it is printed and put into JSON.
+func (v Verdict) String() string {
+	if v < verdictEnd {
+		return verdictNames[v]
+	}
+	return fmt.Sprintf("verdict-%d", uint32(v))
+}
+
+// Judgement is what the audits of one contribution of the round before came to.
+type Judgement struct {
+	Seat     uint32 // of the round before
+	Measured uint32 // auditors that measured it
+	GainNano int64  // the median of what they measured
+	WorthQ16 uint32 // gain per token, beside the median of all: at most 1
+	Verdict  Verdict
+}
+
+// Standing is what is remembered of a peer. One that has a seat and no standing
+// has one of zeros.
+type Standing struct {
+	Peer      peer.ID
+	Owed      uint32 // useful audits that it takes until the peer's deltas count
+	StrikesQ8 uint32 // damaging audits, fading
+	Until     Round  // no seat before this round; 0: no ban
+	Reason    Reason // of the ban
+	Pace      uint64 // mean of the audited tokens of a round, fading
+	LackQ16   uint32 // one minus the mean worth, fading
+	Work      uint64 // audited tokens in all
+}
+
+// Proof is two messages that no honest peer signs both of.
+type Proof struct{ First, Second []byte }
 
 // Refusal is a commit that a have named and the round left out.
 type Refusal struct {
@@ -134,7 +189,8 @@ func (r *Record) Validate() error {
 func (r *Record) checkGenesis(c *checker) {
 	c.that(!r.Parent.Defined() && r.ParentCertificate == nil, "genesis has a parent, must have none")
 	c.that(r.Attempt == 0 && r.Proposer == "", "genesis has a proposer, must have none")
-	n := len(r.Seats) + len(r.Haves) + len(r.Commits) + len(r.Joins) + len(r.Contributions) + len(r.Refused)
+	n := len(r.Seats) + len(r.Haves) + len(r.Commits) + len(r.Joins) + len(r.Contributions) + len(r.Refused) +
+		len(r.Judgements) + len(r.Standings) + len(r.Proofs)
 	c.that(n == 0, "genesis has seats, messages or verdicts, must have none")
 	c.that(len(r.NextSeats) == 1, "genesis gives %d seats, must give 1", len(r.NextSeats))
 	c.that(r.Tokens == 0 && !r.Final, "genesis has tokens or is final, must not")
@@ -163,6 +219,9 @@ func (r *Record) checkSuccessor(c *checker) {
 		"commits are %d, must be as many as contributions, %d", len(r.Commits), len(r.Contributions))
 	c.contributions(r.Contributions, len(r.Seats))
 	c.refusals(r.Refused, len(r.Seats))
+	c.judgements(r.Judgements)
+	c.standings(r.Standings)
+	c.proofs(r.Proofs)
 }
 
 func (c *checker) seats(field string, seats []Seat, round Round) {
@@ -184,6 +243,8 @@ func (c *checker) contributions(list []Contribution, seats int) {
 		c.between("contributions: tokens", e.Tokens, 1, MaxTokens)
 		c.between("contributions: weight", e.Weight, 0, MaxTokens)
 		c.between("contributions: clip", uint64(e.ClipQ16), 0, 1<<16)
+		ok := e.Reason == Held || e.Reason >= Fresh && e.Reason < reasonEnd
+		c.that(ok, "contributions: reason is %d, must be 0 or %d to %d", e.Reason, Fresh, reasonEnd-1)
 	}
 }
 
@@ -196,6 +257,40 @@ func (c *checker) refusals(list []Refusal, seats int) {
 			sorted := p.Seat < e.Seat || p.Seat == e.Seat && compareCIDs(p.Commit, e.Commit) < 0
 			c.that(sorted, "refused: %v of seat %d is out of order", e.Commit, e.Seat)
 		}
-		c.that(e.Reason != Held && e.Reason < reasonEnd, "refused: reason is %d, must be 1 to %d", e.Reason, reasonEnd-1)
+		c.that(e.Reason.Refuses(), "refused: reason is %d, must be 1 to %d", e.Reason, Last)
+	}
+}
+
+func (c *checker) judgements(list []Judgement) {
+	c.that(len(list) <= MaxSeats, "judgements are %d, must be at most %d", len(list), MaxSeats)
+	for i, e := range list {
+		c.between("judgements: seat", uint64(e.Seat), 0, MaxSeats-1)
+		c.that(i == 0 || list[i-1].Seat < e.Seat, "judgements: seat %d is out of order", e.Seat)
+		c.between("judgements: measured", uint64(e.Measured), 1, MaxSeats)
+		c.gain(e.GainNano)
+		c.between("judgements: worth", uint64(e.WorthQ16), 0, 1<<16)
+		c.that(e.Verdict < verdictEnd, "judgements: verdict is %d, must be below %d", e.Verdict, verdictEnd)
+	}
+}
+
+func (c *checker) standings(list []Standing) {
+	c.that(len(list) <= MaxStandings, "standings are %d, must be at most %d", len(list), MaxStandings)
+	for i, e := range list {
+		c.peer("standings", e.Peer)
+		c.that(i == 0 || list[i-1].Peer < e.Peer, "standings: %v is out of order", e.Peer)
+		c.between("standings: owed", uint64(e.Owed), 0, MaxOwed)
+		c.between("standings: strikes", uint64(e.StrikesQ8), 0, MaxStrikesQ8)
+		c.between("standings: until", uint64(e.Until), 0, 2*MaxRound)
+		c.that((e.Until == 0) == (e.Reason == Held) && e.Reason < reasonEnd, "standings: reason is %d with a ban until %d", e.Reason, e.Until)
+		c.between("standings: pace", e.Pace, 0, MaxTokens)
+		c.between("standings: lack", uint64(e.LackQ16), 0, 1<<16)
+		c.between("standings: work", e.Work, 0, MaxRunTokens)
+	}
+}
+
+func (c *checker) proofs(list []Proof) {
+	c.that(len(list) <= MaxProofs, "proofs are %d, must be at most %d", len(list), MaxProofs)
+	for _, p := range list {
+		c.envelopes("proofs", [][]byte{p.First, p.Second}, 2)
 	}
 }

@@ -18,7 +18,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	empty := sampleRecord(t)
 	empty.Commits, empty.Contributions, empty.Refused, empty.Joins = nil, nil, nil, nil
 	for name, r := range map[string]*Record{
-		"sample": sampleRecord(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
+		"sample": sampleRecord(t), "judged": sampleJudged(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := r.Encode()
@@ -117,17 +117,30 @@ func TestLargestProposal(t *testing.T) {
 			Tokens: MaxTokens, Steps: MaxSteps, Norm: MaxNorm, LossMicro: MaxLossMicro,
 		}
 		r.Commits = append(r.Commits, sign(i, commit))
-		r.Contributions = append(r.Contributions, Contribution{uint32(i), head, head, MaxTokens, MaxTokens, 1 << 16})
+		r.Contributions = append(r.Contributions, Contribution{uint32(i), head, head, MaxTokens, MaxTokens, 1 << 16, Banned})
+		r.Judgements = append(r.Judgements, Judgement{uint32(i), MaxAudits, -MaxGainNano, 1 << 16, Damaging})
 	}
 	for w := range q {
 		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins}
 		for seat := range n {
 			have.Entries = append(have.Entries, HaveEntry{uint32(seat), testCID("commit"), NotFinite})
 		}
+		for i := range MaxAudits {
+			have.Audits = append(have.Audits, Audit{uint32(i), -MaxGainNano})
+		}
 		r.Haves = append(r.Haves, sign(w, have))
 		if len(r.Haves[w]) > MaxMessageBytes/2 {
 			t.Errorf("a have has %d bytes, want at most half of what it may have", len(r.Haves[w]))
 		}
+	}
+	for i := range MaxStandings {
+		_, id := testKey(t, i)
+		r.Standings = append(r.Standings, Standing{id, MaxOwed, MaxStrikesQ8, 2 * MaxRound, Banned, MaxTokens, 1 << 16, MaxRunTokens})
+	}
+	slices.SortFunc(r.Standings, func(a, b Standing) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
+	for i := range MaxProofs {
+		v := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[i].Peer, Joins: joins}
+		r.Proofs = append(r.Proofs, Proof{sign(i, v), sign(i, v)})
 	}
 	// A liar shows each witness a commit of its own and, as a witness, names
 	// a commit of its own for each seat.
@@ -153,7 +166,7 @@ func TestLargestProposal(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	for _, r := range []*Record{sampleRecord(f), sampleGenesis(f)} {
+	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleGenesis(f)} {
 		b, err := r.Encode()
 		if err != nil {
 			f.Fatal(err)

@@ -48,7 +48,11 @@ func TestValidate(t *testing.T) {
 		{have(func(m *Have) { m.Entries[1].Seat = 0 }), "have: seat 0 is out of order"},
 		{have(func(m *Have) { slices.Reverse(m.Entries) }), "have: seat 0 is out of order"},
 		{have(func(m *Have) { m.Entries[0].Commit = testFolder("x") }), "have: commit is"},
-		{have(func(m *Have) { m.Entries[0].Reason = reasonEnd }), "have: reason is 12, must be below 12"},
+		{have(func(m *Have) { m.Entries[0].Reason = haveEnd }), "have: reason is 15, must be below 15"},
+		{have(func(m *Have) { m.Audits = make([]Audit, 17) }), "have: audits are 17, must be at most 16"},
+		{have(func(m *Have) { m.Audits = []Audit{{48, 0}} }), "have: audit: seat is 48, must be at most 47"},
+		{have(func(m *Have) { m.Audits = []Audit{{1, 0}, {1, 0}} }), "have: audit: seat 1 is out of order"},
+		{have(func(m *Have) { m.Audits = []Audit{{1, -MaxGainNano - 1}} }), "have: gain is -1125899906842625"},
 		{have(func(m *Have) { m.Joins = slices.Repeat(m.Joins, 33) }), "have: joins are 66, must be at most 64"},
 		{have(func(m *Have) { slices.Reverse(m.Joins) }), "is out of order"},
 		{have(func(m *Have) { m.Joins[1] = m.Joins[0] }), "is out of order"},
@@ -81,7 +85,7 @@ func TestValidate(t *testing.T) {
 		{proposal(func(m *Proposal) { m.Peer = "" }), "proposal: peer is"},
 		{proposal(func(m *Proposal) { m.Record = nil }), "proposal: record: "},
 		{proposal(func(m *Proposal) { m.Record = m.Record[1:] }), "proposal: record: "},
-		{proposal(func(m *Proposal) { m.Record = make([]byte, MaxRecordBytes+1) }), "has 261121 bytes, must have at most 261120"},
+		{proposal(func(m *Proposal) { m.Record = make([]byte, MaxRecordBytes+1) }), "has 326657 bytes, must have at most 326656"},
 	}
 	for _, tt := range tests {
 		if err := tt.m.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -142,8 +146,19 @@ func TestValidateRecord(t *testing.T) {
 		}), "record: contributions: seat 0 is out of order"},
 		{record(func(r *Record) { r.Refused[0].Seat = 2 }), "record: refused: seat is 2"},
 		{record(func(r *Record) { r.Refused[0].Commit = cid.Undef }), "record: refused: commit is"},
-		{record(func(r *Record) { r.Refused[0].Reason = Held }), "record: refused: reason is 0, must be 1 to 11"},
-		{record(func(r *Record) { r.Refused[0].Reason = reasonEnd }), "record: refused: reason is 12"},
+		{record(func(r *Record) { r.Refused[0].Reason = Held }), "record: refused: reason is 0, must be 1 to 14"},
+		{record(func(r *Record) { r.Refused[0].Reason = haveEnd }), "record: refused: reason is 15"},
+		{record(func(r *Record) { r.Contributions[0].Reason = BadNorm }), "record: contributions: reason is 8"},
+		{record(func(r *Record) { r.Judgements = []Judgement{{Seat: 48, Measured: 1}} }), "record: judgements: seat is 48"},
+		{record(func(r *Record) { r.Judgements = []Judgement{{Measured: 1}, {Measured: 1}} }), "record: judgements: seat 0 is out of order"},
+		{record(func(r *Record) { r.Judgements = []Judgement{{}} }), "record: judgements: measured is 0"},
+		{record(func(r *Record) { r.Judgements = []Judgement{{Measured: 1, WorthQ16: 65537}} }), "record: judgements: worth is 65537"},
+		{record(func(r *Record) { r.Judgements = []Judgement{{Measured: 1, Verdict: 4}} }), "record: judgements: verdict is 4"},
+		{record(func(r *Record) { r.Standings = []Standing{{Peer: "x"}} }), "record: standings is"},
+		{record(func(r *Record) { r.Standings = []Standing{{Peer: r.Proposer}, {Peer: r.Proposer}} }), "is out of order"},
+		{record(func(r *Record) { r.Standings = []Standing{{Peer: r.Proposer, Until: 1}} }), "record: standings: reason is 0 with a ban until 1"},
+		{record(func(r *Record) { r.Proofs = make([]Proof, 5) }), "record: proofs are 5"},
+		{record(func(r *Record) { r.Proofs = make([]Proof, 1) }), "record: proofs hold an envelope of 0 bytes"},
 		{record(func(r *Record) { r.Refused = slices.Repeat(r.Refused, 2) }), "is out of order"},
 		{record(func(r *Record) { r.State = cid.Undef }), "record: state is"},
 		{record(func(r *Record) { slices.Reverse(r.NextSeats) }), "record: next seats:"},
@@ -179,6 +194,9 @@ func TestValidateRecord(t *testing.T) {
 func TestNames(t *testing.T) {
 	seen := make(map[string]bool)
 	for r := Held; r <= reasonEnd; r++ {
+		if r >= haveEnd && r < Fresh {
+			continue // no reasons
+		}
 		if s := r.String(); s == "" || seen[s] {
 			t.Errorf("reason %d is called %q", uint32(r), s)
 		}

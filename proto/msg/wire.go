@@ -104,6 +104,9 @@ func (m *Have) toWire() proto.Message {
 	for _, j := range m.Joins {
 		w.Joins = append(w.Joins, j.Bytes())
 	}
+	for _, a := range m.Audits {
+		w.Audits = append(w.Audits, &wirev1.Audit{Seat: a.Seat, GainNano: a.GainNano})
+	}
 	return w
 }
 
@@ -120,6 +123,9 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 	}
 	for _, j := range w.Joins {
 		m.Joins = append(m.Joins, r.read(j))
+	}
+	for _, a := range w.Audits {
+		m.Audits = append(m.Audits, Audit{Seat: a.Seat, GainNano: a.GainNano})
 	}
 	return m, r.err
 }
@@ -239,10 +245,25 @@ func (r *Record) toWire() *wirev1.Record {
 			Tokens:  c.Tokens,
 			Weight:  c.Weight,
 			ClipQ16: c.ClipQ16,
+			Reason:  uint32(c.Reason),
 		})
 	}
 	for _, f := range r.Refused {
 		w.Refused = append(w.Refused, &wirev1.Refusal{Seat: f.Seat, Commit: f.Commit.Bytes(), Reason: uint32(f.Reason)})
+	}
+	for _, j := range r.Judgements {
+		w.Judgements = append(w.Judgements, &wirev1.Judgement{
+			Seat: j.Seat, Measured: j.Measured, GainNano: j.GainNano, WorthQ16: j.WorthQ16, Verdict: uint32(j.Verdict),
+		})
+	}
+	for _, s := range r.Standings {
+		w.Standings = append(w.Standings, &wirev1.Standing{
+			Peer: []byte(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: uint64(s.Until), Reason: uint32(s.Reason),
+			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
+		})
+	}
+	for _, p := range r.Proofs {
+		w.Proofs = append(w.Proofs, &wirev1.Proof{First: p.First, Second: p.Second})
 	}
 	return w
 }
@@ -281,10 +302,25 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 			Tokens:  c.Tokens,
 			Weight:  c.Weight,
 			ClipQ16: c.ClipQ16,
+			Reason:  Reason(c.Reason),
 		})
 	}
 	for _, f := range w.Refused {
 		m.Refused = append(m.Refused, Refusal{Seat: f.Seat, Commit: r.read(f.Commit), Reason: Reason(f.Reason)})
+	}
+	for _, j := range w.Judgements {
+		m.Judgements = append(m.Judgements, Judgement{
+			Seat: j.Seat, Measured: j.Measured, GainNano: j.GainNano, WorthQ16: j.WorthQ16, Verdict: Verdict(j.Verdict),
+		})
+	}
+	for _, s := range w.Standings {
+		m.Standings = append(m.Standings, Standing{
+			Peer: peer.ID(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: Round(s.Until), Reason: Reason(s.Reason),
+			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
+		})
+	}
+	for _, p := range w.Proofs {
+		m.Proofs = append(m.Proofs, Proof{First: p.First, Second: p.Second})
 	}
 	return m, r.err
 }
@@ -292,7 +328,7 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 func seatsToWire(seats []Seat) []*wirev1.Seat {
 	var w []*wirev1.Seat
 	for _, s := range seats {
-		w = append(w, &wirev1.Seat{Peer: []byte(s.Peer), Since: uint64(s.Since), Missed: s.Missed, Fresh: s.Fresh})
+		w = append(w, &wirev1.Seat{Peer: []byte(s.Peer), Since: uint64(s.Since), Missed: s.Missed, Fresh: s.Fresh, Trainee: s.Trainee})
 	}
 	return w
 }
@@ -300,7 +336,7 @@ func seatsToWire(seats []Seat) []*wirev1.Seat {
 func seatsFromWire(w []*wirev1.Seat) []Seat {
 	var seats []Seat
 	for _, s := range w {
-		seats = append(seats, Seat{Peer: peer.ID(s.Peer), Since: Round(s.Since), Missed: s.Missed, Fresh: s.Fresh})
+		seats = append(seats, Seat{Peer: peer.ID(s.Peer), Since: Round(s.Since), Missed: s.Missed, Fresh: s.Fresh, Trainee: s.Trainee})
 	}
 	return seats
 }

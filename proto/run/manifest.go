@@ -150,6 +150,14 @@ type Manifest struct {
 	Launcher     peer.ID
 	Created      int64  // Unix seconds, informational
 	Template     string // prompt template, "alpaca"
+	Trust        Trust  `json:",omitzero"` // zero: every seat is believed
+}
+
+// Trust says how much of what peers send is audited.
+type Trust struct {
+	Auditors     uint32 // of each delta; 0: no audits
+	AuditSamples uint32 // held-out samples that an audit reads
+	Probation    uint32 // useful audits that it takes until a new peer's deltas count
 }
 
 // LoRA is the shape of the adapter. Which layers it is on, and their ranks,

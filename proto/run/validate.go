@@ -12,9 +12,11 @@ import (
 
 // The bounds of a manifest that other packages need.
 const (
-	MaxRank    = 1024
-	MaxAlpha   = 1 << 16
-	MaxTargets = fold.MaxTensors / 2
+	MaxRank      = 1024
+	MaxAuditors  = msg.MaxAudits
+	MaxProbation = 1000
+	MaxAlpha     = 1 << 16
+	MaxTargets   = fold.MaxTensors / 2
 	// MaxFullParams bounds a model of which all parameters are trained: every
 	// round moves all of them between all peers.
 	MaxFullParams = 150_000_000
@@ -87,10 +89,18 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"rounds", m.MaxRounds, 1, 1e6},
 		{"max_tokens", m.MaxTokens, 0, msg.MaxRunTokens},
 		{"eval_samples", uint64(m.EvalSamples), 1, 1e6},
+		{"trust.auditors", uint64(m.Trust.Auditors), 0, MaxAuditors},
+		{"trust.audit_samples", uint64(m.Trust.AuditSamples), 0, 1e6},
+		{"trust.probation", uint64(m.Trust.Probation), 0, MaxProbation},
 	} {
 		if err := within(n.field, n.v, n.lo, n.hi); err != nil {
 			return err
 		}
+	}
+	if t := &m.Trust; t.Auditors == 0 && t.Probation > 0 {
+		return invalid("trust.probation", "is %d, must be 0 without audits", t.Probation)
+	} else if (t.Auditors == 0) != (t.AuditSamples == 0) {
+		return invalid("trust.audit_samples", "is %d with %d auditors, must be 0 without audits and at least 1 with them", t.AuditSamples, t.Auditors)
 	}
 	if m.Created < 0 || m.Created > 1<<40 {
 		return invalid("created", "is %d, must be 0 to %d", m.Created, int64(1<<40))

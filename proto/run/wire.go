@@ -53,6 +53,9 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		Template:     m.Template,
 		Mode:         wirev1.Mode(m.Mode),
 	}
+	if t := m.Trust; t != (Trust{}) {
+		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation}
+	}
 	for _, a := range m.LoRA.Alphas {
 		w.Lora.Alphas = append(w.Lora.Alphas, &wirev1.Alpha{Module: a.Module, Alpha: a.Alpha})
 	}
@@ -115,6 +118,9 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		Created:      w.Created,
 		Template:     w.Template,
 		Mode:         Mode(w.Mode),
+	}
+	if t := w.Trust; t != nil {
+		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation}
 	}
 	for _, a := range w.Lora.GetAlphas() {
 		m.LoRA.Alphas = append(m.LoRA.Alphas, ModuleAlpha{Module: a.GetModule(), Alpha: a.GetAlpha()})

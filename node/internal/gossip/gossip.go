@@ -17,7 +17,7 @@ import (
 )
 
 // MaxMessageBytes is the largest message that is published and accepted.
-const MaxMessageBytes = 256 << 10
+const MaxMessageBytes = 320 << 10
 
 // Limits beside it.
 const (

@@ -477,7 +477,7 @@ type Standing struct {
 	StrikesQ8     uint32                 `protobuf:"varint,3,opt,name=strikes_q8,json=strikesQ8,proto3" json:"strikes_q8,omitempty"`
 	Until         uint64                 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
 	Reason        uint32                 `protobuf:"varint,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	Credit        uint64                 `protobuf:"varint,6,opt,name=credit,proto3" json:"credit,omitempty"`
+	Pace          uint64                 `protobuf:"varint,6,opt,name=pace,proto3" json:"pace,omitempty"`
 	LackQ16       uint32                 `protobuf:"varint,7,opt,name=lack_q16,json=lackQ16,proto3" json:"lack_q16,omitempty"`
 	Work          uint64                 `protobuf:"varint,8,opt,name=work,proto3" json:"work,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -549,9 +549,9 @@ func (x *Standing) GetReason() uint32 {
 	return 0
 }
 
-func (x *Standing) GetCredit() uint64 {
+func (x *Standing) GetPace() uint64 {
 	if x != nil {
-		return x.Credit
+		return x.Pace
 	}
 	return 0
 }
@@ -784,15 +784,15 @@ const file_v1_record_proto_rawDesc = "" +
 	"\bmeasured\x18\x02 \x01(\rR\bmeasured\x12\x1b\n" +
 	"\tgain_nano\x18\x03 \x01(\x12R\bgainNano\x12\x1b\n" +
 	"\tworth_q16\x18\x04 \x01(\rR\bworthQ16\x12\x18\n" +
-	"\averdict\x18\x05 \x01(\rR\averdict\"\xc6\x01\n" +
+	"\averdict\x18\x05 \x01(\rR\averdict\"\xc2\x01\n" +
 	"\bStanding\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x12\n" +
 	"\x04owed\x18\x02 \x01(\rR\x04owed\x12\x1d\n" +
 	"\n" +
 	"strikes_q8\x18\x03 \x01(\rR\tstrikesQ8\x12\x14\n" +
 	"\x05until\x18\x04 \x01(\x04R\x05until\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\rR\x06reason\x12\x16\n" +
-	"\x06credit\x18\x06 \x01(\x04R\x06credit\x12\x19\n" +
+	"\x06reason\x18\x05 \x01(\rR\x06reason\x12\x12\n" +
+	"\x04pace\x18\x06 \x01(\x04R\x04pace\x12\x19\n" +
 	"\black_q16\x18\a \x01(\rR\alackQ16\x12\x12\n" +
 	"\x04work\x18\b \x01(\x04R\x04work\"5\n" +
 	"\x05Proof\x12\x14\n" +
