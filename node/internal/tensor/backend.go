@@ -8,11 +8,18 @@ package tensor
 // A backend is deterministic: the same calls on the same values give the same
 // bits, whatever the number of threads.
 type Backend interface {
-	// Alloc returns n zeros.
+	// Alloc returns n zeros in float32.
 	Alloc(n int) *Buffer
+	// AllocActivations returns n zeros for what passes through the layers of a
+	// model, or for derivatives by it. A backend may keep these in 16 bits.
+	AllocActivations(n int) *Buffer
+	// Free gives back memory that nothing uses any more; nil is no memory. It
+	// need not be called: closing a backend gives all back.
+	Free(b *Buffer)
 	// Pack returns a buffer of the values of p, which belong to it from then
 	// on. It can be read by Download, by Gather and as b of MatMul, with the
-	// same results, to the bit, as one of the same values in float32; nothing
+	// same results, to the bit, as one of the same values in float32 (on a
+	// backend whose products are of 16 bits, of these values rounded); nothing
 	// else takes it.
 	Pack(p Packed) *Buffer
 	// Upload copies src, dense, to dst; Download copies src to dst, dense.
@@ -96,6 +103,11 @@ type Backend interface {
 	SumSquares(m Mat) float64
 	// AdamW updates parameters p and moments m and v by gradient g, all (1,N).
 	AdamW(p, g, m, v Mat, o AdamW)
+
+	// Err returns what a backend elsewhere failed with first, out of memory for
+	// example, and nil while it works. From then on operations do nothing, and
+	// numbers that come out of it are NaN.
+	Err() error
 }
 
 // MatMul are the options of a matrix product.

@@ -5,9 +5,29 @@ import (
 	"math"
 )
 
-// Buffer is memory of a backend, float32 values.
+// DType is how a backend keeps the values of a buffer. What goes in and comes
+// out by Upload and Download is float32.
+type DType uint8
+
+const (
+	// Float32 is the type of everything but activations.
+	Float32 DType = iota
+	// BFloat16 is the upper half of float32, rounded to nearest, to even.
+	BFloat16
+)
+
+// Bytes returns how much memory a value takes.
+func (t DType) Bytes() int {
+	if t == BFloat16 {
+		return 2
+	}
+	return 4
+}
+
+// Buffer is memory of a backend.
 type Buffer struct {
-	Len int
+	Len  int
+	Type DType
 	// Host holds the values of a backend that computes in the host's memory.
 	Host []float32
 	// Packed holds them instead where a buffer is only read.
