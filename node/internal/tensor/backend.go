@@ -22,6 +22,9 @@ type Backend interface {
 	// backend whose products are of 16 bits, of these values rounded); nothing
 	// else takes it.
 	Pack(p Packed) *Buffer
+	// PackHost is Pack for values that MatMul does not take: a backend
+	// elsewhere may leave them in the host's memory.
+	PackHost(p Packed) *Buffer
 	// Upload copies src, dense, to dst; Download copies src to dst, dense.
 	Upload(dst Mat, src []float32)
 	Download(dst []float32, src Mat)
