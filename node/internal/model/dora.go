@@ -26,6 +26,7 @@ func (m *Model) newDora(l *linear, a *LowRank) (*dora, error) {
 	rows := min(l.Out, max(1, doraBlock/l.In))
 	host := make([]float32, rows*l.In)
 	sum := m.b.Alloc(rows*l.In).Mat(0, rows, l.In)
+	defer m.b.Free(sum.Buf)
 	d := &dora{factor: make([]float32, l.Out), out: &m.doraOut}
 	for i := 0; i < l.Out; i += rows {
 		j := min(i+rows, l.Out)
@@ -54,7 +55,8 @@ func (m *Model) newDora(l *linear, a *LowRank) (*dora, error) {
 func (d *dora) forward(b tensor.Backend, l *linear, y, x, low tensor.Mat, add bool) {
 	n := x.Rows * l.Out
 	if d.out.None() || d.out.Buf.Len < n {
-		*d.out = b.Alloc(n).Vec()
+		b.Free(d.out.Buf)
+		*d.out = b.AllocActivations(n).Vec()
 	}
 	out := d.out.Buf.Mat(0, x.Rows, l.Out)
 	b.MatMul(out, x, l.w, tensor.MatMul{TransB: true})

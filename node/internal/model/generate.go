@@ -31,6 +31,7 @@ func (m *Model) Generate(ctx context.Context, ids []int32, o GenerateOptions) ([
 		return nil, fmt.Errorf("generate: %d tokens after %d, at most %d together", o.MaxTokens, len(ids), maxGenerated)
 	}
 	kv := m.newCache(len(ids) + o.MaxTokens)
+	defer m.free(kv)
 	random := rand.New(rand.NewPCG(o.Seed, 0))
 	logits := make([]float32, m.cfg.Vocab)
 	var out []int32
@@ -59,10 +60,17 @@ func (m *Model) newCache(tokens int) *cache {
 	kv := &cache{}
 	for range m.layers {
 		cols := m.cfg.KVHeads * m.cfg.HeadDim
-		kv.k = append(kv.k, m.b.Alloc(tokens*cols).Mat(0, tokens, cols))
-		kv.v = append(kv.v, m.b.Alloc(tokens*cols).Mat(0, tokens, cols))
+		kv.k = append(kv.k, m.b.AllocActivations(tokens*cols).Mat(0, tokens, cols))
+		kv.v = append(kv.v, m.b.AllocActivations(tokens*cols).Mat(0, tokens, cols))
 	}
 	return kv
+}
+
+func (m *Model) free(kv *cache) {
+	for i := range kv.k {
+		m.b.Free(kv.k[i].Buf)
+		m.b.Free(kv.v[i].Buf)
+	}
 }
 
 // next adds ids to the cache and sets logits to those of the token after them.
@@ -83,7 +91,7 @@ func (m *Model) next(logits []float32, kv *cache, ids []int32) error {
 	m.normalise(h, m.ws.stats.RowRange(0, 1), x, &m.norm)
 	m.output(row, h)
 	m.b.Download(logits, row)
-	return nil
+	return m.b.Err()
 }
 
 // pick returns the most likely token, the first of equals, or draws one.

@@ -37,7 +37,7 @@ func New(c Config, seed uint64, o Options) (*Model, error) {
 		}
 		m.b.Upload(m.params[i].Value, values)
 	}
-	return m, nil
+	return m, m.b.Err()
 }
 
 // isNorm tells the scale of a norm from a bias: vectors named weight.

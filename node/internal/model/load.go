@@ -55,27 +55,30 @@ func load(dir string, o Options) (*Model, error) {
 	if err := w.check(); err != nil {
 		return nil, err
 	}
-	packed := map[string]tensor.Packed{}
+	packed := map[string]bool{}
 	for _, p := range c.params() {
-		v, err := w.pack(p)
+		packed[p.name] = w.packable(p)
+	}
+	m := newPacked(c, o.backend(), packed)
+	for i, p := range c.params() {
+		err := m.b.Err()
+		switch {
+		case err != nil: // out of memory
+		case packed[p.name]: // one after the other: the backend may keep none of them in the host's memory
+			var v tensor.Packed
+			if v, err = w.pack(p); err == nil {
+				m.setPacked(i, p, v)
+			}
+		default:
+			err = w.read(m, m.params[i])
+		}
 		if err != nil {
 			return nil, err
 		}
-		if v != nil {
-			packed[p.name] = v
-		}
 	}
-	m := newPacked(c, o.backend(), packed)
+	m.bind()
 	m.SetRecompute(o.Recompute)
-	for _, p := range m.params {
-		if packed[p.Name] != nil {
-			continue
-		}
-		if err := w.read(m, p); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
+	return m, m.b.Err()
 }
 
 // WeightBytes returns how much memory Load takes for the parameters of the model
@@ -172,19 +175,19 @@ func redundant(c Config, name string) bool {
 		slices.ContainsFunc(f.redundant, func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
-// pack reads a matrix that is to stay as small as it is stored, and returns nil
-// for any other tensor. Norms and biases, which are few, are expanded, and so
-// are transposed matrices of four bits: their blocks lie along rows.
+// packable reports whether a tensor is to stay as small as it is stored.
+// Norms and biases, which are few, are expanded, and so are transposed matrices
+// of four bits: their blocks lie along rows.
+func (w *weights) packable(p paramSpec) bool {
+	t, _ := w.folder.Lookup(w.find(p.name))
+	return p.rows > 0 && (t.NF4 && !p.transposed || !t.NF4 && t.DType == safetensors.BF16)
+}
+
+// pack reads a matrix that packable holds for.
 func (w *weights) pack(p paramSpec) (tensor.Packed, error) {
 	name := w.find(p.name)
-	t, _ := w.folder.Lookup(name)
-	switch {
-	case p.rows == 0 || t.NF4 && p.transposed:
-		return nil, nil
-	case t.NF4:
+	if t, _ := w.folder.Lookup(name); t.NF4 {
 		return w.folder.ReadNF4(name)
-	case t.DType != safetensors.BF16:
-		return nil, nil
 	}
 	v, err := w.readBF16(name, p.size())
 	if err == nil && p.transposed {

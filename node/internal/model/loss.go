@@ -22,7 +22,7 @@ func (m *Model) Evaluate(b *Batch) (Loss, error) {
 		return Loss{}, nil
 	}
 	m.prepare(b.Tokens(), b.Counted(), false, false)
-	return m.loss(b, m.forward(b, nil), 0), nil
+	return m.loss(b, m.forward(b, nil), 0), m.b.Err()
 }
 
 // Accumulate adds the derivatives of scale times the summed loss of a batch to
@@ -43,7 +43,7 @@ func (m *Model) Accumulate(b *Batch, scale float32) (Loss, error) {
 	m.b.Zero(dx)
 	m.b.Scatter(dx, m.ws.dxs.RowRange(0, b.Counted()), b.rows)
 	m.backward(b)
-	return loss, nil
+	return loss, m.b.Err()
 }
 
 // loss computes the output layer on the rows of x that predict a counted
@@ -126,5 +126,5 @@ func (m *Model) Logits(b *Batch) ([]float32, error) {
 		m.output(logits, hs.RowRange(i, j))
 		m.b.Download(out[i*m.cfg.Vocab:j*m.cfg.Vocab], logits)
 	}
-	return out, nil
+	return out, m.b.Err()
 }

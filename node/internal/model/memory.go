@@ -10,6 +10,9 @@ type Workload struct {
 	// Rank returns the rank of the adapter of a layer, 0 for none; nil: no
 	// adapters.
 	Rank func(path string) int
+	// ActivationBytes is what the backend takes for a value of activations.
+	// Default 4.
+	ActivationBytes int
 }
 
 // WorkspaceBytes returns the memory for activations, logits and derivatives by
@@ -30,7 +33,11 @@ func (c Config) WorkspaceBytes(l Workload) int64 {
 	if l.Training {
 		w.backward(&s, &c, ranks)
 	}
-	return 4 * int64(s.n)
+	size := l.ActivationBytes
+	if size == 0 {
+		size = 4
+	}
+	return 4*int64(s.plain) + int64(size)*int64(s.half)
 }
 
 // Plan returns the least Recompute with which a workload takes at most bytes,

@@ -8,15 +8,38 @@ import (
 	"github.com/moot-net/moot/node/internal/tensor"
 )
 
-// counting is a backend that adds up what is allocated.
+// counting is a backend that adds up what is allocated, and takes 2 bytes for a
+// value of activations.
 type counting struct {
 	tensor.Backend
-	values int
+	values int // that were ever allocated
+	bytes  int
+	held   map[*tensor.Buffer]int // bytes of what was not freed
 }
 
-func (c *counting) Alloc(n int) *tensor.Buffer {
-	c.values += n
-	return c.Backend.Alloc(n)
+func (c *counting) keep(b *tensor.Buffer, size int) *tensor.Buffer {
+	if c.held == nil {
+		c.held = map[*tensor.Buffer]int{}
+	}
+	c.values += b.Len
+	c.bytes += size * b.Len
+	c.held[b] = size * b.Len
+	return b
+}
+
+func (c *counting) Alloc(n int) *tensor.Buffer { return c.keep(c.Backend.Alloc(n), 4) }
+
+func (c *counting) AllocActivations(n int) *tensor.Buffer { return c.keep(c.Backend.Alloc(n), 2) }
+
+func (c *counting) Free(b *tensor.Buffer) {
+	if b == nil {
+		return
+	}
+	if _, ok := c.held[b]; !ok {
+		panic("bug: freed twice, or never allocated")
+	}
+	c.bytes -= c.held[b]
+	delete(c.held, b)
 }
 
 func TestWorkspaceBytes(t *testing.T) {
@@ -33,7 +56,7 @@ func TestWorkspaceBytes(t *testing.T) {
 			if c.Position == Rotary {
 				m.ropes.ensure(b, &m.cfg, 64)
 			}
-			before := b.values
+			before := b.bytes
 			if training {
 				_, err = m.Accumulate(batch, 1)
 			} else {
@@ -42,7 +65,7 @@ func TestWorkspaceBytes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := 4 * int64(b.values-before)
+			want := int64(b.bytes - before)
 			rank := func(path string) int {
 				for _, l := range m.layers {
 					for _, lin := range l.linears {
@@ -53,7 +76,7 @@ func TestWorkspaceBytes(t *testing.T) {
 				}
 				return 0
 			}
-			got := c.WorkspaceBytes(Workload{Tokens: batch.Tokens(), Counted: batch.Counted(), Training: training, Rank: rank, Recompute: recompute})
+			got := c.WorkspaceBytes(Workload{Tokens: batch.Tokens(), Counted: batch.Counted(), Training: training, Rank: rank, Recompute: recompute, ActivationBytes: 2})
 			if got != want {
 				t.Errorf("%s, recompute %d: WorkspaceBytes() = %d, allocated %d", name, recompute, got, want)
 			}
@@ -125,5 +148,42 @@ func TestPlan(t *testing.T) {
 	}
 	if _, ok := c.Plan(l, last-1); ok {
 		t.Error("a plan without enough memory fits")
+	}
+}
+
+// TestFree: what is replaced by something larger, or used for a while only, is
+// given back.
+func TestFree(t *testing.T) {
+	for name, c := range testConfigs() {
+		b := &counting{Backend: cpu.New(cpu.Options{})}
+		m, err := lively(c, Options{Backend: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		attach(t, m, inSlots(qSlot, downSlot))
+		long, short := batchOf(t, sequences(c.Vocab, 21, 9)), batchOf(t, sequences(c.Vocab, 5))
+		pass := func(b *Batch) {
+			t.Helper()
+			if _, err := m.Accumulate(b, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(short)
+		pass(long)
+		want := b.bytes
+		if _, err := m.Generate(t.Context(), []int32{1, 2}, GenerateOptions{MaxTokens: 3}); err != nil {
+			t.Fatal(err)
+		}
+		m.SetRecompute(1)
+		pass(short)
+		m.SetRecompute(0)
+		if err := m.Reserve(Workload{Tokens: long.Tokens(), Counted: long.Counted(), Training: true}); err != nil {
+			t.Fatal(err)
+		}
+		again := b.values
+		pass(long)
+		if b.bytes != want || b.values != again {
+			t.Errorf("%s: %d bytes are allocated, %d before; a pass after Reserve allocated %d values", name, b.bytes, want, b.values-again)
+		}
 	}
 }

@@ -94,17 +94,22 @@ type norm struct {
 // SetRecompute changes Options.Recompute.
 func (m *Model) SetRecompute(layers int) {
 	m.again = max(0, min(layers, len(m.layers)))
-	m.ws = workspace{}
+	m.dropWorkspace()
 }
 
 // newModel allocates a model whose parameters are zero.
-func newModel(c Config, b tensor.Backend) *Model { return newPacked(c, b, nil) }
+func newModel(c Config, b tensor.Backend) *Model {
+	m := newPacked(c, b, nil)
+	m.bind()
+	return m
+}
 
-// newPacked is newModel with the values of some of the parameters.
-func newPacked(c Config, b tensor.Backend, packed map[string]tensor.Packed) *Model {
+// newPacked is newModel without the values of those parameters that packed
+// names, which are set afterwards with setPacked; then bind is to be called.
+func newPacked(c Config, b tensor.Backend, packed map[string]bool) *Model {
 	plain := 0
 	for _, p := range c.params() {
-		if packed[p.name] == nil {
+		if !packed[p.name] {
 			plain += p.size()
 		}
 	}
@@ -112,16 +117,29 @@ func newPacked(c Config, b tensor.Backend, packed map[string]tensor.Packed) *Mod
 	at := 0
 	for _, p := range c.params() {
 		param := Param{Name: p.name, Shape: p.shape(), transposed: p.transposed}
-		if v := packed[p.name]; v != nil {
-			param.Value = b.Pack(v).Mat(0, p.rows, p.cols)
-		} else {
+		if !packed[p.name] {
 			param.Value = m.flat.Mat(at, max(1, p.rows), p.cols)
 			at += p.size()
 		}
 		m.params = append(m.params, param)
 	}
-	m.bind()
 	return m
+}
+
+// setPacked sets parameter i, a matrix.
+func (m *Model) setPacked(i int, spec paramSpec, v tensor.Packed) {
+	p, pack := &m.params[i], m.b.Pack
+	if m.onlyGathered(p.Name) {
+		pack = m.b.PackHost
+	}
+	p.Value = pack(v).Mat(0, spec.rows, spec.cols)
+}
+
+// onlyGathered reports whether a parameter is a table that rows are picked
+// from, and nothing is multiplied with.
+func (m *Model) onlyGathered(name string) bool {
+	f := m.family
+	return name == f.base+f.positions+".weight" || name == f.base+f.embed+".weight" && !m.cfg.TiedHead
 }
 
 // expand makes all parameters float32, one after the other in m.flat.
@@ -137,9 +155,13 @@ func (m *Model) expand() {
 		values := make([]float32, v.Rows*v.Cols)
 		m.b.Download(values, p.Value)
 		m.b.Upload(v, values)
+		if p.Value.Buf != m.flat {
+			m.b.Free(p.Value.Buf)
+		}
 		p.Value = v
 		at += len(values)
 	}
+	m.b.Free(m.flat)
 	m.flat = flat
 }
 
@@ -265,9 +287,10 @@ func (m *Model) Attach(adapters map[string]LowRank) error {
 	for lin := range m.linears() {
 		lin.lora, lin.dora = loras[lin.Path], doras[lin.Path]
 	}
+	m.b.Free(m.doraOut.Buf)
 	m.fixed, m.doraOut = fixed, tensor.Mat{}
-	m.ws = workspace{} // its size depends on the adapters
-	return nil
+	m.dropWorkspace() // its size depends on the adapters
+	return m.b.Err()
 }
 
 // linears yields the linear layers that can carry an adapter.

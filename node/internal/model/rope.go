@@ -105,6 +105,8 @@ func (t *ropeTables) ensure(b tensor.Backend, c *Config, positions int) {
 		}
 	}
 	t.positions = positions
+	b.Free(t.cos.Buf)
+	b.Free(t.sin.Buf)
 	rows := positions * len(tables)
 	t.cos, t.sin = b.Alloc(len(cos)).Mat(0, rows, dims/2), b.Alloc(len(sin)).Mat(0, rows, dims/2)
 	b.Upload(t.cos, cos)

@@ -1,6 +1,10 @@
 package model
 
-import "github.com/moot-net/moot/node/internal/tensor"
+import (
+	"slices"
+
+	"github.com/moot-net/moot/node/internal/tensor"
+)
 
 // workspace is the memory of forward and backward passes. It grows to the
 // largest batch and is kept.
@@ -33,6 +37,9 @@ type workspace struct {
 	datt       tensor.Mat
 	dact       tensor.Mat
 	dlow       tensor.Mat // (T,R) of the largest rank
+
+	// what the three parts above were allocated as
+	forwardMem, lossMem, backwardMem []*tensor.Buffer
 }
 
 // acts are the activations of a layer, rows are tokens. What the architecture
@@ -61,50 +68,74 @@ func (c *Config) logitsRows(counted int) int {
 
 // sizer allocates, or only counts.
 type sizer struct {
-	b tensor.Backend
-	n int
+	b           tensor.Backend
+	plain, half int // values of activations in float32, and in the backend's type
+	taken       []*tensor.Buffer
 }
 
+// mat is for what stays float32: statistics and logits.
 func (s *sizer) mat(rows, cols int) tensor.Mat {
-	s.n += rows * cols
+	s.plain += rows * cols
+	return s.take(rows, cols, tensor.Backend.Alloc)
+}
+
+// act is for all other activations.
+func (s *sizer) act(rows, cols int) tensor.Mat {
+	s.half += rows * cols
+	return s.take(rows, cols, tensor.Backend.AllocActivations)
+}
+
+func (s *sizer) take(rows, cols int, alloc func(tensor.Backend, int) *tensor.Buffer) tensor.Mat {
 	if s.b == nil || rows*cols == 0 {
 		return tensor.Mat{}
 	}
-	return s.b.Alloc(rows*cols).Mat(0, rows, cols)
+	b := alloc(s.b, rows*cols)
+	s.taken = append(s.taken, b)
+	return b.Mat(0, rows, cols)
+}
+
+// again frees what list holds, and returns a sizer of the same backend.
+func (s *sizer) again(list []*tensor.Buffer) *sizer {
+	if s.b != nil {
+		for _, b := range list {
+			s.b.Free(b)
+		}
+	}
+	return &sizer{b: s.b}
 }
 
 func (s *sizer) acts(c *Config, ranks [slots]int, rows int) acts {
 	f, q, kv, stats := c.family(), c.Heads*c.HeadDim, c.KVHeads*c.HeadDim, c.statsCols()
 	a := acts{
-		x: s.mat(rows, c.Hidden), stats1: s.mat(rows, stats), n1: s.mat(rows, c.Hidden),
-		q: s.mat(rows, q), k: s.mat(rows, kv), v: s.mat(rows, kv),
-		att: s.mat(rows, q), lse: s.mat(rows, c.Heads), mid: s.mat(rows, c.Hidden), act: s.mat(rows, c.Intermediate),
+		x: s.act(rows, c.Hidden), stats1: s.mat(rows, stats), n1: s.act(rows, c.Hidden),
+		q: s.act(rows, q), k: s.act(rows, kv), v: s.act(rows, kv),
+		att: s.act(rows, q), lse: s.mat(rows, c.Heads), mid: s.act(rows, c.Hidden), act: s.act(rows, c.Intermediate),
 	}
 	if c.QKNorm {
-		a.q0, a.statsQ = s.mat(rows, q), s.mat(rows, c.Heads)
-		a.k0, a.statsK = s.mat(rows, kv), s.mat(rows, c.KVHeads)
+		a.q0, a.statsQ = s.act(rows, q), s.mat(rows, c.Heads)
+		a.k0, a.statsK = s.act(rows, kv), s.mat(rows, c.KVHeads)
 	}
 	if c.PostNorms {
-		a.o, a.statsO = s.mat(rows, c.Hidden), s.mat(rows, stats)
-		a.down, a.statsDown = s.mat(rows, c.Hidden), s.mat(rows, stats)
+		a.o, a.statsO = s.act(rows, c.Hidden), s.mat(rows, stats)
+		a.down, a.statsDown = s.act(rows, c.Hidden), s.mat(rows, stats)
 	}
 	a.n2 = a.n1
 	if !c.SharedNorm {
-		a.stats2, a.n2 = s.mat(rows, stats), s.mat(rows, c.Hidden)
+		a.stats2, a.n2 = s.mat(rows, stats), s.act(rows, c.Hidden)
 	}
 	switch {
 	case f.fusedGate:
-		a.gateUp = s.mat(rows, 2*c.Intermediate)
+		a.gateUp = s.act(rows, 2*c.Intermediate)
 		if !a.gateUp.None() {
 			a.gate, a.up = a.gateUp.ColRange(0, c.Intermediate), a.gateUp.ColRange(c.Intermediate, 2*c.Intermediate)
 		}
 	case f.linears[gateSlot] != "":
-		a.gate, a.up = s.mat(rows, c.Intermediate), s.mat(rows, c.Intermediate)
+		a.gate, a.up = s.act(rows, c.Intermediate), s.act(rows, c.Intermediate)
 	default:
-		a.up = s.mat(rows, c.Intermediate)
+		a.up = s.act(rows, c.Intermediate)
 	}
 	for i, r := range ranks {
-		a.low[i] = s.mat(rows, r)
+		a.low[i] = s.act(rows, r)
 	}
 	return a
 }
@@ -146,7 +177,7 @@ func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows, again
 		for i := range ranks[:w.again] {
 			input := w.shared.x // of the first of them
 			if i > 0 {
-				input = s.mat(rows, c.Hidden)
+				input = s.act(rows, c.Hidden)
 			}
 			w.inputs = append(w.inputs, input)
 		}
@@ -154,9 +185,9 @@ func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows, again
 	for _, r := range ranks[w.again:] {
 		w.acts = append(w.acts, s.acts(c, r, rows))
 	}
-	w.x = s.mat(rows, c.Hidden)
+	w.x = s.act(rows, c.Hidden)
 	if c.family().fused != notFused {
-		w.qkv = s.mat(rows, (c.Heads+2*c.KVHeads)*c.HeadDim)
+		w.qkv = s.act(rows, (c.Heads+2*c.KVHeads)*c.HeadDim)
 	}
 	w.dx = tensor.Mat{}
 }
@@ -164,8 +195,8 @@ func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows, again
 // loss makes memory for the output layer.
 func (w *workspace) loss(s *sizer, c *Config, counted int) {
 	w.counted = counted
-	w.xs, w.stats, w.hs = s.mat(counted, c.Hidden), s.mat(counted, c.statsCols()), s.mat(counted, c.Hidden)
-	w.dxs, w.dhs = s.mat(counted, c.Hidden), s.mat(counted, c.Hidden)
+	w.xs, w.stats, w.hs = s.act(counted, c.Hidden), s.mat(counted, c.statsCols()), s.act(counted, c.Hidden)
+	w.dxs, w.dhs = s.act(counted, c.Hidden), s.act(counted, c.Hidden)
 	w.logits = s.mat(c.logitsRows(counted), c.Vocab)
 	if c.LogitCap != 0 {
 		w.capped = s.mat(c.logitsRows(counted), c.Vocab)
@@ -181,9 +212,9 @@ func (w *workspace) backward(s *sizer, c *Config, ranks [][slots]int) {
 			rank = max(rank, n)
 		}
 	}
-	w.dx, w.dn = s.mat(w.rows, c.Hidden), s.mat(w.rows, c.Hidden)
-	w.dq, w.dk, w.dv, w.datt = s.mat(w.rows, q), s.mat(w.rows, kv), s.mat(w.rows, kv), s.mat(w.rows, q)
-	w.dact, w.dlow = s.mat(w.rows, c.Intermediate), s.mat(w.rows, rank)
+	w.dx, w.dn = s.act(w.rows, c.Hidden), s.act(w.rows, c.Hidden)
+	w.dq, w.dk, w.dv, w.datt = s.act(w.rows, q), s.act(w.rows, kv), s.act(w.rows, kv), s.act(w.rows, q)
+	w.dact, w.dlow = s.act(w.rows, c.Intermediate), s.act(w.rows, rank)
 }
 
 func (m *Model) ranks() [][slots]int {
@@ -200,14 +231,40 @@ func (m *Model) ranks() [][slots]int {
 func (m *Model) prepare(rows, counted int, keep, backward bool) {
 	w, s := &m.ws, &sizer{b: m.b}
 	if rows > w.rows || keep && !w.kept {
+		s = s.again(slices.Concat(w.forwardMem, w.backwardMem))
+		w.backwardMem = nil
 		w.forward(s, &m.cfg, m.ranks(), max(rows, w.rows), m.again, keep)
+		w.forwardMem = s.taken
 	}
 	if counted > w.counted {
+		s = s.again(w.lossMem)
 		w.loss(s, &m.cfg, counted)
+		w.lossMem = s.taken
 	}
 	if backward && w.dx.None() {
+		s = s.again(w.backwardMem)
 		w.backward(s, &m.cfg, m.ranks())
+		w.backwardMem = s.taken
 	}
+}
+
+// dropWorkspace gives up all memory for activations; the next pass makes it
+// anew.
+func (m *Model) dropWorkspace() {
+	s := &sizer{b: m.b}
+	s.again(slices.Concat(m.ws.forwardMem, m.ws.lossMem, m.ws.backwardMem))
+	m.b.Free(m.ws.lowHead.Buf)
+	m.ws = workspace{}
+}
+
+// Reserve makes memory for a workload, so that none is asked for while it is
+// done.
+func (m *Model) Reserve(l Workload) error {
+	m.prepare(l.Tokens, l.Counted, l.Training, l.Training)
+	if m.cfg.Position == Rotary {
+		m.ropes.ensure(m.b, &m.cfg, l.Tokens)
+	}
+	return m.b.Err()
 }
 
 // headLow returns memory for x A^T of the output layer's adapter, none without
@@ -217,7 +274,8 @@ func (w *workspace) headLow(m *Model, rows int) tensor.Mat {
 		return tensor.Mat{}
 	}
 	if w.lowHead.Rows < rows {
-		w.lowHead = m.b.Alloc(rows*m.head.rank()).Mat(0, rows, m.head.rank())
+		m.b.Free(w.lowHead.Buf)
+		w.lowHead = m.b.AllocActivations(rows*m.head.rank()).Mat(0, rows, m.head.rank())
 	}
 	return w.lowHead.RowRange(0, rows)
 }
