@@ -161,7 +161,7 @@ func TestFree(t *testing.T) {
 			t.Fatal(err)
 		}
 		attach(t, m, inSlots(qSlot, downSlot))
-		long, short := batchOf(t, sequences(c.Vocab, 21, 9)), batchOf(t, sequences(c.Vocab, 5))
+		long, short := batchOf(t, sequences(c.Vocab, 19, 9)), batchOf(t, sequences(c.Vocab, 5))
 		pass := func(b *Batch) {
 			t.Helper()
 			if _, err := m.Accumulate(b, 1); err != nil {
