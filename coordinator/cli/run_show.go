@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,13 +53,42 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 		p.field("adapter", "%s", d.StateCID)
 		p.field("launcher", "%s", d.Launcher)
 		m := d.Manifest
-		p.field("lora", "rank %d, alpha %d, %s parameters, on %s", m.LoRARank, m.LoRAAlpha, group(m.AdapterParameters), strings.Join(m.LoRATargets, " "))
+		p.field("trains", "%s", trained(&m))
+		p.field("optimizer", "%s", optimizer(&m))
 		p.field("period", "%v s, %d to %d steps of %d samples", m.PeriodSeconds, m.MinSteps, m.MaxSteps, m.BatchSamples)
 		for _, r := range d.Rounds {
 			p.line("")
 			roundLedger(p, r)
 		}
 	})
+}
+
+// trained says what of the model a run trains.
+func trained(m *api.Manifest) string {
+	if m.Mode == "full" {
+		return "all " + group(m.AdapterParameters) + " parameters"
+	}
+	scaling := ""
+	if m.RSLoRA {
+		scaling = " (rsLoRA)"
+	}
+	targets := m.LoRATargets
+	if most := 16; len(targets) > most {
+		targets = append(targets[:most:most], fmt.Sprintf("and %d more", len(targets)-most))
+	}
+	return fmt.Sprintf("LoRA of rank %d, alpha %d%s, %s parameters, on %s", m.LoRARank, m.LoRAAlpha, scaling, group(m.AdapterParameters), strings.Join(targets, " "))
+}
+
+// optimizer says how a peer of a run steps.
+func optimizer(m *api.Manifest) string {
+	text := fmt.Sprintf("%s, learning rate %g, %s", m.Optimizer, m.LearningRate, m.Schedule)
+	if m.Momentum > 0 {
+		text += fmt.Sprintf(", momentum %g", m.Momentum)
+	}
+	if m.LoRAPlusRatio != 1 {
+		text += fmt.Sprintf(", %g times as fast in B (LoRA+)", m.LoRAPlusRatio)
+	}
+	return text
 }
 
 func runRunShowRound(ctx context.Context, e *env, id string, n uint64) error {

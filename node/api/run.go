@@ -128,7 +128,15 @@ type Manifest struct {
 	DatasetBytes      uint64   `json:"dataset_bytes"`
 	LoRARank          uint32   `json:"lora_rank"`
 	LoRAAlpha         uint32   `json:"lora_alpha"`
-	LoRATargets       []string `json:"lora_targets"`
+	Mode              string   `json:"mode"`         // lora or full: all parameters, and then no LoRA
+	LoRATargets       []string `json:"lora_targets"` // null in mode full
+	RSLoRA            bool     `json:"rslora"`
+	LoRAPlusRatio     float64  `json:"lora_plus_ratio"` // 1: B learns as fast as A
+	Optimizer         string   `json:"optimizer"`
+	Momentum          float64  `json:"momentum"`     // of sgd
+	DecayRounds       uint64   `json:"decay_rounds"` // of the schedule wsd
+	Packing           bool     `json:"packing"`
+	OverLong          string   `json:"over_long"`
 	AdapterParameters uint64   `json:"adapter_parameters"`
 	Seed              uint64   `json:"seed"`
 	LearningRate      float64  `json:"learning_rate"`

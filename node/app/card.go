@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/proto/run"
 )
 
@@ -25,11 +26,22 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) st
 	}
 	line("license: other")
 	line("license_name: %q", plainText(orElse(m.Licences.Model, "unknown")))
-	line("tags: [lora, moot]")
+	full := m.Mode == run.ModeFull
+	if full {
+		line("tags: [moot]")
+	} else {
+		line("tags: [lora, moot]")
+	}
 	line("---\n")
 	line("# %s\n", plainText(m.Name))
-	line("A LoRA adapter that volunteers trained together with moot, after round %d of the run.\n", e.Round)
+	what := "LoRA adapter"
+	if full {
+		what = "model"
+	}
+	line("A %s that volunteers trained together with moot, after round %d of the run.\n", what, e.Round)
 	switch {
+	case full:
+		line("All parameters were trained, from those of the base model on.\n")
 	case e.Format == api.ExportMerged && e.MergedInto == api.QuantizeNF4:
 		line("The adapter is merged into weights that were quantised to four bits (NF4) and dequantised again: they have the\nerror of the quantisation.\n")
 	case e.Format == api.ExportMerged:
@@ -45,13 +57,14 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) st
 	}
 	row("run", "`%s`", id)
 	row("record", "`%s`", e.Head)
-	row("adapter (state)", "`%s`", e.State)
+	row("state", "`%s`", e.State)
 	row("base model", "`%s`", e.Model)
 	row("licence of the base model", "%s", plainText(orElse(m.Licences.Model, "not stated")))
 	row("data set", "`%s`", m.Dataset)
 	row("licence of the data", "%s", plainText(orElse(m.Licences.Data, "not stated")))
 	row("prompt template", "%s", plainText(m.Template))
-	row("LoRA", "rank %d, alpha %d, on %s", m.LoRA.Rank, m.LoRA.Alpha, plainText(strings.Join(m.LoRA.Targets, ", ")))
+	row("LoRA", "%s", loraText(m))
+	row("inner optimizer", "%s, %s", m.Inner.Optimizer, m.Schedule)
 	tokens := make(map[string]uint64) // by peer
 	for _, r := range rounds {
 		for _, c := range r.Contributions {
@@ -65,9 +78,9 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) st
 			row("loss on held-out rows", "%.4f", *l)
 		}
 	}
-	line("\n## Check\n\nWho has the records of the run computes this adapter again, and gets the same bytes:\n")
+	line("\n## Check\n\nWho has the records of the run computes this again, and gets the same bytes:\n")
 	line("    moot replay %s", id)
-	line("    moot adapter export %s --round %d --out ./adapter\n", id, e.Round)
+	line("    moot adapter export %s --round %d --format %s --out ./again\n", id, e.Round, e.Format)
 	if len(tokens) > 0 {
 		line("## Contributors\n\n| peer | tokens |\n|---|---|")
 		for _, p := range slices.Sorted(maps.Keys(tokens)) {
@@ -75,6 +88,29 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) st
 		}
 	}
 	return b.String()
+}
+
+// loraText says what adapter a run trains; "" for none.
+func loraText(m *run.Manifest) string {
+	l := &m.LoRA
+	if m.Mode == run.ModeFull {
+		return ""
+	}
+	text := fmt.Sprintf("rank %d, alpha %d", l.Rank, l.Alpha)
+	if l.RSLoRA {
+		text += " (rsLoRA)"
+	}
+	for _, t := range m.Tensors {
+		if _, ok := lora.ModuleOf(t.Name); ok && t.Rows != l.Rank || len(l.Alphas) > 0 {
+			text += ", others for some layers"
+			break
+		}
+	}
+	targets := l.Targets
+	if most := 16; len(targets) > most {
+		targets = append(slices.Clone(targets[:most]), fmt.Sprintf("and %d more", len(targets)-most))
+	}
+	return text + ", on " + plainText(strings.Join(targets, ", "))
 }
 
 // plainText takes out what could be markup or another line.

@@ -9,7 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 
@@ -18,6 +18,7 @@ import (
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard/safetensors"
 )
@@ -49,37 +50,74 @@ func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.P
 		return api.Export{}, err
 	}
 	m := p.Manifest()
-	a, err := adapterOf(m, snapshot.State, modulesOf(m))
-	if err != nil {
-		return api.Export{}, fmt.Errorf("export run %s: %w", req.Run, err)
-	}
 	e := api.Export{
 		Run: req.Run, Model: m.Model.String(), Round: snapshot.Round, Head: snapshot.Head.String(), State: snapshot.ID.String(),
-		Dir: req.Dir, Format: orElse(req.Format, api.ExportPEFT),
+		Dir: req.Dir, Format: req.Format,
+	}
+	if e.Format == "" {
+		e.Format = api.ExportPEFT
+		if m.Mode == run.ModeFull {
+			e.Format = api.ExportMerged
+		}
+	}
+	if m.Mode == run.ModeFull && e.Format != api.ExportMerged {
+		return api.Export{}, api.Errorf(api.CodeUsage, "export run %s as %s: it trains all parameters of the model, there is no adapter", req.Run, e.Format).
+			WithHint("export the whole model, with --format merged")
 	}
 	rounds, err := roundsUntil(p, e.Round)
 	if err != nil {
 		return api.Export{}, err
 	}
-	x := &export{node: n, req: &req, a: a, card: func(e *api.Export) string { return modelCard(req.Run, m, e, rounds) }, progress: progress}
+	x := &export{node: n, req: &req, card: func(e *api.Export) string { return modelCard(req.Run, m, e, rounds) }, progress: progress}
 	if x.base, err = n.modelDir(ctx, m.Model); err != nil {
 		if e.Format != api.ExportPEFT {
 			return api.Export{}, err
 		}
 		x.base = "" // then the adapter is written and not tested
 	}
-	if doesNothing(a) {
-		e.Warnings = append(e.Warnings, "the adapter changes nothing yet: the run has not trained before this round")
+	if untrained(m, snapshot.State) {
+		e.Warnings = append(e.Warnings, "it changes nothing yet: the run has not trained before this round")
 	}
 	release, err := n.takeCompute(ctx, progress)
 	if err != nil {
 		return api.Export{}, err
 	}
 	defer release()
+	if x.a, err = x.trained(m, snapshot.State); err != nil {
+		return api.Export{}, exportError(req.Run, err)
+	}
 	if err := x.write(ctx, &e); err != nil {
 		return api.Export{}, exportError(req.Run, err)
 	}
 	return e, nil
+}
+
+// trained makes what the run has trained: an adapter, for which the base model
+// need not be here, or all parameters.
+func (x *export) trained(m *run.Manifest, state *fold.State) (*lora.Adapter, error) {
+	if m.Mode != run.ModeFull {
+		return adapterOf(m, state, modulesOf(m))
+	}
+	base, err := model.Load(x.base, model.Options{Threads: x.node.threads})
+	if err != nil {
+		return nil, err
+	}
+	return wholeOf(m, state, base)
+}
+
+// untrained reports whether a state is as it was before the first step: each B
+// is zero, or all.
+func untrained(m *run.Manifest, state *fold.State) bool {
+	for i := range state.Layout.Len() {
+		t := state.Layout.Tensor(i)
+		if _, isA := lora.ModuleOf(t.Name); isA && m.Mode == run.ModeLoRA {
+			continue
+		}
+		if slices.ContainsFunc(state.Theta[state.Layout.Offset(i):][:t.Rows*t.Cols], func(v int32) bool { return v != 0 }) {
+			return false
+		}
+	}
+	return true
 }
 
 // exportError gives an error of an export its code.
@@ -295,7 +333,7 @@ func modulesOf(m *run.Manifest) []lora.Module {
 	var modules []lora.Module
 	for i := 0; i+1 < len(m.Tensors); i += 2 { // A and B of one module
 		a, b := m.Tensors[i], m.Tensors[i+1]
-		path := strings.TrimSuffix(strings.TrimPrefix(a.Name, "base_model.model."), ".lora_A.weight")
+		path, _ := lora.ModuleOf(a.Name)
 		modules = append(modules, lora.Module{Path: path, In: int(a.Cols), Out: int(b.Rows), Transposed: model.TransposedPath(path)})
 	}
 	return modules

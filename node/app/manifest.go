@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -19,6 +20,7 @@ import (
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/runfile"
+	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -65,7 +67,10 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 		Version: run.ManifestVersion, Name: f.Name, GenesisSeed: f.Seed, CodecBits: f.CodecBits,
 		PeriodMillis: uint64(time.Duration(f.Period).Milliseconds()), Seats: f.Seats, MinPeers: f.MinPeers,
 		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples,
-		LoRA: run.LoRA{Rank: f.LoRA.Rank, Alpha: f.LoRA.Alpha},
+		LoRA: run.LoRA{Rank: f.LoRA.Rank, Alpha: f.LoRA.Alpha, RSLoRA: f.LoRA.RSLoRA},
+	}
+	if err := takeChoices(m, f); err != nil {
+		return nil, err
 	}
 	if err := takeNumbers(m, f); err != nil {
 		return nil, err
@@ -80,19 +85,44 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	if err := n.checkEncoding(ctx, m); err != nil {
 		return nil, err
 	}
-	if err := describeAdapter(f, cfg, m); err != nil {
+	if m.Mode == run.ModeFull {
+		err = describeFull(cfg, m)
+	} else {
+		err = describeAdapter(f, cfg, m)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return m, n.checkMemory(m)
 }
 
-func takeNumbers(m *run.Manifest, f *runfile.File) error {
-	schedule, err := run.ParseSchedule(f.Inner.Schedule)
-	if err != nil {
+func takeChoices(m *run.Manifest, f *runfile.File) (err error) {
+	if m.Mode, err = run.ParseMode(f.Mode); err != nil {
+		return &keyError{key: "mode", msg: err.Error()}
+	}
+	if m.Schedule, err = run.ParseSchedule(f.Inner.Schedule); err != nil {
 		return &keyError{key: "inner.schedule", msg: err.Error()}
 	}
-	m.Schedule = schedule
+	if m.Inner.Optimizer, err = run.ParseOptimizer(f.Inner.Optimizer); err != nil {
+		return &keyError{key: "inner.optimizer", msg: err.Error()}
+	}
+	if m.Inner.OverLong, err = run.ParseOverLong(f.Inner.OverLong); err != nil {
+		return &keyError{key: "inner.over_long", msg: err.Error()}
+	}
+	m.Inner.Unpacked = !*f.Inner.Packing
+	return nil
+}
+
+func takeNumbers(m *run.Manifest, f *runfile.File) error {
 	in, out := &m.Inner, &m.Outer
+	in.DecayRounds = uint64(f.Inner.DecayRounds)
+	momentum, plus := 0.0, f.Inner.LoRAPlusRatio
+	if f.Inner.Momentum != nil {
+		momentum = *f.Inner.Momentum
+	}
+	if plus == 1 {
+		plus = 0 // what a manifest has for it
+	}
 	in.WarmupSteps, in.MinSteps, in.MaxSteps = f.Inner.WarmupSteps, f.Inner.MinSteps, f.Inner.MaxSteps
 	in.BatchSamples, in.MaxTokens = f.Inner.BatchSamples, f.Inner.SequenceTokens
 	for _, c := range []struct {
@@ -106,6 +136,8 @@ func takeNumbers(m *run.Manifest, f *runfile.File) error {
 		{"inner.beta2", *f.Inner.Beta2, 1e6, func(v uint64) { in.Beta2PPM = uint32(v) }},
 		{"inner.epsilon", *f.Inner.Epsilon, 1e12, func(v uint64) { in.EpsilonPico = v }},
 		{"inner.weight_decay", f.Inner.WeightDecay, 1e6, func(v uint64) { in.WeightDecayPPM = uint32(v) }},
+		{"inner.momentum", momentum, 1e6, func(v uint64) { in.MomentumPPM = uint32(v) }},
+		{"inner.lora_plus_ratio", plus, 1e3, func(v uint64) { in.LoRAPlusMilli = uint32(v) }},
 		{"inner.clip", *f.Inner.Clip, 1e3, func(v uint64) { in.ClipMilli = uint32(v) }},
 	} {
 		v, ok := decimal(c.v, c.unit)
@@ -209,34 +241,127 @@ func (n *node) checkEncoding(ctx context.Context, m *run.Manifest) error {
 	return nil
 }
 
-// describeAdapter names the layers that get an adapter, and its tensors.
+// describeAdapter names the layers that get an adapter, and its tensors. What
+// patterns there are is resolved here.
 func describeAdapter(f *runfile.File, cfg *model.Config, m *run.Manifest) error {
+	modules := adaptable(cfg)
+	s := specOf(&f.LoRA)
+	a, err := lora.New(s, modules)
+	if err != nil {
+		names := leafNames(modules)
+		return &keyError{key: "lora.targets", msg: fmt.Sprintf("cannot be used: %v; the model has %s", err, strings.Join(names, ", "))}
+	}
+	if err := checkPatterns(&f.LoRA, a.Parts()); err != nil {
+		return err
+	}
+	m.LoRA.Targets = targetsOf(a.Parts(), modules)
+	for _, t := range a.Layout() {
+		m.Tensors = append(m.Tensors, run.Tensor{Name: t.Name, Rows: uint32(t.Rows), Cols: uint32(t.Cols)})
+	}
+	for _, p := range a.Parts() {
+		if alpha := uint32(p.Alpha); alpha != m.LoRA.Alpha {
+			m.LoRA.Alphas = append(m.LoRA.Alphas, run.ModuleAlpha{Module: p.Path, Alpha: alpha})
+		}
+	}
+	slices.SortFunc(m.LoRA.Alphas, func(a, b run.ModuleAlpha) int { return strings.Compare(a.Module, b.Module) })
+	return nil
+}
+
+// adaptable lists the layers that can have an adapter that is trained.
+func adaptable(cfg *model.Config) []lora.Module {
 	var modules []lora.Module
-	names := make(map[string]bool)
 	for _, l := range cfg.Modules() {
 		modules = append(modules, lora.Module(l))
-		names[l.Path[strings.LastIndexByte(l.Path, '.')+1:]] = true
 	}
-	all := slices.Sorted(maps.Keys(names))
-	targets := slices.Clone(f.LoRA.Targets)
-	if len(targets) == 0 || slices.Contains(targets, lora.AllLinear) {
-		targets = all
+	return modules
+}
+
+// specOf is the adapter that a run file asks for.
+func specOf(l *runfile.LoRA) lora.Spec {
+	s := lora.Spec{
+		Rank: int(l.Rank), Alpha: int(l.Alpha), Targets: l.Targets.List, Pattern: l.Targets.Pattern, RSLoRA: l.RSLoRA,
+		Exclude: l.ExcludeModules.List, ExcludePattern: l.ExcludeModules.Pattern, Blocks: l.LayersToTransform,
+		Ranks: overridesOf(l.RankPattern), Alphas: overridesOf(l.AlphaPattern),
 	}
-	slices.Sort(targets)
-	m.LoRA.Targets = slices.Compact(targets)
-	layout, err := spec(m).Layout(modules)
-	if err != nil {
-		return &keyError{key: "lora.targets", msg: fmt.Sprintf("cannot be used: %v; the model has %s", err, strings.Join(all, ", "))}
+	if s.Pattern == lora.AllLinear || s.Pattern == "" && len(s.Targets) == 0 {
+		s.Pattern, s.Targets = "", []string{lora.AllLinear}
 	}
-	for _, t := range layout {
-		m.Tensors = append(m.Tensors, run.Tensor{Name: t.Name, Rows: uint32(t.Rows), Cols: uint32(t.Cols)})
+	return s
+}
+
+// overridesOf lists a pattern's entries, the longest keys first.
+func overridesOf(pattern map[string]uint32) []lora.Override {
+	keys := slices.Sorted(maps.Keys(pattern))
+	slices.SortStableFunc(keys, func(a, b string) int { return len(b) - len(a) })
+	var list []lora.Override
+	for _, k := range keys {
+		list = append(list, lora.Override{Key: k, Value: int(pattern[k])})
+	}
+	return list
+}
+
+// checkPatterns refuses what would silently have no effect: a block that is
+// not there, a pattern for no layer.
+func checkPatterns(l *runfile.LoRA, parts []lora.Part) error {
+	for _, block := range l.LayersToTransform {
+		if !slices.ContainsFunc(parts, func(p lora.Part) bool { return slices.Contains(strings.Split(p.Path, "."), strconv.Itoa(block)) }) {
+			return &keyError{key: "lora.layers_to_transform", msg: fmt.Sprintf("has %d, but no target is in such a block", block)}
+		}
+	}
+	for _, p := range []struct {
+		key  string
+		list map[string]uint32
+	}{{"lora.rank_pattern", l.RankPattern}, {"lora.alpha_pattern", l.AlphaPattern}} {
+		for _, name := range slices.Sorted(maps.Keys(p.list)) {
+			if !slices.ContainsFunc(parts, func(part lora.Part) bool { return lora.KeyMatches(name, part.Path) }) {
+				return &keyError{key: p.key, msg: fmt.Sprintf("has %q, which is the end of no target's path", name)}
+			}
+		}
 	}
 	return nil
 }
 
-// spec is the adapter that a run trains.
-func spec(m *run.Manifest) lora.Spec {
-	return lora.Spec{Rank: int(m.LoRA.Rank), Alpha: int(m.LoRA.Alpha), Targets: m.LoRA.Targets}
+// targetsOf names adapted layers, sorted: by the last part of their path where
+// all layers of that name are adapted, else by the whole of it.
+func targetsOf(parts []lora.Part, modules []lora.Module) []string {
+	all, adapted := make(map[string]int), make(map[string]int)
+	for _, l := range modules {
+		all[leafName(l.Path)]++
+	}
+	for _, p := range parts {
+		adapted[leafName(p.Path)]++
+	}
+	targets := make(map[string]bool)
+	for _, p := range parts {
+		if name := leafName(p.Path); adapted[name] == all[name] {
+			targets[name] = true
+		} else {
+			targets[p.Path] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(targets))
+}
+
+func leafName(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
+
+func leafNames(modules []lora.Module) []string {
+	names := make(map[string]bool)
+	for _, l := range modules {
+		names[leafName(l.Path)] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// describeFull names all parameters of the model.
+func describeFull(cfg *model.Config, m *run.Manifest) error {
+	if n := cfg.Params(); n > run.MaxFullParams {
+		return &keyError{key: "mode", msg: fmt.Sprintf("is full, which is for models of at most %d million parameters; this one has %d million: train an adapter, with mode lora",
+			run.MaxFullParams/1_000_000, n/1_000_000)}
+	}
+	for _, t := range train.FullLayout(*cfg) {
+		m.Tensors = append(m.Tensors, run.Tensor{Name: t.Name, Rows: uint32(t.Rows), Cols: uint32(t.Cols)})
+	}
+	return nil
 }
 
 func orElse(v, otherwise string) string {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/run"
 )
@@ -47,16 +48,11 @@ func ramError(need, free int64, format string, args ...any) error {
 		WithHint("close other programs, or choose a run with a smaller model, one in four bits (--quantize nf4), or shorter samples")
 }
 
-// trainerOptions are those of the trainer of a run on which its memory depends.
-func trainerOptions(m *run.Manifest, dir string) train.Options {
-	return train.Options{ModelDir: dir, Spec: spec(m), MaxTokens: int(m.Inner.MaxTokens)}
-}
-
 // checkMemory reports whether a run that is to be joined fits into memory, as
 // far as that can be told before its model is here.
 func (n *node) checkMemory(m *run.Manifest) error {
 	if n.hasModelDir(m.Model) {
-		o := trainerOptions(m, n.modelPath(m.Model))
+		o := runner.TrainOptions(m, n.modelPath(m.Model))
 		return n.planMemory(&o)
 	}
 	free, err := n.freeMemory()

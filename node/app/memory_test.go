@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/train"
 )
 
@@ -17,7 +18,7 @@ func TestMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := trainerOptions(r.manifest, dir)
+	o := runner.TrainOptions(r.manifest, dir)
 	need, err := train.EstimateMemory(o)
 	if err != nil {
 		t.Fatal(err)

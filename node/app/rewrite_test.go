@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/shard/safetensors"
 )
@@ -148,7 +149,7 @@ func TestImportNF4(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := train.Open(train.Options{ModelDir: dir, Spec: spec(manifest), MaxTokens: 64})
+	tr, err := train.Open(train.Options{ModelDir: dir, Spec: runner.Spec(manifest), MaxTokens: 64})
 	if err != nil {
 		t.Fatal(err)
 	}

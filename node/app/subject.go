@@ -15,7 +15,7 @@ import (
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/runner"
-	"github.com/moot-net/moot/node/internal/tensor"
+	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -109,23 +109,19 @@ func (n *node) load(q *api.Subject, src *source) (*subject, error) {
 	if s.model, err = model.Load(src.dir, model.Options{Threads: n.threads}); err != nil {
 		return nil, modelError(err)
 	}
-	var modules []lora.Module
-	for _, m := range s.model.Config().Modules() {
-		modules = append(modules, lora.Module(m))
-	}
 	var a *lora.Adapter
 	switch {
 	case src.snapshot != nil:
 		s.adapter = src.snapshot.ID.String()
-		a, err = adapterOf(src.manifest, src.snapshot.State, modules)
+		a, err = trainedOf(src.manifest, src.snapshot.State, s.model)
 	case q.Adapter != "":
 		s.adapter = q.Adapter
-		a, err = lora.Read(q.Adapter, modules)
+		a, err = lora.ReadAny(q.Adapter, train.Modules(s.model.Config()))
 	default:
 		return s, nil
 	}
 	if err == nil {
-		err = attach(s.model, a)
+		err = train.Apply(s.model, a)
 	}
 	if err != nil {
 		return nil, modelError(err)
@@ -141,38 +137,50 @@ func modelError(err error) error {
 	return api.Errorf(api.CodeModel, "%w", err)
 }
 
+// trainedOf makes what a state of a run holds, for the run's model.
+func trainedOf(m *run.Manifest, state *fold.State, base *model.Model) (*lora.Adapter, error) {
+	if m.Mode == run.ModeFull {
+		return wholeOf(m, state, base)
+	}
+	c := base.Config()
+	return adapterOf(m, state, adaptable(&c))
+}
+
+// wholeOf makes the model that a state of a run of all parameters holds.
+func wholeOf(m *run.Manifest, state *fold.State, base *model.Model) (*lora.Adapter, error) {
+	if err := sameLayout(m, train.FullLayout(base.Config())); err != nil {
+		return nil, err
+	}
+	difference := make([]float32, len(state.Theta))
+	fold.ToFloat32(difference, state.Theta)
+	return train.Whole(base, difference)
+}
+
 // adapterOf makes the adapter that a state of a run holds.
 func adapterOf(m *run.Manifest, state *fold.State, modules []lora.Module) (*lora.Adapter, error) {
-	a, err := lora.New(spec(m), modules)
+	a, err := lora.New(runner.Spec(m), modules)
 	if err != nil {
 		return nil, err
 	}
-	layout := a.Layout()
-	if len(layout) != len(m.Tensors) {
-		return nil, fmt.Errorf("the run's adapter has %d tensors, the model takes %d", len(m.Tensors), len(layout))
-	}
-	for i, t := range m.Tensors {
-		if want := (lora.TensorInfo{Name: t.Name, Rows: int(t.Rows), Cols: int(t.Cols)}); layout[i] != want {
-			return nil, fmt.Errorf("the run's adapter has tensor %v, the model takes %v", want, layout[i])
-		}
+	if err := sameLayout(m, a.Layout()); err != nil {
+		return nil, err
 	}
 	fold.ToFloat32(a.Values(), state.Theta)
 	return a, nil
 }
 
-// attach puts an adapter on a model.
-func attach(m *model.Model, a *lora.Adapter) error {
-	buf := m.Backend().Alloc(len(a.Values()))
-	m.Backend().Upload(buf.Vec(), a.Values())
-	at := func(i int) tensor.Mat {
-		t := a.Layout()[i]
-		return buf.Mat(a.Start(i), t.Rows, t.Cols)
+// sameLayout reports whether the tensors of a run are those that its model
+// takes.
+func sameLayout(m *run.Manifest, layout []lora.TensorInfo) error {
+	if len(layout) != len(m.Tensors) {
+		return fmt.Errorf("the run trains %d tensors, the model takes %d", len(m.Tensors), len(layout))
 	}
-	adapters := make(map[string]model.LowRank)
-	for _, p := range a.Parts() {
-		adapters[p.Path] = model.LowRank{A: at(p.A), B: at(p.B), Scale: p.Scale}
+	for i, t := range m.Tensors {
+		if want := (lora.TensorInfo{Name: t.Name, Rows: int(t.Rows), Cols: int(t.Cols)}); layout[i] != want {
+			return fmt.Errorf("the run trains tensor %v, the model takes %v", want, layout[i])
+		}
 	}
-	return m.Attach(adapters)
+	return nil
 }
 
 // encoder makes tokens by a template, for the subject's context.

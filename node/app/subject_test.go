@@ -134,7 +134,7 @@ func trainerLoss(t *testing.T, n *node, run *fakeRun, rows int) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := train.Open(train.Options{ModelDir: dir, Spec: spec(run.manifest)})
+	tr, err := train.Open(train.Options{ModelDir: dir, Spec: runner.Spec(run.manifest)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -309,7 +309,7 @@ func Detail(name, launcher string) api.RunDetail {
 			Guarantee: api.Guarantee{Level: "none", Seats: 1, Quorum: 1, Text: "one seat: nobody else checks the result"},
 		},
 		Manifest: api.Manifest{
-			Version: 1, ModelBytes: 2457600, DatasetBytes: 262144, LoRARank: 8, LoRAAlpha: 16, LoRATargets: []string{"q_proj", "v_proj"},
+			Version: 1, ModelBytes: 2457600, DatasetBytes: 262144, Mode: "lora", LoRARank: 8, LoRAAlpha: 16, LoRATargets: []string{"q_proj", "v_proj"}, LoRAPlusRatio: 1, Optimizer: "adamw", Packing: true, OverLong: "shorten",
 			AdapterParameters: 24576, Seed: 1, LearningRate: 0.003, Schedule: "cosine", Beta1: 0.9, Beta2: 0.95, Clip: 1, MinSteps: 1,
 			MaxSteps: 30, BatchSamples: 16, SequenceTokens: 128, OuterLearningRate: 0.7, OuterMomentum: 0.6, CodecBits: 2,
 			PeriodSeconds: 15, MinPeers: 4, EvalSamples: 64, ModelLicence: "CC0-1.0", DataLicence: "CC0-1.0", Template: "alpaca",

@@ -74,8 +74,8 @@ func (e *Encoder) encodeChat(list []shard.Message) (train.Sample, error) {
 			return s, nil
 		}
 		rest, ok := withoutEarliest(list, bytes, bytes*(len(s.IDs)-e.maxTokens)/len(s.IDs))
-		if !ok {
-			return train.Sample{}, fmt.Errorf("%w: %d tokens, at most %d fit", errTooLong, len(s.IDs), e.maxTokens)
+		if !ok || e.drop {
+			return train.Sample{}, e.tooLong(len(s.IDs))
 		}
 		list = rest
 	}

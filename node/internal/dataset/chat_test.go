@@ -113,6 +113,33 @@ func TestEncodeChat(t *testing.T) {
 	}
 }
 
+// TestDropLong: nothing is shortened, and what fits is as it was.
+func TestDropLong(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		row  shard.Row
+		max  int
+		want string
+	}{
+		{"fits", said("s:s", "u:q", "a:x"), 99, "B[s]sE\n\n[u]qE\n\n[a](xE)"},
+		{"earlier turns", said("s:s", "u:long question", "a:long answer", "u:q", "a:x"), 24, ""},
+		{"text", shard.Row{Output: "abcdef"}, 4, ""},
+		{"text fits", shard.Row{Output: "ab"}, 4, "B(abE)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := chatEncoder(t, turns, tt.max)
+			e.DropLong()
+			s, ok := e.Encode(tt.row)
+			if got := bracketed(s); got != tt.want || ok != (tt.want != "") {
+				t.Errorf("Encode = %q, %v, want %q", got, ok, tt.want)
+			}
+			if e.Cut() != 0 || (e.Dropped() == 1) != (tt.want == "") || e.Refused() != 0 {
+				t.Errorf("%d cut, %d dropped, %d of them refused", e.Cut(), e.Dropped(), e.Refused())
+			}
+		})
+	}
+}
+
 // TestPromptIsTrainedOn checks that generation begins with the tokens that a
 // sample of the same conversation has before its last answer.
 func TestPromptIsTrainedOn(t *testing.T) {

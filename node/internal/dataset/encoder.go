@@ -19,6 +19,7 @@ type Encoder struct {
 	template  Template
 	chat      *chat.Model // of Chat
 	maxTokens int
+	drop      bool // rows that are too long
 
 	dropped, refused, cut int
 }
@@ -66,6 +67,10 @@ func checked(e *Encoder) (*Encoder, error) {
 	return e, nil
 }
 
+// DropLong makes Encode leave out every row that is too long, instead of
+// shortening those that can be shortened. It is called before all else.
+func (e *Encoder) DropLong() { e.drop = true }
+
 // Accepts reports why rows of a format cannot be encoded by this template.
 func (e *Encoder) Accepts(format string) error {
 	if format == shard.FormatMessages && e.template != Chat {
@@ -94,6 +99,8 @@ func (e *Encoder) Accepts(format string) error {
 // A row of text is what the model expects before a text, the text and EOS, and
 // the loss counts all of it. One that is too long is cut, and counted so.
 //
+// After DropLong nothing is shortened: what is too long is dropped.
+//
 // What looks like a special token in a row is ordinary text.
 func (e *Encoder) Encode(row shard.Row) (train.Sample, bool) {
 	s, err := e.encode(row)
@@ -110,10 +117,14 @@ func (e *Encoder) Encode(row shard.Row) (train.Sample, bool) {
 // errTooLong is the error for a row that does not fit.
 var errTooLong = errors.New("too long")
 
+func (e *Encoder) tooLong(tokens int) error {
+	return fmt.Errorf("%w: %d tokens, at most %d fit", errTooLong, tokens, e.maxTokens)
+}
+
 func (e *Encoder) encode(row shard.Row) (train.Sample, error) {
 	switch {
 	case isText(row):
-		return e.encodeText(row.Output), nil
+		return e.encodeText(row.Output)
 	case e.template == Chat:
 		return e.encodeChat(messagesOf(row))
 	case row.Messages != nil:
@@ -124,7 +135,7 @@ func (e *Encoder) encode(row shard.Row) (train.Sample, error) {
 	ids = e.tok.AppendEncode(ids, row.Output, tokenizer.EncodeOptions{})
 	ids = append(ids, e.tok.EOS())
 	if len(ids) > e.maxTokens {
-		return train.Sample{}, fmt.Errorf("%w: %d tokens, at most %d fit", errTooLong, len(ids), e.maxTokens)
+		return train.Sample{}, e.tooLong(len(ids))
 	}
 	labels := slices.Clone(ids)
 	for i := range max(prompt, 1) {
@@ -136,15 +147,18 @@ func (e *Encoder) encode(row shard.Row) (train.Sample, error) {
 // isText reports whether a row is plain text.
 func isText(row shard.Row) bool { return row.Messages == nil && row.Instruction == "" }
 
-func (e *Encoder) encodeText(text string) train.Sample {
+func (e *Encoder) encodeText(text string) (train.Sample, error) {
 	ids := append(e.opening(text), e.tok.EOS())
 	if len(ids) > e.maxTokens {
+		if e.drop {
+			return train.Sample{}, e.tooLong(len(ids))
+		}
 		ids = ids[:e.maxTokens:e.maxTokens]
 		e.cut++
 	}
 	labels := slices.Clone(ids)
 	labels[0] = train.NotCounted
-	return train.Sample{IDs: ids, Labels: labels}
+	return train.Sample{IDs: ids, Labels: labels}, nil
 }
 
 // EncodePrompt returns the tokens that an answer continues, beginning with

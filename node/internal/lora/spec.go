@@ -101,6 +101,15 @@ const (
 	infixBase       = ".base_layer" // what PEFT calls a layer that it wraps
 )
 
+// ModuleOf returns the path of the layer whose A a tensor is.
+func ModuleOf(tensor string) (path string, ok bool) {
+	rest, ok := strings.CutPrefix(tensor, namePrefix)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(rest, suffixA)
+}
+
 // Layout lists the tensors that s makes on modules, sorted bytewise by name.
 // Laid out row-major one after the other they are the adapter's parameters.
 func (s Spec) Layout(modules []Module) ([]TensorInfo, error) {
@@ -286,7 +295,7 @@ func overrider(list []Override) (func(path string, otherwise int) int, error) {
 	keys := make([]*regexp.Regexp, len(list))
 	for i, o := range list {
 		var err error
-		if keys[i], err = regexp.Compile(`^(?:.*\.)?(?:` + o.Key + `)$`); err != nil {
+		if keys[i], err = compileKey(o.Key); err != nil {
 			return nil, fmt.Errorf("lora pattern %q: %w", o.Key, err)
 		}
 	}
@@ -298,4 +307,14 @@ func overrider(list []Override) (func(path string, otherwise int) int, error) {
 		}
 		return otherwise
 	}, nil
+}
+
+func compileKey(key string) (*regexp.Regexp, error) {
+	return regexp.Compile(`^(?:.*\.)?(?:` + key + `)$`)
+}
+
+// KeyMatches reports whether the key of an Override matches a path.
+func KeyMatches(key, path string) bool {
+	re, err := compileKey(key)
+	return err == nil && re.MatchString(path)
 }

@@ -7,7 +7,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +49,9 @@ type File struct {
 	EvalSamples uint32 `toml:"eval_samples"`
 	// Seed draws the adapter's initial values. Default 1.
 	Seed uint64 `toml:"seed"`
+	// Mode is "lora" (default) or "full": all parameters are trained, without
+	// an adapter, which is for models of at most 150 million parameters.
+	Mode string `toml:"mode"`
 
 	LoRA    LoRA    `toml:"lora"`
 	Inner   Inner   `toml:"inner"`
@@ -53,26 +59,61 @@ type File struct {
 	Licence Licence `toml:"licence"`
 }
 
-// LoRA is the adapter's shape.
+// LoRA is the adapter's shape. Layers are chosen as PEFT chooses them. None of
+// it is there with Mode "full".
 type LoRA struct {
 	// Rank is r, default 16; Alpha is the scaling's numerator, default 2r.
 	Rank  uint32 `toml:"rank"`
 	Alpha uint32 `toml:"alpha"`
-	// Targets are the names of the linear layers. Default: all of them.
-	Targets []string `toml:"targets"`
+	// Targets are the linear layers: a list of names, each of which stands for
+	// all layers whose path is it or ends with "." and it; or a string, a
+	// regular expression of whole paths. Default: "all-linear".
+	Targets Names `toml:"-"`
+	// ExcludeModules are layers that are no targets after all, likewise.
+	ExcludeModules Names `toml:"-"`
+	// LayersToTransform are the numbers of the blocks, from 0 on, that have
+	// targets. Default: all.
+	LayersToTransform []int `toml:"layers_to_transform"`
+	// RSLoRA scales by alpha/sqrt(rank), which suits ranks above 32. Default
+	// false: alpha/rank.
+	RSLoRA bool `toml:"rslora"`
+	// RankPattern and AlphaPattern give some layers another rank or alpha. A
+	// key is a regular expression for the end of a path, behind a dot; where
+	// several match, the longest counts, of two the one that sorts first.
+	RankPattern  map[string]uint32 `toml:"rank_pattern"`
+	AlphaPattern map[string]uint32 `toml:"alpha_pattern"`
+
+	RawTargets any `toml:"targets"`         // Targets, as written
+	RawExclude any `toml:"exclude_modules"` // ExcludeModules, as written
+}
+
+// Names are layers: those of a list, or those that match a pattern.
+type Names struct {
+	List    []string
+	Pattern string
 }
 
 // Inner is what a peer does within a round.
 type Inner struct {
-	// LearningRate of AdamW, default 2e-4; Schedule is "cosine" (default,
-	// over Rounds, down to zero) or "constant".
+	// Optimizer is "adamw" (default), "adamw-8bit" (a quarter of its memory)
+	// or "sgd".
+	Optimizer string `toml:"optimizer"`
+	// LearningRate, default 2e-4. Schedule is how it goes over Rounds:
+	// "cosine" (default) and "linear" fall to zero, "constant" stays, "wsd"
+	// stays and falls to zero in the last DecayRounds (default a tenth of
+	// Rounds).
 	LearningRate float64 `toml:"learning_rate"`
 	Schedule     string  `toml:"schedule"`
-	// Beta1 0.9, Beta2 0.95, Epsilon 1e-8, WeightDecay 0, Clip 1.0 (global
-	// gradient norm).
+	DecayRounds  uint32  `toml:"decay_rounds"`
+	// LoRAPlusRatio is the learning rate of each B by that of its A (LoRA+,
+	// whose paper takes 16 and a lower rate). Default 1.
+	LoRAPlusRatio float64 `toml:"lora_plus_ratio"`
+	// Beta1 0.9, Beta2 0.95 and Epsilon 1e-8 are of AdamW, Momentum 0.9 of SGD;
+	// WeightDecay 0, Clip 1.0 (global gradient norm) of all.
 	Beta1       *float64 `toml:"beta1"`
 	Beta2       *float64 `toml:"beta2"`
 	Epsilon     *float64 `toml:"epsilon"`
+	Momentum    *float64 `toml:"momentum"`
 	WeightDecay float64  `toml:"weight_decay"`
 	Clip        *float64 `toml:"clip"`
 	// WarmupSteps are the steps over which a peer that joins raises its
@@ -82,10 +123,18 @@ type Inner struct {
 	// bounds a peer stops at 0.8 of the period. Default 1 and 30.
 	MinSteps uint32 `toml:"min_steps"`
 	MaxSteps uint32 `toml:"max_steps"`
-	// BatchSamples is the number of samples in a step, default 16; samples
-	// longer than SequenceTokens (default 512) are left out and counted.
-	BatchSamples   uint32 `toml:"batch_samples"`
+	// BatchSamples is the number of samples in a step, default 16. Packing
+	// computes several of them at once, one after the other without padding and
+	// without seeing each other; false is slower and changes nothing but
+	// rounding. Default true.
+	BatchSamples uint32 `toml:"batch_samples"`
+	Packing      *bool  `toml:"packing"`
+	// SequenceTokens is how long a sample can be, default 512. OverLong is what
+	// becomes of longer rows: with "shorten" (default) a conversation loses its
+	// earliest turns and a text its end, and other rows are left out; with
+	// "drop" all are left out. They are counted.
 	SequenceTokens uint32 `toml:"sequence_tokens"`
+	OverLong       string `toml:"over_long"`
 }
 
 // Outer is the step that the whole swarm takes with the averaged delta:
@@ -152,7 +201,7 @@ func Parse(name string, text []byte) (*File, error) {
 	if err != nil {
 		return nil, &Error{File: name, Msg: err.Error()}
 	}
-	f.defaults()
+	f.defaults(text)
 	if key, msg := f.check(); key != "" {
 		return nil, KeyError(name, text, key, msg)
 	}
@@ -165,7 +214,7 @@ func KeyError(name string, text []byte, key, msg string) *Error {
 	return &Error{name, lineOf(text, key), key + " " + msg}
 }
 
-func (f *File) defaults() {
+func (f *File) defaults(text []byte) {
 	setU := func(p *uint32, v uint32) {
 		if *p == 0 {
 			*p = v
@@ -187,13 +236,33 @@ func (f *File) defaults() {
 	setU(&f.MinPeers, 1)
 	setU(&f.CodecBits, 2)
 	setU(&f.EvalSamples, 64)
-	setU(&f.LoRA.Rank, 16)
-	setU(&f.LoRA.Alpha, 2*f.LoRA.Rank)
+	setS := func(p *string, v string) {
+		if *p == "" {
+			*p = v
+		}
+	}
+	setS(&f.Mode, modeLoRA)
+	if f.Mode != modeFull {
+		setU(&f.LoRA.Rank, 16)
+		setU(&f.LoRA.Alpha, 2*f.LoRA.Rank)
+	}
 	if f.Inner.LearningRate == 0 {
 		f.Inner.LearningRate = 2e-4
 	}
-	if f.Inner.Schedule == "" {
-		f.Inner.Schedule = "cosine"
+	if f.Inner.LoRAPlusRatio == 0 && lineOf(text, "inner.lora_plus_ratio") == 0 {
+		f.Inner.LoRAPlusRatio = 1
+	}
+	setS(&f.Inner.Optimizer, "adamw")
+	setS(&f.Inner.Schedule, "cosine")
+	setS(&f.Inner.OverLong, "shorten")
+	if f.Inner.Schedule == scheduleWSD {
+		setU(&f.Inner.DecayRounds, max(1, f.Rounds/10))
+	}
+	if f.Inner.Optimizer == optimizerSGD {
+		setF(&f.Inner.Momentum, 0.9)
+	}
+	if f.Inner.Packing == nil {
+		f.Inner.Packing = new(true)
 	}
 	setF(&f.Inner.Beta1, 0.9)
 	setF(&f.Inner.Beta2, 0.95)
@@ -207,6 +276,14 @@ func (f *File) defaults() {
 	setF(&f.Outer.Momentum, 0.6)
 }
 
+// The values that others depend on.
+const (
+	modeLoRA     = "lora"
+	modeFull     = "full"
+	scheduleWSD  = "wsd"
+	optimizerSGD = "sgd"
+)
+
 // check returns the first key whose value cannot be used and what is wrong.
 func (f *File) check() (key, msg string) {
 	type bound struct {
@@ -214,17 +291,22 @@ func (f *File) check() (key, msg string) {
 		v      float64
 		lo, hi float64
 	}
+	least := 1.0 // of rank and alpha
+	if f.Mode == modeFull {
+		least = 0
+	}
 	for _, b := range []bound{
 		{"rounds", float64(f.Rounds), 1, 1e6},
 		{"seats", float64(f.Seats), 1, 48},
 		{"min_peers", float64(f.MinPeers), 1, float64(f.Seats)},
 		{"eval_samples", float64(f.EvalSamples), 1, 1e5},
-		{"lora.rank", float64(f.LoRA.Rank), 1, 1024},
-		{"lora.alpha", float64(f.LoRA.Alpha), 1, 65536},
+		{"lora.rank", float64(f.LoRA.Rank), least, maxRank},
+		{"lora.alpha", float64(f.LoRA.Alpha), least, maxAlpha},
 		{"inner.learning_rate", f.Inner.LearningRate, 1e-8, 1},
 		{"inner.beta1", *f.Inner.Beta1, 0, 0.9999},
 		{"inner.beta2", *f.Inner.Beta2, 0, 0.9999},
 		{"inner.epsilon", *f.Inner.Epsilon, 1e-12, 1e-2},
+		{"inner.lora_plus_ratio", f.Inner.LoRAPlusRatio, 0.01, 1000},
 		{"inner.weight_decay", f.Inner.WeightDecay, 0, 1},
 		{"inner.clip", *f.Inner.Clip, 0, 1e6},
 		{"inner.warmup_steps", float64(f.Inner.WarmupSteps), 0, 1e5},
@@ -254,10 +336,122 @@ func (f *File) check() (key, msg string) {
 		return "data", `is missing; "moot data import FILE" prints the CID to put here`
 	case f.CodecBits != 1 && f.CodecBits != 2 && f.CodecBits != 4 && f.CodecBits != 8:
 		return "codec_bits", fmt.Sprintf("is %d, must be 1, 2, 4 or 8", f.CodecBits)
-	case f.Inner.Schedule != "cosine" && f.Inner.Schedule != "constant":
-		return "inner.schedule", fmt.Sprintf("is %q, must be cosine or constant", f.Inner.Schedule)
+	}
+	for _, c := range []struct {
+		key, v  string
+		choices []string
+	}{
+		{"mode", f.Mode, []string{modeLoRA, modeFull}},
+		{"inner.optimizer", f.Inner.Optimizer, []string{"adamw", "adamw-8bit", optimizerSGD}},
+		{"inner.schedule", f.Inner.Schedule, []string{"cosine", "constant", "linear", scheduleWSD}},
+		{"inner.over_long", f.Inner.OverLong, []string{"shorten", "drop"}},
+	} {
+		if !slices.Contains(c.choices, c.v) {
+			last := len(c.choices) - 1
+			return c.key, fmt.Sprintf("is %q, must be %s or %s", c.v, strings.Join(c.choices[:last], ", "), c.choices[last])
+		}
+	}
+	if key, msg := f.checkInner(); key != "" {
+		return key, msg
+	}
+	return f.checkLoRA()
+}
+
+// checkInner refuses settings of the inner steps that would have no effect.
+func (f *File) checkInner() (key, msg string) {
+	in := &f.Inner
+	switch {
+	case in.Schedule == scheduleWSD && in.DecayRounds > f.Rounds:
+		return "inner.decay_rounds", fmt.Sprintf("is %d, must be at most rounds, %d", in.DecayRounds, f.Rounds)
+	case in.Schedule != scheduleWSD && in.DecayRounds != 0:
+		return "inner.decay_rounds", fmt.Sprintf("is for the schedule wsd, not %s", in.Schedule)
+	case in.Optimizer != optimizerSGD && in.Momentum != nil:
+		return "inner.momentum", fmt.Sprintf("is for the optimizer sgd, not %s; that of adamw is beta1", in.Optimizer)
+	case in.Momentum != nil && !(*in.Momentum >= 0 && *in.Momentum <= 0.9999):
+		return "inner.momentum", fmt.Sprintf("is %v, must be 0 to 0.9999", *in.Momentum)
+	case f.Mode == modeFull && in.LoRAPlusRatio != 1:
+		return "inner.lora_plus_ratio", "is for adapters, not for mode full"
 	}
 	return "", ""
+}
+
+func (f *File) checkLoRA() (key, msg string) {
+	l := &f.LoRA
+	if f.Mode == modeFull {
+		for _, k := range []struct {
+			key string
+			set bool
+		}{
+			{"rank", l.Rank != 0}, {"alpha", l.Alpha != 0}, {"targets", l.RawTargets != nil}, {"exclude_modules", l.RawExclude != nil},
+			{"layers_to_transform", l.LayersToTransform != nil}, {"rslora", l.RSLoRA},
+			{"rank_pattern", l.RankPattern != nil}, {"alpha_pattern", l.AlphaPattern != nil},
+		} {
+			if k.set {
+				return "lora." + k.key, "is for adapters, not for mode full"
+			}
+		}
+		return "", ""
+	}
+	for _, p := range []struct {
+		key    string
+		values map[string]uint32
+		most   uint32
+	}{{"lora.rank_pattern", l.RankPattern, maxRank}, {"lora.alpha_pattern", l.AlphaPattern, maxAlpha}} {
+		for _, name := range slices.Sorted(maps.Keys(p.values)) {
+			if v := p.values[name]; v < 1 || v > p.most {
+				return p.key, fmt.Sprintf("has %d for %q, must have 1 to %d", v, name, p.most)
+			}
+			if _, err := regexp.Compile(name); err != nil {
+				return p.key, fmt.Sprintf("has %q, which is not a regular expression: %v", name, err)
+			}
+		}
+	}
+	for _, n := range []struct {
+		key string
+		raw any
+		to  *Names
+	}{{"lora.targets", l.RawTargets, &l.Targets}, {"lora.exclude_modules", l.RawExclude, &l.ExcludeModules}} {
+		var ok bool
+		if *n.to, ok = namesOf(n.raw); !ok {
+			return n.key, "must be a list of names, or a string with a regular expression"
+		}
+		if _, err := regexp.Compile(n.to.Pattern); err != nil {
+			return n.key, fmt.Sprintf("is not a regular expression: %v", err)
+		}
+	}
+	for _, i := range l.LayersToTransform {
+		if i < 0 {
+			return "lora.layers_to_transform", fmt.Sprintf("has %d, must be numbers from 0 on", i)
+		}
+	}
+	return "", ""
+}
+
+// The bounds of ranks and alphas.
+const (
+	maxRank  = 1024
+	maxAlpha = 65536
+)
+
+// namesOf reads what a file has where it may have a string or a list of them.
+func namesOf(raw any) (Names, bool) {
+	switch v := raw.(type) {
+	case nil:
+		return Names{}, true
+	case string:
+		return Names{Pattern: v}, v != ""
+	case []any:
+		var n Names
+		for _, e := range v {
+			s, ok := e.(string)
+			if !ok || s == "" {
+				return n, false
+			}
+			n.List = append(n.List, s)
+		}
+		return n, len(v) > 0
+	}
+	return Names{}, false
 }
 
 // lineOf finds the line on which a key (table.name or name) is set; 0 when it

@@ -17,6 +17,36 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestOptions(t *testing.T) {
+	f, err := Parse("run.toml", []byte(minimal+`
+[lora]
+targets = ["q_proj", "v_proj"]
+exclude_modules = ".*\\.1\\..*"
+layers_to_transform = [0, 2]
+rslora = true
+rank_pattern = {q_proj = 4}
+[inner]
+optimizer = "sgd"
+schedule = "wsd"
+packing = false
+lora_plus_ratio = 16.0
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, in := f.LoRA, f.Inner
+	if len(l.Targets.List) != 2 || l.Targets.Pattern != "" || l.ExcludeModules.Pattern != `.*\.1\..*` || l.LayersToTransform[1] != 2 ||
+		!l.RSLoRA || l.RankPattern["q_proj"] != 4 || l.Rank != 16 {
+		t.Errorf("lora = %+v", l)
+	}
+	if *in.Momentum != 0.9 || in.DecayRounds != 10 || *in.Packing || in.LoRAPlusRatio != 16 || in.OverLong != "shorten" {
+		t.Errorf("inner = %+v", in)
+	}
+	if f, err = Parse("run.toml", []byte(minimal+"mode = \"full\"\n")); err != nil || f.LoRA.Rank != 0 || !*f.Inner.Packing || f.Inner.LoRAPlusRatio != 1 {
+		t.Errorf("Parse() = %+v, %v", f, err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{minimal + "[lora]\n\nrank = 2000\n", "run.toml:6: lora.rank is 2000, must be at most 1024"},
@@ -27,6 +57,27 @@ func TestErrors(t *testing.T) {
 		{minimal + "period = \"soon\"\n", "run.toml:4:"},
 		{minimal + "period = \"10ms\"\n", "run.toml:4: period is 0.01, must be at least 1"},
 		{minimal + "[inner]\nlearning_rate = nan\n", "run.toml:5: inner.learning_rate is NaN"},
+		{minimal + "mode = \"half\"\n", `run.toml:4: mode is "half", must be lora or full`},
+		{minimal + "mode = \"full\"\n[lora]\nrank = 4\n", "run.toml:6: lora.rank is for adapters, not for mode full"},
+		{minimal + "mode = \"full\"\n[lora]\ntargets = \"x\"\n", "run.toml:6: lora.targets is for adapters"},
+		{minimal + "mode = \"full\"\n[inner]\nlora_plus_ratio = 2.0\n", "run.toml:6: inner.lora_plus_ratio is for adapters"},
+		{minimal + "[lora]\ntargets = []\n", "run.toml:5: lora.targets must be a list of names"},
+		{minimal + "[lora]\ntargets = \"\"\n", "run.toml:5: lora.targets must be a list of names"},
+		{minimal + "[lora]\ntargets = [1]\n", "run.toml:5: lora.targets must be a list of names"},
+		{minimal + "[lora]\ntargets = \"(\"\n", "run.toml:5: lora.targets is not a regular expression"},
+		{minimal + "[lora]\nexclude_modules = 3\n", "run.toml:5: lora.exclude_modules must be a list of names"},
+		{minimal + "[lora]\nlayers_to_transform = [-1]\n", "run.toml:5: lora.layers_to_transform has -1"},
+		{minimal + "[lora]\nrank_pattern = {q_proj = 2000}\n", `run.toml:5: lora.rank_pattern has 2000 for "q_proj", must have 1 to 1024`},
+		{minimal + "[lora]\nalpha_pattern = {\"(\" = 2}\n", `run.toml:5: lora.alpha_pattern has "(", which is not a regular expression`},
+		{minimal + "[lora]\nrank = 0\nalpha = 70000\n", "run.toml:6: lora.alpha is 70000, must be at most 65536"},
+		{minimal + "[inner]\noptimizer = \"lion\"\n", `run.toml:5: inner.optimizer is "lion", must be adamw, adamw-8bit or sgd`},
+		{minimal + "[inner]\nschedule = \"step\"\n", `run.toml:5: inner.schedule is "step", must be cosine, constant, linear or wsd`},
+		{minimal + "[inner]\nover_long = \"cut\"\n", `run.toml:5: inner.over_long is "cut", must be shorten or drop`},
+		{minimal + "[inner]\nmomentum = 0.9\n", "run.toml:5: inner.momentum is for the optimizer sgd, not adamw"},
+		{minimal + "[inner]\noptimizer = \"sgd\"\nmomentum = 1.0\n", "run.toml:6: inner.momentum is 1, must be 0 to 0.9999"},
+		{minimal + "[inner]\ndecay_rounds = 3\n", "run.toml:5: inner.decay_rounds is for the schedule wsd, not cosine"},
+		{minimal + "[inner]\nschedule = \"wsd\"\ndecay_rounds = 101\n", "run.toml:6: inner.decay_rounds is 101, must be at most rounds, 100"},
+		{minimal + "[inner]\nlora_plus_ratio = 0.0\n", "run.toml:5: inner.lora_plus_ratio is 0, must be at least 0.01"},
 		{"name = \"x\"\ndata = \"d\"\n", "run.toml: model is missing"},
 		{"name = ", "run.toml:1:"},
 		{strings.Repeat("#", MaxBytes+1), "at most"},

@@ -11,10 +11,10 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/dataset"
-	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -100,6 +100,9 @@ func (r *Runner) openData(ctx context.Context, modelDir string) (*dataset.Source
 	if err != nil {
 		return nil, api.Errorf(api.CodeModel, "tokenizer of the model: %w", err)
 	}
+	if r.manifest.Inner.OverLong == run.OverLongDrop {
+		enc.DropLong()
+	}
 	data, err := shard.OpenDataset(ctx, r.hub.o.Store, r.manifest.Dataset)
 	if err != nil {
 		return nil, api.Errorf(api.CodeData, "open data set %s: %w", r.manifest.Dataset, err)
@@ -113,19 +116,8 @@ func (r *Runner) openData(ctx context.Context, modelDir string) (*dataset.Source
 // openTrainer loads the base model and checks that its adapter is the one of
 // the manifest.
 func (r *Runner) openTrainer(modelDir string) (*train.Trainer, error) {
-	in, l := &r.manifest.Inner, &r.manifest.LoRA
-	o := train.Options{
-		ModelDir: modelDir,
-		Spec:     lora.Spec{Rank: int(l.Rank), Alpha: int(l.Alpha), Targets: l.Targets},
-		Adam: train.Adam{
-			Beta1: float64(in.Beta1PPM) * 1e-6, Beta2: float64(in.Beta2PPM) * 1e-6,
-			Epsilon: float64(in.EpsilonPico) * 1e-12, WeightDecay: float64(in.WeightDecayPPM) * 1e-6,
-			ClipNorm: float64(in.ClipMilli) * 1e-3,
-		},
-		Threads:       r.hub.o.Threads,
-		MaxTokens:     int(in.MaxTokens),
-		CheckpointDir: filepath.Join(r.dir, "checkpoint"),
-	}
+	o := TrainOptions(r.manifest, modelDir)
+	o.Threads, o.CheckpointDir = r.hub.o.Threads, filepath.Join(r.dir, "checkpoint")
 	if plan := r.hub.o.PlanMemory; plan != nil {
 		if err := plan(&o); err != nil {
 			return nil, fmt.Errorf("open the trainer: %w", err)
@@ -146,7 +138,7 @@ func (r *Runner) openTrainer(modelDir string) (*train.Trainer, error) {
 	}
 	if !same {
 		_ = t.Close() // it has nothing to write
-		return nil, api.Errorf(api.CodeRefused, "the adapter that the manifest lists is not the one of its base model and targets")
+		return nil, api.Errorf(api.CodeRefused, "the tensors that the manifest lists are not those of its base model and targets")
 	}
 	return t, nil
 }

@@ -129,7 +129,10 @@ func guarantee(n int) api.Guarantee {
 func (r *Runner) Detail() api.RunDetail {
 	m := r.manifest
 	d := api.RunDetail{Run: r.Summary(), Manifest: api.Manifest{
-		Version: m.Version, ModelBytes: m.ModelBytes, DatasetBytes: m.DatasetBytes,
+		Version: m.Version, ModelBytes: m.ModelBytes, DatasetBytes: m.DatasetBytes, Mode: m.Mode.String(),
+		RSLoRA: m.LoRA.RSLoRA, LoRAPlusRatio: plusRatio(m), Optimizer: m.Inner.Optimizer.String(),
+		Momentum: float64(m.Inner.MomentumPPM) * 1e-6, DecayRounds: m.Inner.DecayRounds, Packing: !m.Inner.Unpacked,
+		OverLong: m.Inner.OverLong.String(),
 		LoRARank: m.LoRA.Rank, LoRAAlpha: m.LoRA.Alpha, LoRATargets: m.LoRA.Targets, AdapterParameters: uint64(r.layout.Params()),
 		Seed: m.GenesisSeed, LearningRate: float64(m.Inner.LearningRateNano) * 1e-9, Schedule: m.Schedule.String(),
 		Beta1: float64(m.Inner.Beta1PPM) * 1e-6, Beta2: float64(m.Inner.Beta2PPM) * 1e-6,

@@ -259,21 +259,6 @@ func sampleSeed(head cid.Cid, self peer.ID) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// learningRate is the inner learning rate of a peer that has taken warm steps,
-// in a run of which trained rounds are done.
-func learningRate(m *run.Manifest, trained, warm uint64) float64 {
-	lr := float64(m.Inner.LearningRateNano) * 1e-9
-	if m.Schedule == run.ScheduleCosine {
-		// The middle of the round, so that the last one still learns.
-		at := (float64(trained) + 0.5) / float64(m.MaxRounds)
-		lr *= 0.5 * (1 + math.Cos(math.Pi*min(1, at)))
-	}
-	if n := uint64(m.Inner.WarmupSteps); warm < n {
-		lr *= float64(warm+1) / float64(n)
-	}
-	return lr
-}
-
 // residualFile holds the error feedback: int32, little endian, in the order of
 // the layout, then the SHA-256 of that.
 const residualFile = "residual.bin"

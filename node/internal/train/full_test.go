@@ -170,3 +170,55 @@ func TestUnpacked(t *testing.T) {
 		t.Error("gradients are equal to the bit: nothing was computed apart")
 	}
 }
+
+// TestPackedSamplesAreApart checks that the losses of a sample's tokens are bit
+// for bit the same whatever is packed with it, before it or behind it.
+func TestPackedSamplesAreApart(t *testing.T) {
+	m, err := model.New(model.Llama(32, 64, 2, 4, 50, 64), 7, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	losses := func(list ...Sample) [][]float32 {
+		var b model.Batch
+		for _, s := range list {
+			if err := b.Add(s.IDs, s.Labels); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all, err := m.TokenLosses(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := make([][]float32, len(list))
+		for i, s := range list {
+			n := len(s.IDs) - 1 // the first is not counted
+			out[i], all = slices.Clone(all[:n]), all[n:]
+		}
+		return out
+	}
+	s := ragged(9, 17, 5, 30, 12)
+	for i := range s { // all tokens count
+		s[i].Labels = s[i].IDs
+	}
+	packed := losses(s[:4]...)
+	for i := range 4 {
+		if alone := losses(s[i])[0]; !slices.Equal(alone, packed[i]) {
+			t.Errorf("sample %d alone %v, packed %v", i, alone, packed[i])
+		}
+	}
+	turned := losses(s[3], s[1], s[0], s[2])
+	for i, at := range []int{3, 1, 0, 2} {
+		if !slices.Equal(turned[i], packed[at]) {
+			t.Errorf("sample %d differs in another order", at)
+		}
+	}
+	changed := losses(s[0], s[4], s[2], s[3])
+	for _, i := range []int{0, 2, 3} {
+		if !slices.Equal(changed[i], packed[i]) {
+			t.Errorf("sample %d differs beside another one", i)
+		}
+	}
+	if slices.Equal(changed[1][:5], packed[1][:5]) {
+		t.Error("the changed sample has the same losses")
+	}
+}

@@ -91,7 +91,7 @@ func (s *Swarm) open(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	targets := file.LoRA.Targets
+	targets := file.LoRA.Targets.List
 	if len(targets) == 0 {
 		if targets, err = allLinear(o.ModelDir); err != nil {
 			return err
