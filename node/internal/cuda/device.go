@@ -165,8 +165,11 @@ func call(name string, err error) error {
 	return cuext.Failed(name, err)
 }
 
-// close ends the device's goroutine. What is still allocated stays so.
+// close gives all memory back and ends the device's goroutine. It returns the
+// first error that the device ever had.
 func (d *device) close() error {
+	d.release()
+	d.freeRing()
 	close(d.queue)
 	<-d.ended
 	return d.err()

@@ -220,7 +220,13 @@ func send[T int32 | int64 | float32 | uint64](d *device, values []T) uint64 {
 	if len(values) == 0 {
 		return 0
 	}
-	return d.sendBytes(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), len(values)*int(unsafe.Sizeof(values[0]))))
+	return d.sendBytes(bytesOf(values))
+}
+
+// bytesOf returns the memory of values.
+func bytesOf[T any](values []T) []byte {
+	var one T
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), len(values)*int(unsafe.Sizeof(one)))
 }
 
 func (d *device) sendBytes(b []byte) uint64 {
@@ -250,13 +256,10 @@ func (d *device) growRing(bytes int) (err error) {
 	d.sync()
 	d.free(r.device)
 	r.device, r.at = 0, 0
-	if bytes = max(bytes, ringBytes, len(r.host)); bytes > len(r.host) {
+	if bytes = max(bytes, ringBytes); bytes > len(r.host) {
+		d.freeRing()
 		d.do(func() error {
-			err = cuext.HostFree(r.host)
-			r.host = nil
-			if err == nil {
-				r.host, err = cuext.HostAlloc(bytes)
-			}
+			r.host, err = cuext.HostAlloc(bytes)
 			return nil
 		})
 	}
@@ -267,4 +270,10 @@ func (d *device) growRing(bytes int) (err error) {
 		r.device, err = d.alloc(len(r.host))
 	}
 	return err
+}
+
+func (d *device) freeRing() {
+	host := d.ring.host
+	d.ring.host = nil
+	d.always(func() error { return cuext.HostFree(host) })
 }
