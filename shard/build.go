@@ -67,6 +67,15 @@ func (b *builder) keep(d digest) {
 	}
 }
 
+// count counts a block that is not stored.
+func (b *builder) count(d digest) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.blocks[d]; !ok {
+		b.blocks[d] = 0
+	}
+}
+
 // leaf starts to store data, which belongs to the builder from now on.
 // It blocks while enough leaves are on their way.
 func (b *builder) leaf(data []byte, reuse bool) *ref {

@@ -14,6 +14,15 @@ import (
 
 // ImportOptions are the options of an import.
 type ImportOptions struct {
+	// InPlace refers to the files where they are, instead of copying what is in
+	// them. They stay the user's; should one change, its leaves are not served
+	// any more.
+	InPlace bool
+	// TakeTo, if not nil, makes the folder one of the store: it moves to where
+	// TakeTo says, which must be on the same file system, and the store may
+	// remove it. If the store has a folder of its own for the root already, the
+	// new one is removed.
+	TakeTo func(root cid.Cid) (dir string)
 	// Progress, if not nil, is called from one goroutine as bytes are read;
 	// done never decreases.
 	Progress func(done, total int64)
@@ -29,7 +38,7 @@ type Import struct {
 
 // ImportDir stores a folder as UnixFS. Hidden files are left out, as by ipfs
 // add -r; symbolic links and names that some system cannot write are refused,
-// and so is a file that changes meanwhile. The blocks are copied.
+// and so is a file that changes meanwhile.
 func (s *Store) ImportDir(ctx context.Context, dir string, opts ImportOptions) (Import, error) {
 	imp, err := importDir(ctx, s, dir, opts)
 	if err != nil {
@@ -49,6 +58,14 @@ func importDir(ctx context.Context, s *Store, dir string, opts ImportOptions) (I
 		return Import{}, err
 	}
 	return importFolder(ctx, s, root, folder, opts)
+}
+
+// importFolder stores what scan found in root; s may be nil to only hash.
+func importFolder(ctx context.Context, s *Store, root *os.Root, top *folder, opts ImportOptions) (Import, error) {
+	if s == nil || opts.InPlace || opts.TakeTo != nil {
+		return importInPlace(ctx, s, root, top, opts)
+	}
+	return importCopy(ctx, s, root, top, opts)
 }
 
 // folder is a folder on disk as found by scan.
@@ -141,8 +158,8 @@ func scanInto(ctx context.Context, root *os.Root, top, f *folder, depth int) err
 	return nil
 }
 
-// importFolder stores what scan found; s may be nil to only hash.
-func importFolder(ctx context.Context, s *Store, root *os.Root, top *folder, opts ImportOptions) (Import, error) {
+// importCopy makes blocks of what scan found.
+func importCopy(ctx context.Context, s *Store, root *os.Root, top *folder, opts ImportOptions) (Import, error) {
 	b := newBuilder(ctx, s)
 	defer b.close()
 	var done int64
@@ -165,7 +182,7 @@ func importFolder(ctx context.Context, s *Store, root *os.Root, top *folder, opt
 	if readErr != nil {
 		return Import{}, readErr
 	}
-	r, err := b.importNodes(top, leaves)
+	r, err := b.importNodes(top, func(f file) []*ref { return leaves[f.path] })
 	if err != nil {
 		return Import{}, err
 	}
@@ -186,23 +203,32 @@ func (b *builder) importFile(root *os.Root, f file, progress func(n int)) ([]*re
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", f.path, err)
 	}
-	now, err := r.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !os.SameFile(now, f.info) || size != f.info.Size() || now.Size() != size || !now.ModTime().Equal(f.info.ModTime()) {
+	if size != f.info.Size() {
 		return nil, fmt.Errorf("%s: %w", f.path, errChanged)
 	}
-	return leaves, nil
+	_, err = f.unchanged(r)
+	return leaves, err
+}
+
+// unchanged checks that an open file is what scan found.
+func (f file) unchanged(r *os.File) (stamp, error) {
+	now, err := r.Stat()
+	if err != nil {
+		return stamp{}, err
+	}
+	if !os.SameFile(now, f.info) || stampOf(now) != stampOf(f.info) {
+		return stamp{}, fmt.Errorf("%s: %w", f.path, errChanged)
+	}
+	return stampOf(now), nil
 }
 
 var errChanged = errors.New("the file changed while it was imported; try again when nothing writes to it")
 
 // importNodes makes the nodes of f and below.
-func (b *builder) importNodes(f *folder, leaves map[string][]*ref) (*ref, error) {
+func (b *builder) importNodes(f *folder, leaves func(file) []*ref) (*ref, error) {
 	entries := make(map[string]*ref, len(f.files)+len(f.folders))
 	for _, file := range f.files {
-		r, err := b.file(leaves[file.path])
+		r, err := b.file(leaves(file))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file.path, err)
 		}

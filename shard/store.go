@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -20,7 +21,10 @@ import (
 )
 
 // storeVersion is the whole content of the file "version".
-const storeVersion = "moot shard store 1\n"
+const storeVersion = "moot shard store 2\n"
+
+// olderVersion had no folders of files in it; it is taken over.
+const olderVersion = "moot shard store 1\n"
 
 // digest is the SHA-256 of a block, which names it on disk.
 type digest [sha256Len]byte
@@ -52,8 +56,13 @@ type Store struct {
 	disk disk
 	lock *os.File
 
+	onProblem func(Problem)
+
 	prefixes [256]prefix // one per first byte of the digest
 	blocks   prefix      // the folder that they are in
+
+	trees   atomic.Pointer[[]*leafTree] // folders in which leaves lie
+	treesMu sync.Mutex                  // held while trees changes
 
 	mu            sync.Mutex
 	held          map[digest]int  // guarded by mu: blocks of imports that are not finished
@@ -72,31 +81,47 @@ type prefix struct {
 // Open opens the store in the folder dir, which it makes if needed, and
 // removes what an interrupted write left behind. A second process (or a
 // second Open) on the same folder gets an error that wraps [ErrLocked].
-func Open(dir string) (*Store, error) {
-	s, err := open(dir, disk{})
+func Open(dir string) (*Store, error) { return OpenOptions{}.Open(dir) }
+
+// OpenOptions are the options of a store.
+type OpenOptions struct {
+	// Problem, if not nil, is told of files in which something else is than
+	// should be. It may be called at any time, from any goroutine, and more than
+	// once for a file.
+	Problem func(Problem)
+}
+
+// Open is [Open] with options.
+func (o OpenOptions) Open(dir string) (*Store, error) {
+	s, err := open(dir, disk{}, o)
 	if err != nil {
 		return nil, fmt.Errorf("open shard store %s: %w", dir, err)
 	}
 	return s, nil
 }
 
-func open(dir string, d disk) (*Store, error) {
+func open(dir string, d disk, o OpenOptions) (*Store, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: abs, disk: d, held: make(map[digest]int), materializing: make(map[string]bool)}
+	s := &Store{dir: abs, disk: d, onProblem: o.Problem, held: make(map[digest]int), materializing: make(map[string]bool)}
 	for i := range s.prefixes {
 		s.prefixes[i].changed = 1
 	}
 	s.blocks.changed = 1
+	s.trees.Store(new([]*leafTree))
 	if err := os.MkdirAll(abs, 0o755); err != nil {
 		return nil, err
 	}
 	if s.lock, err = lockFolder(abs); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(); err != nil {
+	err = s.prepare()
+	if err == nil {
+		err = s.openTrees()
+	}
+	if err != nil {
 		s.lock.Close()
 		return nil, err
 	}
@@ -107,6 +132,10 @@ func open(dir string, d disk) (*Store, error) {
 func (s *Store) prepare() error {
 	version, err := os.ReadFile(s.path("version"))
 	switch {
+	case err == nil && string(version) == olderVersion:
+		if err := s.writeVersion(); err != nil {
+			return err
+		}
 	case err == nil && string(version) != storeVersion:
 		return fmt.Errorf("format %q, this program knows %q", bytes.TrimSpace(version), bytes.TrimSpace([]byte(storeVersion)))
 	case errors.Is(err, fs.ErrNotExist):
@@ -143,6 +172,10 @@ func (s *Store) create() error {
 			return fmt.Errorf("the folder holds %q and is no shard store; choose an empty one", e.Name())
 		}
 	}
+	return s.writeVersion()
+}
+
+func (s *Store) writeVersion() error {
 	if err := s.disk.writeFile(s.path("version.new"), []byte(storeVersion)); err != nil {
 		return err
 	}
@@ -153,7 +186,15 @@ func (s *Store) create() error {
 }
 
 // Close gives the folder back. The store must not be used afterwards.
-func (s *Store) Close() error { return s.lock.Close() }
+func (s *Store) Close() error {
+	s.treesMu.Lock()
+	defer s.treesMu.Unlock()
+	var errs []error
+	for _, t := range *s.trees.Load() {
+		errs = append(errs, t.close())
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
 
 func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
@@ -177,6 +218,13 @@ func (s *Store) GetSize(_ context.Context, c cid.Cid) (int, error) {
 	d, ok := digestOf(c)
 	if !ok {
 		return 0, ipld.ErrNotFound{Cid: c}
+	}
+	size, ok, err := s.sizeInTrees(d)
+	if err != nil {
+		return 0, fmt.Errorf("stat block %s: %w", c, err)
+	}
+	if ok {
+		return int(size), nil
 	}
 	fi, err := os.Lstat(s.blockPath(d))
 	switch {
@@ -206,20 +254,31 @@ func (s *Store) get(c cid.Cid) ([]byte, error) {
 	if !ok {
 		return nil, ipld.ErrNotFound{Cid: c}
 	}
+	data, err := s.getFromTrees(d)
+	if err == nil {
+		return data, nil
+	}
+	changed := new(ChangedError)
+	if !errors.Is(err, errNoLeaf) && !errors.As(err, &changed) {
+		return nil, fmt.Errorf("read block %s: %w", c, err)
+	}
+	treeErr := err
 	data, good, err := s.load(d)
 	if err == nil && !good {
 		good, err = s.removeDamaged(d, &data)
 	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, ipld.ErrNotFound{Cid: c}
-	case err != nil:
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read block %s: %w", c, err)
-	case !good:
-		return nil, ipld.ErrNotFound{Cid: c}
+	case err == nil && good:
+		return data, nil
+	case errors.As(treeErr, &changed):
+		return nil, fmt.Errorf("block %s: %w", c, treeErr)
 	}
-	return data, nil
+	return nil, ipld.ErrNotFound{Cid: c}
 }
+
+func isNotFound(err error) bool { return ipld.IsNotFound(err) }
 
 // load reads the file of a block; good tells whether it is the block.
 func (s *Store) load(d digest) (data []byte, good bool, err error) {
@@ -272,7 +331,8 @@ func (s *Store) PutMany(ctx context.Context, bs []blocks.Block) error {
 	return w.finish()
 }
 
-// DeleteBlock removes one block. That it is not there is no error.
+// DeleteBlock removes one block. That it is not there is no error. A leaf in a
+// folder stays.
 func (s *Store) DeleteBlock(_ context.Context, c cid.Cid) error {
 	d, ok := digestOf(c)
 	if !ok {
@@ -308,30 +368,45 @@ func (s *Store) remove(d digest) (int64, error) {
 }
 
 // AllKeysChan lists the blocks, as CIDv1 with the raw codec, until ctx is
-// done.
+// done. One that is at several places is listed as often.
 func (s *Store) AllKeysChan(ctx context.Context) (<-chan cid.Cid, error) {
 	out := make(chan cid.Cid)
 	go func() {
 		defer close(out)
-		_ = s.each(ctx, func(d digest, _ int64) error { // the interface has no place for the error
+		send := func(d digest) error {
 			select {
 			case out <- newCID(rawCodec, d):
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-		})
+		}
+		// The interface has no place for errors.
+		_ = s.each(ctx, func(d digest, _ int64) error { return send(d) })
+		for _, t := range *s.trees.Load() {
+			_ = t.each(func(d digest, _ leafAt) error { return send(d) })
+		}
 	}()
 	return out, nil
 }
 
-// Usage counts the blocks and their bytes.
+// Usage counts what the store takes of the disk: blocks, and leaves in folders
+// of its own.
 func (s *Store) Usage(ctx context.Context) (count int, size int64, err error) {
 	err = s.each(ctx, func(_ digest, n int64) error {
 		count++
 		size += n
 		return nil
 	})
+	for _, t := range *s.trees.Load() {
+		if err != nil || !t.ours {
+			continue
+		}
+		var leaves int
+		var inside int64
+		leaves, inside, err = t.bytes()
+		count, size = count+leaves, size+inside
+	}
 	return count, size, err
 }
 
@@ -380,6 +455,8 @@ type writer struct {
 	ctx   context.Context
 	group *errgroup.Group
 
+	placed placed // leaves that went to a folder
+
 	mu      sync.Mutex
 	touched [256]bool // guarded by mu
 }
@@ -397,6 +474,9 @@ func (s *Store) newWriter(ctx context.Context) *writer {
 // finish waits for what was started in w.group and syncs the folders.
 func (w *writer) finish() error {
 	if err := w.group.Wait(); err != nil {
+		return err
+	}
+	if err := w.placed.finish(w.s); err != nil {
 		return err
 	}
 	for i, touched := range w.touched {
@@ -426,6 +506,14 @@ func (w *writer) writeNow(d digest, data []byte) error {
 	if len(data) > MaxBlockBytes {
 		return fmt.Errorf("store block %s: %w: %d bytes, at most %d are allowed", d, ErrTooLarge, len(data), MaxBlockBytes)
 	}
+	if done, err := w.placed.place(w.s, d, data); done || err != nil {
+		return err
+	}
+	return w.writeBlock(d, data)
+}
+
+// writeBlock stores data as a block, wherever else it is.
+func (w *writer) writeBlock(d digest, data []byte) error {
 	w.mu.Lock()
 	w.touched[d[0]] = true
 	w.mu.Unlock()

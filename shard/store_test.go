@@ -299,10 +299,10 @@ func TestOpenRefusesOtherFolders(t *testing.T) {
 		t.Error(err)
 	}
 	newer := t.TempDir()
-	if err := os.WriteFile(filepath.Join(newer, "version"), []byte("moot shard store 2\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(newer, "version"), []byte("moot shard store 3\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(newer); err == nil || !strings.Contains(err.Error(), `"moot shard store 2"`) {
+	if _, err := Open(newer); err == nil || !strings.Contains(err.Error(), `"moot shard store 3"`) {
 		t.Errorf("Open of a newer store = %v", err)
 	}
 }
@@ -559,7 +559,7 @@ func TestPowerLoss(t *testing.T) {
 	for step := 0; ; step++ {
 		dir := filepath.Join(t.TempDir(), "store")
 		loss := &powerLoss{left: step, content: map[string]bool{}, names: map[string]bool{}}
-		s, err := open(dir, disk{trace: loss.trace})
+		s, err := open(dir, disk{trace: loss.trace}, OpenOptions{})
 		var stored []string
 		survived := false
 		if err == nil {
@@ -601,7 +601,7 @@ func TestPowerLoss(t *testing.T) {
 // the name before the caller hears of it.
 func TestOrderOfWrites(t *testing.T) {
 	loss := &powerLoss{left: -1, content: map[string]bool{}, names: map[string]bool{}}
-	s, err := open(t.TempDir(), disk{trace: loss.trace})
+	s, err := open(t.TempDir(), disk{trace: loss.trace}, OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -167,6 +167,11 @@ func (s *Store) deleteDAG(ctx context.Context, root cid.Cid, keep []cid.Cid) (fr
 		d, _ := digestOf(c)
 		stay[d] = true
 	}
+	if t := s.tree(root); t != nil && !kept[root] {
+		if freed, err = s.deleteTree(ctx, t, stay); err != nil {
+			return freed, err
+		}
+	}
 	for c := range gone {
 		d, ok := digestOf(c)
 		if !ok || stay[d] {
@@ -182,6 +187,49 @@ func (s *Store) deleteDAG(ctx context.Context, root cid.Cid, keep []cid.Cid) (fr
 		}
 	}
 	return freed, nil
+}
+
+// deleteTree gives the folder of a root up. What else is in need of its leaves
+// gets them as blocks.
+func (s *Store) deleteTree(ctx context.Context, t *leafTree, stay map[digest]bool) (freed int64, err error) {
+	w := s.newWriter(ctx)
+	var kept int64
+	err = t.each(func(d digest, l leafAt) error {
+		s.mu.Lock()
+		held := s.held[d] > 0
+		s.mu.Unlock()
+		if !held && !stay[d] || s.elsewhere(t, d) {
+			return nil
+		}
+		data, err := t.get(d)
+		if isNotFound(err) || errors.Is(err, errNoLeaf) {
+			return nil
+		}
+		if err == nil {
+			kept += l.size
+			err = w.writeBlock(d, data)
+		}
+		return err
+	})
+	if err := errors.Join(err, w.finish()); err != nil {
+		return 0, err
+	}
+	freed, err = s.removeTree(t)
+	return max(freed-kept, 0), err
+}
+
+// elsewhere reports whether a leaf is here without t.
+func (s *Store) elsewhere(t *leafTree, d digest) bool {
+	for _, other := range *s.trees.Load() {
+		if other == t {
+			continue
+		}
+		if _, ok, err := other.size(d); ok && err == nil {
+			return true
+		}
+	}
+	_, good, err := s.load(d)
+	return good && err == nil
 }
 
 // collect adds the blocks of a DAG, local or not, as far as links lead. A
