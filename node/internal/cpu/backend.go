@@ -12,19 +12,25 @@ type Options struct {
 	Threads int
 	// Portable turns the kernels in assembly off.
 	Portable bool
+	// Precision is how products with packed weights are computed. Default
+	// PrecisionF32.
+	Precision Precision
 }
 
 // Backend computes on the host's processor. It holds no goroutines between
 // calls.
 type Backend struct {
 	// constant after New
-	k *kernels
+	k    *kernels
+	half bool // products with packed weights are computed in bfloat16
 
 	// owned by the goroutine that calls
 	pool      pool
 	scratch   []scratch // one per thread
 	gemm      gemmTask
 	turn      []float32 // a product before it is transposed
+	narrow    narrowTask
+	rounded   []uint16 // the left operand of a product
 	rowOp     rowTask
 	plusOne   tensor.Buffer // 1 + the weights of a norm
 	gelu      geluTask
@@ -42,6 +48,7 @@ func New(o Options) *Backend {
 	if sets := native(); len(sets) > 0 && !o.Portable {
 		b.k = &sets[len(sets)-1]
 	}
+	b.half = o.Precision == PrecisionBF16 || o.Precision == PrecisionAuto && b.k.fastHalf
 	b.pool.init(max(1, o.Threads))
 	b.scratch = make([]scratch, b.pool.threads)
 	return b
@@ -50,8 +57,18 @@ func New(o Options) *Backend {
 // Threads returns how many goroutines compute at once.
 func (b *Backend) Threads() int { return b.pool.threads }
 
-// Kernels names the set of kernels in use: "portable", "avx2" or "avx512".
+// Kernels names the set of kernels in use: "portable", "avx2", "avx512" or
+// "avx512bf16".
 func (b *Backend) Kernels() string { return b.k.name }
+
+// Precision returns how products with packed weights are computed:
+// PrecisionF32 or PrecisionBF16.
+func (b *Backend) Precision() Precision {
+	if b.half {
+		return PrecisionBF16
+	}
+	return PrecisionF32
+}
 
 // Alloc returns n zeros.
 func (b *Backend) Alloc(n int) *tensor.Buffer {
@@ -76,6 +93,8 @@ func (kn *kernels) unpack(dst []float32, p tensor.Packed, from int) {
 // scratch is memory of one thread.
 type scratch struct {
 	plain  []float32 // values of a packed operand
+	values []uint16  // the same, rounded to bfloat16
+	pairs  []uint16  // packed pairs of such values
 	a, b   []float32 // packed operands of a matrix product
 	edge   []float32 // a tile at the edge of a result
 	scores []float32 // a block of attention scores
@@ -87,9 +106,9 @@ type scratch struct {
 
 // grow returns a slice of n values, s itself if it is long enough. Values are
 // not kept.
-func grow(s []float32, n int) []float32 {
+func grow[T float32 | uint16](s []T, n int) []T {
 	if cap(s) < n {
-		return make([]float32, n)
+		return make([]T, n)
 	}
 	return s[:n]
 }

@@ -65,18 +65,53 @@ func BenchmarkPacked(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	be := New(Options{})
-	f32 := be.Alloc(n * k)
-	copy(f32.Host, values)
-	x, c := be.Alloc(m*k).Mat(0, m, k), be.Alloc(m*n).Mat(0, m, n)
-	for _, w := range []struct {
-		name string
-		buf  *tensor.Buffer
-	}{{"F32", f32}, {"BF16", be.Pack(half)}, {"NF4", be.Pack(four)}} {
-		for name, o := range map[string]tensor.MatMul{"XWt": {TransB: true}, "dYW": {}} {
-			b.Run(name+"/"+w.name, func(b *testing.B) {
-				measureProduct(b, 2*m*n*k, func() { be.MatMul(c, x, w.buf.Mat(0, n, k), o) })
-			})
+	for _, p := range []Precision{PrecisionF32, PrecisionBF16} {
+		be := New(Options{Precision: p})
+		f32 := be.Alloc(n * k)
+		copy(f32.Host, values)
+		x, c := be.Alloc(m*k).Mat(0, m, k), be.Alloc(m*n).Mat(0, m, n)
+		for i := range x.Host() {
+			x.Host()[i] = float32(r.NormFloat64())
+		}
+		for _, w := range []struct {
+			name string
+			buf  *tensor.Buffer
+		}{{"F32", f32}, {"BF16", be.Pack(half)}, {"NF4", be.Pack(four)}} {
+			for name, o := range map[string]tensor.MatMul{"XWt": {TransB: true}, "dYW": {}} {
+				b.Run(p.String()+"/"+name+"/"+w.name, func(b *testing.B) {
+					measureProduct(b, 2*m*n*k, func() { be.MatMul(c, x, w.buf.Mat(0, n, k), o) })
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkHalf measures products with weights of bfloat16, of the shapes of
+// models, by all kernels.
+func BenchmarkHalf(b *testing.B) {
+	for _, k := range allSets() {
+		for _, s := range [][3]int{{1024, 288, 288}, {1024, 768, 768}, {1024, 2048, 768}, {1024, 768, 2048}, {256, 32000, 768}, {256, 768, 32000}} {
+			if k.name == "portable" && s[1] > 288 {
+				continue
+			}
+			for name, o := range map[string]tensor.MatMul{"XWt": {TransB: true}, "dYW": {}} {
+				b.Run(fmt.Sprintf("%s/%s-%dx%dx%d", k.name, name, s[0], s[1], s[2]), func(b *testing.B) {
+					be := halfBackend(k, 1)
+					x, c := be.Alloc(s[0]*s[2]).Mat(0, s[0], s[2]), be.Alloc(s[0]*s[1]).Mat(0, s[0], s[1])
+					v := make(tensor.BF16, s[1]*s[2])
+					for i := range v {
+						v[i] = 0x3f80 + uint16(i*7%128)
+					}
+					for i := range x.Host() {
+						x.Host()[i] = float32(i%117) - 58
+					}
+					w := be.Pack(v).Mat(0, s[2], s[1])
+					if o.TransB {
+						w = w.Reshape(s[1], s[2])
+					}
+					measureProduct(b, 2*s[0]*s[1]*s[2], func() { be.MatMul(c, x, w, o) })
+				})
+			}
 		}
 	}
 }

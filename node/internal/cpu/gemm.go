@@ -33,7 +33,9 @@ type gemmArgs struct {
 	ldc      int
 	alpha    float32
 	add      bool
-	dots     bool // compute scalar products; needs contiguous rows of a and columns of b
+	dots     bool     // compute scalar products; needs contiguous rows of a and columns of b
+	half     []uint16 // a rounded to bfloat16, instead of a: the product is made of such values
+	round    bool     // packed values are rounded to bfloat16
 }
 
 // MatMul sets c to the product of op(a) and op(b), or adds it.
@@ -68,7 +70,10 @@ func (b *Backend) MatMul(c, x, y tensor.Mat, o tensor.MatMul) {
 		return
 	}
 	g.dots = g.m <= 2 && g.csa == 1 && g.rsb == 1 // before it is cut, so that pieces do not differ
-	if o.TransA && g.packed == nil && g.n <= b.k.nr && g.m > 2*b.k.nr {
+	g.round = g.packed != nil && b.half
+	if g.round && !g.dots {
+		b.halfProduct()
+	} else if o.TransA && g.packed == nil && g.n <= b.k.nr && g.m > 2*b.k.nr {
 		b.turned()
 	} else {
 		b.product()
@@ -128,8 +133,9 @@ func (b *Backend) split() {
 	if want <= 1 {
 		return
 	}
-	inPlace := g.csa == 1 && !aliased(g.rsa)
-	if want*b.k.nr <= g.n && (g.csa == 1 || g.n >= g.m) {
+	mr, nr := b.k.largest(g)
+	inPlace := g.half != nil || g.csa == 1 && !aliased(g.rsa)
+	if want*nr <= g.n && (g.csa == 1 || g.n >= g.m) {
 		t.nStep = columnStep(g.n, want, b.k.panel)
 		if finer := columnStep(g.n, 2*want, b.k.panel); inPlace && longest(g.n, finer, want) <= longest(g.n, t.nStep, want) {
 			t.nStep = finer // one thread may be slower
@@ -137,7 +143,7 @@ func (b *Backend) split() {
 		t.nParts = ceilDiv(g.n, t.nStep)
 		return
 	}
-	t.mStep = roundUp(ceilDiv(g.m, want), b.k.mr)
+	t.mStep = roundUp(ceilDiv(g.m, want), mr)
 	t.mParts = ceilDiv(g.m, t.mStep)
 }
 
@@ -154,8 +160,12 @@ func (t *gemmTask) piece(thread, i int) {
 	*g = t.args
 	m0, n0 := i/t.nParts*t.mStep, i%t.nParts*t.nStep
 	g.m, g.n = min(t.mStep, g.m-m0), min(t.nStep, g.n-n0)
-	if g.k > 0 {
+	if g.half != nil {
+		g.half = g.half[m0*g.rsa:]
+	} else if g.k > 0 {
 		g.a = g.a[m0*g.rsa:]
+	}
+	if g.k > 0 {
 		if g.packed == nil {
 			g.b = g.b[n0*g.csb:]
 		} else {
@@ -182,6 +192,10 @@ func (kn *kernels) gemm(s *scratch, g *gemmArgs) {
 	}
 	if g.dots {
 		kn.dots(s, g)
+		return
+	}
+	if g.half != nil {
+		kn.halfGemm(s, g)
 		return
 	}
 	s.edge = grow(s.edge, kn.mr*kn.nr)
@@ -213,6 +227,11 @@ func (kn *kernels) dots(s *scratch, g *gemmArgs) {
 			s.plain = grow(s.plain, g.k)
 			y = s.plain
 			kn.unpack(y, g.packed, g.offB+j*g.csb)
+			if g.round {
+				s.values = grow(s.values, g.k)
+				kn.narrow(s.values, y)
+				kn.widen(y, s.values)
+			}
 		}
 		for i := range g.m {
 			v := g.alpha * kn.dot(g.a[i*g.rsa:i*g.rsa+g.k], y)
@@ -390,15 +409,7 @@ func (kn *kernels) block(s *scratch, g *gemmArgs, k0, kc, n0, nc, m0, mc int, di
 				continue
 			}
 			t.fn(kc, a, rsa, csa, panel, ldb, s.edge, t.cols, g.alpha, false)
-			for r := range h {
-				row := c[r*g.ldc : r*g.ldc+w]
-				for q, v := range s.edge[r*t.cols : r*t.cols+w] {
-					if add {
-						v += row[q]
-					}
-					row[q] = v
-				}
-			}
+			storeEdge(c, g.ldc, s.edge, t.cols, h, w, add)
 		}
 	}
 }

@@ -18,6 +18,19 @@ type kernels struct {
 	// widen sets dst to the bfloat16 values of src.
 	widen func(dst []float32, src []uint16)
 
+	halfTiles []halfTile // as tiles
+	// fastHalf says that there are instructions for products of bfloat16 values.
+	fastHalf bool
+	// transposePairs writes src, panel rows of k pairs, ld values apart, as k
+	// rows of panel pairs, ldd values apart, to dst.
+	transposePairs func(dst []uint16, ldd int, src []uint16, ld, k int)
+	// interleave writes src, k pairs of rows of panel values, ld apart, as k rows
+	// of panel pairs, ldd values apart, to dst.
+	interleave func(dst []uint16, ldd int, src []uint16, ld, k int)
+	// narrow sets dst to the values of src, rounded to bfloat16; denormal numbers
+	// become zeros.
+	narrow func(dst []uint16, src []float32)
+
 	dot      func(x, y []float32) float32
 	dot3     func(x, y, z []float32) float32 // sum of x*y*z
 	maximum  func(x []float32) float32       // NaN if one of x is

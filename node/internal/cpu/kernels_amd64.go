@@ -138,3 +138,78 @@ func rotateAVX2(x []float32, y []float32, cos []float32, sin []float32, sign flo
 //
 //go:noescape
 func adamwAVX2(p []float32, g []float32, m []float32, v []float32, c *[9]float32)
+
+// halfTile4x16 is halfTile.fn for tiles of 4 by 16, for AVX512_BF16.
+//
+//go:noescape
+func halfTile4x16(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile4x32 is halfTile.fn for tiles of 4 by 32, for AVX512_BF16.
+//
+//go:noescape
+func halfTile4x32(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile8x16 is halfTile.fn for tiles of 8 by 16, for AVX512_BF16.
+//
+//go:noescape
+func halfTile8x16(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile8x32 is halfTile.fn for tiles of 8 by 32, for AVX512_BF16.
+//
+//go:noescape
+func halfTile8x32(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile12x16 is halfTile.fn for tiles of 12 by 16, for AVX512_BF16.
+//
+//go:noescape
+func halfTile12x16(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile12x32 is halfTile.fn for tiles of 12 by 32, for AVX512_BF16.
+//
+//go:noescape
+func halfTile12x32(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTileAVX2 is halfTile.fn for tiles of 4 by 16.
+//
+//go:noescape
+func halfTileAVX2(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile4x16AVX512 is halfTile.fn for tiles of 4 by 16.
+//
+//go:noescape
+func halfTile4x16AVX512(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile4x32AVX512 is halfTile.fn for tiles of 4 by 32.
+//
+//go:noescape
+func halfTile4x32AVX512(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile8x16AVX512 is halfTile.fn for tiles of 8 by 16.
+//
+//go:noescape
+func halfTile8x16AVX512(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// halfTile8x32AVX512 is halfTile.fn for tiles of 8 by 32.
+//
+//go:noescape
+func halfTile8x32AVX512(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+
+// transposePairsAVX2 is kernels.transposePairs; k is a multiple of 8.
+//
+//go:noescape
+func transposePairsAVX2(dst []uint16, ldd int, src []uint16, ld int, k int)
+
+// interleaveAVX2 is kernels.interleave.
+//
+//go:noescape
+func interleaveAVX2(dst []uint16, ldd int, src []uint16, ld int, k int)
+
+// narrowBF16 is kernels.narrow for a multiple of 16 values, for AVX512_BF16.
+//
+//go:noescape
+func narrowBF16(dst []uint16, src []float32)
+
+// narrowAVX2 is kernels.narrow for a multiple of 16 values.
+//
+//go:noescape
+func narrowAVX2(dst []uint16, src []float32)

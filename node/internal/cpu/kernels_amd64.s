@@ -2224,9 +2224,9 @@ TEXT ·transposeAVX2(SB), NOSPLIT, $0-72
 	ADDQ CX, DI
 	LEAQ (DX)(DX*2), R8
 
-transpose_loop:
+transposeAVX2_loop:
 	TESTQ      BX, BX
-	JZ         transpose_done
+	JZ         transposeAVX2_done
 	LEAQ       (CX)(DX*4), R9
 	VMOVUPS    (CX), Y0
 	VMOVUPS    (CX)(DX*1), Y1
@@ -2331,9 +2331,9 @@ transpose_loop:
 	ADDQ       $0x20, DI
 	LEAQ       (AX)(SI*8), AX
 	SUBQ       $0x08, BX
-	JMP        transpose_loop
+	JMP        transposeAVX2_loop
 
-transpose_done:
+transposeAVX2_done:
 	VZEROUPPER
 	RET
 
@@ -3208,5 +3208,3494 @@ adamw_tail:
 	VMASKMOVPS   Y2, Y9, (DX)(CX*4)
 
 adamw_done:
+	VZEROUPPER
+	RET
+
+// func halfTile4x16(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·halfTile4x16(SB), NOSPLIT, $0-101
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	PREFETCHT0 (AX)
+	PREFETCHT0 60(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 60(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 60(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 60(AX)(DX*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+
+halfTile4x16_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile4x16_loop
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z6
+	LONG         $0x484e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z7
+	LONG         $0x48467262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z4
+	LONG         $0x485e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z5
+	LONG         $0x48567262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z6
+	LONG         $0x484e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile4x16_blocks
+
+halfTile4x16_loop:
+	TESTQ        AX, AX
+	JZ           halfTile4x16_store
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z6
+	LONG         $0x484e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z7
+	LONG         $0x48467262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	DECQ         AX
+	JMP          halfTile4x16_loop
+
+halfTile4x16_store:
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	VBROADCASTSS alpha+96(FP), Z0
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z0, Z9, Z9
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z0, Z11, Z11
+	MOVB         add+100(FP), BL
+	TESTB        BL, BL
+	JZ           halfTile4x16_set
+	VADDPS       (AX), Z8, Z8
+	VADDPS       (AX)(CX*1), Z9, Z9
+	VADDPS       (AX)(CX*2), Z10, Z10
+	VADDPS       (AX)(DX*1), Z11, Z11
+
+halfTile4x16_set:
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, (AX)(CX*1)
+	VMOVUPS Z10, (AX)(CX*2)
+	VMOVUPS Z11, (AX)(DX*1)
+	VZEROUPPER
+	RET
+
+// func halfTile4x32(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·halfTile4x32(SB), NOSPLIT, $0-101
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	PREFETCHT0 (AX)
+	PREFETCHT0 124(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 124(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 124(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 124(AX)(DX*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+
+halfTile4x32_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile4x32_loop
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z6
+	LONG         $0x484e7262
+	WORD         $0xc052
+	LONG         $0x484e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z7
+	LONG         $0x48467262
+	WORD         $0xd052
+	LONG         $0x48467262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xe052
+	LONG         $0x486e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf052
+	LONG         $0x48667262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z4
+	LONG         $0x485e7262
+	WORD         $0xc052
+	LONG         $0x485e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd052
+	LONG         $0x48567262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	LONG         $0x484e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xf052
+	LONG         $0x48467262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile4x32_blocks
+
+halfTile4x32_loop:
+	TESTQ        AX, AX
+	JZ           halfTile4x32_store
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z6
+	LONG         $0x484e7262
+	WORD         $0xc052
+	LONG         $0x484e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z7
+	LONG         $0x48467262
+	WORD         $0xd052
+	LONG         $0x48467262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xe052
+	LONG         $0x486e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf052
+	LONG         $0x48667262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	DECQ         AX
+	JMP          halfTile4x32_loop
+
+halfTile4x32_store:
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	VBROADCASTSS alpha+96(FP), Z0
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z0, Z9, Z9
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z0, Z11, Z11
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z0, Z13, Z13
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z0, Z15, Z15
+	MOVB         add+100(FP), BL
+	TESTB        BL, BL
+	JZ           halfTile4x32_set
+	VADDPS       (AX), Z8, Z8
+	VADDPS       64(AX), Z9, Z9
+	VADDPS       (AX)(CX*1), Z10, Z10
+	VADDPS       64(AX)(CX*1), Z11, Z11
+	VADDPS       (AX)(CX*2), Z12, Z12
+	VADDPS       64(AX)(CX*2), Z13, Z13
+	VADDPS       (AX)(DX*1), Z14, Z14
+	VADDPS       64(AX)(DX*1), Z15, Z15
+
+halfTile4x32_set:
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	VMOVUPS Z10, (AX)(CX*1)
+	VMOVUPS Z11, 64(AX)(CX*1)
+	VMOVUPS Z12, (AX)(CX*2)
+	VMOVUPS Z13, 64(AX)(CX*2)
+	VMOVUPS Z14, (AX)(DX*1)
+	VMOVUPS Z15, 64(AX)(DX*1)
+	VZEROUPPER
+	RET
+
+// func halfTile8x16(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·halfTile8x16(SB), NOSPLIT, $0-101
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	LEAQ       (DX)(CX*2), BX
+	LEAQ       (BX)(CX*2), SI
+	PREFETCHT0 (AX)
+	PREFETCHT0 60(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 60(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 60(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 60(AX)(DX*1)
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 60(AX)(CX*4)
+	PREFETCHT0 (AX)(BX*1)
+	PREFETCHT0 60(AX)(BX*1)
+	PREFETCHT0 (AX)(DX*2)
+	PREFETCHT0 60(AX)(DX*2)
+	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT0 60(AX)(SI*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	LEAQ       (SI)(DX*2), DI
+	LEAQ       (DI)(DX*2), R8
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+
+halfTile8x16_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile8x16_loop
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z4
+	LONG         $0x485e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z5
+	LONG         $0x48567262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z6
+	LONG         $0x484e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z2
+	LONG         $0x486e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z3
+	LONG         $0x48667262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z6
+	LONG         $0x484e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z7
+	LONG         $0x48467262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z6
+	LONG         $0x484e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z7
+	LONG         $0x48467262
+	WORD         $0xf852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile8x16_blocks
+
+halfTile8x16_loop:
+	TESTQ        AX, AX
+	JZ           halfTile8x16_store
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z4
+	LONG         $0x485e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z5
+	LONG         $0x48567262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z6
+	LONG         $0x484e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z2
+	LONG         $0x486e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z3
+	LONG         $0x48667262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	DECQ         AX
+	JMP          halfTile8x16_loop
+
+halfTile8x16_store:
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	LEAQ         (DX)(CX*2), BX
+	LEAQ         (BX)(CX*2), SI
+	VBROADCASTSS alpha+96(FP), Z0
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z0, Z9, Z9
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z0, Z11, Z11
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z0, Z13, Z13
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z0, Z15, Z15
+	MOVB         add+100(FP), DI
+	TESTB        DI, DI
+	JZ           halfTile8x16_set
+	VADDPS       (AX), Z8, Z8
+	VADDPS       (AX)(CX*1), Z9, Z9
+	VADDPS       (AX)(CX*2), Z10, Z10
+	VADDPS       (AX)(DX*1), Z11, Z11
+	VADDPS       (AX)(CX*4), Z12, Z12
+	VADDPS       (AX)(BX*1), Z13, Z13
+	VADDPS       (AX)(DX*2), Z14, Z14
+	VADDPS       (AX)(SI*1), Z15, Z15
+
+halfTile8x16_set:
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, (AX)(CX*1)
+	VMOVUPS Z10, (AX)(CX*2)
+	VMOVUPS Z11, (AX)(DX*1)
+	VMOVUPS Z12, (AX)(CX*4)
+	VMOVUPS Z13, (AX)(BX*1)
+	VMOVUPS Z14, (AX)(DX*2)
+	VMOVUPS Z15, (AX)(SI*1)
+	VZEROUPPER
+	RET
+
+// func halfTile8x32(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·halfTile8x32(SB), NOSPLIT, $0-101
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	LEAQ       (DX)(CX*2), BX
+	LEAQ       (BX)(CX*2), SI
+	PREFETCHT0 (AX)
+	PREFETCHT0 124(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 124(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 124(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 124(AX)(DX*1)
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 124(AX)(CX*4)
+	PREFETCHT0 (AX)(BX*1)
+	PREFETCHT0 124(AX)(BX*1)
+	PREFETCHT0 (AX)(DX*2)
+	PREFETCHT0 124(AX)(DX*2)
+	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT0 124(AX)(SI*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	LEAQ       (SI)(DX*2), DI
+	LEAQ       (DI)(DX*2), R8
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+
+halfTile8x32_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile8x32_loop
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484ee262
+	WORD         $0xc052
+	LONG         $0x484ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd052
+	LONG         $0x4846e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486ee262
+	WORD         $0xe052
+	LONG         $0x486ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xf052
+	LONG         $0x4866e262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z4
+	LONG         $0x485e7262
+	WORD         $0xc052
+	LONG         $0x485e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd052
+	LONG         $0x48567262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	LONG         $0x484e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xf052
+	LONG         $0x48467262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z2
+	LONG         $0x486ee262
+	WORD         $0xc052
+	LONG         $0x486ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xd052
+	LONG         $0x4866e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z4
+	LONG         $0x485ee262
+	WORD         $0xe052
+	LONG         $0x485ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z5
+	LONG         $0x4856e262
+	WORD         $0xf052
+	LONG         $0x4856e262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z6
+	LONG         $0x484e7262
+	WORD         $0xc052
+	LONG         $0x484e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z7
+	LONG         $0x48467262
+	WORD         $0xd052
+	LONG         $0x48467262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xe052
+	LONG         $0x486e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf052
+	LONG         $0x48667262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z4
+	LONG         $0x485ee262
+	WORD         $0xc052
+	LONG         $0x485ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z5
+	LONG         $0x4856e262
+	WORD         $0xd052
+	LONG         $0x4856e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z6
+	LONG         $0x484ee262
+	WORD         $0xe052
+	LONG         $0x484ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xf052
+	LONG         $0x4846e262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484ee262
+	WORD         $0xc052
+	LONG         $0x484ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd052
+	LONG         $0x4846e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486ee262
+	WORD         $0xe052
+	LONG         $0x486ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xf052
+	LONG         $0x4866e262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile8x32_blocks
+
+halfTile8x32_loop:
+	TESTQ        AX, AX
+	JZ           halfTile8x32_store
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z4
+	LONG         $0x485e7262
+	WORD         $0xc052
+	LONG         $0x485e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd052
+	LONG         $0x48567262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	LONG         $0x484e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xf052
+	LONG         $0x48467262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z2
+	LONG         $0x486ee262
+	WORD         $0xc052
+	LONG         $0x486ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xd052
+	LONG         $0x4866e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z4
+	LONG         $0x485ee262
+	WORD         $0xe052
+	LONG         $0x485ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z5
+	LONG         $0x4856e262
+	WORD         $0xf052
+	LONG         $0x4856e262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	DECQ         AX
+	JMP          halfTile8x32_loop
+
+halfTile8x32_store:
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	LEAQ         (DX)(CX*2), BX
+	LEAQ         (BX)(CX*2), SI
+	VBROADCASTSS alpha+96(FP), Z0
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z0, Z9, Z9
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z0, Z11, Z11
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z0, Z13, Z13
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z0, Z15, Z15
+	VMULPS       Z0, Z16, Z16
+	VMULPS       Z0, Z17, Z17
+	VMULPS       Z0, Z18, Z18
+	VMULPS       Z0, Z19, Z19
+	VMULPS       Z0, Z20, Z20
+	VMULPS       Z0, Z21, Z21
+	VMULPS       Z0, Z22, Z22
+	VMULPS       Z0, Z23, Z23
+	MOVB         add+100(FP), DI
+	TESTB        DI, DI
+	JZ           halfTile8x32_set
+	VADDPS       (AX), Z8, Z8
+	VADDPS       64(AX), Z9, Z9
+	VADDPS       (AX)(CX*1), Z10, Z10
+	VADDPS       64(AX)(CX*1), Z11, Z11
+	VADDPS       (AX)(CX*2), Z12, Z12
+	VADDPS       64(AX)(CX*2), Z13, Z13
+	VADDPS       (AX)(DX*1), Z14, Z14
+	VADDPS       64(AX)(DX*1), Z15, Z15
+	VADDPS       (AX)(CX*4), Z16, Z16
+	VADDPS       64(AX)(CX*4), Z17, Z17
+	VADDPS       (AX)(BX*1), Z18, Z18
+	VADDPS       64(AX)(BX*1), Z19, Z19
+	VADDPS       (AX)(DX*2), Z20, Z20
+	VADDPS       64(AX)(DX*2), Z21, Z21
+	VADDPS       (AX)(SI*1), Z22, Z22
+	VADDPS       64(AX)(SI*1), Z23, Z23
+
+halfTile8x32_set:
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	VMOVUPS Z10, (AX)(CX*1)
+	VMOVUPS Z11, 64(AX)(CX*1)
+	VMOVUPS Z12, (AX)(CX*2)
+	VMOVUPS Z13, 64(AX)(CX*2)
+	VMOVUPS Z14, (AX)(DX*1)
+	VMOVUPS Z15, 64(AX)(DX*1)
+	VMOVUPS Z16, (AX)(CX*4)
+	VMOVUPS Z17, 64(AX)(CX*4)
+	VMOVUPS Z18, (AX)(BX*1)
+	VMOVUPS Z19, 64(AX)(BX*1)
+	VMOVUPS Z20, (AX)(DX*2)
+	VMOVUPS Z21, 64(AX)(DX*2)
+	VMOVUPS Z22, (AX)(SI*1)
+	VMOVUPS Z23, 64(AX)(SI*1)
+	VZEROUPPER
+	RET
+
+// func halfTile12x16(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·halfTile12x16(SB), NOSPLIT, $0-101
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	LEAQ       (DX)(CX*2), BX
+	LEAQ       (BX)(CX*2), SI
+	LEAQ       (SI)(CX*2), DI
+	LEAQ       (DI)(CX*2), R8
+	PREFETCHT0 (AX)
+	PREFETCHT0 60(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 60(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 60(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 60(AX)(DX*1)
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 60(AX)(CX*4)
+	PREFETCHT0 (AX)(BX*1)
+	PREFETCHT0 60(AX)(BX*1)
+	PREFETCHT0 (AX)(DX*2)
+	PREFETCHT0 60(AX)(DX*2)
+	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT0 60(AX)(SI*1)
+	PREFETCHT0 (AX)(CX*8)
+	PREFETCHT0 60(AX)(CX*8)
+	PREFETCHT0 (AX)(DI*1)
+	PREFETCHT0 60(AX)(DI*1)
+	PREFETCHT0 (AX)(BX*2)
+	PREFETCHT0 60(AX)(BX*2)
+	PREFETCHT0 (AX)(R8*1)
+	PREFETCHT0 60(AX)(R8*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	LEAQ       (SI)(DX*2), DI
+	LEAQ       (DI)(DX*2), R8
+	LEAQ       (R8)(DX*2), R9
+	LEAQ       (R9)(DX*2), R10
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+
+halfTile12x16_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile12x16_loop
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf852
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485ee262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x4856e262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484ee262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf852
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485ee262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x4856e262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484ee262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf852
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485ee262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x4856e262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484ee262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf852
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485ee262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x4856e262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484ee262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile12x16_blocks
+
+halfTile12x16_loop:
+	TESTQ        AX, AX
+	JZ           halfTile12x16_store
+	VMOVUPS      (BX), Z0
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xd852
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484e7262
+	WORD         $0xe052
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x48467262
+	WORD         $0xe852
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486e7262
+	WORD         $0xf052
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x48667262
+	WORD         $0xf852
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485ee262
+	WORD         $0xc052
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x4856e262
+	WORD         $0xc852
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484ee262
+	WORD         $0xd052
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd852
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	DECQ         AX
+	JMP          halfTile12x16_loop
+
+halfTile12x16_store:
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	LEAQ         (DX)(CX*2), BX
+	LEAQ         (BX)(CX*2), SI
+	LEAQ         (SI)(CX*2), DI
+	LEAQ         (DI)(CX*2), R8
+	VBROADCASTSS alpha+96(FP), Z0
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z0, Z9, Z9
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z0, Z11, Z11
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z0, Z13, Z13
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z0, Z15, Z15
+	VMULPS       Z0, Z16, Z16
+	VMULPS       Z0, Z17, Z17
+	VMULPS       Z0, Z18, Z18
+	VMULPS       Z0, Z19, Z19
+	MOVB         add+100(FP), R9
+	TESTB        R9, R9
+	JZ           halfTile12x16_set
+	VADDPS       (AX), Z8, Z8
+	VADDPS       (AX)(CX*1), Z9, Z9
+	VADDPS       (AX)(CX*2), Z10, Z10
+	VADDPS       (AX)(DX*1), Z11, Z11
+	VADDPS       (AX)(CX*4), Z12, Z12
+	VADDPS       (AX)(BX*1), Z13, Z13
+	VADDPS       (AX)(DX*2), Z14, Z14
+	VADDPS       (AX)(SI*1), Z15, Z15
+	VADDPS       (AX)(CX*8), Z16, Z16
+	VADDPS       (AX)(DI*1), Z17, Z17
+	VADDPS       (AX)(BX*2), Z18, Z18
+	VADDPS       (AX)(R8*1), Z19, Z19
+
+halfTile12x16_set:
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, (AX)(CX*1)
+	VMOVUPS Z10, (AX)(CX*2)
+	VMOVUPS Z11, (AX)(DX*1)
+	VMOVUPS Z12, (AX)(CX*4)
+	VMOVUPS Z13, (AX)(BX*1)
+	VMOVUPS Z14, (AX)(DX*2)
+	VMOVUPS Z15, (AX)(SI*1)
+	VMOVUPS Z16, (AX)(CX*8)
+	VMOVUPS Z17, (AX)(DI*1)
+	VMOVUPS Z18, (AX)(BX*2)
+	VMOVUPS Z19, (AX)(R8*1)
+	VZEROUPPER
+	RET
+
+// func halfTile12x32(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·halfTile12x32(SB), NOSPLIT, $0-101
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	LEAQ       (DX)(CX*2), BX
+	LEAQ       (BX)(CX*2), SI
+	LEAQ       (SI)(CX*2), DI
+	LEAQ       (DI)(CX*2), R8
+	PREFETCHT0 (AX)
+	PREFETCHT0 124(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 124(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 124(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 124(AX)(DX*1)
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 124(AX)(CX*4)
+	PREFETCHT0 (AX)(BX*1)
+	PREFETCHT0 124(AX)(BX*1)
+	PREFETCHT0 (AX)(DX*2)
+	PREFETCHT0 124(AX)(DX*2)
+	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT0 124(AX)(SI*1)
+	PREFETCHT0 (AX)(CX*8)
+	PREFETCHT0 124(AX)(CX*8)
+	PREFETCHT0 (AX)(DI*1)
+	PREFETCHT0 124(AX)(DI*1)
+	PREFETCHT0 (AX)(BX*2)
+	PREFETCHT0 124(AX)(BX*2)
+	PREFETCHT0 (AX)(R8*1)
+	PREFETCHT0 124(AX)(R8*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	LEAQ       (SI)(DX*2), DI
+	LEAQ       (DI)(DX*2), R8
+	LEAQ       (R8)(DX*2), R9
+	LEAQ       (R9)(DX*2), R10
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+	VPXORD     Z24, Z24, Z24
+	VPXORD     Z25, Z25, Z25
+	VPXORD     Z26, Z26, Z26
+	VPXORD     Z27, Z27, Z27
+	VPXORD     Z28, Z28, Z28
+	VPXORD     Z29, Z29, Z29
+	VPXORD     Z30, Z30, Z30
+	VPXORD     Z31, Z31, Z31
+
+halfTile12x32_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile12x32_loop
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484ee262
+	WORD         $0xc052
+	LONG         $0x484ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd052
+	LONG         $0x4846e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486ee262
+	WORD         $0xe052
+	LONG         $0x486ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xf052
+	LONG         $0x4866e262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485e6262
+	WORD         $0xc052
+	LONG         $0x485e6262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x48566262
+	WORD         $0xd052
+	LONG         $0x48566262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484e6262
+	WORD         $0xe052
+	LONG         $0x484e6262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x48466262
+	WORD         $0xf052
+	LONG         $0x48466262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484ee262
+	WORD         $0xc052
+	LONG         $0x484ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd052
+	LONG         $0x4846e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486ee262
+	WORD         $0xe052
+	LONG         $0x486ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xf052
+	LONG         $0x4866e262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485e6262
+	WORD         $0xc052
+	LONG         $0x485e6262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x48566262
+	WORD         $0xd052
+	LONG         $0x48566262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484e6262
+	WORD         $0xe052
+	LONG         $0x484e6262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x48466262
+	WORD         $0xf052
+	LONG         $0x48466262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484ee262
+	WORD         $0xc052
+	LONG         $0x484ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd052
+	LONG         $0x4846e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486ee262
+	WORD         $0xe052
+	LONG         $0x486ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xf052
+	LONG         $0x4866e262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485e6262
+	WORD         $0xc052
+	LONG         $0x485e6262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x48566262
+	WORD         $0xd052
+	LONG         $0x48566262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484e6262
+	WORD         $0xe052
+	LONG         $0x484e6262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x48466262
+	WORD         $0xf052
+	LONG         $0x48466262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484ee262
+	WORD         $0xc052
+	LONG         $0x484ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd052
+	LONG         $0x4846e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486ee262
+	WORD         $0xe052
+	LONG         $0x486ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xf052
+	LONG         $0x4866e262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485e6262
+	WORD         $0xc052
+	LONG         $0x485e6262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x48566262
+	WORD         $0xd052
+	LONG         $0x48566262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484e6262
+	WORD         $0xe052
+	LONG         $0x484e6262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x48466262
+	WORD         $0xf052
+	LONG         $0x48466262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile12x32_blocks
+
+halfTile12x32_loop:
+	TESTQ        AX, AX
+	JZ           halfTile12x32_store
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VPBROADCASTD (CX), Z2
+	LONG         $0x486e7262
+	WORD         $0xc052
+	LONG         $0x486e7262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DX*1), Z3
+	LONG         $0x48667262
+	WORD         $0xd052
+	LONG         $0x48667262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DX*2), Z4
+	LONG         $0x485e7262
+	WORD         $0xe052
+	LONG         $0x485e7262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(SI*1), Z5
+	LONG         $0x48567262
+	WORD         $0xf052
+	LONG         $0x48567262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*4), Z6
+	LONG         $0x484ee262
+	WORD         $0xc052
+	LONG         $0x484ee262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(DI*1), Z7
+	LONG         $0x4846e262
+	WORD         $0xd052
+	LONG         $0x4846e262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(SI*2), Z2
+	LONG         $0x486ee262
+	WORD         $0xe052
+	LONG         $0x486ee262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R8*1), Z3
+	LONG         $0x4866e262
+	WORD         $0xf052
+	LONG         $0x4866e262
+	WORD         $0xf952
+	VPBROADCASTD (CX)(DX*8), Z4
+	LONG         $0x485e6262
+	WORD         $0xc052
+	LONG         $0x485e6262
+	WORD         $0xc952
+	VPBROADCASTD (CX)(R9*1), Z5
+	LONG         $0x48566262
+	WORD         $0xd052
+	LONG         $0x48566262
+	WORD         $0xd952
+	VPBROADCASTD (CX)(DI*2), Z6
+	LONG         $0x484e6262
+	WORD         $0xe052
+	LONG         $0x484e6262
+	WORD         $0xe952
+	VPBROADCASTD (CX)(R10*1), Z7
+	LONG         $0x48466262
+	WORD         $0xf052
+	LONG         $0x48466262
+	WORD         $0xf952
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	DECQ         AX
+	JMP          halfTile12x32_loop
+
+halfTile12x32_store:
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	LEAQ         (DX)(CX*2), BX
+	LEAQ         (BX)(CX*2), SI
+	LEAQ         (SI)(CX*2), DI
+	LEAQ         (DI)(CX*2), R8
+	VBROADCASTSS alpha+96(FP), Z0
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z0, Z9, Z9
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z0, Z11, Z11
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z0, Z13, Z13
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z0, Z15, Z15
+	VMULPS       Z0, Z16, Z16
+	VMULPS       Z0, Z17, Z17
+	VMULPS       Z0, Z18, Z18
+	VMULPS       Z0, Z19, Z19
+	VMULPS       Z0, Z20, Z20
+	VMULPS       Z0, Z21, Z21
+	VMULPS       Z0, Z22, Z22
+	VMULPS       Z0, Z23, Z23
+	VMULPS       Z0, Z24, Z24
+	VMULPS       Z0, Z25, Z25
+	VMULPS       Z0, Z26, Z26
+	VMULPS       Z0, Z27, Z27
+	VMULPS       Z0, Z28, Z28
+	VMULPS       Z0, Z29, Z29
+	VMULPS       Z0, Z30, Z30
+	VMULPS       Z0, Z31, Z31
+	MOVB         add+100(FP), R9
+	TESTB        R9, R9
+	JZ           halfTile12x32_set
+	VADDPS       (AX), Z8, Z8
+	VADDPS       64(AX), Z9, Z9
+	VADDPS       (AX)(CX*1), Z10, Z10
+	VADDPS       64(AX)(CX*1), Z11, Z11
+	VADDPS       (AX)(CX*2), Z12, Z12
+	VADDPS       64(AX)(CX*2), Z13, Z13
+	VADDPS       (AX)(DX*1), Z14, Z14
+	VADDPS       64(AX)(DX*1), Z15, Z15
+	VADDPS       (AX)(CX*4), Z16, Z16
+	VADDPS       64(AX)(CX*4), Z17, Z17
+	VADDPS       (AX)(BX*1), Z18, Z18
+	VADDPS       64(AX)(BX*1), Z19, Z19
+	VADDPS       (AX)(DX*2), Z20, Z20
+	VADDPS       64(AX)(DX*2), Z21, Z21
+	VADDPS       (AX)(SI*1), Z22, Z22
+	VADDPS       64(AX)(SI*1), Z23, Z23
+	VADDPS       (AX)(CX*8), Z24, Z24
+	VADDPS       64(AX)(CX*8), Z25, Z25
+	VADDPS       (AX)(DI*1), Z26, Z26
+	VADDPS       64(AX)(DI*1), Z27, Z27
+	VADDPS       (AX)(BX*2), Z28, Z28
+	VADDPS       64(AX)(BX*2), Z29, Z29
+	VADDPS       (AX)(R8*1), Z30, Z30
+	VADDPS       64(AX)(R8*1), Z31, Z31
+
+halfTile12x32_set:
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	VMOVUPS Z10, (AX)(CX*1)
+	VMOVUPS Z11, 64(AX)(CX*1)
+	VMOVUPS Z12, (AX)(CX*2)
+	VMOVUPS Z13, 64(AX)(CX*2)
+	VMOVUPS Z14, (AX)(DX*1)
+	VMOVUPS Z15, 64(AX)(DX*1)
+	VMOVUPS Z16, (AX)(CX*4)
+	VMOVUPS Z17, 64(AX)(CX*4)
+	VMOVUPS Z18, (AX)(BX*1)
+	VMOVUPS Z19, 64(AX)(BX*1)
+	VMOVUPS Z20, (AX)(DX*2)
+	VMOVUPS Z21, 64(AX)(DX*2)
+	VMOVUPS Z22, (AX)(SI*1)
+	VMOVUPS Z23, 64(AX)(SI*1)
+	VMOVUPS Z24, (AX)(CX*8)
+	VMOVUPS Z25, 64(AX)(CX*8)
+	VMOVUPS Z26, (AX)(DI*1)
+	VMOVUPS Z27, 64(AX)(DI*1)
+	VMOVUPS Z28, (AX)(BX*2)
+	VMOVUPS Z29, 64(AX)(BX*2)
+	VMOVUPS Z30, (AX)(R8*1)
+	VMOVUPS Z31, 64(AX)(R8*1)
+	VZEROUPPER
+	RET
+
+// func halfTileAVX2(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX2, FMA3, MMX+, SSE
+TEXT ·halfTileAVX2(SB), NOSPLIT, $8-101
+	STMXCSR    (SP)
+	LDMXCSR    halfTileAVX2Mode<>+0(SB)
+	VPCMPEQD   Y8, Y8, Y8
+	VPSLLD     $0x10, Y8, Y8
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	PREFETCHT0 (AX)
+	PREFETCHT0 60(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 60(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 60(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 60(AX)(DX*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+
+halfTileAVX2_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTileAVX2_loop
+	VMOVUPS      (BX), Y9
+	VPAND        Y8, Y9, Y10
+	VPSLLD       $0x10, Y9, Y9
+	VMOVUPS      32(BX), Y11
+	VPAND        Y8, Y11, Y12
+	VPSLLD       $0x10, Y11, Y11
+	VPBROADCASTD (CX), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y0
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y13, Y9, Y0
+	VFMADD231PS  Y13, Y11, Y1
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y2
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y13, Y9, Y2
+	VFMADD231PS  Y13, Y11, Y3
+	VPBROADCASTD (CX)(DX*2), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y4
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y13, Y9, Y4
+	VFMADD231PS  Y13, Y11, Y5
+	VPBROADCASTD (CX)(SI*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y6
+	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y13, Y9, Y6
+	VFMADD231PS  Y13, Y11, Y7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Y9
+	VPAND        Y8, Y9, Y10
+	VPSLLD       $0x10, Y9, Y9
+	VMOVUPS      32(BX), Y11
+	VPAND        Y8, Y11, Y12
+	VPSLLD       $0x10, Y11, Y11
+	VPBROADCASTD (CX), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y0
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y13, Y9, Y0
+	VFMADD231PS  Y13, Y11, Y1
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y2
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y13, Y9, Y2
+	VFMADD231PS  Y13, Y11, Y3
+	VPBROADCASTD (CX)(DX*2), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y4
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y13, Y9, Y4
+	VFMADD231PS  Y13, Y11, Y5
+	VPBROADCASTD (CX)(SI*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y6
+	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y13, Y9, Y6
+	VFMADD231PS  Y13, Y11, Y7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Y9
+	VPAND        Y8, Y9, Y10
+	VPSLLD       $0x10, Y9, Y9
+	VMOVUPS      32(BX), Y11
+	VPAND        Y8, Y11, Y12
+	VPSLLD       $0x10, Y11, Y11
+	VPBROADCASTD (CX), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y0
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y13, Y9, Y0
+	VFMADD231PS  Y13, Y11, Y1
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y2
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y13, Y9, Y2
+	VFMADD231PS  Y13, Y11, Y3
+	VPBROADCASTD (CX)(DX*2), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y4
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y13, Y9, Y4
+	VFMADD231PS  Y13, Y11, Y5
+	VPBROADCASTD (CX)(SI*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y6
+	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y13, Y9, Y6
+	VFMADD231PS  Y13, Y11, Y7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Y9
+	VPAND        Y8, Y9, Y10
+	VPSLLD       $0x10, Y9, Y9
+	VMOVUPS      32(BX), Y11
+	VPAND        Y8, Y11, Y12
+	VPSLLD       $0x10, Y11, Y11
+	VPBROADCASTD (CX), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y0
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y13, Y9, Y0
+	VFMADD231PS  Y13, Y11, Y1
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y2
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y13, Y9, Y2
+	VFMADD231PS  Y13, Y11, Y3
+	VPBROADCASTD (CX)(DX*2), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y4
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y13, Y9, Y4
+	VFMADD231PS  Y13, Y11, Y5
+	VPBROADCASTD (CX)(SI*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y6
+	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y13, Y9, Y6
+	VFMADD231PS  Y13, Y11, Y7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	SUBQ         $0x04, AX
+	JMP          halfTileAVX2_blocks
+
+halfTileAVX2_loop:
+	TESTQ        AX, AX
+	JZ           halfTileAVX2_store
+	VMOVUPS      (BX), Y9
+	VPAND        Y8, Y9, Y10
+	VPSLLD       $0x10, Y9, Y9
+	VMOVUPS      32(BX), Y11
+	VPAND        Y8, Y11, Y12
+	VPSLLD       $0x10, Y11, Y11
+	VPBROADCASTD (CX), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y0
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y13, Y9, Y0
+	VFMADD231PS  Y13, Y11, Y1
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y2
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y13, Y9, Y2
+	VFMADD231PS  Y13, Y11, Y3
+	VPBROADCASTD (CX)(DX*2), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y4
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y13, Y9, Y4
+	VFMADD231PS  Y13, Y11, Y5
+	VPBROADCASTD (CX)(SI*1), Y13
+	VPAND        Y8, Y13, Y14
+	VPSLLD       $0x10, Y13, Y13
+	VFMADD231PS  Y14, Y10, Y6
+	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y13, Y9, Y6
+	VFMADD231PS  Y13, Y11, Y7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	DECQ         AX
+	JMP          halfTileAVX2_loop
+
+halfTileAVX2_store:
+	LDMXCSR      (SP)
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	VBROADCASTSS alpha+96(FP), Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y8, Y1, Y1
+	VMULPS       Y8, Y2, Y2
+	VMULPS       Y8, Y3, Y3
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y5, Y5
+	VMULPS       Y8, Y6, Y6
+	VMULPS       Y8, Y7, Y7
+	MOVB         add+100(FP), BL
+	TESTB        BL, BL
+	JZ           halfTileAVX2_set
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	VADDPS       (AX)(CX*1), Y2, Y2
+	VADDPS       32(AX)(CX*1), Y3, Y3
+	VADDPS       (AX)(CX*2), Y4, Y4
+	VADDPS       32(AX)(CX*2), Y5, Y5
+	VADDPS       (AX)(DX*1), Y6, Y6
+	VADDPS       32(AX)(DX*1), Y7, Y7
+
+halfTileAVX2_set:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y2, (AX)(CX*1)
+	VMOVUPS Y3, 32(AX)(CX*1)
+	VMOVUPS Y4, (AX)(CX*2)
+	VMOVUPS Y5, 32(AX)(CX*2)
+	VMOVUPS Y6, (AX)(DX*1)
+	VMOVUPS Y7, 32(AX)(DX*1)
+	VZEROUPPER
+	RET
+
+DATA halfTileAVX2Mode<>+0(SB)/4, $0x00009fc0
+GLOBL halfTileAVX2Mode<>(SB), RODATA|NOPTR, $4
+
+// func halfTile4x16AVX512(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+, SSE
+TEXT ·halfTile4x16AVX512(SB), NOSPLIT, $8-101
+	STMXCSR    (SP)
+	LDMXCSR    halfTile4x16AVX512Mode<>+0(SB)
+	VPTERNLOGD $0xff, Z4, Z4, Z4
+	VPSLLD     $0x10, Z4, Z4
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	PREFETCHT0 (AX)
+	PREFETCHT0 60(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 60(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 60(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 60(AX)(DX*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+
+halfTile4x16AVX512_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile4x16AVX512_loop
+	VMOVUPS      (BX), Z5
+	VPANDD       Z4, Z5, Z6
+	VPSLLD       $0x10, Z5, Z5
+	VPBROADCASTD (CX), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z7, Z5, Z0
+	VPBROADCASTD (CX)(DX*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z1
+	VFMADD231PS  Z7, Z5, Z1
+	VPBROADCASTD (CX)(DX*2), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z7, Z5, Z2
+	VPBROADCASTD (CX)(SI*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z3
+	VFMADD231PS  Z7, Z5, Z3
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z5
+	VPANDD       Z4, Z5, Z6
+	VPSLLD       $0x10, Z5, Z5
+	VPBROADCASTD (CX), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z7, Z5, Z0
+	VPBROADCASTD (CX)(DX*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z1
+	VFMADD231PS  Z7, Z5, Z1
+	VPBROADCASTD (CX)(DX*2), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z7, Z5, Z2
+	VPBROADCASTD (CX)(SI*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z3
+	VFMADD231PS  Z7, Z5, Z3
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z5
+	VPANDD       Z4, Z5, Z6
+	VPSLLD       $0x10, Z5, Z5
+	VPBROADCASTD (CX), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z7, Z5, Z0
+	VPBROADCASTD (CX)(DX*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z1
+	VFMADD231PS  Z7, Z5, Z1
+	VPBROADCASTD (CX)(DX*2), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z7, Z5, Z2
+	VPBROADCASTD (CX)(SI*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z3
+	VFMADD231PS  Z7, Z5, Z3
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z5
+	VPANDD       Z4, Z5, Z6
+	VPSLLD       $0x10, Z5, Z5
+	VPBROADCASTD (CX), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z7, Z5, Z0
+	VPBROADCASTD (CX)(DX*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z1
+	VFMADD231PS  Z7, Z5, Z1
+	VPBROADCASTD (CX)(DX*2), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z7, Z5, Z2
+	VPBROADCASTD (CX)(SI*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z3
+	VFMADD231PS  Z7, Z5, Z3
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile4x16AVX512_blocks
+
+halfTile4x16AVX512_loop:
+	TESTQ        AX, AX
+	JZ           halfTile4x16AVX512_store
+	VMOVUPS      (BX), Z5
+	VPANDD       Z4, Z5, Z6
+	VPSLLD       $0x10, Z5, Z5
+	VPBROADCASTD (CX), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z7, Z5, Z0
+	VPBROADCASTD (CX)(DX*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z1
+	VFMADD231PS  Z7, Z5, Z1
+	VPBROADCASTD (CX)(DX*2), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z7, Z5, Z2
+	VPBROADCASTD (CX)(SI*1), Z7
+	VPANDD       Z4, Z7, Z8
+	VPSLLD       $0x10, Z7, Z7
+	VFMADD231PS  Z8, Z6, Z3
+	VFMADD231PS  Z7, Z5, Z3
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	DECQ         AX
+	JMP          halfTile4x16AVX512_loop
+
+halfTile4x16AVX512_store:
+	LDMXCSR      (SP)
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	VBROADCASTSS alpha+96(FP), Z4
+	VMULPS       Z4, Z0, Z0
+	VMULPS       Z4, Z1, Z1
+	VMULPS       Z4, Z2, Z2
+	VMULPS       Z4, Z3, Z3
+	MOVB         add+100(FP), BL
+	TESTB        BL, BL
+	JZ           halfTile4x16AVX512_set
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
+	VADDPS       (AX)(CX*2), Z2, Z2
+	VADDPS       (AX)(DX*1), Z3, Z3
+
+halfTile4x16AVX512_set:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (AX)(DX*1)
+	VZEROUPPER
+	RET
+
+DATA halfTile4x16AVX512Mode<>+0(SB)/4, $0x00009fc0
+GLOBL halfTile4x16AVX512Mode<>(SB), RODATA|NOPTR, $4
+
+// func halfTile4x32AVX512(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+, SSE
+TEXT ·halfTile4x32AVX512(SB), NOSPLIT, $8-101
+	STMXCSR    (SP)
+	LDMXCSR    halfTile4x32AVX512Mode<>+0(SB)
+	VPTERNLOGD $0xff, Z8, Z8, Z8
+	VPSLLD     $0x10, Z8, Z8
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	PREFETCHT0 (AX)
+	PREFETCHT0 124(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 124(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 124(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 124(AX)(DX*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+
+halfTile4x32AVX512_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile4x32AVX512_loop
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VMOVUPS      64(BX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VPBROADCASTD (CX), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z13, Z11, Z1
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z2
+	VFMADD231PS  Z14, Z12, Z3
+	VFMADD231PS  Z13, Z9, Z2
+	VFMADD231PS  Z13, Z11, Z3
+	VPBROADCASTD (CX)(DX*2), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z13, Z9, Z4
+	VFMADD231PS  Z13, Z11, Z5
+	VPBROADCASTD (CX)(SI*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z6
+	VFMADD231PS  Z14, Z12, Z7
+	VFMADD231PS  Z13, Z9, Z6
+	VFMADD231PS  Z13, Z11, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VMOVUPS      64(BX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VPBROADCASTD (CX), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z13, Z11, Z1
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z2
+	VFMADD231PS  Z14, Z12, Z3
+	VFMADD231PS  Z13, Z9, Z2
+	VFMADD231PS  Z13, Z11, Z3
+	VPBROADCASTD (CX)(DX*2), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z13, Z9, Z4
+	VFMADD231PS  Z13, Z11, Z5
+	VPBROADCASTD (CX)(SI*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z6
+	VFMADD231PS  Z14, Z12, Z7
+	VFMADD231PS  Z13, Z9, Z6
+	VFMADD231PS  Z13, Z11, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VMOVUPS      64(BX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VPBROADCASTD (CX), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z13, Z11, Z1
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z2
+	VFMADD231PS  Z14, Z12, Z3
+	VFMADD231PS  Z13, Z9, Z2
+	VFMADD231PS  Z13, Z11, Z3
+	VPBROADCASTD (CX)(DX*2), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z13, Z9, Z4
+	VFMADD231PS  Z13, Z11, Z5
+	VPBROADCASTD (CX)(SI*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z6
+	VFMADD231PS  Z14, Z12, Z7
+	VFMADD231PS  Z13, Z9, Z6
+	VFMADD231PS  Z13, Z11, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VMOVUPS      64(BX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VPBROADCASTD (CX), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z13, Z11, Z1
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z2
+	VFMADD231PS  Z14, Z12, Z3
+	VFMADD231PS  Z13, Z9, Z2
+	VFMADD231PS  Z13, Z11, Z3
+	VPBROADCASTD (CX)(DX*2), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z13, Z9, Z4
+	VFMADD231PS  Z13, Z11, Z5
+	VPBROADCASTD (CX)(SI*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z6
+	VFMADD231PS  Z14, Z12, Z7
+	VFMADD231PS  Z13, Z9, Z6
+	VFMADD231PS  Z13, Z11, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile4x32AVX512_blocks
+
+halfTile4x32AVX512_loop:
+	TESTQ        AX, AX
+	JZ           halfTile4x32AVX512_store
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VMOVUPS      64(BX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VPBROADCASTD (CX), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z13, Z11, Z1
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z2
+	VFMADD231PS  Z14, Z12, Z3
+	VFMADD231PS  Z13, Z9, Z2
+	VFMADD231PS  Z13, Z11, Z3
+	VPBROADCASTD (CX)(DX*2), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z13, Z9, Z4
+	VFMADD231PS  Z13, Z11, Z5
+	VPBROADCASTD (CX)(SI*1), Z13
+	VPANDD       Z8, Z13, Z14
+	VPSLLD       $0x10, Z13, Z13
+	VFMADD231PS  Z14, Z10, Z6
+	VFMADD231PS  Z14, Z12, Z7
+	VFMADD231PS  Z13, Z9, Z6
+	VFMADD231PS  Z13, Z11, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	DECQ         AX
+	JMP          halfTile4x32AVX512_loop
+
+halfTile4x32AVX512_store:
+	LDMXCSR      (SP)
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	VBROADCASTSS alpha+96(FP), Z8
+	VMULPS       Z8, Z0, Z0
+	VMULPS       Z8, Z1, Z1
+	VMULPS       Z8, Z2, Z2
+	VMULPS       Z8, Z3, Z3
+	VMULPS       Z8, Z4, Z4
+	VMULPS       Z8, Z5, Z5
+	VMULPS       Z8, Z6, Z6
+	VMULPS       Z8, Z7, Z7
+	MOVB         add+100(FP), BL
+	TESTB        BL, BL
+	JZ           halfTile4x32AVX512_set
+	VADDPS       (AX), Z0, Z0
+	VADDPS       64(AX), Z1, Z1
+	VADDPS       (AX)(CX*1), Z2, Z2
+	VADDPS       64(AX)(CX*1), Z3, Z3
+	VADDPS       (AX)(CX*2), Z4, Z4
+	VADDPS       64(AX)(CX*2), Z5, Z5
+	VADDPS       (AX)(DX*1), Z6, Z6
+	VADDPS       64(AX)(DX*1), Z7, Z7
+
+halfTile4x32AVX512_set:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z3, 64(AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z5, 64(AX)(CX*2)
+	VMOVUPS Z6, (AX)(DX*1)
+	VMOVUPS Z7, 64(AX)(DX*1)
+	VZEROUPPER
+	RET
+
+DATA halfTile4x32AVX512Mode<>+0(SB)/4, $0x00009fc0
+GLOBL halfTile4x32AVX512Mode<>(SB), RODATA|NOPTR, $4
+
+// func halfTile8x16AVX512(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+, SSE
+TEXT ·halfTile8x16AVX512(SB), NOSPLIT, $8-101
+	STMXCSR    (SP)
+	LDMXCSR    halfTile8x16AVX512Mode<>+0(SB)
+	VPTERNLOGD $0xff, Z8, Z8, Z8
+	VPSLLD     $0x10, Z8, Z8
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	LEAQ       (DX)(CX*2), BX
+	LEAQ       (BX)(CX*2), SI
+	PREFETCHT0 (AX)
+	PREFETCHT0 60(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 60(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 60(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 60(AX)(DX*1)
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 60(AX)(CX*4)
+	PREFETCHT0 (AX)(BX*1)
+	PREFETCHT0 60(AX)(BX*1)
+	PREFETCHT0 (AX)(DX*2)
+	PREFETCHT0 60(AX)(DX*2)
+	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT0 60(AX)(SI*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	LEAQ       (SI)(DX*2), DI
+	LEAQ       (DI)(DX*2), R8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+
+halfTile8x16AVX512_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile8x16AVX512_loop
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VPBROADCASTD (CX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z11, Z9, Z0
+	VPBROADCASTD (CX)(DX*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z11, Z9, Z1
+	VPBROADCASTD (CX)(DX*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z11, Z9, Z2
+	VPBROADCASTD (CX)(SI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z3
+	VFMADD231PS  Z11, Z9, Z3
+	VPBROADCASTD (CX)(DX*4), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z11, Z9, Z4
+	VPBROADCASTD (CX)(DI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z5
+	VFMADD231PS  Z11, Z9, Z5
+	VPBROADCASTD (CX)(SI*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z11, Z9, Z6
+	VPBROADCASTD (CX)(R8*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z7
+	VFMADD231PS  Z11, Z9, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VPBROADCASTD (CX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z11, Z9, Z0
+	VPBROADCASTD (CX)(DX*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z11, Z9, Z1
+	VPBROADCASTD (CX)(DX*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z11, Z9, Z2
+	VPBROADCASTD (CX)(SI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z3
+	VFMADD231PS  Z11, Z9, Z3
+	VPBROADCASTD (CX)(DX*4), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z11, Z9, Z4
+	VPBROADCASTD (CX)(DI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z5
+	VFMADD231PS  Z11, Z9, Z5
+	VPBROADCASTD (CX)(SI*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z11, Z9, Z6
+	VPBROADCASTD (CX)(R8*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z7
+	VFMADD231PS  Z11, Z9, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VPBROADCASTD (CX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z11, Z9, Z0
+	VPBROADCASTD (CX)(DX*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z11, Z9, Z1
+	VPBROADCASTD (CX)(DX*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z11, Z9, Z2
+	VPBROADCASTD (CX)(SI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z3
+	VFMADD231PS  Z11, Z9, Z3
+	VPBROADCASTD (CX)(DX*4), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z11, Z9, Z4
+	VPBROADCASTD (CX)(DI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z5
+	VFMADD231PS  Z11, Z9, Z5
+	VPBROADCASTD (CX)(SI*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z11, Z9, Z6
+	VPBROADCASTD (CX)(R8*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z7
+	VFMADD231PS  Z11, Z9, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VPBROADCASTD (CX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z11, Z9, Z0
+	VPBROADCASTD (CX)(DX*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z11, Z9, Z1
+	VPBROADCASTD (CX)(DX*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z11, Z9, Z2
+	VPBROADCASTD (CX)(SI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z3
+	VFMADD231PS  Z11, Z9, Z3
+	VPBROADCASTD (CX)(DX*4), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z11, Z9, Z4
+	VPBROADCASTD (CX)(DI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z5
+	VFMADD231PS  Z11, Z9, Z5
+	VPBROADCASTD (CX)(SI*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z11, Z9, Z6
+	VPBROADCASTD (CX)(R8*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z7
+	VFMADD231PS  Z11, Z9, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile8x16AVX512_blocks
+
+halfTile8x16AVX512_loop:
+	TESTQ        AX, AX
+	JZ           halfTile8x16AVX512_store
+	VMOVUPS      (BX), Z9
+	VPANDD       Z8, Z9, Z10
+	VPSLLD       $0x10, Z9, Z9
+	VPBROADCASTD (CX), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z11, Z9, Z0
+	VPBROADCASTD (CX)(DX*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z11, Z9, Z1
+	VPBROADCASTD (CX)(DX*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z11, Z9, Z2
+	VPBROADCASTD (CX)(SI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z3
+	VFMADD231PS  Z11, Z9, Z3
+	VPBROADCASTD (CX)(DX*4), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z11, Z9, Z4
+	VPBROADCASTD (CX)(DI*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z5
+	VFMADD231PS  Z11, Z9, Z5
+	VPBROADCASTD (CX)(SI*2), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z11, Z9, Z6
+	VPBROADCASTD (CX)(R8*1), Z11
+	VPANDD       Z8, Z11, Z12
+	VPSLLD       $0x10, Z11, Z11
+	VFMADD231PS  Z12, Z10, Z7
+	VFMADD231PS  Z11, Z9, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x40, BX
+	DECQ         AX
+	JMP          halfTile8x16AVX512_loop
+
+halfTile8x16AVX512_store:
+	LDMXCSR      (SP)
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	LEAQ         (DX)(CX*2), BX
+	LEAQ         (BX)(CX*2), SI
+	VBROADCASTSS alpha+96(FP), Z8
+	VMULPS       Z8, Z0, Z0
+	VMULPS       Z8, Z1, Z1
+	VMULPS       Z8, Z2, Z2
+	VMULPS       Z8, Z3, Z3
+	VMULPS       Z8, Z4, Z4
+	VMULPS       Z8, Z5, Z5
+	VMULPS       Z8, Z6, Z6
+	VMULPS       Z8, Z7, Z7
+	MOVB         add+100(FP), DI
+	TESTB        DI, DI
+	JZ           halfTile8x16AVX512_set
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
+	VADDPS       (AX)(CX*2), Z2, Z2
+	VADDPS       (AX)(DX*1), Z3, Z3
+	VADDPS       (AX)(CX*4), Z4, Z4
+	VADDPS       (AX)(BX*1), Z5, Z5
+	VADDPS       (AX)(DX*2), Z6, Z6
+	VADDPS       (AX)(SI*1), Z7, Z7
+
+halfTile8x16AVX512_set:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (AX)(DX*1)
+	VMOVUPS Z4, (AX)(CX*4)
+	VMOVUPS Z5, (AX)(BX*1)
+	VMOVUPS Z6, (AX)(DX*2)
+	VMOVUPS Z7, (AX)(SI*1)
+	VZEROUPPER
+	RET
+
+DATA halfTile8x16AVX512Mode<>+0(SB)/4, $0x00009fc0
+GLOBL halfTile8x16AVX512Mode<>(SB), RODATA|NOPTR, $4
+
+// func halfTile8x32AVX512(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool)
+// Requires: AVX, AVX512F, MMX+, SSE
+TEXT ·halfTile8x32AVX512(SB), NOSPLIT, $8-101
+	STMXCSR    (SP)
+	LDMXCSR    halfTile8x32AVX512Mode<>+0(SB)
+	VPTERNLOGD $0xff, Z16, Z16, Z16
+	VPSLLD     $0x10, Z16, Z16
+	MOVQ       c_base+64(FP), AX
+	MOVQ       ldc+88(FP), CX
+	SHLQ       $0x02, CX
+	LEAQ       (CX)(CX*2), DX
+	LEAQ       (DX)(CX*2), BX
+	LEAQ       (BX)(CX*2), SI
+	PREFETCHT0 (AX)
+	PREFETCHT0 124(AX)
+	PREFETCHT0 (AX)(CX*1)
+	PREFETCHT0 124(AX)(CX*1)
+	PREFETCHT0 (AX)(CX*2)
+	PREFETCHT0 124(AX)(CX*2)
+	PREFETCHT0 (AX)(DX*1)
+	PREFETCHT0 124(AX)(DX*1)
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 124(AX)(CX*4)
+	PREFETCHT0 (AX)(BX*1)
+	PREFETCHT0 124(AX)(BX*1)
+	PREFETCHT0 (AX)(DX*2)
+	PREFETCHT0 124(AX)(DX*2)
+	PREFETCHT0 (AX)(SI*1)
+	PREFETCHT0 124(AX)(SI*1)
+	MOVQ       k+0(FP), AX
+	MOVQ       a_base+8(FP), CX
+	MOVQ       rsa+32(FP), DX
+	SHLQ       $0x01, DX
+	MOVQ       b_base+40(FP), BX
+	LEAQ       (DX)(DX*2), SI
+	LEAQ       (SI)(DX*2), DI
+	LEAQ       (DI)(DX*2), R8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+
+halfTile8x32AVX512_blocks:
+	CMPQ         AX, $0x04
+	JL           halfTile8x32AVX512_loop
+	VMOVUPS      (BX), Z17
+	VPANDD       Z16, Z17, Z18
+	VPSLLD       $0x10, Z17, Z17
+	VMOVUPS      64(BX), Z19
+	VPANDD       Z16, Z19, Z20
+	VPSLLD       $0x10, Z19, Z19
+	VPBROADCASTD (CX), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z21, Z19, Z1
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z2
+	VFMADD231PS  Z22, Z20, Z3
+	VFMADD231PS  Z21, Z17, Z2
+	VFMADD231PS  Z21, Z19, Z3
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z4
+	VFMADD231PS  Z22, Z20, Z5
+	VFMADD231PS  Z21, Z17, Z4
+	VFMADD231PS  Z21, Z19, Z5
+	VPBROADCASTD (CX)(SI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z6
+	VFMADD231PS  Z22, Z20, Z7
+	VFMADD231PS  Z21, Z17, Z6
+	VFMADD231PS  Z21, Z19, Z7
+	VPBROADCASTD (CX)(DX*4), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z8
+	VFMADD231PS  Z22, Z20, Z9
+	VFMADD231PS  Z21, Z17, Z8
+	VFMADD231PS  Z21, Z19, Z9
+	VPBROADCASTD (CX)(DI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z10
+	VFMADD231PS  Z22, Z20, Z11
+	VFMADD231PS  Z21, Z17, Z10
+	VFMADD231PS  Z21, Z19, Z11
+	VPBROADCASTD (CX)(SI*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z12
+	VFMADD231PS  Z22, Z20, Z13
+	VFMADD231PS  Z21, Z17, Z12
+	VFMADD231PS  Z21, Z19, Z13
+	VPBROADCASTD (CX)(R8*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z14
+	VFMADD231PS  Z22, Z20, Z15
+	VFMADD231PS  Z21, Z17, Z14
+	VFMADD231PS  Z21, Z19, Z15
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z17
+	VPANDD       Z16, Z17, Z18
+	VPSLLD       $0x10, Z17, Z17
+	VMOVUPS      64(BX), Z19
+	VPANDD       Z16, Z19, Z20
+	VPSLLD       $0x10, Z19, Z19
+	VPBROADCASTD (CX), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z21, Z19, Z1
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z2
+	VFMADD231PS  Z22, Z20, Z3
+	VFMADD231PS  Z21, Z17, Z2
+	VFMADD231PS  Z21, Z19, Z3
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z4
+	VFMADD231PS  Z22, Z20, Z5
+	VFMADD231PS  Z21, Z17, Z4
+	VFMADD231PS  Z21, Z19, Z5
+	VPBROADCASTD (CX)(SI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z6
+	VFMADD231PS  Z22, Z20, Z7
+	VFMADD231PS  Z21, Z17, Z6
+	VFMADD231PS  Z21, Z19, Z7
+	VPBROADCASTD (CX)(DX*4), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z8
+	VFMADD231PS  Z22, Z20, Z9
+	VFMADD231PS  Z21, Z17, Z8
+	VFMADD231PS  Z21, Z19, Z9
+	VPBROADCASTD (CX)(DI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z10
+	VFMADD231PS  Z22, Z20, Z11
+	VFMADD231PS  Z21, Z17, Z10
+	VFMADD231PS  Z21, Z19, Z11
+	VPBROADCASTD (CX)(SI*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z12
+	VFMADD231PS  Z22, Z20, Z13
+	VFMADD231PS  Z21, Z17, Z12
+	VFMADD231PS  Z21, Z19, Z13
+	VPBROADCASTD (CX)(R8*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z14
+	VFMADD231PS  Z22, Z20, Z15
+	VFMADD231PS  Z21, Z17, Z14
+	VFMADD231PS  Z21, Z19, Z15
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z17
+	VPANDD       Z16, Z17, Z18
+	VPSLLD       $0x10, Z17, Z17
+	VMOVUPS      64(BX), Z19
+	VPANDD       Z16, Z19, Z20
+	VPSLLD       $0x10, Z19, Z19
+	VPBROADCASTD (CX), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z21, Z19, Z1
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z2
+	VFMADD231PS  Z22, Z20, Z3
+	VFMADD231PS  Z21, Z17, Z2
+	VFMADD231PS  Z21, Z19, Z3
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z4
+	VFMADD231PS  Z22, Z20, Z5
+	VFMADD231PS  Z21, Z17, Z4
+	VFMADD231PS  Z21, Z19, Z5
+	VPBROADCASTD (CX)(SI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z6
+	VFMADD231PS  Z22, Z20, Z7
+	VFMADD231PS  Z21, Z17, Z6
+	VFMADD231PS  Z21, Z19, Z7
+	VPBROADCASTD (CX)(DX*4), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z8
+	VFMADD231PS  Z22, Z20, Z9
+	VFMADD231PS  Z21, Z17, Z8
+	VFMADD231PS  Z21, Z19, Z9
+	VPBROADCASTD (CX)(DI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z10
+	VFMADD231PS  Z22, Z20, Z11
+	VFMADD231PS  Z21, Z17, Z10
+	VFMADD231PS  Z21, Z19, Z11
+	VPBROADCASTD (CX)(SI*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z12
+	VFMADD231PS  Z22, Z20, Z13
+	VFMADD231PS  Z21, Z17, Z12
+	VFMADD231PS  Z21, Z19, Z13
+	VPBROADCASTD (CX)(R8*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z14
+	VFMADD231PS  Z22, Z20, Z15
+	VFMADD231PS  Z21, Z17, Z14
+	VFMADD231PS  Z21, Z19, Z15
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	VMOVUPS      (BX), Z17
+	VPANDD       Z16, Z17, Z18
+	VPSLLD       $0x10, Z17, Z17
+	VMOVUPS      64(BX), Z19
+	VPANDD       Z16, Z19, Z20
+	VPSLLD       $0x10, Z19, Z19
+	VPBROADCASTD (CX), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z21, Z19, Z1
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z2
+	VFMADD231PS  Z22, Z20, Z3
+	VFMADD231PS  Z21, Z17, Z2
+	VFMADD231PS  Z21, Z19, Z3
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z4
+	VFMADD231PS  Z22, Z20, Z5
+	VFMADD231PS  Z21, Z17, Z4
+	VFMADD231PS  Z21, Z19, Z5
+	VPBROADCASTD (CX)(SI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z6
+	VFMADD231PS  Z22, Z20, Z7
+	VFMADD231PS  Z21, Z17, Z6
+	VFMADD231PS  Z21, Z19, Z7
+	VPBROADCASTD (CX)(DX*4), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z8
+	VFMADD231PS  Z22, Z20, Z9
+	VFMADD231PS  Z21, Z17, Z8
+	VFMADD231PS  Z21, Z19, Z9
+	VPBROADCASTD (CX)(DI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z10
+	VFMADD231PS  Z22, Z20, Z11
+	VFMADD231PS  Z21, Z17, Z10
+	VFMADD231PS  Z21, Z19, Z11
+	VPBROADCASTD (CX)(SI*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z12
+	VFMADD231PS  Z22, Z20, Z13
+	VFMADD231PS  Z21, Z17, Z12
+	VFMADD231PS  Z21, Z19, Z13
+	VPBROADCASTD (CX)(R8*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z14
+	VFMADD231PS  Z22, Z20, Z15
+	VFMADD231PS  Z21, Z17, Z14
+	VFMADD231PS  Z21, Z19, Z15
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	SUBQ         $0x04, AX
+	JMP          halfTile8x32AVX512_blocks
+
+halfTile8x32AVX512_loop:
+	TESTQ        AX, AX
+	JZ           halfTile8x32AVX512_store
+	VMOVUPS      (BX), Z17
+	VPANDD       Z16, Z17, Z18
+	VPSLLD       $0x10, Z17, Z17
+	VMOVUPS      64(BX), Z19
+	VPANDD       Z16, Z19, Z20
+	VPSLLD       $0x10, Z19, Z19
+	VPBROADCASTD (CX), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z21, Z19, Z1
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z2
+	VFMADD231PS  Z22, Z20, Z3
+	VFMADD231PS  Z21, Z17, Z2
+	VFMADD231PS  Z21, Z19, Z3
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z4
+	VFMADD231PS  Z22, Z20, Z5
+	VFMADD231PS  Z21, Z17, Z4
+	VFMADD231PS  Z21, Z19, Z5
+	VPBROADCASTD (CX)(SI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z6
+	VFMADD231PS  Z22, Z20, Z7
+	VFMADD231PS  Z21, Z17, Z6
+	VFMADD231PS  Z21, Z19, Z7
+	VPBROADCASTD (CX)(DX*4), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z8
+	VFMADD231PS  Z22, Z20, Z9
+	VFMADD231PS  Z21, Z17, Z8
+	VFMADD231PS  Z21, Z19, Z9
+	VPBROADCASTD (CX)(DI*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z10
+	VFMADD231PS  Z22, Z20, Z11
+	VFMADD231PS  Z21, Z17, Z10
+	VFMADD231PS  Z21, Z19, Z11
+	VPBROADCASTD (CX)(SI*2), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z12
+	VFMADD231PS  Z22, Z20, Z13
+	VFMADD231PS  Z21, Z17, Z12
+	VFMADD231PS  Z21, Z19, Z13
+	VPBROADCASTD (CX)(R8*1), Z21
+	VPANDD       Z16, Z21, Z22
+	VPSLLD       $0x10, Z21, Z21
+	VFMADD231PS  Z22, Z18, Z14
+	VFMADD231PS  Z22, Z20, Z15
+	VFMADD231PS  Z21, Z17, Z14
+	VFMADD231PS  Z21, Z19, Z15
+	ADDQ         $0x04, CX
+	ADDQ         $0x80, BX
+	DECQ         AX
+	JMP          halfTile8x32AVX512_loop
+
+halfTile8x32AVX512_store:
+	LDMXCSR      (SP)
+	MOVQ         c_base+64(FP), AX
+	MOVQ         ldc+88(FP), CX
+	SHLQ         $0x02, CX
+	LEAQ         (CX)(CX*2), DX
+	LEAQ         (DX)(CX*2), BX
+	LEAQ         (BX)(CX*2), SI
+	VBROADCASTSS alpha+96(FP), Z16
+	VMULPS       Z16, Z0, Z0
+	VMULPS       Z16, Z1, Z1
+	VMULPS       Z16, Z2, Z2
+	VMULPS       Z16, Z3, Z3
+	VMULPS       Z16, Z4, Z4
+	VMULPS       Z16, Z5, Z5
+	VMULPS       Z16, Z6, Z6
+	VMULPS       Z16, Z7, Z7
+	VMULPS       Z16, Z8, Z8
+	VMULPS       Z16, Z9, Z9
+	VMULPS       Z16, Z10, Z10
+	VMULPS       Z16, Z11, Z11
+	VMULPS       Z16, Z12, Z12
+	VMULPS       Z16, Z13, Z13
+	VMULPS       Z16, Z14, Z14
+	VMULPS       Z16, Z15, Z15
+	MOVB         add+100(FP), DI
+	TESTB        DI, DI
+	JZ           halfTile8x32AVX512_set
+	VADDPS       (AX), Z0, Z0
+	VADDPS       64(AX), Z1, Z1
+	VADDPS       (AX)(CX*1), Z2, Z2
+	VADDPS       64(AX)(CX*1), Z3, Z3
+	VADDPS       (AX)(CX*2), Z4, Z4
+	VADDPS       64(AX)(CX*2), Z5, Z5
+	VADDPS       (AX)(DX*1), Z6, Z6
+	VADDPS       64(AX)(DX*1), Z7, Z7
+	VADDPS       (AX)(CX*4), Z8, Z8
+	VADDPS       64(AX)(CX*4), Z9, Z9
+	VADDPS       (AX)(BX*1), Z10, Z10
+	VADDPS       64(AX)(BX*1), Z11, Z11
+	VADDPS       (AX)(DX*2), Z12, Z12
+	VADDPS       64(AX)(DX*2), Z13, Z13
+	VADDPS       (AX)(SI*1), Z14, Z14
+	VADDPS       64(AX)(SI*1), Z15, Z15
+
+halfTile8x32AVX512_set:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z3, 64(AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z5, 64(AX)(CX*2)
+	VMOVUPS Z6, (AX)(DX*1)
+	VMOVUPS Z7, 64(AX)(DX*1)
+	VMOVUPS Z8, (AX)(CX*4)
+	VMOVUPS Z9, 64(AX)(CX*4)
+	VMOVUPS Z10, (AX)(BX*1)
+	VMOVUPS Z11, 64(AX)(BX*1)
+	VMOVUPS Z12, (AX)(DX*2)
+	VMOVUPS Z13, 64(AX)(DX*2)
+	VMOVUPS Z14, (AX)(SI*1)
+	VMOVUPS Z15, 64(AX)(SI*1)
+	VZEROUPPER
+	RET
+
+DATA halfTile8x32AVX512Mode<>+0(SB)/4, $0x00009fc0
+GLOBL halfTile8x32AVX512Mode<>(SB), RODATA|NOPTR, $4
+
+// func transposePairsAVX2(dst []uint16, ldd int, src []uint16, ld int, k int)
+// Requires: AVX
+TEXT ·transposePairsAVX2(SB), NOSPLIT, $0-72
+	MOVQ dst_base+0(FP), AX
+	MOVQ src_base+32(FP), CX
+	MOVQ ld+56(FP), DX
+	MOVQ k+64(FP), BX
+	MOVQ ldd+24(FP), SI
+	SHLQ $0x01, DX
+	SHLQ $0x01, SI
+	MOVQ DX, DI
+	SHLQ $0x03, DI
+	ADDQ CX, DI
+	LEAQ (DX)(DX*2), R8
+
+transposePairsAVX2_loop:
+	TESTQ      BX, BX
+	JZ         transposePairsAVX2_done
+	LEAQ       (CX)(DX*4), R9
+	VMOVUPS    (CX), Y0
+	VMOVUPS    (CX)(DX*1), Y1
+	VMOVUPS    (CX)(DX*2), Y2
+	VMOVUPS    (CX)(R8*1), Y3
+	VMOVUPS    (R9), Y4
+	VMOVUPS    (R9)(DX*1), Y5
+	VMOVUPS    (R9)(DX*2), Y6
+	VMOVUPS    (R9)(R8*1), Y7
+	MOVQ       AX, R9
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VSHUFPS    $0x44, Y1, Y8, Y7
+	VSHUFPS    $0xee, Y1, Y8, Y1
+	VSHUFPS    $0x44, Y2, Y0, Y8
+	VSHUFPS    $0xee, Y2, Y0, Y0
+	VSHUFPS    $0x44, Y5, Y3, Y2
+	VSHUFPS    $0xee, Y5, Y3, Y3
+	VSHUFPS    $0x44, Y6, Y4, Y5
+	VSHUFPS    $0xee, Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y7, (R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y3, (R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y8, (R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y2, (R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y1, (R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y5, (R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y0, (R9)
+	ADDQ       SI, R9
+	LEAQ       (DI)(DX*4), R9
+	VMOVUPS    (DI), Y0
+	VMOVUPS    (DI)(DX*1), Y1
+	VMOVUPS    (DI)(DX*2), Y2
+	VMOVUPS    (DI)(R8*1), Y3
+	VMOVUPS    (R9), Y4
+	VMOVUPS    (R9)(DX*1), Y5
+	VMOVUPS    (R9)(DX*2), Y6
+	VMOVUPS    (R9)(R8*1), Y7
+	MOVQ       AX, R9
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VSHUFPS    $0x44, Y1, Y8, Y7
+	VSHUFPS    $0xee, Y1, Y8, Y1
+	VSHUFPS    $0x44, Y2, Y0, Y8
+	VSHUFPS    $0xee, Y2, Y0, Y0
+	VSHUFPS    $0x44, Y5, Y3, Y2
+	VSHUFPS    $0xee, Y5, Y3, Y3
+	VSHUFPS    $0x44, Y6, Y4, Y5
+	VSHUFPS    $0xee, Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, 32(R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y7, 32(R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y3, 32(R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y8, 32(R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y2, 32(R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y1, 32(R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y5, 32(R9)
+	ADDQ       SI, R9
+	VMOVUPS    Y0, 32(R9)
+	ADDQ       SI, R9
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, DI
+	LEAQ       (AX)(SI*8), AX
+	SUBQ       $0x08, BX
+	JMP        transposePairsAVX2_loop
+
+transposePairsAVX2_done:
+	VZEROUPPER
+	RET
+
+// func interleaveAVX2(dst []uint16, ldd int, src []uint16, ld int, k int)
+// Requires: AVX, AVX2
+TEXT ·interleaveAVX2(SB), NOSPLIT, $0-72
+	MOVQ dst_base+0(FP), AX
+	MOVQ src_base+32(FP), CX
+	MOVQ ldd+24(FP), DX
+	MOVQ ld+56(FP), BX
+	MOVQ k+64(FP), SI
+	SHLQ $0x01, DX
+	SHLQ $0x01, BX
+
+interleave_loop:
+	TESTQ     SI, SI
+	JZ        interleave_done
+	VPMOVZXWD (CX), Y0
+	VPMOVZXWD (CX)(BX*1), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VPOR      Y0, Y1, Y1
+	VMOVDQU   Y1, (AX)
+	VPMOVZXWD 16(CX), Y0
+	VPMOVZXWD 16(CX)(BX*1), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VPOR      Y0, Y1, Y1
+	VMOVDQU   Y1, 32(AX)
+	LEAQ      (CX)(BX*2), CX
+	ADDQ      DX, AX
+	DECQ      SI
+	JMP       interleave_loop
+
+interleave_done:
+	VZEROUPPER
+	RET
+
+// func narrowBF16(dst []uint16, src []float32)
+// Requires: AVX, AVX512F
+TEXT ·narrowBF16(SB), NOSPLIT, $0-48
+	MOVQ dst_base+0(FP), AX
+	MOVQ src_base+24(FP), CX
+	MOVQ src_len+32(FP), DX
+
+narrowBF16_loop:
+	CMPQ    DX, $0x10
+	JL      narrowBF16_done
+	VMOVUPS (CX), Z0
+	LONG    $0x487ef262
+	WORD    $0xc872
+	VMOVDQU Y1, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x20, AX
+	SUBQ    $0x10, DX
+	JMP     narrowBF16_loop
+
+narrowBF16_done:
+	VZEROUPPER
+	RET
+
+// func narrowAVX2(dst []uint16, src []float32)
+// Requires: AVX, AVX2
+TEXT ·narrowAVX2(SB), NOSPLIT, $0-48
+	MOVL         $0x00000001, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, AX
+	VMOVD        AX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000040, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x7f800000, AX
+	VMOVD        AX, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x00008000, AX
+	VMOVD        AX, X4
+	VPBROADCASTD X4, Y4
+	VXORPS       Y5, Y5, Y5
+	MOVQ         dst_base+0(FP), AX
+	MOVQ         src_base+24(FP), CX
+	MOVQ         src_len+32(FP), DX
+
+narrowAVX2_loop:
+	CMPQ      DX, $0x10
+	JL        narrowAVX2_done
+	VMOVUPS   (CX), Y6
+	VPSRLD    $0x10, Y6, Y7
+	VMOVDQA   Y7, Y8
+	VPAND     Y0, Y7, Y7
+	VPADDD    Y1, Y7, Y7
+	VPADDD    Y6, Y7, Y7
+	VPSRLD    $0x10, Y7, Y7
+	VCMPPS    $0x03, Y6, Y6, Y9
+	VPOR      Y2, Y8, Y10
+	VBLENDVPS Y9, Y10, Y7, Y7
+	VPAND     Y3, Y6, Y6
+	VPCMPEQD  Y5, Y6, Y6
+	VPAND     Y4, Y8, Y8
+	VBLENDVPS Y6, Y8, Y7, Y7
+	VMOVUPS   32(CX), Y6
+	VPSRLD    $0x10, Y6, Y8
+	VMOVDQA   Y8, Y9
+	VPAND     Y0, Y8, Y8
+	VPADDD    Y1, Y8, Y8
+	VPADDD    Y6, Y8, Y8
+	VPSRLD    $0x10, Y8, Y8
+	VCMPPS    $0x03, Y6, Y6, Y10
+	VPOR      Y2, Y9, Y11
+	VBLENDVPS Y10, Y11, Y8, Y8
+	VPAND     Y3, Y6, Y6
+	VPCMPEQD  Y5, Y6, Y6
+	VPAND     Y4, Y9, Y9
+	VBLENDVPS Y6, Y9, Y8, Y8
+	VPACKUSDW Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VMOVDQU   Y7, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       narrowAVX2_loop
+
+narrowAVX2_done:
 	VZEROUPPER
 	RET

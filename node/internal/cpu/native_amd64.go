@@ -7,11 +7,17 @@ import "golang.org/x/sys/cpu"
 var avx2 = kernels{
 	name: "avx2",
 	mr:   6, nr: 16,
-	tiles:       []tile{{6, 16, tileAVX2}},
-	panel:       16,
-	transpose:   transpose16,
-	packRows:    packRowsAVX2,
-	widen:       widen8,
+	tiles:     []tile{{6, 16, tileAVX2}},
+	panel:     16,
+	transpose: transpose16,
+	packRows:  packRowsAVX2,
+	widen:     widen8,
+
+	halfTiles:      []halfTile{{4, 16, halfTileAVX2}},
+	transposePairs: transposePairs16,
+	interleave:     interleaveAVX2,
+	narrow:         narrow16,
+
 	dot:         dotAVX2,
 	dot3:        dot3AVX2,
 	maximum:     maximumAVX2,
@@ -42,6 +48,16 @@ var tiles512 = []tile{
 	{12, 32, tile12x32},
 }
 
+// halfTiles512 need AVX512_BF16.
+var halfTiles512 = []halfTile{
+	{4, 16, halfTile4x16},
+	{8, 16, halfTile8x16},
+	{12, 16, halfTile12x16},
+	{4, 32, halfTile4x32},
+	{8, 32, halfTile8x32},
+	{12, 32, halfTile12x32},
+}
+
 // native returns the sets of kernels that this processor runs, the fastest
 // last.
 func native() []kernels {
@@ -52,7 +68,12 @@ func native() []kernels {
 	if cpu.X86.HasAVX512F {
 		k := avx2
 		k.name, k.mr, k.nr, k.tiles = "avx512", 12, 32, tiles512
+		k.halfTiles = []halfTile{{4, 16, halfTile4x16AVX512}, {8, 16, halfTile8x16AVX512}, {4, 32, halfTile4x32AVX512}, {8, 32, halfTile8x32AVX512}}
 		sets = append(sets, k)
+		if cpu.X86.HasAVX512BF16 && cpu.X86.HasAVX512VL {
+			k.name, k.halfTiles, k.narrow, k.fastHalf = "avx512bf16", halfTiles512, narrow512, true
+			sets = append(sets, k)
+		}
 	}
 	return sets
 }
@@ -66,6 +87,30 @@ func transpose16(dst []float32, ldd int, src []float32, ld, k int) {
 			dst[p*ldd+j] = src[j*ld+p]
 		}
 	}
+}
+
+// transposePairs16 leaves what is no multiple of 8 to Go.
+func transposePairs16(dst []uint16, ldd int, src []uint16, ld, k int) {
+	whole := k &^ 7
+	transposePairsAVX2(dst, ldd, src, ld, whole)
+	for p := whole; p < k; p++ {
+		for j := range 16 {
+			dst[p*ldd+2*j], dst[p*ldd+2*j+1] = src[j*ld+2*p], src[j*ld+2*p+1]
+		}
+	}
+}
+
+// narrow16 and narrow512 leave what is no multiple of 16 to Go.
+func narrow16(dst []uint16, src []float32) {
+	whole := len(src) &^ 15
+	narrowAVX2(dst[:whole], src[:whole])
+	narrowGo(dst[whole:], src[whole:])
+}
+
+func narrow512(dst []uint16, src []float32) {
+	whole := len(src) &^ 15
+	narrowBF16(dst[:whole], src[:whole])
+	narrowGo(dst[whole:], src[whole:])
 }
 
 // widen8 leaves what is no multiple of 8 to Go.

@@ -7,11 +7,17 @@ import "math"
 var portable = kernels{
 	name: "portable",
 	mr:   4, nr: 4,
-	tiles:       []tile{{4, 4, tileGo}},
-	panel:       4,
-	transpose:   transposeGo,
-	packRows:    packRowsGo,
-	widen:       widenGo,
+	tiles:     []tile{{4, 4, tileGo}},
+	panel:     4,
+	transpose: transposeGo,
+	packRows:  packRowsGo,
+	widen:     widenGo,
+
+	halfTiles:      []halfTile{{4, 4, halfTileGo}},
+	transposePairs: transposePairsGo,
+	interleave:     interleaveGo,
+	narrow:         narrowGo,
+
 	dot:         dotGo,
 	dot3:        dot3Go,
 	maximum:     maximumGo,

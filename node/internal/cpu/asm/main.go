@@ -22,7 +22,8 @@ func main() {
 			tile512(rows, cols)
 		}
 	}
-	transpose()
+	transpose("transposeAVX2", "func(dst []float32, ldd int, src []float32, ld, k int)",
+		"transposeAVX2 is kernels.transpose; k is a multiple of 8.", 2)
 	packRows()
 	widen()
 	dot()
@@ -39,6 +40,22 @@ func main() {
 	swigluBack()
 	rotate()
 	adamw()
+	for _, rows := range []int{4, 8, 12} {
+		for _, cols := range []int{16, 32} {
+			halfTile(rows, cols)
+		}
+	}
+	halfTileEmulated("halfTileAVX2", 4, 16, YMM)
+	for _, rows := range []int{4, 8} {
+		for _, cols := range []int{16, 32} {
+			halfTileEmulated(fmt.Sprintf("halfTile%dx%dAVX512", rows, cols), rows, cols, ZMM)
+		}
+	}
+	transpose("transposePairsAVX2", "func(dst []uint16, ldd int, src []uint16, ld, k int)",
+		"transposePairsAVX2 is kernels.transposePairs; k is a multiple of 8.", 1)
+	interleave()
+	narrow()
+	narrowAVX2()
 	Generate()
 }
 
@@ -528,24 +545,24 @@ func widen() {
 	end()
 }
 
-// transpose turns 16 rows into columns, 8 by 8 at a time.
-func transpose() {
-	begin("transposeAVX2", "func(dst []float32, ldd int, src []float32, ld, k int)",
-		"transposeAVX2 is kernels.transpose; k is a multiple of 8.")
+// transpose turns 16 rows of 32-bit values into columns, 8 by 8 at a time. Strides
+// are in units of 1<<shift bytes.
+func transpose(name, signature, doc string, shift uint64) {
+	begin(name, signature, doc)
 	dst, src := Load(Param("dst").Base(), GP64()), Load(Param("src").Base(), GP64())
 	ld, k := Load(Param("ld"), GP64()), Load(Param("k"), GP64())
 	ldd := Load(Param("ldd"), GP64())
-	SHLQ(operand.Imm(2), ld)
-	SHLQ(operand.Imm(2), ldd)
+	SHLQ(operand.Imm(shift), ld)
+	SHLQ(operand.Imm(shift), ldd)
 	half := GP64() // the second 8 rows
 	MOVQ(ld, half)
 	SHLQ(operand.Imm(3), half)
 	ADDQ(src, half)
 	ld3 := GP64()
 	LEAQ(operand.Mem{Base: ld, Index: ld, Scale: 2}, ld3)
-	Label("transpose_loop")
+	Label(name + "_loop")
 	TESTQ(k, k)
-	JZ(operand.LabelRef("transpose_done"))
+	JZ(operand.LabelRef(name + "_done"))
 	for h, base := range []reg.Register{src, half} {
 		fourth := GP64()
 		LEAQ(operand.Mem{Base: base, Index: ld, Scale: 4}, fourth)
@@ -576,8 +593,8 @@ func transpose() {
 	ADDQ(operand.Imm(32), half)
 	LEAQ(operand.Mem{Base: dst, Index: ldd, Scale: 8}, dst)
 	SUBQ(operand.Imm(8), k)
-	JMP(operand.LabelRef("transpose_loop"))
-	Label("transpose_done")
+	JMP(operand.LabelRef(name + "_loop"))
+	Label(name + "_done")
 	end()
 }
 
