@@ -17,6 +17,22 @@ package cuext
 // 		at[i] = (void *)&args[i];
 // 	return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, at, NULL);
 // }
+//
+// static CUresult moot_to_device_2d(CUdeviceptr dst, size_t pitch, const void *src, size_t width, size_t rows, CUstream stream) {
+// 	CUDA_MEMCPY2D c = {
+// 		.srcMemoryType = CU_MEMORYTYPE_HOST, .srcHost = src, .srcPitch = width,
+// 		.dstMemoryType = CU_MEMORYTYPE_DEVICE, .dstDevice = dst, .dstPitch = pitch, .WidthInBytes = width, .Height = rows,
+// 	};
+// 	return cuMemcpy2DAsync(&c, stream);
+// }
+//
+// static CUresult moot_to_host_2d(void *dst, CUdeviceptr src, size_t pitch, size_t width, size_t rows, CUstream stream) {
+// 	CUDA_MEMCPY2D c = {
+// 		.srcMemoryType = CU_MEMORYTYPE_DEVICE, .srcDevice = src, .srcPitch = pitch,
+// 		.dstMemoryType = CU_MEMORYTYPE_HOST, .dstHost = dst, .dstPitch = width, .WidthInBytes = width, .Height = rows,
+// 	};
+// 	return cuMemcpy2DAsync(&c, stream);
+// }
 import "C"
 
 import (
@@ -140,6 +156,23 @@ func ToHost(dst []byte, src uintptr, s cu.Stream) error {
 		return nil
 	}
 	return check("cuMemcpyDtoHAsync", C.cuMemcpyDtoHAsync(unsafe.Pointer(unsafe.SliceData(dst)), C.CUdeviceptr(src), C.size_t(len(dst)), stream(s)))
+}
+
+// ToDevice2D copies rows of width bytes, dense, to rows that begin pitch bytes
+// apart.
+func ToDevice2D(dst uintptr, pitch int, src []byte, width, rows int, s cu.Stream) error {
+	if len(src) != width*rows {
+		panic(fmt.Sprintf("bug: %d bytes as %d rows of %d", len(src), rows, width))
+	}
+	return check("cuMemcpy2DAsync", C.moot_to_device_2d(C.CUdeviceptr(dst), C.size_t(pitch), unsafe.Pointer(unsafe.SliceData(src)), C.size_t(width), C.size_t(rows), stream(s)))
+}
+
+// ToHost2D copies from rows that begin pitch bytes apart.
+func ToHost2D(dst []byte, src uintptr, pitch, width, rows int, s cu.Stream) error {
+	if len(dst) != width*rows {
+		panic(fmt.Sprintf("bug: %d bytes as %d rows of %d", len(dst), rows, width))
+	}
+	return check("cuMemcpy2DAsync", C.moot_to_host_2d(unsafe.Pointer(unsafe.SliceData(dst)), C.CUdeviceptr(src), C.size_t(pitch), C.size_t(width), C.size_t(rows), stream(s)))
 }
 
 // Graph is a captured stream, ready to run.

@@ -1,0 +1,62 @@
+//go:build cuda && cgo
+
+package cuda
+
+import (
+	"errors"
+
+	"gorgonia.org/cu"
+
+	"github.com/moot-net/moot/node/internal/cuda/cuext"
+)
+
+// fill sets bytes, a multiple of 2, to zero.
+func (d *device) fill(p uintptr, bytes int) {
+	d.later(func() error {
+		return call("cuMemsetD16Async", cu.MemsetD16Async(cu.DevicePtr(p), 0, int64(bytes/2), d.stream))
+	})
+}
+
+// toDevice copies, and returns when it did.
+func (d *device) toDevice(dst uintptr, src []byte) {
+	d.do(func() error {
+		return errors.Join(cuext.ToDevice(dst, src, d.stream), call("cuStreamSynchronize", d.stream.Synchronize()))
+	})
+}
+
+// toDevice2D copies dense values of the right type to a matrix.
+func (d *device) toDevice2D(dst view, src []byte) {
+	if dst.rows*dst.cols == 0 {
+		return
+	}
+	if dst.dense() {
+		d.toDevice(dst.ptr, src)
+		return
+	}
+	d.do(func() error {
+		return errors.Join(cuext.ToDevice2D(dst.ptr, dst.stride*dst.elem(), src, dst.cols*dst.elem(), dst.rows, d.stream),
+			call("cuStreamSynchronize", d.stream.Synchronize()))
+	})
+}
+
+// toHost copies, after everything before it.
+func (d *device) toHost(dst []byte, src uintptr) {
+	d.do(func() error {
+		return errors.Join(cuext.ToHost(dst, src, d.stream), call("cuStreamSynchronize", d.stream.Synchronize()))
+	})
+}
+
+// toHost2D copies a matrix to dense values.
+func (d *device) toHost2D(dst []byte, src view) {
+	if src.rows*src.cols == 0 {
+		return
+	}
+	if src.dense() {
+		d.toHost(dst, src.ptr)
+		return
+	}
+	d.do(func() error {
+		return errors.Join(cuext.ToHost2D(dst, src.ptr, src.stride*src.elem(), src.cols*src.elem(), src.rows, d.stream),
+			call("cuStreamSynchronize", d.stream.Synchronize()))
+	})
+}
