@@ -1,0 +1,89 @@
+//go:build cuda && cgo
+
+package cushim
+
+// #include <stdlib.h>
+// #include "nvml.h"
+import "C"
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+)
+
+// Sensors tell how a device is. What is not known is nil.
+type Sensors struct {
+	Celsius    *int     // temperature
+	Watts      *float64 // that it takes
+	LimitWatts *float64 // that it may take
+	Busy       *int     // percent of the time, lately
+	Fan        *int     // percent
+}
+
+var nvml struct {
+	once    sync.Once
+	err     error
+	version string
+}
+
+// NVMLEnv names the variable that holds the path of NVML, where that is not a
+// usual one.
+const NVMLEnv = "MOOT_LIBNVML"
+
+func openNVML() error {
+	nvml.once.Do(func() {
+		path := C.CString(os.Getenv(NVMLEnv))
+		defer C.free(unsafe.Pointer(path))
+		var text [512]C.char
+		if result := C.moot_nvml_open(path, &text[0], C.int(len(text))); result != 0 {
+			nvml.err = fmt.Errorf("NVML: %s (%d)", C.GoString(&text[0]), int(result))
+			return
+		}
+		if C.moot_nvml_version(&text[0], C.int(len(text))) == 0 {
+			nvml.version = C.GoString(&text[0])
+		}
+	})
+	return nvml.err
+}
+
+// DriverVersion returns the version of the installed driver, "535.183.01".
+func DriverVersion() (string, error) {
+	if err := openNVML(); err != nil {
+		return "", err
+	}
+	return nvml.version, nil
+}
+
+// ReadSensors asks NVML about the device on a PCI bus, "00000000:01:00.0".
+func ReadSensors(bus string) (Sensors, error) {
+	if err := openNVML(); err != nil {
+		return Sensors{}, err
+	}
+	id := C.CString(bus)
+	defer C.free(unsafe.Pointer(id))
+	var s C.struct_moot_sensors
+	if result := C.moot_nvml_read(id, &s); result != 0 {
+		return Sensors{}, fmt.Errorf("NVML: device %s: error %d", bus, int(result))
+	}
+	return Sensors{
+		Celsius: known(s.celsius), Watts: watts(s.milliwatts), LimitWatts: watts(s.limit), Busy: known(s.busy), Fan: known(s.fan),
+	}, nil
+}
+
+func known(v C.int) *int {
+	if v < 0 {
+		return nil
+	}
+	n := int(v)
+	return &n
+}
+
+func watts(v C.int) *float64 {
+	if v < 0 {
+		return nil
+	}
+	w := float64(v) / 1000
+	return &w
+}
