@@ -21,6 +21,7 @@ import (
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
@@ -45,6 +46,7 @@ const (
 	datasetsDir = "datasets"
 	runsDir     = "runs"
 	peersFile   = "peers"
+	trafficFile = "traffic.json"
 )
 
 // keptEvents is how many events a watcher that comes late can still see.
@@ -138,6 +140,7 @@ func runNode(ctx context.Context, o Options, store *shard.Store) error {
 func (n *node) stages() []stage {
 	return []stage{
 		{"network", n.host.Run},
+		{"traffic", n.traffic.Run},
 		{"exchange", n.exchange.Run},
 		{"pull", n.puller.Run},
 		{"gossip", n.gossip.Run},
@@ -205,11 +208,15 @@ func openRunner(hub *runner.Hub) func(dir string, m *run.Manifest) (participant,
 // attach makes what stands on host and store.
 func (n *node) attach() (err error) {
 	ban := func(p peer.ID, reason string) { n.host.Block(p, reason, banTime) }
-	n.exchange, err = exchange.New(n.host.Libp2p(), n.store, exchange.Options{Router: n.host, Ban: ban, Log: n.log})
+	n.traffic, err = traffic.New(traffic.Options{Near: n.host.Near, File: filepath.Join(n.dir, trafficFile), Log: n.log})
 	if err != nil {
 		return err
 	}
-	n.puller, err = pull.New(n.host.Libp2p(), n.store, pull.Options{Fallback: n.exchange, Router: n.host, Ban: ban, Log: n.log})
+	n.exchange, err = exchange.New(n.host.Libp2p(), n.store, exchange.Options{Router: n.host, Ban: ban, Meter: n.traffic, Log: n.log})
+	if err != nil {
+		return err
+	}
+	n.puller, err = pull.New(n.host.Libp2p(), n.store, pull.Options{Fallback: n.exchange, Router: n.host, Ban: ban, Meter: n.traffic, Log: n.log})
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/pull"
+	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -33,6 +34,7 @@ type node struct {
 	host     *p2p.Host
 	exchange *exchange.Exchange // for peers that do not speak pull's protocol
 	puller   *pull.Puller
+	traffic  *traffic.Meter // bounds and counts what both carry
 	gossip   *gossip.Gossip
 	events   *api.EventLog
 	models   *catalogue[api.Model]

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ipfs/boxo/bitswap"
+	bsmsg "github.com/ipfs/boxo/bitswap/message"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockstore"
 	blocks "github.com/ipfs/go-block-format"
@@ -17,6 +18,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/routing"
+
+	"github.com/moot-net/moot/node/internal/traffic"
 )
 
 // Settings of bitswap. With its own 1 MiB outstanding per peer it fills a
@@ -42,6 +45,9 @@ type Options struct {
 	// with any more. It should end the connection and refuse new ones.
 	// Default: the connection is closed.
 	Ban func(p peer.ID, reason string)
+
+	// Meter says when bytes may travel, and counts them. Default: at once.
+	Meter *traffic.Meter
 
 	// Log is where it is told what happened. Default: nowhere.
 	Log *slog.Logger
@@ -139,6 +145,37 @@ func (e *Exchange) serveBans(ctx context.Context) {
 	}
 }
 
+// metered is guard, and makes bitswap wait. Bitswap calls MessageSent before it
+// sends, and both where nobody waits but those who have to do with the peer.
+type metered struct {
+	*guard
+	e *Exchange
+}
+
+// MessageReceived is called by bitswap.
+func (m metered) MessageReceived(p peer.ID, msg bsmsg.BitSwapMessage) {
+	m.guard.MessageReceived(p, msg)
+	if n := bytesOf(msg); n > 0 {
+		// Whether anything may be asked for is looked at before it is.
+		_ = m.e.opt.Meter.Receive(m.e.ctx, p, traffic.Seeding, n)
+	}
+}
+
+// MessageSent is called by bitswap.
+func (m metered) MessageSent(p peer.ID, msg bsmsg.BitSwapMessage) {
+	if n := bytesOf(msg); n > 0 {
+		_ = m.e.opt.Meter.Send(m.e.ctx, p, traffic.Seeding, n) // fails at the end, with all else
+	}
+	m.guard.MessageSent(p, msg)
+}
+
+func bytesOf(m bsmsg.BitSwapMessage) (n int) {
+	for _, b := range m.Blocks() {
+		n += len(b.RawData())
+	}
+	return n
+}
+
 // Stats are bytes of blocks since New.
 type Stats struct {
 	PulledBytes    uint64 // asked for and arrived, each block once
@@ -163,7 +200,8 @@ func newBitswap(ctx context.Context, e *Exchange) *bitswapProtocol {
 		bitswap.EngineBlockstoreWorkerCount(readWorkers),
 		bitswap.TaskWorkerCount(sendWorkers),
 		bitswap.WithoutDuplicatedBlockStats(), // it reads the store for every block
-		bitswap.WithTracer(e.guard),
+		bitswap.WithTracer(metered{e.guard, e}),
+		bitswap.WithPeerBlockRequestFilter(func(p peer.ID, _ cid.Cid) bool { return e.opt.Meter.MaySend(p, traffic.Seeding) }),
 	}
 	var find routing.ContentDiscovery // stays nil without a router
 	if e.opt.Router != nil {

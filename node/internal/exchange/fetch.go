@@ -15,6 +15,7 @@ import (
 	"github.com/multiformats/go-multihash"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -40,6 +41,19 @@ type FetchOptions struct {
 	// Providers are peers that are likely to have the DAG. They are dialled
 	// if needed; other connected peers are asked too.
 	Providers []peer.ID
+
+	// Use is what the bytes are for. Default: traffic.Seeding.
+	Use traffic.Use
+
+	// Leaves, if not nil, are the raw blocks that are wanted; others stay
+	// where they are. All inner nodes are made local in any case.
+	Leaves map[cid.Cid]bool
+
+	// Before, if not nil, is called once, before the first leaf is asked
+	// for, when that is known: how many bytes are missing, of how many. Its
+	// error ends the fetch. Package exchange, which asks for leaves while it
+	// learns of them, does not call it.
+	Before func(missing, total int64) error
 
 	// Progress is told how many bytes of distinct blocks are local, of how
 	// many. Done never falls; total is what the root claims and falls where
@@ -268,6 +282,10 @@ func (f *fetch) account(p part, size uint64, links []shard.Link) error {
 			return fmt.Errorf("%w: more than %d blocks", ErrTooLarge, maxBlocks)
 		}
 		f.known[l.CID] = l.Size
+		if f.o.Leaves != nil && l.CID.Prefix().Codec == cid.Raw && !f.o.Leaves[l.CID] {
+			f.total -= int64(l.Size)
+			continue
+		}
 		sub := part{cid: l.CID, size: l.Size, depth: p.depth + 1}
 		if l.CID.Prefix().Codec == cid.Raw {
 			f.leaves = append(f.leaves, sub)
@@ -310,6 +328,9 @@ func (f *fetch) pull(ctx context.Context, p part) (blocks.Block, error) {
 	f.e.guard.ask(p.cid)
 	defer f.e.guard.release(p.cid)
 	for {
+		if err := f.e.opt.Meter.MayReceive(f.o.Use); err != nil {
+			return nil, err
+		}
 		s, err := f.current(ctx)
 		if err != nil {
 			return nil, err

@@ -98,6 +98,16 @@ func where(c network.Conn) Where {
 	return Internet
 }
 
+// Near says whether a peer is connected from this machine or the LAN.
+func (h *Host) Near(p peer.ID) bool {
+	for _, c := range h.host.Network().ConnsToPeer(p) {
+		if w := where(c); w == Loopback || w == LAN {
+			return true
+		}
+	}
+	return false
+}
+
 // printable is at most 64 bytes of s without control characters, for a peer
 // chooses its agent and people read it on a terminal.
 func printable(s string) string {

@@ -2,6 +2,7 @@ package pull
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -17,8 +18,9 @@ import (
 )
 
 const (
-	writers    = 4  // that store blocks
+	writers    = 2  // that store blocks
 	writeBatch = 8  // blocks that one of them stores at once
+	waitStore  = 4  // blocks that wait for one of them
 	tellEvery  = 64 // leaves that were here already, between calls of Progress
 	maxTotal   = 1 << 50
 	namedPeers = 4 // in an error
@@ -39,6 +41,7 @@ type piece struct {
 	here   bool
 	copies int // live requests for it
 	holder int // sources that have it; for leaves only
+	near   int // of these, on this machine or the LAN
 	askers int // sources that have asked for it, as they say
 }
 
@@ -50,7 +53,7 @@ type fetch struct {
 	ended   chan struct{}           // closed when Fetch is about to return
 	indexed chan struct{}           // closed when dag and leaves are set
 	full    chan struct{}           // closed when all is local
-	arrived chan arrival            // verified and not stored
+	arrived chan arrival            // not stored yet
 	fail    context.CancelCauseFunc // constant once run has set it
 
 	mu        sync.Mutex
@@ -73,23 +76,25 @@ type fetch struct {
 	told int64      // guarded by tell
 }
 
-// arrival is a block that was verified, on its way to the store.
+// arrival is a block on its way to the store. If the store checks hashes, that
+// of the block was not checked yet.
 type arrival struct {
-	piece *piece
-	block blocks.Block
+	piece  *piece
+	block  blocks.Block
+	source *source
 }
 
 func newFetch(p *Puller, root cid.Cid, o FetchOptions) *fetch {
 	f := &fetch{
 		p: p, o: o, root: root,
 		ended: make(chan struct{}), indexed: make(chan struct{}), full: make(chan struct{}),
-		arrived:   make(chan arrival, writers*writeBatch/2),
+		arrived:   make(chan arrival, waitStore),
 		known:     make(map[cid.Cid]uint64),
 		sources:   make(map[peer.ID]*source),
 		suggested: make(map[peer.ID]*candidate),
 		told:      -1,
 	}
-	f.suggest(o.Providers)
+	f.suggest(o.Providers, true)
 	return f
 }
 
@@ -119,6 +124,7 @@ func (f *fetch) run(ctx context.Context) error {
 	defer stop()
 
 	var wg sync.WaitGroup
+	defer f.forget()
 	for range writers {
 		wg.Go(func() {
 			if err := f.write(ctx); err != nil {
@@ -289,6 +295,13 @@ func (f *fetch) index(ctx context.Context) error {
 	for i, l := range d.leaves {
 		c := l.leaf()
 		claim := f.known[c] // nobody writes it any more
+		if f.o.Leaves != nil && !f.o.Leaves[c] {
+			f.mu.Lock()
+			f.left--
+			f.total -= int64(claim)
+			f.mu.Unlock()
+			continue
+		}
 		here, err := f.hasLeaf(ctx, c, claim)
 		if err != nil {
 			return err
@@ -314,8 +327,16 @@ func (f *fetch) index(ctx context.Context) error {
 	}
 	f.progress()
 	f.mu.Lock()
-	f.scanned = true
+	done, total := f.done, f.total
 	finished := f.left == 0
+	f.mu.Unlock()
+	if f.o.Before != nil && !finished {
+		if err := f.o.Before(total-done, total); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	f.scanned = true // from here on leaves are asked for
 	f.mu.Unlock()
 	close(f.indexed)
 	if finished {
@@ -371,8 +392,8 @@ func (f *fetch) dropTodo(q *piece) {
 	q.todo = -1
 }
 
-// take takes the verified answer to r, and queues it for the store unless
-// another one was there first.
+// take takes the answer to r, and queues it for the store unless another one
+// was there first.
 func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
 	f.mu.Lock()
 	first := f.claim(r.piece)
@@ -382,18 +403,20 @@ func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
 	f.mu.Unlock()
 	r.source.poke()
 	if !first {
+		defer f.p.buffers.put(b.RawData())
+		if f.p.storeChecks && digest(sha256.Sum256(b.RawData())) != digestOf(b.Cid()) {
+			return wrongBytes(b.Cid())
+		}
 		f.p.duplicate.Add(uint64(len(b.RawData())))
 		return nil
 	}
-	n := uint64(len(b.RawData()))
-	f.p.pulled.Add(n)
 	select {
 	case <-ctx.Done():
 		// The session ends, not the fetch: another has to bring the block.
-		f.p.pulled.Add(-n)
 		f.unclaim(r.piece)
+		f.p.buffers.put(b.RawData())
 		return ctx.Err()
-	case f.arrived <- arrival{r.piece, b}:
+	case f.arrived <- arrival{r.piece, b, r.source}:
 		return nil
 	}
 }
@@ -441,17 +464,64 @@ func (f *fetch) write(ctx context.Context) error {
 		for _, a := range got {
 			bs = append(bs, a.block)
 		}
-		if err := f.p.store.PutMany(context.WithoutCancel(ctx), bs); err != nil {
-			return fmt.Errorf("store blocks: %w", err)
+		err := f.p.store.PutMany(context.WithoutCancel(ctx), bs)
+		if f.p.storeChecks && errors.Is(err, shard.ErrInvalid) {
+			if got = f.sortOut(got); len(got) == 0 {
+				continue
+			}
+			bs = bs[:0]
+			for _, a := range got {
+				bs = append(bs, a.block)
+			}
+			err = f.p.store.PutMany(context.WithoutCancel(ctx), bs)
+		}
+		if err != nil {
+			err = fmt.Errorf("store blocks: %w", err)
 		}
 		for _, a := range got {
-			if err := f.stored(ctx, a.piece, a.block); err != nil {
-				return err
+			if err == nil {
+				f.p.pulled.Add(uint64(len(a.block.RawData())))
+				err = f.stored(ctx, a.piece, a.block)
 			}
+			f.p.buffers.put(a.block.RawData())
+		}
+		if err != nil {
+			return err
 		}
 		clear(got)
 		clear(bs)
 	}
+}
+
+// forget gives back what came too late to be stored. Nothing comes any more.
+func (f *fetch) forget() {
+	for {
+		select {
+		case a := <-f.arrived:
+			f.p.buffers.put(a.block.RawData())
+		default:
+			return
+		}
+	}
+}
+
+// sortOut drops the blocks with wrong bytes, which are asked for again, and ends
+// the sessions with those who sent them.
+func (f *fetch) sortOut(got []arrival) (good []arrival) {
+	for _, a := range got {
+		if digest(sha256.Sum256(a.block.RawData())) == digestOf(a.piece.cid) {
+			good = append(good, a)
+			continue
+		}
+		f.p.buffers.put(a.block.RawData())
+		f.unclaim(a.piece)
+		a.source.fail(wrongBytes(a.piece.cid))
+	}
+	return good
+}
+
+func wrongBytes(c cid.Cid) error {
+	return fmt.Errorf("%w: bytes that are not block %s", errProtocol, c)
 }
 
 // stored counts a block that is in the store now.

@@ -3,6 +3,8 @@ package pull
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +18,9 @@ import (
 
 const (
 	maxSources   = 24 // peers that are asked at once
+	maxSessions  = 8  // of all fetches with one peer; see the limits of those who answer
+	fewSources   = 3  // peers that are asked for something small, and one more each second
+	smallBytes   = 64 << 20
 	maxSuggested = 64
 	tickTime     = 250 * time.Millisecond
 	routeTime    = 30 * time.Second // between questions to the router
@@ -29,6 +34,8 @@ const (
 
 // candidate is a peer that may have the DAG.
 type candidate struct {
+	named bool // by who fetches; constant
+
 	// guarded by fetch.mu
 	busy    bool      // a session is under way
 	speaks  bool      // it is connected and speaks the protocol
@@ -37,8 +44,9 @@ type candidate struct {
 	backoff time.Duration
 }
 
-// suggest adds peers that are likely to have the DAG.
-func (f *fetch) suggest(ps []peer.ID) {
+// suggest adds peers that are likely to have the DAG. The caller may have been
+// told so, or only suppose it.
+func (f *fetch) suggest(ps []peer.ID, named bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, id := range ps {
@@ -46,7 +54,7 @@ func (f *fetch) suggest(ps []peer.ID) {
 			return
 		}
 		if id != f.p.host.ID() && f.suggested[id] == nil {
-			f.suggested[id] = &candidate{backoff: firstBackoff}
+			f.suggested[id] = &candidate{named: named, backoff: firstBackoff}
 		}
 	}
 }
@@ -66,9 +74,9 @@ func (f *fetch) manage(ctx context.Context) {
 	defer t.Stop()
 	for {
 		now := time.Now()
-		f.suggest(f.connected())
-		for id, c := range f.due(now) {
-			wg.Go(func() { f.session(ctx, id, c) })
+		f.suggest(f.connected(), false)
+		for _, x := range f.due(now, begun) {
+			wg.Go(func() { f.session(ctx, x.id, x.candidate) })
 		}
 		f.mu.Lock()
 		f.overtake(now)
@@ -99,7 +107,7 @@ func (f *fetch) route(ctx context.Context) {
 	for {
 		for info := range f.p.opt.Router.FindProvidersAsync(ctx, f.root, maxRouted) {
 			f.p.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
-			f.suggest([]peer.ID{info.ID})
+			f.suggest([]peer.ID{info.ID}, true)
 		}
 		select {
 		case <-ctx.Done():
@@ -109,29 +117,55 @@ func (f *fetch) route(ctx context.Context) {
 	}
 }
 
-// due are the candidates to begin a session with now. They are marked as busy.
-func (f *fetch) due(now time.Time) map[peer.ID]*candidate {
+// turn is a candidate whose turn it is.
+type turn struct {
+	id peer.ID
+	*candidate
+	rank int
+}
+
+// due are the candidates to begin a session with now: first those that were
+// named, then those that are near. They are marked as busy, and have a session
+// of the puller's.
+func (f *fetch) due(now, begun time.Time) (out []turn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	busy := 0
-	for _, c := range f.suggested {
+	for id, c := range f.suggested {
 		if c.busy {
 			busy++
-		}
-	}
-	out := make(map[peer.ID]*candidate)
-	for id, c := range f.suggested {
-		if busy >= maxSources {
-			break
-		}
-		if c.busy || now.Before(c.after) || f.p.isBanned(id) {
 			continue
 		}
-		c.busy = true
-		busy++
-		out[id] = c
+		if now.Before(c.after) {
+			continue
+		}
+		t := turn{id, c, 2}
+		switch {
+		case c.named:
+			t.rank = 0
+		case f.p.isNear(id):
+			t.rank = 1
+		}
+		out = append(out, t)
 	}
-	return out
+	limit := maxSources
+	if f.o.MaxBytes > 0 && f.o.MaxBytes <= smallBytes {
+		limit = min(limit, fewSources+int(now.Sub(begun)/time.Second))
+	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	slices.SortStableFunc(out, func(a, b turn) int { return a.rank - b.rank })
+	kept := out[:0]
+	for _, t := range out {
+		if busy >= limit {
+			break
+		}
+		if f.p.enter(t.id) {
+			t.busy = true
+			busy++
+			kept = append(kept, t)
+		}
+	}
+	return kept
 }
 
 // waiting says whether there is a peer that may give something yet: one that
@@ -147,6 +181,7 @@ func (f *fetch) waiting() bool {
 
 // session is one session with a candidate.
 func (f *fetch) session(ctx context.Context, id peer.ID, c *candidate) {
+	defer f.p.leave(id)
 	s := newSource(id)
 	err := f.talk(ctx, s, func() {
 		f.mu.Lock()
@@ -215,7 +250,7 @@ func (b *fallback) start(ctx context.Context, now time.Time) {
 	f := b.f
 	f.mu.Lock()
 	f.fell = true
-	o := FetchOptions{MaxBytes: f.o.MaxBytes}
+	o := FetchOptions{MaxBytes: f.o.MaxBytes, Leaves: f.o.Leaves, Use: f.o.Use}
 	for id := range f.suggested {
 		o.Providers = append(o.Providers, id)
 	}

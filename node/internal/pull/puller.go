@@ -13,9 +13,13 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/node/internal/traffic"
+	"github.com/moot-net/moot/shard"
 )
 
 // FetchOptions are the particulars of one [Puller.Fetch].
@@ -48,9 +52,8 @@ type Options struct {
 	// refuse new ones. Default: the connection is closed.
 	Ban func(p peer.ID, reason string)
 
-	// Limit waits until n bytes may be sent to p, n being at most 64 KiB, or
-	// until ctx is done. Default: at once.
-	Limit func(ctx context.Context, p peer.ID, n int) error
+	// Meter says when bytes may travel, and counts them. Default: at once.
+	Meter *traffic.Meter
 
 	// Log is where it is told what happened. Default: nowhere.
 	Log *slog.Logger
@@ -64,21 +67,26 @@ type Puller struct {
 	opt   Options
 	log   *slog.Logger
 	reads *semaphore.Weighted // blocks that are read for others at once
-	walks chan struct{}       // DAGs that are walked for others at once
+
+	buffers     *buffers      // for blocks that come
+	storeChecks bool          // the store checks the hash of what it is given, and keeps no reference to it
+	walks       chan struct{} // DAGs that are walked for others at once
 
 	ready chan struct{}   // closed when Run has set the next
 	ctx   context.Context // Run's; constant once ready is closed
 
 	pulled, sent, duplicate atomic.Uint64
 
-	mu      sync.Mutex
-	closed  bool                // guarded by mu: nothing begins any more
-	active  sync.WaitGroup      // fetches and streams; Add is guarded by mu
-	banned  map[peer.ID]bool    // guarded by mu
-	clients map[peer.ID]*client // guarded by mu: peers with streams to this one
-	streams int                 // guarded by mu: of all clients
-	fetches map[cid.Cid]*fetch  // guarded by mu
-	dags    map[cid.Cid]*shared // guarded by mu: those that are followed
+	mu       sync.Mutex
+	closed   bool                // guarded by mu: nothing begins any more
+	active   sync.WaitGroup      // fetches and streams; Add is guarded by mu
+	banned   map[peer.ID]bool    // guarded by mu
+	clients  map[peer.ID]*client // guarded by mu: peers with streams to this one
+	streams  int                 // guarded by mu: of all clients
+	fetches  map[cid.Cid]*fetch  // guarded by mu
+	asked    map[peer.ID]int     // guarded by mu: sessions of fetches with a peer
+	training recentSet           // guarded by mu: blocks that go before others
+	dags     map[cid.Cid]*shared // guarded by mu: those that are followed
 }
 
 // shared is a dag with those who use it.
@@ -98,6 +106,7 @@ func New(h host.Host, store blockstore.Blockstore, o Options) (*Puller, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	_, checks := store.(*shard.Store)
 	return &Puller{
 		host:    h,
 		store:   store,
@@ -105,6 +114,8 @@ func New(h host.Host, store blockstore.Blockstore, o Options) (*Puller, error) {
 		log:     o.Log.With("component", "pull"),
 		reads:   semaphore.NewWeighted(maxReads),
 		walks:   make(chan struct{}, maxWalks),
+		buffers: newBuffers(checks), storeChecks: checks,
+		asked:   make(map[peer.ID]int),
 		ready:   make(chan struct{}),
 		banned:  make(map[peer.ID]bool),
 		clients: make(map[peer.ID]*client),
@@ -176,6 +187,43 @@ func (p *Puller) ban(ctx context.Context, id peer.ID, reason string) {
 	}
 }
 
+// enter counts a session with a peer that is asked, unless there are too many,
+// or it is banned; leave ends it.
+func (p *Puller) enter(id peer.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.banned[id] || p.asked[id] >= maxSessions {
+		return false
+	}
+	p.asked[id]++
+	return true
+}
+
+func (p *Puller) leave(id peer.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked[id]--; p.asked[id] == 0 {
+		delete(p.asked, id)
+	}
+}
+
+// isNear says whether a peer is connected from this machine or the LAN.
+func (p *Puller) isNear(id peer.ID) bool {
+	for _, c := range p.host.Network().ConnsToPeer(id) {
+		if isNear(c.RemoteMultiaddr()) {
+			return true
+		}
+	}
+	return false
+}
+
+func isNear(a multiaddr.Multiaddr) bool {
+	if _, err := a.ValueForProtocol(multiaddr.P_CIRCUIT); err == nil {
+		return false // the address is the relay's
+	}
+	return manet.IsIPLoopback(a) || manet.IsPrivateAddr(a)
+}
+
 // follow returns the dag of root, whose inner nodes must be local. Those who
 // follow a DAG at the same time get the same one. unfollow must be called
 // when err is nil.
@@ -229,7 +277,11 @@ func (p *Puller) Fetch(ctx context.Context, root cid.Cid, o FetchOptions) error 
 		return fmt.Errorf("fetch %s: %w", root, ErrClosed)
 	}
 	defer p.active.Done()
-	if err := p.fetch(ctx, root, o); err != nil {
+	err := p.fetch(ctx, root, o)
+	if err == nil && o.Use == traffic.Training {
+		err = p.Training(ctx, root)
+	}
+	if err != nil {
 		return fmt.Errorf("fetch %s: %w", root, err)
 	}
 	return nil
@@ -249,7 +301,7 @@ func (p *Puller) fetch(ctx context.Context, root cid.Cid, o FetchOptions) error 
 			break
 		}
 		p.mu.Unlock()
-		other.suggest(o.Providers)
+		other.suggest(o.Providers, true)
 		select {
 		case <-ctx.Done():
 			return f.explain(context.Cause(ctx))

@@ -10,11 +10,18 @@ import (
 
 // How much is asked of a peer at once.
 const (
-	minWindow   = 2 // blocks
 	firstWindow = 4 // blocks, while the rate is not known
 	maxWindow   = 64
-	windowTime  = 750 * time.Millisecond // of its rate
+	windowTime  = 25 * time.Millisecond  // of its rate, beside twice the time that an answer takes to begin
 	rateTime    = 200 * time.Millisecond // over which a rate is measured, at least
+	delayTime   = 10 * time.Second       // after which the shortest delay is measured anew
+)
+
+// When peers that are near have a leaf, those that are far are not asked for it
+// while the near ones give so much, or only began.
+const (
+	nearEnough = 4 << 20 // bytes per second
+	nearBegins = time.Second
 )
 
 const (
@@ -41,6 +48,8 @@ type request struct {
 type source struct {
 	id   peer.ID
 	wake chan struct{} // there may be something to ask for; of capacity 1
+	near bool          // on this machine or the LAN; constant once the session has begun
+	fail func(error)   // ends the session; constant likewise
 
 	// the rest is guarded by fetch.mu
 	has    bitset               // leaves; nil until it said
@@ -51,6 +60,9 @@ type source struct {
 	rate   float64              // bytes per second; 0: not known
 	since  time.Time            // the rate is being measured
 	number int64                // bytes since then
+	delay  [2]time.Duration     // shortest from a request to its answer: in this period, and in the one before; 0: none
+	period time.Time            // when this period began
+	begun  time.Time            // when it entered
 	last   time.Time            // when a byte came, or it was first asked
 	stall  bool                 // nothing comes
 	paused time.Time            // it is busy until then
@@ -76,18 +88,36 @@ func (q *piece) expected() int64 {
 	return someBytes
 }
 
-// window says whether one more block may be asked for.
+// window says whether one more block may be asked for: when what is to come
+// yet takes less time than an answer takes to begin, twice over.
 func (s *source) window() bool {
 	n := len(s.out)
 	switch {
-	case n < minWindow:
+	case n == 0:
 		return true
 	case n >= maxWindow:
 		return false
 	case s.rate == 0:
 		return n < firstWindow
 	}
-	return float64(s.bytes) < s.rate*windowTime.Seconds()
+	delay := s.delay[0]
+	if delay == 0 || (s.delay[1] > 0 && s.delay[1] < delay) {
+		delay = s.delay[1]
+	}
+	return float64(s.bytes) < s.rate*(2*delay+windowTime).Seconds()
+}
+
+// answered notes that the answer to r has begun. What a request waits for
+// others before it is no delay of the line, but the shortest one has little of
+// that.
+func (s *source) answered(r *request, now time.Time) {
+	if now.Sub(s.period) > delayTime {
+		s.period = now
+		s.delay = [2]time.Duration{0, s.delay[0]}
+	}
+	if d := max(now.Sub(r.at), time.Microsecond); s.delay[0] == 0 || d < s.delay[0] {
+		s.delay[0] = d
+	}
 }
 
 // speed is the rate, less when nothing came for a while. 0: not known.
@@ -122,7 +152,7 @@ func (f *fetch) next(s *source, now time.Time) *request {
 	var q *piece
 	if f.dag == nil {
 		q = f.nextNode(s, now)
-	} else if s.has != nil {
+	} else if s.has != nil && f.scanned {
 		if q = f.rarest(s); q == nil {
 			q = f.overdue(s, now)
 		}
@@ -171,10 +201,11 @@ func (f *fetch) rarest(s *source) *piece {
 	}
 	var best *piece
 	score := math.MaxInt
+	spare := !s.near && f.nearServe(time.Now())
 	// From a random place on, the first of equals is a draw.
 	for i, at := 0, rand.IntN(n); i < min(n, maxLook); i++ {
 		q := f.todo[(at+i)%n]
-		if q.leaf < 0 || !s.has.has(q.leaf) {
+		if q.leaf < 0 || !s.has.has(q.leaf) || (spare && q.near > 0) {
 			continue
 		}
 		// Who has asked for it will have it soon.
@@ -186,6 +217,29 @@ func (f *fetch) rarest(s *source) *piece {
 		}
 	}
 	return best
+}
+
+// nearServe says whether peers that are near are enough for what they have.
+func (f *fetch) nearServe(now time.Time) bool {
+	var rate float64
+	for _, s := range f.sources {
+		if !s.near || s.stall || s.has == nil {
+			continue
+		}
+		if s.rate == 0 && now.Sub(s.begun) < nearBegins {
+			return true
+		}
+		rate += s.speed(now)
+	}
+	return rate >= nearEnough
+}
+
+// hold notes that s has a leaf, or, with -1, has it no more.
+func (f *fetch) hold(s *source, q *piece, n int) {
+	q.holder += n
+	if s.near {
+		q.near += n
+	}
 }
 
 // another says whether s may be asked for a block that others were asked for.
@@ -282,6 +336,7 @@ func (f *fetch) overtake(now time.Time) {
 func (f *fetch) enter(s *source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s.begun = time.Now()
 	f.sources[s.id] = s
 }
 
@@ -293,7 +348,7 @@ func (f *fetch) leave(s *source) {
 	if s.has != nil {
 		for i, q := range f.leaves {
 			if q != nil && s.has.has(i) {
-				q.holder--
+				f.hold(s, q, -1)
 			}
 			if q != nil && s.asked.has(i) {
 				q.askers--
@@ -312,7 +367,7 @@ func (f *fetch) learn(s *source, have bitset) {
 	s.has, s.asked = have, newBitset(len(f.leaves))
 	for i, q := range f.leaves {
 		if q != nil && have.has(i) {
-			q.holder++
+			f.hold(s, q, 1)
 		}
 	}
 	s.poke()
@@ -337,7 +392,7 @@ func (f *fetch) update(s *source, es []entry) (news int) {
 		case s.has.set(i):
 			news++
 			if q != nil {
-				q.holder++
+				f.hold(s, q, 1)
 			}
 			if s.asked.has(i) && q != nil {
 				q.askers--

@@ -11,8 +11,8 @@ import (
 // asked is a fetch of n leaves with sources that have them all; nothing was
 // asked for yet.
 func asked(n, sources int) (*fetch, []*source) {
-	f := newFetch(&Puller{}, leaf(nil).Cid(), FetchOptions{})
-	f.dag = &dag{}
+	f := newFetch(&Puller{host: nil}, leaf(nil).Cid(), FetchOptions{})
+	f.dag, f.scanned = &dag{}, true
 	for i := range n {
 		q := &piece{leaf: i, size: mib, todo: -1}
 		f.leaves = append(f.leaves, q)
@@ -91,17 +91,77 @@ func TestOvertake(t *testing.T) {
 func TestWindow(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	for _, tt := range []struct {
-		rate float64
-		want int
-	}{{0, firstWindow}, {1, minWindow}, {8 * mib, 6}, {1 << 40, maxWindow}} {
+		rate  float64
+		delay time.Duration
+		want  int
+	}{
+		{0, 0, firstWindow},
+		{1, time.Second, 1},                    // the second when the first has come
+		{100e6 / 8, 100 * time.Millisecond, 3}, // 12.5 MB/s for 0.225 s
+		{1e9 / 8, 20 * time.Millisecond, 8},    // 125 MB/s for 0.065 s
+		{1 << 40, time.Millisecond, maxWindow},
+	} {
 		f, ss := asked(200, 1)
-		ss[0].rate = tt.rate
+		ss[0].rate, ss[0].delay = tt.rate, [2]time.Duration{0, tt.delay}
 		n := 0
 		for f.next(ss[0], now) != nil {
 			n++
 		}
 		if n != tt.want {
-			t.Errorf("at %.0f bytes per second %d blocks are asked for, want %d", tt.rate, n, tt.want)
+			t.Errorf("at %.0f bytes per second and %v %d blocks are asked for, want %d", tt.rate, tt.delay, n, tt.want)
 		}
+	}
+}
+
+// The delay of a line is the shortest of the last periods, not of all times.
+func TestDelayIsForgotten(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := newSource("p")
+	s.answered(&request{at: now.Add(-10 * time.Millisecond)}, now)
+	for range 3 {
+		now = now.Add(delayTime + time.Second)
+		s.answered(&request{at: now.Add(-200 * time.Millisecond)}, now)
+		s.answered(&request{at: now.Add(-100 * time.Millisecond)}, now)
+	}
+	if want := [2]time.Duration{100 * time.Millisecond, 100 * time.Millisecond}; s.delay != want {
+		t.Errorf("delay is %v, want %v", s.delay, want)
+	}
+}
+
+// A peer on the LAN that gives enough is asked alone for what it has; what it
+// lacks, and all when it becomes slow, is asked from the other too.
+func TestNearFirst(t *testing.T) {
+	now := time.Now()
+	f, ss := asked(8, 0)
+	for i, near := range []bool{true, false} {
+		s := newSource(peer.ID(fmt.Sprint(i)))
+		s.near = near
+		f.enter(s)
+		have := newBitset(8)
+		for j := range 8 {
+			if !near || j < 4 {
+				have.set(j)
+			}
+		}
+		f.learn(s, have)
+		ss = append(ss, s)
+	}
+	near, far := ss[0], ss[1]
+	far.rate, far.delay[0] = 100e6, time.Second
+	for range 4 {
+		if r := f.next(far, now); r == nil || r.piece.leaf < 4 {
+			t.Fatalf("the far one was asked for %+v, which the near one has", r)
+		}
+	}
+	if r := f.next(far, now); r != nil {
+		t.Fatalf("the far one was asked for leaf %d, which the near one has", r.piece.leaf)
+	}
+	near.rate = nearEnough / 2
+	if r := f.next(far, now); r == nil {
+		t.Error("a slow LAN keeps the line idle")
+	}
+	near.rate = nearEnough
+	if r := f.next(near, now); r == nil || r.piece.leaf >= 4 {
+		t.Errorf("the near one was asked for %+v", r)
 	}
 }

@@ -16,12 +16,12 @@ import (
 
 // Limits on what others can make this node do.
 const (
-	maxStreams      = 512 // of all peers
-	maxBlockStreams = 4   // of a peer; it needs two, and while it comes back another two
-	maxHaveStreams  = 16  // of a peer: DAGs that it fetches at once
-	maxReads        = 32  // blocks in memory for others
-	maxPeerReads    = 2   // of these, for one peer
-	maxWalks        = 2   // DAGs that are walked at once
+	maxStreams      = 1024 // of all peers
+	maxBlockStreams = 24   // of a peer; it needs two for each DAG that it fetches at once, up to 8, and more while it comes back
+	maxHaveStreams  = 16   // of a peer
+	maxReads        = 32   // blocks in memory for others
+	maxPeerReads    = 2    // of these, for one peer
+	maxWalks        = 2    // DAGs that are walked at once
 
 	writeBytes    = 64 << 10         // written at once
 	slowest       = 16 << 10         // bytes per second that an asker must take
@@ -129,6 +129,10 @@ func (p *Puller) serve(ctx context.Context, id peer.ID, s network.Stream) error 
 
 // serveBlock answers one request.
 func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s network.Stream, want cid.Cid) error {
+	use := p.useOf(want)
+	if !p.opt.Meter.MaySend(id, use) {
+		return p.answer(s, statusBusy)
+	}
 	done, err := p.turn(ctx, c)
 	if err != nil {
 		return p.answer(s, statusBusy)
@@ -162,13 +166,11 @@ func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s networ
 		out = data[sent:min(sent+writeBytes, len(data))]
 		sent += len(out)
 		p.sent.Add(uint64(len(out)))
-		if p.opt.Limit != nil {
-			waiting := time.Now()
-			if err := p.opt.Limit(ctx, id, len(out)); err != nil {
-				return err
-			}
-			begun = begun.Add(time.Since(waiting))
+		waiting := time.Now()
+		if err := p.opt.Meter.Send(ctx, id, use, len(out)); err != nil {
+			return err
 		}
+		begun = begun.Add(time.Since(waiting))
 	}
 }
 

@@ -5,13 +5,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/libp2p/go-libp2p/core/network"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/moot-net/moot/node/internal/traffic"
 )
 
 const (
@@ -29,8 +31,9 @@ const (
 
 // lane is one of the streams for blocks with a source.
 type lane struct {
-	s     network.Stream
-	queue chan *request // in the order of the answers; of capacity maxWindow
+	s       network.Stream
+	queue   chan *request // in the order of the answers; of capacity maxWindow
+	pending atomic.Int32  // requests without complete answer
 }
 
 // open opens a stream with a peer. It dials if needed.
@@ -69,9 +72,11 @@ func (f *fetch) talk(ctx context.Context, s *source, connected func()) error {
 			return err
 		}
 		context.AfterFunc(ctx, func() { _ = st.Reset() }) // ends the reads
-		lanes = append(lanes, &lane{st, make(chan *request, maxWindow)})
+		lanes = append(lanes, &lane{s: st, queue: make(chan *request, maxWindow)})
+		s.near = isNear(st.Conn().RemoteMultiaddr())
 	}
 	connected()
+	s.fail = func(err error) { g.Go(func() error { return err }) }
 	f.enter(s)
 	defer f.leave(s)
 	for _, l := range lanes {
@@ -117,10 +122,11 @@ func (f *fetch) ask(ctx context.Context, s *source, lanes []*lane) error {
 		turn++
 		l := lanes[turn%len(lanes)]
 		for _, o := range lanes {
-			if len(o.queue) < len(l.queue) {
+			if o.pending.Load() < l.pending.Load() {
 				l = o
 			}
 		}
+		l.pending.Add(1)
 		l.queue <- r // has room: the window is not larger
 		if err := f.send(l.s, appendRequest(nil, r.piece.cid)); err != nil {
 			return err
@@ -145,6 +151,7 @@ func (f *fetch) listen(ctx context.Context, s *source, l *lane) error {
 
 // answer reads the answer to r.
 func (f *fetch) answer(ctx context.Context, s *source, l *lane, in *bufio.Reader, r *request) error {
+	defer l.pending.Add(-1)
 	if err := l.s.SetReadDeadline(time.Now().Add(idleTime)); err != nil {
 		return err
 	}
@@ -152,11 +159,35 @@ func (f *fetch) answer(ctx context.Context, s *source, l *lane, in *bufio.Reader
 	if err != nil {
 		return unexpected(err)
 	}
+	f.mu.Lock()
+	s.answered(r, time.Now())
+	f.mu.Unlock()
 	if st != statusOK {
 		return f.refused(s, r, st)
 	}
-	data := make([]byte, n)
-	for at := 0; at < n; {
+	data, err := f.p.buffers.get(ctx, n)
+	if err != nil {
+		return err
+	}
+	if err := f.read(ctx, s, l, in, r, data); err != nil {
+		f.p.buffers.put(data)
+		return err
+	}
+	if !f.p.storeChecks && digest(sha256.Sum256(data)) != digestOf(r.piece.cid) {
+		f.p.buffers.put(data)
+		return wrongBytes(r.piece.cid)
+	}
+	b, err := blocks.NewBlockWithCid(data, r.piece.cid)
+	if err != nil {
+		f.p.buffers.put(data)
+		return err
+	}
+	return f.take(ctx, r, b)
+}
+
+// read reads the bytes of a block.
+func (f *fetch) read(ctx context.Context, s *source, l *lane, in *bufio.Reader, r *request, data []byte) error {
+	for at, n := 0, len(data); at < n; {
 		if err := l.s.SetReadDeadline(time.Now().Add(idleTime)); err != nil {
 			return err
 		}
@@ -165,19 +196,21 @@ func (f *fetch) answer(ctx context.Context, s *source, l *lane, in *bufio.Reader
 		f.mu.Lock()
 		s.received(r, k, time.Now())
 		s.stall = false
+		if s.window() {
+			s.poke()
+		}
 		f.mu.Unlock()
 		if err != nil && at < n {
 			return unexpected(err)
 		}
+		if err := f.p.opt.Meter.Receive(ctx, s.id, f.o.Use, k); err != nil {
+			if errors.Is(err, traffic.ErrQuota) {
+				f.fail(err)
+			}
+			return err
+		}
 	}
-	if digest(sha256.Sum256(data)) != digestOf(r.piece.cid) {
-		return fmt.Errorf("%w: bytes that are not block %s", errProtocol, r.piece.cid)
-	}
-	b, err := blocks.NewBlockWithCid(data, r.piece.cid)
-	if err != nil {
-		return err
-	}
-	return f.take(ctx, r, b)
+	return nil
 }
 
 // refused notes that s does not give what r asked for.
@@ -194,7 +227,7 @@ func (f *fetch) refused(s *source, r *request, st status) error {
 		s.lacks[q] = now
 	case s.has.has(q.leaf):
 		s.has.clear(q.leaf)
-		q.holder--
+		f.hold(s, q, -1)
 		if s.wrong++; s.wrong > maxWrongHaves {
 			return errors.New("it does not have what it says")
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
 	"github.com/marcopolo/simnet"
 
+	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -25,6 +26,7 @@ type line struct {
 	down, up int // Mbit/s
 	bs       func() blockstore.Blockstore
 	opt      Options
+	meter    func() *traffic.Meter // made by bs; may be nil
 }
 
 // simulated is what runs there.
@@ -60,6 +62,9 @@ func simulate(t *testing.T, lines []line, body func(ctx context.Context, nodes [
 		for i, h := range meta.Nodes {
 			n := simulated{h: h, bs: lines[i].bs(), bans: &bans{}}
 			o := lines[i].opt
+			if lines[i].meter != nil {
+				o.Meter = lines[i].meter()
+			}
 			o.Ban = func(p peer.ID, _ string) { n.bans.add(p) }
 			if n.p, err = New(h, n.bs, o); err != nil {
 				t.Fatal(err)
@@ -105,7 +110,7 @@ func TestLineIsFilled(t *testing.T) {
 	}
 	const size = 128 * mib
 	bs, root, _ := dagOf(t, 1, size)
-	lines := []line{{100, 100, same(bs), Options{}}, {100, 100, memory, Options{}}}
+	lines := []line{{100, 100, same(bs), Options{}, nil}, {100, 100, memory, Options{}, nil}}
 	var raw, took time.Duration
 	simulate(t, lines, func(ctx context.Context, nodes []simulated) {
 		raw = rawCopy(ctx, t, nodes[0].h, nodes[1].h, size)
@@ -132,11 +137,11 @@ func TestUnequalLines(t *testing.T) {
 	const size = 64 * mib
 	bs, root, _ := dagOf(t, 2, size)
 	lines := []line{
-		{100, 100, same(bs), Options{}},
-		{100, 20, same(bs), Options{}},
-		{100, 20, same(bs), Options{}},
-		{100, 5, same(bs), Options{}},
-		{400, 100, memory, Options{}},
+		{100, 100, same(bs), Options{}, nil},
+		{100, 20, same(bs), Options{}, nil},
+		{100, 20, same(bs), Options{}, nil},
+		{100, 5, same(bs), Options{}, nil},
+		{400, 100, memory, Options{}, nil},
 	}
 	simulate(t, lines, func(ctx context.Context, nodes []simulated) {
 		begun := time.Now()
@@ -160,9 +165,9 @@ func TestUnequalLines(t *testing.T) {
 func TestFetchersHelpEachOther(t *testing.T) {
 	const size = 64 * mib
 	bs, root, _ := dagOf(t, 3, size)
-	lines := []line{{100, 50, same(bs), Options{}}}
+	lines := []line{{100, 50, same(bs), Options{}, nil}}
 	for range 4 {
-		lines = append(lines, line{200, 50, memory, Options{}})
+		lines = append(lines, line{200, 50, memory, Options{}, nil})
 	}
 	simulate(t, lines, func(ctx context.Context, nodes []simulated) {
 		begun := time.Now()
@@ -206,7 +211,7 @@ func TestStalledPeerIsOvertaken(t *testing.T) {
 			return b, nil
 		}}
 	}
-	lines := []line{{100, 100, stalls, Options{}}, {100, 50, same(bs), Options{}}, {100, 50, memory, Options{}}}
+	lines := []line{{100, 100, stalls, Options{}, nil}, {100, 50, same(bs), Options{}, nil}, {100, 50, memory, Options{}, nil}}
 	simulate(t, lines, func(ctx context.Context, nodes []simulated) {
 		begun := time.Now()
 		if err := nodes[2].p.Fetch(ctx, root, FetchOptions{}); err != nil {
@@ -226,18 +231,16 @@ func TestStalledPeerIsOvertaken(t *testing.T) {
 func TestLimit(t *testing.T) {
 	const size = 8 * mib
 	bs, root, _ := dagOf(t, 5, size)
-	var o Options
+	var meter *traffic.Meter
 	limited := func() blockstore.Blockstore {
-		turn := make(chan struct{}, 1) // one from outside would stop the virtual time
-		o.Limit = func(ctx context.Context, _ peer.ID, n int) error {
-			turn <- struct{}{}
-			defer func() { <-turn }()
-			time.Sleep(time.Duration(n) * time.Second / (64 << 10)) // 64 KiB/s
-			return ctx.Err()
+		var err error
+		if meter, err = traffic.New(traffic.Options{Limits: traffic.Limits{UpMbit: 0.5}}); err != nil { // one from outside would stop the virtual time
+			t.Fatal(err)
 		}
 		return bs
 	}
-	lines := []line{{100, 100, limited, Options{Limit: func(ctx context.Context, p peer.ID, n int) error { return o.Limit(ctx, p, n) }}}, {100, 100, memory, Options{}}}
+	lines := []line{{100, 100, limited, Options{}, nil}, {100, 100, memory, Options{}, nil}}
+	lines[0].meter = func() *traffic.Meter { return meter }
 	simulate(t, lines, func(ctx context.Context, nodes []simulated) {
 		begun := time.Now()
 		if err := nodes[1].p.Fetch(ctx, root, FetchOptions{}); err != nil {
@@ -245,8 +248,8 @@ func TestLimit(t *testing.T) {
 		}
 		took := time.Since(begun)
 		t.Logf("%v", took)
-		if want := size / (64 << 10) * time.Second; took < want || took > want+10*time.Second {
-			t.Errorf("8 MiB at 64 KiB/s took %v, want %v", took, want)
+		if want := size * 8 / 0.5e6; took.Seconds() < 0.97*want || took.Seconds() > want+10 {
+			t.Errorf("8 MiB at 0.5 Mbit/s took %v, want %.0f s", took, want)
 		}
 		if s := nodes[0].p.Stats().SentBytes; s > size+mib/2 {
 			t.Errorf("%d bytes were sent", s)
@@ -259,7 +262,7 @@ func TestLimit(t *testing.T) {
 func TestShares(t *testing.T) {
 	const size = 16 * mib
 	bs, root, _ := dagOf(t, 6, size)
-	lines := []line{{100, 20, same(bs), Options{}}, {100, 100, memory, Options{}}, {100, 100, memory, Options{}}}
+	lines := []line{{100, 20, same(bs), Options{}, nil}, {100, 100, memory, Options{}, nil}, {100, 100, memory, Options{}, nil}}
 	simulate(t, lines, func(ctx context.Context, nodes []simulated) {
 		c, err := bs.Get(ctx, root)
 		if err != nil {
@@ -346,7 +349,7 @@ func TestFallbackBringsAPart(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	simulate(t, []line{{100, 100, stalls, Options{}}, {100, 100, same(dst), Options{Fallback: half}}}, func(ctx context.Context, nodes []simulated) {
+	simulate(t, []line{{100, 100, stalls, Options{}, nil}, {100, 100, same(dst), Options{Fallback: half}, nil}}, func(ctx context.Context, nodes []simulated) {
 		begun := time.Now()
 		w := &watcher{t: t}
 		if err := nodes[1].p.Fetch(ctx, root, FetchOptions{Progress: w.progress}); err != nil {

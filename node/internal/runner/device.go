@@ -39,7 +39,7 @@ func newDevice(r *Runner, t *train.Trainer, s Samples) *device {
 	d := &device{r: r, t: t, wake: make(chan struct{}, 1)}
 	d.w = &worker{
 		self: r.hub.self, manifest: r.manifest, layout: r.layout, trainer: t, samples: s, states: r.states,
-		store: r.hub.o.Store, dir: r.dir, log: r.log, onStep: d.stepped,
+		store: roundStore{r.hub.o.Store, r.hub.o.Puller}, dir: r.dir, log: r.log, onStep: d.stepped,
 	}
 	return d
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/pull"
+	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
@@ -119,7 +120,22 @@ func (h *Hub) Open(dir string, m *run.Manifest) (*Runner, error) {
 type fetcher struct{ p *pull.Puller }
 
 func (f fetcher) Fetch(ctx context.Context, root cid.Cid, maxBytes int64, from []peer.ID) error {
-	return f.p.Fetch(ctx, root, pull.FetchOptions{MaxBytes: maxBytes, Providers: from})
+	return f.p.Fetch(ctx, root, pull.FetchOptions{MaxBytes: maxBytes, Providers: from, Use: traffic.Training})
+}
+
+// roundStore stores deltas and states, and lets peers get them before models and
+// data.
+type roundStore struct {
+	*shard.Store
+	puller *pull.Puller
+}
+
+func (s roundStore) PutBytes(ctx context.Context, data []byte) (cid.Cid, error) {
+	c, err := s.Store.PutBytes(ctx, data)
+	if err == nil {
+		err = s.puller.Training(ctx, c)
+	}
+	return c, err
 }
 
 func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Layout, genesis *fold.State, l *ledger.Ledger) *Runner {
@@ -127,7 +143,7 @@ func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Lay
 	f := fetcher{h.o.Puller}
 	r := &Runner{
 		hub: h, id: id, manifest: m, dir: dir, log: log, layout: layout, genesis: genesis, ledger: l,
-		states: &states{store: h.o.Store, fetcher: f, layout: layout},
+		states: &states{store: roundStore{h.o.Store, h.o.Puller}, fetcher: f, layout: layout},
 		deltas: newDeltas(h.o.Store, f, layout, int(m.CodecBits)),
 		events: make(chan roundEvent, 64),
 		scopes: newScopes(),

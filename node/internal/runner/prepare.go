@@ -13,6 +13,7 @@ import (
 	"github.com/moot-net/moot/node/internal/dataset"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/pull"
+	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -84,6 +85,8 @@ func (r *Runner) pull(ctx context.Context, what string, root cid.Cid, size uint6
 		return api.Errorf(api.CodeRefused, "pull %s: %w: the run's manifest promised %d bytes", what, err, size)
 	case errors.Is(err, shard.ErrInvalid):
 		return api.Errorf(api.CodeRefused, "pull %s: %w", what, err)
+	case errors.Is(err, traffic.ErrQuota):
+		return api.Errorf(api.CodeRefused, "pull %s: %w", what, err).WithHint("raise the monthly quota, or join again then")
 	case err != nil:
 		return fmt.Errorf("pull %s: %w", what, err)
 	}
