@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 
 // TestWithoutPeers: what has no peer is measured alone, and has no ratio.
 func TestWithoutPeers(t *testing.T) {
-	o := &options{threads: 1, runs: 1, steps: 1, sizes: []string{"tiny"}, dtypes: []string{"f32", "bf16"}, golden: t.TempDir(), python: filepath.Join(t.TempDir(), "none")}
+	o := &options{threads: 1, runs: 1, steps: 1, sizes: []string{"tiny"}, dtypes: []string{"f32", "bf16"}, precision: "bf16", golden: t.TempDir(), python: filepath.Join(t.TempDir(), "none")}
 	f := figures{}
 	if err := measureTraining(t.Context(), o, f); err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func TestRatios(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("needs a shell")
 	}
-	o := &options{threads: 1, runs: 2, steps: 1, sizes: []string{"tiny"}, dtypes: []string{"f32"}, golden: t.TempDir(), python: filepath.Join(t.TempDir(), "python")}
+	o := &options{threads: 1, runs: 2, steps: 1, sizes: []string{"tiny"}, dtypes: []string{"f32"}, precision: "bf16", golden: t.TempDir(), python: filepath.Join(t.TempDir(), "python")}
 	if err := os.WriteFile(filepath.Join(o.golden, "peer_torch.py"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

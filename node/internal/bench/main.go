@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/moot-net/moot/node/internal/cpu"
 )
 
 func main() {
@@ -33,9 +35,12 @@ type options struct {
 	steps   int // of training in a run
 	sizes   []string
 	dtypes  []string
-	golden  string // folder of the reference results, with the PyTorch script
-	python  string
-	only    string
+	// precision is how we multiply with weights of bfloat16. PyTorch does so in
+	// bfloat16.
+	precision string
+	golden    string // folder of the reference results, with the PyTorch script
+	python    string
+	only      string
 }
 
 func run(args []string) error {
@@ -51,6 +56,7 @@ func run(args []string) error {
 	f.IntVar(&o.steps, "steps", 5, "measured training steps in a run")
 	f.StringVar(&sizeList, "sizes", "15m,110m", "models: tiny, 15m, 42m, 110m")
 	f.StringVar(&dtypeList, "dtypes", "f32,bf16", "types of the frozen weights")
+	f.StringVar(&o.precision, "precision", "auto", "of our products with weights of bfloat16: auto, f32, bf16")
 	f.StringVar(&o.golden, "golden", goldenDir(), "folder with peer_torch.py and tokenizers/ (or MOOT_GOLDEN)")
 	f.StringVar(&o.python, "python", "/usr/bin/python3", "Python that has torch and numpy")
 	f.StringVar(&o.only, "only", "", "one of sgemm, train, tokenizer; empty: all")
@@ -70,6 +76,9 @@ func run(args []string) error {
 		if !slices.Contains([]string{"f32", "bf16"}, d) {
 			return fmt.Errorf("no type %q, must be f32 or bf16", d)
 		}
+	}
+	if _, err := cpu.ParsePrecision(o.precision); err != nil {
+		return err
 	}
 	if o.threads < 1 || o.runs < 1 || o.steps < 1 {
 		return errors.New("--threads, --runs and --steps must be at least 1")

@@ -76,7 +76,7 @@ func measureTraining(ctx context.Context, o *options, result figures) error {
 			var ours, theirs []training
 			for range o.runs {
 				var t training
-				if err := output(ctx, &t, self, workerCommand, "train", base, strconv.Itoa(o.threads), strconv.Itoa(o.steps)); err != nil {
+				if err := output(ctx, &t, self, workerCommand, "train", base, strconv.Itoa(o.threads), strconv.Itoa(o.steps), o.precision); err != nil {
 					return err
 				}
 				ours = append(ours, t)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/moot-net/moot/node/internal/cpu"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/train"
 )
@@ -27,11 +28,14 @@ func runWorker(args []string) error {
 		if threads, err = strconv.Atoi(args[1]); err == nil {
 			v, err = ownProducts(threads, args[2:])
 		}
-	case len(args) == 4 && args[0] == "train":
+	case len(args) == 5 && args[0] == "train":
 		var threads, steps int
+		var precision cpu.Precision
 		if threads, err = strconv.Atoi(args[2]); err == nil {
 			if steps, err = strconv.Atoi(args[3]); err == nil {
-				v, err = ownTraining(args[1], threads, steps)
+				if precision, err = cpu.ParsePrecision(args[4]); err == nil {
+					v, err = ownTraining(args[1], threads, steps, precision)
+				}
 			}
 		}
 	case len(args) == 4 && args[0] == "model" && models[args[2]] != nil:
@@ -46,9 +50,9 @@ func runWorker(args []string) error {
 }
 
 // ownTraining trains on random tokens, as peer_torch.py does.
-func ownTraining(dir string, threads, steps int) (training, error) {
+func ownTraining(dir string, threads, steps int, precision cpu.Precision) (training, error) {
 	t, err := train.Open(train.Options{
-		ModelDir: dir, Threads: threads, Adam: train.Adam{WeightDecay: 0.01},
+		ModelDir: dir, Threads: threads, Precision: precision, Adam: train.Adam{WeightDecay: 0.01},
 		Spec: lora.Spec{Rank: rank, Alpha: 2 * rank, Targets: []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}},
 	})
 	if err != nil {

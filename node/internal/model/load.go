@@ -29,7 +29,7 @@ func ReadConfig(dir string) (Config, error) {
 // Load reads the model in a Hugging Face folder: config.json, and weights in
 // any form that package checkpoint reads. Matrices that are stored as BF16 or
 // in four bits stay so in memory, until EnableFullGradients; the model computes
-// the same, to the bit, as if they were expanded.
+// the same, to the bit, as if they were expanded, unless Options say otherwise.
 func Load(dir string, o Options) (*Model, error) {
 	m, err := load(dir, o)
 	if errors.Is(err, checkpoint.ErrUnsupported) && !errors.Is(err, ErrUnsupported) {

@@ -14,6 +14,9 @@ type Options struct {
 	// Threads is how many goroutines compute on the host's processor.
 	// Default 1.
 	Threads int
+	// Precision is how the host's processor multiplies with weights that are
+	// kept in 16 or 4 bits. Default float32.
+	Precision cpu.Precision
 	// Backend computes instead of the host's processor.
 	Backend tensor.Backend
 	// Recompute is how many layers, the lowest ones, do not keep their
@@ -27,7 +30,7 @@ func (o Options) backend() tensor.Backend {
 	if o.Backend != nil {
 		return o.Backend
 	}
-	return cpu.New(cpu.Options{Threads: o.Threads})
+	return cpu.New(cpu.Options{Threads: o.Threads, Precision: o.Precision})
 }
 
 // Model is a model on a backend. Its methods are called from one goroutine at

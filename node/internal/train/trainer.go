@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/moot-net/moot/node/internal/cpu"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/tensor"
@@ -57,6 +58,8 @@ type Options struct {
 	LoRAPlusRatio float64
 	// Threads is how many goroutines compute. Default 1.
 	Threads int
+	// Precision is that of model.Options. Default float32.
+	Precision cpu.Precision
 	// MaxTokens is the length of the longest sample. Default: the model's
 	// context.
 	MaxTokens int
@@ -122,7 +125,7 @@ type Trainer struct {
 // Open loads the base model and puts a new adapter on it, which changes nothing
 // yet.
 func Open(o Options) (*Trainer, error) {
-	m, err := model.Load(o.ModelDir, model.Options{Threads: o.Threads})
+	m, err := model.Load(o.ModelDir, model.Options{Threads: o.Threads, Precision: o.Precision})
 	if err != nil {
 		return nil, err
 	}
