@@ -254,9 +254,9 @@ func (x *export) gguf(ctx context.Context, dir string, e *api.Export) error {
 		return err
 	}
 	base.Name = e.Model
-	dtype, tolerance := safetensors.F32, exactTolerance
+	dtype, tolerance, valueTolerance := safetensors.F32, exactTolerance, 1e-6
 	if x.req.DType == "f16" {
-		dtype, tolerance = safetensors.F16, f16Tolerance
+		dtype, tolerance, valueTolerance = safetensors.F16, f16Tolerance, 1e-3
 	}
 	path := filepath.Join(dir, ggufFile)
 	f, err := os.Create(path)
@@ -271,8 +271,8 @@ func (x *export) gguf(ctx context.Context, dir string, e *api.Export) error {
 		return err
 	}
 	x.progress(api.Progress{Phase: "test"})
-	e.Test, err = checkAdapter(ctx, x.base, x.a, x.node.threads, tolerance, func(model.Config) (*lora.Adapter, error) {
-		return readGGUF(path, x.a, dtype)
+	e.Test, err = checkAdapter(ctx, x.base, x.a, x.node.threads, tolerance, func(c model.Config) (*lora.Adapter, error) {
+		return readGGUF(path, base, train.Modules(c), x.a, valueTolerance)
 	})
 	return err
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/train"
-	"github.com/moot-net/moot/shard/safetensors"
 )
 
 // trained is a node with a run whose adapter changes much.
@@ -85,7 +84,22 @@ func TestExportGGUF(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	modelDir, err := n.modelDir(t.Context(), r.manifest.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := lora.ReadGGUFBase(modelDir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(full.Dir, ggufFile)
+	if _, err := readGGUF(path, base, modulesOf(r.manifest), a, 0); err != nil {
+		t.Error(err)
+	}
+	fewer := modulesOf(r.manifest)[1:]
+	if _, err := readGGUF(path, base, fewer, a, 0); err == nil {
+		t.Error("a file for more layers than there are passed")
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +110,7 @@ func TestExportGGUF(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readGGUF(path, a, safetensors.F32); err == nil {
+		if _, err := readGGUF(path, base, modulesOf(r.manifest), a, 1e-6); err == nil {
 			t.Errorf("%s: it passed", name)
 		}
 	}

@@ -2,8 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/train"
-	"github.com/moot-net/moot/shard/safetensors"
 )
 
 // How far logits may be off, as a share of their spread.
@@ -122,152 +119,46 @@ func doesNothing(a *lora.Adapter) bool {
 	return true
 }
 
-// readGGUF checks that a GGUF file holds the tensors of an adapter, and returns
-// the adapter with the values that are in the file. llama.cpp has the rows of
-// some tensors in another order: values are compared sorted.
-func readGGUF(path string, live *lora.Adapter, dtype safetensors.DType) (*lora.Adapter, error) {
+// readGGUF reads a GGUF file back as llama.cpp does, and checks that it adds to
+// each layer what the adapter adds; tolerance is a share of a tensor's largest
+// value.
+func readGGUF(path string, base lora.GGUFBase, modules []lora.Module, live *lora.Adapter, tolerance float64) (*lora.Adapter, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	tensors, err := parseGGUF(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	back, err := lora.New(live.Spec(), modulesOfParts(live))
+	back, err := lora.ReadGGUF(b, base, modules)
 	if err != nil {
 		return nil, err
 	}
-	copy(back.Values(), live.Values())
-	if dtype == safetensors.F16 {
-		for i, v := range back.Values() {
-			back.Values()[i] = safetensors.F16ToFloat32(safetensors.Float32ToF16(v))
+	parts := make(map[string]lora.Part)
+	for _, p := range back.Parts() {
+		parts[p.Path] = p
+	}
+	for _, p := range live.Parts() {
+		q, ok := parts[p.Path]
+		delete(parts, p.Path)
+		if !ok || q.Rank != p.Rank || !near(back.Tensor(q.A), live.Tensor(p.A), 1, tolerance) ||
+			!near(back.Tensor(q.B), live.Tensor(p.B), float64(p.Scale)/float64(q.Scale), tolerance) {
+			return nil, fmt.Errorf("%s: what it adds to %s is not what the adapter adds", path, p.Path)
 		}
 	}
-	want := make(map[string]int)
-	for i := range back.Layout() {
-		want[sortedBits(back.Tensor(i))]++
-	}
-	for _, t := range tensors {
-		key := sortedBits(t)
-		if want[key]--; want[key] < 0 {
-			return nil, fmt.Errorf("%s: one of its tensors has values that are not the adapter's", path)
-		}
-	}
-	if len(tensors) != len(back.Layout()) {
-		return nil, fmt.Errorf("%s has %d tensors, the adapter %d", path, len(tensors), len(back.Layout()))
+	if len(parts) > 0 {
+		return nil, fmt.Errorf("%s: it adapts %d layers more than the adapter", path, len(parts))
 	}
 	return back, nil
 }
 
-func modulesOfParts(a *lora.Adapter) []lora.Module {
-	var modules []lora.Module
-	for _, p := range a.Parts() {
-		modules = append(modules, p.Module)
+// near reports whether got is want times factor.
+func near(got, want []float32, factor, tolerance float64) bool {
+	most := 0.0
+	for _, v := range want {
+		most = max(most, math.Abs(float64(v)*factor))
 	}
-	return modules
-}
-
-// sortedBits is the same for tensors with the same values in any order.
-func sortedBits(values []float32) string {
-	s := slices.Clone(values)
-	for i := range s {
-		s[i] += 0 // -0 is sorted as 0 is
-	}
-	slices.Sort(s)
-	return string(safetensors.AppendFloats(nil, s, safetensors.F32))
-}
-
-// ggufReader reads the header of a GGUF file.
-type ggufReader struct {
-	b   []byte
-	off int
-	bad bool
-}
-
-func (r *ggufReader) bytes(n uint64) []byte {
-	if r.bad || n > uint64(len(r.b)-r.off) {
-		r.bad = true
-		return make([]byte, 8)
-	}
-	p := r.b[r.off : r.off+int(n)]
-	r.off += int(n)
-	return p
-}
-
-func (r *ggufReader) u32() uint32    { return binary.LittleEndian.Uint32(r.bytes(4)) }
-func (r *ggufReader) u64() uint64    { return binary.LittleEndian.Uint64(r.bytes(8)) }
-func (r *ggufReader) string() string { return string(r.bytes(r.u64())) }
-
-// skip passes over a value of a metadata entry.
-func (r *ggufReader) skip(kind uint32) {
-	const stringKind, arrayKind = 8, 9
-	switch kind {
-	case 0, 1, 7:
-		r.bytes(1)
-	case 2, 3:
-		r.bytes(2)
-	case 4, 5, 6:
-		r.bytes(4)
-	case 10, 11, 12:
-		r.bytes(8)
-	case stringKind:
-		r.string()
-	case arrayKind:
-		of := r.u32()
-		for n := r.u64(); n > 0 && !r.bad; n-- {
-			r.skip(of)
+	for i, v := range want {
+		if !(math.Abs(float64(got[i])-float64(v)*factor) <= tolerance*most) {
+			return false
 		}
-	default:
-		r.bad = true
 	}
-}
-
-// parseGGUF returns the values of all tensors.
-func parseGGUF(b []byte) ([][]float32, error) {
-	errBad := errors.New("not a GGUF file of version 3 with tensors of F32 or F16")
-	r := &ggufReader{b: b}
-	if string(r.bytes(4)) != "GGUF" || r.u32() != 3 {
-		return nil, errBad
-	}
-	count, entries := r.u64(), r.u64()
-	for ; entries > 0 && !r.bad; entries-- {
-		r.string()
-		r.skip(r.u32())
-	}
-	type info struct {
-		elements uint64
-		kind     uint32
-		offset   uint64
-	}
-	var infos []info
-	for ; count > 0 && !r.bad; count-- {
-		r.string()
-		t := info{elements: 1}
-		for d := r.u32(); d > 0 && !r.bad; d-- {
-			t.elements *= r.u64()
-		}
-		t.kind, t.offset = r.u32(), r.u64()
-		infos = append(infos, t)
-	}
-	const alignment = 32
-	data := uint64(r.off+alignment-1) / alignment * alignment
-	var all [][]float32
-	for _, t := range infos {
-		dtype, width := safetensors.F32, uint64(4)
-		if t.kind == 1 {
-			dtype, width = safetensors.F16, 2
-		}
-		end := data + t.offset + t.elements*width
-		if r.bad || t.kind > 1 || t.elements > uint64(len(b)) || end > uint64(len(b)) || end < data {
-			return nil, errBad
-		}
-		values := make([]float32, t.elements)
-		safetensors.DecodeFloats(values, b[data+t.offset:end], dtype)
-		all = append(all, values)
-	}
-	if r.bad {
-		return nil, errBad
-	}
-	return all, nil
+	return true
 }

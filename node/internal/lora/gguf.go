@@ -157,6 +157,8 @@ const (
 	ggufF32       = 0 // types of tensors
 	ggufF16       = 1
 	maxGGUFName   = 63
+	ggufA         = ".weight.lora_a" // ends of names
+	ggufB         = ".weight.lora_b"
 )
 
 // ggufTensor is (rows, cols), row-major.
@@ -167,8 +169,8 @@ type ggufTensor struct {
 }
 
 // WriteGGUF writes the adapter as llama.cpp loads it (--lora), with values of
-// type F32 or F16. It is an error
-// that wraps ErrUnsupported when llama.cpp could not: merge the adapter then.
+// type F32 or F16. It is an error that wraps ErrUnsupported when llama.cpp could
+// not: merge the adapter then.
 //
 // llama.cpp scales every layer by adapter.lora.alpha divided by the layer's
 // rank; it knows neither rsLoRA nor an alpha for each layer. Alpha is therefore
@@ -258,12 +260,9 @@ func (a *Adapter) ggufPair(p Part, family ggufFamily, base GGUFBase, alpha float
 		ratio = 1
 	}
 	values := make([]float32, 0, p.Out*p.Rank)
-	order := family.rows[name[strings.LastIndexByte(name, '.')+1:]]
-	var from []int
-	if order != nil {
-		if from, err = order(base, p.Out); err != nil {
-			return nil, err
-		}
+	from, err := family.order(name, base, p.Out)
+	if err != nil {
+		return nil, err
 	}
 	b := a.Tensor(p.B)
 	for o := range p.Out {
@@ -275,11 +274,20 @@ func (a *Adapter) ggufPair(p Part, family ggufFamily, base GGUFBase, alpha float
 			values = append(values, float32(float64(v)*ratio))
 		}
 	}
-	name += ".weight"
-	if len(name)+len(".lora_a") > maxGGUFName {
+	if len(name+ggufA) > maxGGUFName {
 		return nil, fmt.Errorf("%w: tensor name %q is too long", ErrUnsupported, name)
 	}
-	return []ggufTensor{{name + ".lora_a", p.Rank, p.In, a.Tensor(p.A)}, {name + ".lora_b", p.Out, p.Rank, values}}, nil
+	return []ggufTensor{{name + ggufA, p.Rank, p.In, a.Tensor(p.A)}, {name + ggufB, p.Out, p.Rank, values}}, nil
+}
+
+// order returns for each row of llama.cpp's tensor of that name the row of
+// ours; nil: the same.
+func (f ggufFamily) order(name string, base GGUFBase, rows int) ([]int, error) {
+	order := f.rows[name[strings.LastIndexByte(name, '.')+1:]]
+	if order == nil {
+		return nil, nil
+	}
+	return order(base, rows)
 }
 
 // tensor returns the name of a layer's tensor without ".weight".

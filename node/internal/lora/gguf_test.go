@@ -160,7 +160,101 @@ func export(t *testing.T, a *Adapter, base GGUFBase, d safetensors.DType) ggufFi
 	if err := a.WriteGGUF(&again, base, d); err != nil || !bytes.Equal(b.Bytes(), again.Bytes()) {
 		t.Fatalf("written again it differs (%v)", err)
 	}
+	readBack(t, b.Bytes(), a, base, d)
 	return readGGUF(t, b.Bytes())
+}
+
+// readBack checks that our own reader finds the adapter in the bytes.
+func readBack(t *testing.T, b []byte, a *Adapter, base GGUFBase, d safetensors.DType) {
+	t.Helper()
+	var modules []Module
+	for _, p := range a.Parts() {
+		modules = append(modules, p.Module)
+	}
+	back, err := ReadGGUF(b, base, modules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tolerance := 1e-5
+	if d == safetensors.F16 {
+		tolerance = 0.05
+	}
+	for i, p := range a.Parts() {
+		got, want := delta(back, back.Parts()[i]), delta(a, p)
+		for j := range want {
+			if math.Abs(got[j]-want[j]) > tolerance {
+				t.Fatalf("read back, %s has %v at %d, want %v", p.Path, got[j], j, want[j])
+			}
+		}
+	}
+}
+
+// TestReadGGUFRefuses: bytes that are not an adapter for the model.
+func TestReadGGUFRefuses(t *testing.T) {
+	a := random(t, Spec{Rank: 2, Alpha: 2, Targets: []string{"q_proj"}}, llama())
+	var w bytes.Buffer
+	if err := a.WriteGGUF(&w, llamaBase, safetensors.F32); err != nil {
+		t.Fatal(err)
+	}
+	good := w.Bytes()
+	change := func(at int, with string) []byte {
+		b := bytes.Clone(good)
+		copy(b[at:], with)
+		return b
+	}
+	find := func(s string) int { return bytes.Index(good, []byte(s)) }
+	qwen := llamaBase
+	qwen.ModelType = "qwen2"
+	for _, tt := range []struct {
+		name    string
+		b       []byte
+		base    GGUFBase
+		modules []Module
+		want    string
+	}{
+		{"empty", nil, llamaBase, llama(), "does not begin with GGUF"},
+		{"version", change(4, "\x02"), llamaBase, llama(), "does not begin with GGUF"},
+		{"count", change(8, "\x00\x00\x01"), llamaBase, llama(), "has 0 dimensions"},
+		{"counts", change(8, "\x01\x00\x01"), llamaBase, llama(), "at most 65536"},
+		{"cut", good[:200], llamaBase, llama(), "cut short"},
+		{"values cut", good[:len(good)-64], llamaBase, llama(), "does not lie in the file"},
+		{"not an adapter", change(find("adapter.type")+24, "dora"), llamaBase, llama(), `"dora"`},
+		{"family", good, qwen, llama(), "want a lora adapter for qwen2"},
+		{"no layers", good, llamaBase, llama()[1:3], "no layer of the model is a target"},
+		{"fewer layers", good, llamaBase, llama()[:1], "of 4 tensors 2 are of layers"},
+		{"other widths", good, llamaBase, []Module{{Path: llama()[0].Path, In: 9, Out: 12}, llama()[7]}, "want 2 x 9"},
+		{"name", change(find(".lora_b")+6, "c"), llamaBase, llama(), "and 12 x 2"},
+	} {
+		if _, err := ReadGGUF(tt.b, tt.base, tt.modules); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: err = %v, want one with %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+func FuzzReadGGUF(f *testing.F) {
+	a, err := New(Spec{Rank: 2, Alpha: 3, Targets: []string{"q_proj", "down_proj"}, RSLoRA: true, Ranks: []Override{{"11.*", 1}}}, llama())
+	if err != nil {
+		f.Fatal(err)
+	}
+	a.Init(1)
+	for _, d := range []safetensors.DType{safetensors.F32, safetensors.F16} {
+		var w bytes.Buffer
+		if err := a.WriteGGUF(&w, llamaBase, d); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(w.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := ReadGGUF(b, llamaBase, llama())
+		if err != nil {
+			return
+		}
+		for _, p := range a.Parts() {
+			if len(a.Tensor(p.A)) != p.Rank*p.In || len(a.Tensor(p.B)) != p.Rank*p.Out {
+				t.Errorf("%s has tensors of other sizes", p.Path)
+			}
+		}
+	})
 }
 
 // TestGGUF checks every field, and that llama.cpp's arithmetic gives the

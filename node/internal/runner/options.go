@@ -32,10 +32,10 @@ func TrainOptions(m *run.Manifest, modelDir string) train.Options {
 		Full:     m.Mode == run.ModeFull,
 		Adam: train.Adam{
 			Beta1: betaOf(in.Beta1PPM), Beta2: betaOf(in.Beta2PPM),
-			Epsilon: float64(in.EpsilonPico) * 1e-12, WeightDecay: float64(in.WeightDecayPPM) * 1e-6,
-			ClipNorm: float64(in.ClipMilli) * 1e-3,
+			Epsilon: float64(in.EpsilonPico) / 1e12, WeightDecay: float64(in.WeightDecayPPM) / 1e6,
+			ClipNorm: float64(in.ClipMilli) / 1e3,
 		},
-		Momentum:      float64(in.MomentumPPM) * 1e-6,
+		Momentum:      float64(in.MomentumPPM) / 1e6,
 		LoRAPlusRatio: plusRatio(m),
 		MaxTokens:     int(in.MaxTokens),
 		Unpacked:      in.Unpacked,
@@ -55,13 +55,13 @@ func TrainOptions(m *run.Manifest, modelDir string) train.Options {
 // betaOf keeps a beta of 0 from being taken for the trainer's default: the
 // least number there is computes the same.
 func betaOf(ppm uint32) float64 {
-	return max(float64(ppm)*1e-6, math.SmallestNonzeroFloat64)
+	return max(float64(ppm)/1e6, math.SmallestNonzeroFloat64)
 }
 
 // learningRate is the inner learning rate of a peer that has taken warm steps,
 // in a run of which trained rounds are done: the formulas of proto/README.md.
 func learningRate(m *run.Manifest, trained, warm uint64) float64 {
-	lr := float64(m.Inner.LearningRateNano) * 1e-9
+	lr := float64(m.Inner.LearningRateNano) / 1e9
 	// The middle of the round, so that the last one still learns.
 	at, all := float64(trained)+0.5, float64(m.MaxRounds)
 	wave := func(x float64) float64 { return (1 + math.Cos(math.Pi*max(0, min(1, x)))) / 2 }
@@ -84,5 +84,5 @@ func plusRatio(m *run.Manifest) float64 {
 	if m.Inner.LoRAPlusMilli == 0 {
 		return 1
 	}
-	return float64(m.Inner.LoRAPlusMilli) * 1e-3
+	return float64(m.Inner.LoRAPlusMilli) / 1e3
 }
