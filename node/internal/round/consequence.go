@@ -8,7 +8,6 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
 )
 
@@ -20,6 +19,8 @@ type Basis struct {
 	Haves []msg.Signed
 	// Find returns a commit or join request that the haves name.
 	Find func(cid.Cid) (msg.Signed, bool)
+	// Proofs bring bans.
+	Proofs []proof
 }
 
 // Consequence is what follows from a Basis.
@@ -36,6 +37,8 @@ type Consequence struct {
 	// Unknown are join requests that count and are not known. The record is
 	// right if they have no effect.
 	Unknown []cid.Cid
+
+	standings standings // after the round, before Record.Standings were chosen
 }
 
 // Consequence returns what follows from b.
@@ -53,10 +56,21 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 		r.Haves = append(r.Haves, s.Envelope)
 	}
 	c := &Consequence{Record: r}
-	_, f := Quorum(len(r.Seats))
-	t := min(f+1, len(b.Haves))
+	for _, p := range b.Proofs {
+		r.Proofs = append(r.Proofs, p.message())
+	}
+	audits := ru.measure(b)
+	judge(audits)
+	for _, a := range audits {
+		r.Judgements = append(r.Judgements, a.judgement)
+	}
+	c.standings = ru.standingsAfter(parent, r.Round, audits)
+	c.standings.ban(b.Proofs)
 
-	ru.include(c, b, tally(b.Haves), t)
+	_, f := Quorum(Witnesses(r.Seats))
+	counting := countingHaves(b.Haves, r.Seats)
+	t := min(f+1, len(counting))
+	ru.include(c, b, tally(counting), t)
 	r.Tokens, r.TrainedRounds = parent.Tokens, parent.TrainedRounds
 	for _, e := range r.Contributions {
 		r.Tokens += e.Tokens
@@ -65,8 +79,29 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 		r.TrainedRounds++
 	}
 	r.Final = ru.stops(r.TrainedRounds, r.Tokens)
-	ru.seatNext(c, b, t)
+	ru.seatNext(c, b, counting, t)
+	ru.newcomers(&c.standings, r)
+	ru.assignWitnesses(c.standings, r)
+	r.Standings = c.standings.kept(r.NextSeats)
 	return c
+}
+
+// countingHaves are those of witnesses; if there are none, all.
+func countingHaves(haves []msg.Signed, seats []msg.Seat) []msg.Signed {
+	if list := ofWitnesses(haves, seats); len(list) > 0 {
+		return list
+	}
+	return haves
+}
+
+func ofWitnesses(haves []msg.Signed, seats []msg.Seat) []msg.Signed {
+	var list []msg.Signed
+	for _, s := range haves {
+		if !seats[seatOf(seats, s.From)].Trainee {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // opinion is what the haves say of one commit listed for one seat.
@@ -74,7 +109,7 @@ type opinion struct {
 	seat    uint32
 	commit  cid.Cid
 	held    int
-	reasons [msg.NotFinite + 1]int
+	reasons [msg.Last + 1]int
 }
 
 // tally returns the opinions sorted by seat and commit.
@@ -105,7 +140,7 @@ func tally(haves []msg.Signed) []opinion {
 // refusal is the reason that most haves give, the lowest of several.
 func (o *opinion) refusal() msg.Reason {
 	best := msg.NotHeld
-	for r := msg.NotHeld; r <= msg.NotFinite; r++ {
+	for r := msg.NotHeld; r <= msg.Last; r++ {
 		if o.reasons[r] > o.reasons[best] {
 			best = r
 		}
@@ -145,21 +180,16 @@ func (ru *Rules) contribute(c *Consequence, b Basis, seat uint32, id cid.Cid) {
 		c.Blocked = append(c.Blocked, id)
 		return
 	}
+	factor, tokens, reason := c.standings.counts(r.Seats[seat], commit.Tokens)
 	r.Commits = append(r.Commits, s.Envelope)
 	r.Contributions = append(r.Contributions, msg.Contribution{
-		Seat: seat, Commit: id, Delta: commit.Delta, Tokens: commit.Tokens,
+		Seat: seat, Commit: id, Delta: commit.Delta, Tokens: commit.Tokens, Reason: reason,
 	})
-	factor := uint32(fold.FactorFull)
-	if r.Seats[seat].Fresh {
-		factor = fold.FactorFresh
-	}
-	c.Inputs = append(c.Inputs, Input{
-		Peer: commit.Peer, Delta: commit.Delta, Tokens: commit.Tokens, FactorQ16: factor,
-	})
+	c.Inputs = append(c.Inputs, Input{Peer: commit.Peer, Delta: commit.Delta, Tokens: tokens, FactorQ16: factor})
 }
 
 // seatNext says who has a seat in the next round.
-func (ru *Rules) seatNext(c *Consequence, b Basis, t int) {
+func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int) {
 	r := c.Record
 	present := make([]bool, len(r.Seats))
 	for _, s := range b.Haves {
@@ -180,14 +210,15 @@ func (ru *Rules) seatNext(c *Consequence, b Basis, t int) {
 			stay = append(stay, s)
 		}
 	}
+	stay = c.standings.remove(stay)
 	var requests []msg.Signed
-	for _, id := range listedJoins(b.Haves, t) {
+	for _, id := range listedJoins(counting, t) {
 		s, ok := b.Find(id)
 		j, isJoin := s.Message.(*msg.JoinRequest)
 		switch {
 		case !ok:
 			c.Unknown = append(c.Unknown, id)
-		case isJoin && j.Run.Equals(ru.run):
+		case isJoin && j.Run.Equals(ru.run) && !c.standings.banned(s.From):
 			requests = append(requests, s)
 		}
 	}

@@ -127,7 +127,7 @@ func (s *scene) seat(i int) peer.ID { return s.parent.Record.NextSeats[i].Peer }
 func (s *scene) commit(seat, variant int) cid.Cid {
 	return s.seal(s.keys[seat], &msg.Commit{
 		Run: s.rules.run, Round: 9, Head: s.parent.ID, Peer: s.seat(seat), Delta: testCID(fmt.Sprint("delta", seat, variant)),
-		DeltaBytes: s.rules.deltaBytes, CodecBits: 2, Tokens: uint64(100*(seat+1) + variant), Steps: 1,
+		DeltaBytes: s.rules.deltaBytes, CodecBits: 2, Tokens: uint64(100*(seat+1) + variant), Steps: 1, Norm: 1,
 	}).CID
 }
 

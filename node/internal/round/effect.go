@@ -51,6 +51,17 @@ type Check struct {
 	CID    cid.Cid // of the commit's envelope
 }
 
+// Audit asks how much better the state is with a fifth of each delta, clipped
+// as it was in its fold, on samples that Record draws; Audited answers. It is
+// for when there is nothing to train, and worth nothing any more when another
+// head is adopted.
+type Audit struct {
+	Round  msg.Round // under way: the deltas are of the round before
+	Record cid.Cid   // that the deltas entered
+	State  cid.Cid   // that they were made from
+	Items  []AuditItem
+}
+
 // FoldID names a Fold by all that its result depends on.
 type FoldID string
 
@@ -98,6 +109,7 @@ func (Certify) effect()      {}
 func (Train) effect()        {}
 func (StopTraining) effect() {}
 func (Check) effect()        {}
+func (Audit) effect()        {}
 func (Fold) effect()         {}
 func (Sync) effect()         {}
 func (Evidence) effect()     {}

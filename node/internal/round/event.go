@@ -26,6 +26,12 @@ type Checked struct {
 	Reason msg.Reason
 }
 
+// Audited answers Audit: what was measured, in any order.
+type Audited struct {
+	Record cid.Cid // of the Audit that it answers
+	Gains  []msg.Audit
+}
+
 // Trained answers Train. The delta is in the store already.
 type Trained struct {
 	Head       cid.Cid // of the Train that it answers
@@ -63,6 +69,7 @@ type Want struct{ Seat bool }
 func (Tick) event()     {}
 func (Received) event() {}
 func (Checked) event()  {}
+func (Audited) event()  {}
 func (Trained) event()  {}
 func (Folded) event()   {}
 func (Offered) event()  {}

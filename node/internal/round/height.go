@@ -18,6 +18,8 @@ type height struct {
 	parent   Link
 	round    msg.Round
 	seats    []msg.Seat
+	witness  bool // Self witnesses
+	audits   []AuditItem
 	q        int
 	f        int
 	self     int // Self's seat, -1: none
@@ -31,6 +33,8 @@ type height struct {
 	projected   int       // seats after assembly, with the requests that are there
 	projectedAt int       // joinPool.changes for that, plus one
 	closed      bool      // the next round has begun
+	audited     bool      // what there is to audit was measured
+	gains       []msg.Audit
 	inFallback  bool
 
 	commits    [][]*commitEntry // by seat, in order of arrival
@@ -63,9 +67,11 @@ type candidate struct {
 	id      cid.Cid
 	record  *msg.Record
 	cons    *Consequence
+	proofs  []proof
 	from    msg.Signed // the proposal that brought it
 	foldID  FoldID
 	tokens  uint64 // included
+	words   int    // haves of witnesses that it rests on
 	state   candidateState
 	omitted bool // leaves out a join request that we know
 }
@@ -103,7 +109,11 @@ func (m *Machine) newHeight(parent Link) *height {
 		commits: make([][]*commitEntry, n), haves: make([][]msg.Signed, n), votes: make([][]msg.Signed, n),
 		byCID: make(map[cid.Cid]msg.Signed),
 	}
-	h.q, h.f = Quorum(n)
+	h.q, h.f = Quorum(Witnesses(h.seats))
+	h.witness = h.self >= 0 && !h.seats[h.self].Trainee
+	if h.witness {
+		h.audits = m.rules.Audits(parent, m.cfg.Self)
+	}
 	for a := range h.proposals {
 		h.proposals[a] = make([]proposalSlot, n)
 	}
@@ -126,10 +136,17 @@ func (m *Machine) note(h *height, list []msg.Signed, s msg.Signed) []msg.Signed 
 		return list
 	}
 	if len(list) == 1 {
-		m.emit(Evidence{list[0], s})
+		m.contradicted(list[0], s)
 	}
 	h.byCID[s.CID] = s
 	return append(list, s)
+}
+
+// contradicted tells of two messages that no honest peer signs both of, and
+// keeps them for a record.
+func (m *Machine) contradicted(a, b msg.Signed) {
+	m.emit(Evidence{a, b})
+	m.proofs.add(a, b)
 }
 
 // addCommit takes a commit. With check its delta is pulled.
@@ -152,7 +169,7 @@ func (m *Machine) addCommit(h *height, s msg.Signed, check bool) {
 	h.byCID[s.CID] = s
 	h.commits[seat] = append(list, e)
 	if len(list) == 1 {
-		m.emit(Evidence{list[0].signed, s})
+		m.contradicted(list[0].signed, s)
 		return
 	}
 	if reason := m.rules.fault(c, h.round, h.parent.ID); reason != msg.Held {
@@ -190,10 +207,11 @@ func (m *Machine) addVote(h *height, s msg.Signed) {
 	}
 }
 
+// haveCount counts the haves of witnesses.
 func (h *height) haveCount() int {
 	n := 0
-	for _, list := range h.haves {
-		if len(list) > 0 {
+	for i, list := range h.haves {
+		if len(list) > 0 && !h.seats[i].Trainee {
 			n++
 		}
 	}
@@ -211,10 +229,13 @@ func (h *height) firstHaves() []msg.Signed {
 	return list
 }
 
-// votesFor returns the votes for a record, by seat.
+// votesFor returns the votes of witnesses for a record, by seat.
 func (h *height) votesFor(id cid.Cid) []msg.Signed {
 	var list []msg.Signed
-	for _, l := range h.votes {
+	for i, l := range h.votes {
+		if h.seats[i].Trainee {
+			continue
+		}
 		for _, s := range l {
 			if s.Message.(*msg.Vote).Record.Equals(id) {
 				list = append(list, s)
@@ -269,7 +290,8 @@ func (h *height) candidate(id cid.Cid) *candidate {
 	return nil
 }
 
-// proposer reports whether a seat may propose in an attempt.
+// proposer reports whether a seat may propose in an attempt; in the fallback
+// all do, since the witnesses may be gone.
 func (h *height) proposer(attempt uint32, seat int) bool {
 	return attempt == msg.MaxAttempt || h.order[int(attempt)%len(h.order)] == seat
 }

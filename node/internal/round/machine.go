@@ -1,6 +1,7 @@
 package round
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,6 +35,8 @@ type Machine struct {
 	trainingFor cid.Cid
 	folds       folds
 	ahead       aheadBuffer
+
+	proofs proofBook
 
 	joins   joinPool
 	want    wish
@@ -159,6 +162,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.receive(ev.Signed)
 	case Checked:
 		m.checked(ev)
+	case Audited:
+		m.audited(ev)
 	case Trained:
 		m.trained(ev)
 	case Folded:
@@ -220,6 +225,7 @@ func (m *Machine) enter() {
 	if h.self >= 0 && m.own.at(h.parent.ID).have != nil {
 		h.t0 = m.now
 	}
+	m.audit(h)
 	m.repeatAt = m.now.Add(m.timing.Repeat)
 	for _, s := range m.ahead.take(h.parent.ID, h.round) {
 		m.place(s)
@@ -266,6 +272,34 @@ func (m *Machine) trained(ev Trained) {
 	}
 }
 
+// audit asks for what Self has to say in its have of the round before.
+func (m *Machine) audit(h *height) {
+	mine := m.own.at(h.parent.ID)
+	if len(h.audits) == 0 || mine.have != nil || mine.forgotten {
+		return
+	}
+	if before, ok := m.chain.link(h.parent.Record.Parent); ok {
+		m.emit(Audit{Round: h.round, Record: h.parent.ID, State: before.Record.State, Items: h.audits})
+	}
+}
+
+func (m *Machine) audited(ev Audited) {
+	h := m.cur
+	if h == nil || h.audited || !ev.Record.Equals(h.parent.ID) {
+		return
+	}
+	h.audited = true
+	for _, g := range ev.Gains {
+		asked := slices.ContainsFunc(h.audits, func(e AuditItem) bool { return e.Seat == g.Seat })
+		again := slices.ContainsFunc(h.gains, func(e msg.Audit) bool { return e.Seat == g.Seat })
+		if asked && !again {
+			g.GainNano = min(max(g.GainNano, -msg.MaxGainNano), msg.MaxGainNano)
+			h.gains = append(h.gains, g)
+		}
+	}
+	slices.SortFunc(h.gains, func(a, b msg.Audit) int { return cmp.Compare(a.Seat, b.Seat) })
+}
+
 func (m *Machine) checked(ev Checked) {
 	if m.cur == nil {
 		return
@@ -294,6 +328,9 @@ func (m *Machine) receive(s msg.Signed) {
 
 // place puts a message of a round where it belongs.
 func (m *Machine) place(s msg.Signed) {
+	if m.cur.repeats(s) || m.prev.repeats(s) {
+		return
+	}
 	head, round, ok := headOf(s.Message)
 	switch {
 	case !ok:
@@ -329,7 +366,7 @@ func (m *Machine) giveHave(h *height) {
 		return
 	}
 	joins, _ := m.useful(h)
-	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins}
+	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains}
 	if !h.assembly {
 		for i := range h.seats {
 			if e, ok := h.entry(i); ok {
@@ -349,7 +386,7 @@ func (m *Machine) haveIsDue(h *height) bool {
 		return true
 	}
 	if !h.assembly {
-		return h.allHeld()
+		return h.allHeld() && (h.audited || len(h.audits) == 0)
 	}
 	if h.projectedAt != m.joins.changes+1 {
 		_, seats := m.useful(h)

@@ -101,13 +101,13 @@ func (b *bench) commitOf(n *simNode, tokens uint64) *msg.Commit {
 	h := b.head()
 	return &msg.Commit{
 		Run: b.runID, Round: h.Record.Round + 1, Head: h.ID, Peer: n.id, Delta: testCID("d"),
-		DeltaBytes: b.rules.deltaBytes, CodecBits: 2, Tokens: tokens, Steps: 1,
+		DeltaBytes: b.rules.deltaBytes, CodecBits: 2, Tokens: tokens, Steps: 1, Norm: 1,
 	}
 }
 
 func (b *bench) train() {
 	b.step(time.Millisecond, Trained{
-		Head: b.head().ID, Delta: testCID("own"), DeltaBytes: b.rules.deltaBytes, Tokens: 5, Steps: 1,
+		Head: b.head().ID, Delta: testCID("own"), DeltaBytes: b.rules.deltaBytes, Tokens: 5, Steps: 1, Norm: 1,
 	})
 }
 

@@ -50,11 +50,11 @@ func (m *Machine) proposeIn(h *height, attempt uint32) {
 	}
 	n := h.haveCount()
 	ready := n >= h.q
-	if attempt == 0 && n < len(h.seats) {
+	if attempt == 0 && n < Witnesses(h.seats) {
 		ready = ready && !m.now.Before(h.quorumAt.Add(m.timing.Grace))
 	}
 	if ready {
-		m.makeDraft(h, attempt, h.q)
+		m.makeDraft(h, attempt)
 	}
 }
 
@@ -81,22 +81,22 @@ func (m *Machine) proposeFallback(h *height) {
 		return
 	}
 	h.draft = nil
-	m.makeDraft(h, msg.MaxAttempt, 1)
+	m.makeDraft(h, msg.MaxAttempt)
 }
 
-// makeDraft begins a record on as many haves as there are, at least so many.
-// Haves that name what is not here are left out; it is tried again later if too
+// makeDraft begins a record on as many haves as there are, at least a quorum but
+// in the fallback. Haves that name what is not here are left out; it is tried again later if too
 // few are left.
-func (m *Machine) makeDraft(h *height, attempt uint32, least int) {
-	haves := h.firstHaves()
+func (m *Machine) makeDraft(h *height, attempt uint32) {
+	haves, proofs := h.firstHaves(), m.proofs.against(h.parent.Record)
 	find := func(id cid.Cid) (msg.Signed, bool) {
 		if s, ok := h.find(id); ok {
 			return s, true
 		}
 		return m.joins.find(id)
 	}
-	for len(haves) >= max(least, 1) {
-		c := m.rules.Consequence(Basis{Parent: h.parent, Haves: haves, Find: find})
+	for len(haves) > 0 && (attempt == msg.MaxAttempt || len(ofWitnesses(haves, h.seats)) >= h.q) {
+		c := m.rules.Consequence(Basis{Parent: h.parent, Haves: haves, Find: find, Proofs: proofs})
 		lacks := c.Blocked
 		if attempt < msg.MaxAttempt {
 			lacks = append(lacks, c.Unknown...)
@@ -219,7 +219,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	if slot.signed.Message != nil {
 		if !slot.told && !slot.signed.CID.Equals(s.CID) {
 			slot.told = true
-			m.emit(Evidence{slot.signed, s})
+			m.contradicted(slot.signed, s)
 		}
 		return
 	}
@@ -249,11 +249,25 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	for _, x := range v.joins {
 		m.joins.add(x)
 	}
-	c := &candidate{id: id, record: r, cons: v.Consequence, from: s}
+	for _, x := range v.proofs {
+		m.proofs.add(x.first, x.second)
+	}
+	c := &candidate{id: id, record: r, cons: v.Consequence, proofs: v.proofs, from: s, words: len(ofWitnesses(v.haves, h.seats))}
 	for _, e := range r.Contributions {
 		c.tokens += e.Tokens
 	}
 	h.candidates = append(h.candidates, c)
+}
+
+// repeats reports whether s is a proposal that is here. They are published
+// again and again, and are long.
+func (h *height) repeats(s msg.Signed) bool {
+	p, ok := s.Message.(*msg.Proposal)
+	if h == nil || !ok || p.Attempt > msg.MaxAttempt {
+		return false
+	}
+	seat := seatOf(h.seats, p.Peer)
+	return seat >= 0 && h.proposals[p.Attempt][seat].signed.CID.Equals(s.CID)
 }
 
 // omits reports whether a record leaves out a join request that counts and that
@@ -278,7 +292,7 @@ func (m *Machine) omits(h *height, c *candidate) bool {
 		}
 		haves = append(haves, s)
 	}
-	full := m.rules.Consequence(Basis{Parent: h.parent, Haves: haves, Find: func(id cid.Cid) (msg.Signed, bool) {
+	full := m.rules.Consequence(Basis{Parent: h.parent, Haves: haves, Proofs: c.proofs, Find: func(id cid.Cid) (msg.Signed, bool) {
 		if s, ok := known[id]; ok {
 			return s, true
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/moot-net/moot/proto/msg"
 )
 
-// Quorum returns how many of n seats certify a record, and how many may lie
+// Quorum returns how many of n witnesses certify a record, and how many may lie
 // without two records being certified on one head.
 func Quorum(n int) (q, f int) {
 	f = (n - 1) / 3
@@ -21,16 +21,29 @@ func Quorum(n int) (q, f int) {
 	return n - f, f
 }
 
-// Proposers returns the indices of the seats in the order in which they
+// Witnesses counts the seats that witness.
+func Witnesses(seats []msg.Seat) int {
+	n := 0
+	for _, s := range seats {
+		if !s.Trainee {
+			n++
+		}
+	}
+	return n
+}
+
+// Proposers returns the indices of the witnesses in the order in which they
 // propose on head. The order begins anew after the last.
 func Proposers(head cid.Cid, seats []msg.Seat) []int {
 	type ranked struct {
 		seat int
 		key  [sha256.Size]byte
 	}
-	list := make([]ranked, len(seats))
+	var list []ranked
 	for i, s := range seats {
-		list[i] = ranked{i, rank(head, s.Peer)}
+		if !s.Trainee {
+			list = append(list, ranked{i, rank(head, s.Peer)})
+		}
 	}
 	slices.SortFunc(list, func(a, b ranked) int { return bytes.Compare(a.key[:], b.key[:]) })
 	order := make([]int, len(list))

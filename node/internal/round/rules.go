@@ -50,6 +50,8 @@ func (ru *Rules) fault(c *msg.Commit, round msg.Round, head cid.Cid) msg.Reason 
 		return msg.TooLarge
 	case c.DeltaBytes < ru.deltaBytes:
 		return msg.BadSize
+	case c.Norm == 0:
+		return msg.Zero
 	}
 	return msg.Held
 }

@@ -168,10 +168,11 @@ func (c *memChain) locator() []cid.Cid {
 // fakeFold is deterministic and depends on all inputs.
 func fakeFold(f Fold) Folded {
 	out := Folded{ID: f.ID, State: testCID("state " + string(f.ID))}
+	counted := slices.ContainsFunc(f.Inputs, func(in Input) bool { return in.FactorQ16 > 0 })
 	for _, in := range f.Inputs {
-		w := in.Tokens
-		if in.FactorQ16 == fold.FactorFresh {
-			w = 0
+		w := in.Tokens * uint64(in.FactorQ16) >> 16
+		if !counted {
+			w = in.Tokens
 		}
 		out.Applied = append(out.Applied, fold.Applied{Weight: w, ClipQ16: 65536})
 	}
@@ -209,6 +210,9 @@ type simOpts struct {
 	foldTime  time.Duration
 	checkTime time.Duration
 	offers    int // records in one answer
+	auditTime time.Duration
+	// gain is what an auditor measures of the delta of a node; 0 nats if nil.
+	gain func(auditor *simNode, maker int) int64
 }
 
 type simEvent struct {
@@ -282,6 +286,9 @@ func newSim(t testing.TB, seed uint64, n int, manifest *run.Manifest, opts simOp
 	}
 	if opts.checkTime == 0 {
 		opts.checkTime = 100 * time.Millisecond
+	}
+	if opts.auditTime == 0 {
+		opts.auditTime = 500 * time.Millisecond
 	}
 	if opts.offers == 0 {
 		opts.offers = 64
@@ -413,6 +420,8 @@ func (n *simNode) do(e Effect) {
 		n.trainSeq++
 	case Check:
 		n.later(s.opts.checkTime, Checked{Commit: e.CID, Reason: msg.Held})
+	case Audit:
+		n.audit(e)
 	case Fold:
 		n.folds++
 		n.later(s.opts.foldTime, fakeFold(e))
@@ -444,6 +453,25 @@ func (s *sim) checkLink(n *simNode, id cid.Cid, r *msg.Record, c *msg.Certificat
 		s.t.Fatalf("two certified records of round %d: %v and %v", r.Round, old, id)
 	}
 	s.certs[r.Parent] = id
+}
+
+func (n *simNode) audit(e Audit) {
+	before, ok := n.chain.Link(e.Record)
+	if !ok || len(e.Items) == 0 {
+		n.sim.t.Fatalf("node %d: audit of record %v with %d items", n.i, e.Record, len(e.Items))
+	}
+	if grandparent, _ := n.chain.Link(before.Record.Parent); !grandparent.Record.State.Equals(e.State) {
+		n.sim.t.Fatalf("node %d: audit of round %d on another state than its deltas are of", n.i, before.Record.Round)
+	}
+	ev := Audited{Record: e.Record}
+	for _, item := range e.Items {
+		gain := int64(0)
+		if n.sim.opts.gain != nil {
+			gain = n.sim.opts.gain(n, n.sim.indexOf(msg.Seat{Peer: item.Maker}))
+		}
+		ev.Gains = append(ev.Gains, msg.Audit{Seat: item.Seat, GainNano: gain})
+	}
+	n.later(n.sim.opts.auditTime, ev)
 }
 
 func (n *simNode) train(e Train) {

@@ -195,7 +195,7 @@ func (m *Machine) seatsAhead(h *height) int {
 	n := 0
 	for _, s := range h.seats {
 		e := m.members.byPeer[s.Peer]
-		if e != nil && e.status.Round > h.round && !m.chain.has(e.status.Head) {
+		if e != nil && !s.Trainee && e.status.Round > h.round && !m.chain.has(e.status.Head) {
 			n++
 		}
 	}

@@ -22,7 +22,7 @@ func verifyCertificate(c *msg.Certificate, id cid.Cid, r *msg.Record, open opene
 	if !c.Record.Equals(id) {
 		return fmt.Errorf("certificate is of record %v, must be of %v", c.Record, id)
 	}
-	q, _ := Quorum(len(r.Seats))
+	q, _ := Quorum(Witnesses(r.Seats))
 	if len(c.Votes) < q || r.Round == 0 {
 		return fmt.Errorf("certificate of record %v: %d votes, must be at least %d", id, len(c.Votes), q)
 	}
@@ -37,8 +37,8 @@ func verifyCertificate(c *msg.Certificate, id cid.Cid, r *msg.Record, open opene
 			return fmt.Errorf("certificate of record %v: a vote for something else", id)
 		}
 		seat := seatOf(r.Seats, s.From)
-		if seat <= last {
-			return fmt.Errorf("certificate of record %v: the vote of %v is out of order or of no seat", id, s.From)
+		if seat <= last || r.Seats[seat].Trainee {
+			return fmt.Errorf("certificate of record %v: the vote of %v is out of order or of no witness", id, s.From)
 		}
 		last = seat
 	}
@@ -62,6 +62,7 @@ func (ru *Rules) Verify(parent Link, r *msg.Record) (*Consequence, error) {
 type verified struct {
 	*Consequence
 	haves, commits, joins []msg.Signed
+	proofs                []proof
 }
 
 func (ru *Rules) verify(parent Link, r *msg.Record, open opener) (*verified, error) {
@@ -101,8 +102,17 @@ func (ru *Rules) unpack(parent Link, r *msg.Record, open opener) (*verified, err
 		}
 		last = seat
 	}
+	witnesses := len(ofWitnesses(v.haves, r.Seats))
+	if q, _ := Quorum(Witnesses(r.Seats)); r.Attempt < msg.MaxAttempt && witnesses < q {
+		return nil, fmt.Errorf("haves of witnesses are %d, must be at least %d", witnesses, q)
+	}
+	proofs, err := ru.openProofs(parent.Record, r, open)
+	if err != nil {
+		return nil, err
+	}
+	v.proofs = proofs
 	v.Consequence = ru.Consequence(Basis{
-		Parent: parent, Haves: v.haves,
+		Parent: parent, Haves: v.haves, Proofs: proofs,
 		Find: func(id cid.Cid) (msg.Signed, bool) { s, ok := inside[id]; return s, ok },
 	})
 	return v, v.matches(r)
@@ -126,14 +136,10 @@ func (ru *Rules) verifyFrame(parent Link, r *msg.Record, open opener) error {
 			return fmt.Errorf("seat %d is not that of the parent's next seats", i)
 		}
 	}
-	q, _ := Quorum(len(r.Seats))
 	if r.Attempt < msg.MaxAttempt {
 		order := Proposers(parent.ID, r.Seats)
 		if want := r.Seats[order[int(r.Attempt)%len(order)]].Peer; r.Proposer != want {
 			return fmt.Errorf("proposer is %v, must be %v in attempt %d", r.Proposer, want, r.Attempt)
-		}
-		if len(r.Haves) < q {
-			return fmt.Errorf("haves are %d, must be at least %d", len(r.Haves), q)
 		}
 	}
 	if c := r.ParentCertificate; c != nil && !sameCertificate(c, parent.Certificate) {

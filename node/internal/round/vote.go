@@ -13,7 +13,7 @@ import (
 // peer computed itself. Records of the fallback are not voted on.
 func (m *Machine) vote(h *height) {
 	mine := m.own.at(h.parent.ID)
-	if h.self < 0 || mine.vote != nil || mine.forgotten {
+	if !h.witness || mine.vote != nil || mine.forgotten {
 		return
 	}
 	for _, c := range h.candidates {
@@ -132,10 +132,10 @@ func (m *Machine) fallback(h *height) bool {
 // beats is the order in which the fallback chooses.
 func (c *candidate) beats(d *candidate) bool {
 	switch {
+	case c.words != d.words:
+		return c.words > d.words
 	case c.tokens != d.tokens:
 		return c.tokens > d.tokens
-	case len(c.record.Haves) != len(d.record.Haves):
-		return len(c.record.Haves) > len(d.record.Haves)
 	}
 	return compareCIDs(c.id, d.id) < 0
 }

@@ -1,0 +1,242 @@
+package round
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// What the judgement of audits is made with; proto/README.md section 6 says
+// why.
+const (
+	damageMADs  = 4       // below the median, and below zero, a delta is damaging
+	clearMADs   = 2       // audits tell work from idleness if the median is as many above zero
+	usefulQ16   = 1 << 14 // worth, from which a delta is useful: a quarter
+	rateBits    = 12      // of the gain per token after the point
+	auditDomain = "moot audit 1"
+)
+
+// auditRing is the witnesses of a round in an order that nobody chooses. Each
+// delta of the round before is audited by those that follow its maker.
+type auditRing []ringSeat
+
+type ringSeat struct {
+	peer peer.ID
+	key  [sha256.Size]byte
+}
+
+func auditKey(head cid.Cid, id peer.ID) [sha256.Size]byte {
+	return sha256.Sum256(append(append([]byte(auditDomain), head.Bytes()...), id...))
+}
+
+func newAuditRing(head cid.Cid, seats []msg.Seat) auditRing {
+	var ring auditRing
+	for _, s := range seats {
+		if !s.Trainee {
+			ring = append(ring, ringSeat{s.Peer, auditKey(head, s.Peer)})
+		}
+	}
+	slices.SortFunc(ring, func(a, b ringSeat) int { return bytes.Compare(a.key[:], b.key[:]) })
+	return ring
+}
+
+// of returns the auditors of what maker sent, at most n.
+func (ring auditRing) of(head cid.Cid, maker peer.ID, n int) []peer.ID {
+	key := auditKey(head, maker)
+	at, _ := slices.BinarySearchFunc(ring, key, func(s ringSeat, key [sha256.Size]byte) int {
+		return bytes.Compare(s.key[:], key[:])
+	})
+	var out []peer.ID
+	for i := range ring {
+		if s := ring[(at+i)%len(ring)]; s.peer != maker && len(out) < n {
+			out = append(out, s.peer)
+		}
+	}
+	return out
+}
+
+// AuditItem is a contribution that an auditor has to measure.
+type AuditItem struct {
+	Seat    uint32 // of the round that it was made in
+	Maker   peer.ID
+	Delta   cid.Cid
+	ClipQ16 uint32
+}
+
+// Audits returns the contributions of the record parent that the peer audits in
+// the round after it.
+func (ru *Rules) Audits(parent Link, self peer.ID) []AuditItem {
+	r := parent.Record
+	if ru.manifest.Trust.Auditors == 0 || len(r.Contributions) == 0 {
+		return nil
+	}
+	ring := newAuditRing(parent.ID, r.NextSeats)
+	var out []AuditItem
+	for _, c := range r.Contributions {
+		maker := r.Seats[c.Seat].Peer
+		if slices.Contains(ring.of(parent.ID, maker, int(ru.manifest.Trust.Auditors)), self) {
+			out = append(out, AuditItem{Seat: c.Seat, Maker: maker, Delta: c.Delta, ClipQ16: c.ClipQ16})
+		}
+	}
+	return out
+}
+
+// measured is what the auditors of a contribution say.
+type measured struct {
+	judgement msg.Judgement
+	maker     peer.ID
+	tokens    uint64
+	weight    uint64
+	gains     []int64 // sorted
+	enough    bool    // a majority of its auditors
+}
+
+// measure collects the audits of the parent's contributions that count: those
+// of the auditors that were drawn.
+func (ru *Rules) measure(b Basis) []measured {
+	parent := b.Parent.Record
+	if ru.manifest.Trust.Auditors == 0 || len(parent.Contributions) == 0 {
+		return nil
+	}
+	ring := newAuditRing(b.Parent.ID, parent.NextSeats)
+	var list []measured
+	for _, c := range parent.Contributions {
+		e := measured{maker: parent.Seats[c.Seat].Peer, tokens: c.Tokens, weight: c.Weight}
+		drawn := ring.of(b.Parent.ID, e.maker, int(ru.manifest.Trust.Auditors))
+		for _, s := range b.Haves {
+			if !slices.Contains(drawn, s.From) {
+				continue
+			}
+			audits := s.Message.(*msg.Have).Audits
+			i, ok := slices.BinarySearchFunc(audits, c.Seat, func(a msg.Audit, seat uint32) int { return cmp.Compare(a.Seat, seat) })
+			if ok {
+				e.gains = append(e.gains, audits[i].GainNano)
+			}
+		}
+		if len(e.gains) == 0 {
+			continue
+		}
+		slices.Sort(e.gains)
+		e.enough = 2*len(e.gains) > len(drawn)
+		e.judgement = msg.Judgement{Seat: c.Seat, Measured: uint32(len(e.gains)), GainNano: median(e.gains)}
+		list = append(list, e)
+	}
+	return list
+}
+
+// median is the element with index n/2 of n sorted ones.
+func median[T any](sorted []T) T { return sorted[len(sorted)/2] }
+
+func medianOf[T cmp.Ordered](list []T) T {
+	slices.Sort(list)
+	return median(list)
+}
+
+// judge gives each contribution that was measured its verdict and its worth.
+func judge(list []measured) {
+	reference := references(list)
+	if len(reference) == 0 {
+		return
+	}
+	middle, spread := centre(reference)
+	bound := min(middle-damageMADs*spread, 0)
+	rate := int64(0)
+	if middle > 0 && clearMADs*spread <= middle {
+		rate = medianRate(reference)
+	}
+	var damaging []int
+	enough := 0
+	for i := range list {
+		e := &list[i]
+		if !e.enough {
+			continue
+		}
+		enough++
+		if e.gains[len(e.gains)-1] < bound { // and so are all others
+			damaging = append(damaging, i)
+		}
+		e.judgement.WorthQ16 = fold.One
+		if rate > 0 {
+			e.judgement.WorthQ16 = share(e.rate(), rate)
+		}
+		e.judgement.Verdict = msg.Useless
+		if e.judgement.WorthQ16 >= usefulQ16 {
+			e.judgement.Verdict = msg.Useful
+		}
+	}
+	// At most a third, the worst ones: else an error of many would stop a run.
+	slices.SortStableFunc(damaging, func(a, b int) int {
+		return cmp.Compare(list[a].judgement.GainNano, list[b].judgement.GainNano)
+	})
+	for k, i := range damaging {
+		j := &list[i].judgement
+		j.WorthQ16, j.Verdict = 0, msg.Useless
+		if k < enough/3 {
+			j.Verdict = msg.Damaging
+		}
+	}
+}
+
+// references are the contributions that others are compared with: those that
+// counted in the fold, if there are any.
+func references(list []measured) []measured {
+	var all, counted []measured
+	for _, e := range list {
+		if e.enough {
+			all = append(all, e)
+			if e.weight > 0 {
+				counted = append(counted, e)
+			}
+		}
+	}
+	if len(counted) > 0 {
+		return counted
+	}
+	return all
+}
+
+// centre returns the median of the gains, and of the distances from it.
+func centre(list []measured) (middle, spread int64) {
+	gains := make([]int64, len(list))
+	for i, e := range list {
+		gains[i] = e.judgement.GainNano
+	}
+	middle = medianOf(gains)
+	for i, g := range gains {
+		gains[i] = max(g-middle, middle-g)
+	}
+	return middle, medianOf(gains)
+}
+
+// rate is the gain per token, at least 0.
+func (e *measured) rate() int64 { return max(e.judgement.GainNano, 0) << rateBits / int64(e.tokens) }
+
+func medianRate(list []measured) int64 {
+	rates := make([]int64, len(list))
+	for i := range list {
+		rates[i] = list[i].rate()
+	}
+	return medianOf(rates)
+}
+
+// share is a/b in Q16, at most 1.
+func share(a, b int64) uint32 {
+	if a >= b {
+		return fold.One
+	}
+	q := uint32(0)
+	for range 16 { // a long division: the product may have more than 64 bits
+		a, q = a<<1, q<<1
+		if a >= b {
+			a, q = a-b, q|1
+		}
+	}
+	return q
+}
