@@ -1,0 +1,4 @@
+// A file for each width of heads: a driver compiles only what is used.
+#include "attention_mma.cuh"
+
+KERNELS(128, 64, 4, 32, 1, 32)

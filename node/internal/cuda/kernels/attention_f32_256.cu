@@ -1,0 +1,3 @@
+#include "attention_f32.cuh"
+
+KERNELS(256)

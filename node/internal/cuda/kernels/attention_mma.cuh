@@ -1,0 +1,462 @@
+// attention_mma.cuh: attention on tensor cores, for bfloat16 in memory: products of
+// bfloat16 (sm_80) or float16 (sm_75), sums in float32. Scores are never in
+// memory (FlashAttention-2): a block of threads has a tile of queries, goes
+// through the keys that they see, and keeps of the softmax the largest score
+// and the sum of exponentials, by which what it has added up is corrected.
+//
+// The backward pass computes the scores again, twice: once for the derivatives
+// by queries, going through keys, and once for those by keys and values, going
+// through queries. That is two products of seven more than with atomic
+// additions, and gives the same bits each time.
+//
+// W is the width of a head, rounded up; columns from hd on are zero. A warp has
+// 16 rows of what its block computes. The lanes have the elements that mma
+// wants: lane 4g+t rows g and g+8, columns 2t and 2t+1 of each 8. The result of
+// one product is, so, the left operand of the next one without being moved.
+//
+// Float16 has a smaller range. Q, K and V are limited to it; dOut is multiplied
+// by a power of two, grad_scale, that makes its largest value about 1.
+#pragma once
+#include "attention.cuh"
+
+#if __CUDA_ARCH__ >= 750
+
+#define LOG2E 1.4426950408889634f
+#define LN2 0.6931471805599453f
+
+#if __CUDA_ARCH__ >= 800
+DEVICE u32 pack(float lo, float hi) { return f2bf2(lo, hi); }
+DEVICE void mma(float c[4], const u32 a[4], const u32 b[2]) { mma_m16n8k16_bf16(c, a, b); }
+#else
+DEVICE float limited(float v) { return fminf(fmaxf(v, -65504.f), 65504.f); }
+DEVICE u32 pack(float lo, float hi) { return (u32)f2h(limited(lo)) | (u32)f2h(limited(hi)) << 16; }
+DEVICE void mma(float c[4], const u32 a[4], const u32 b[2]) { mma_m16n8k16_f16(c, a, b); }
+#endif
+
+// power is 2 to the x, to 2^-22 of itself.
+DEVICE float power(float x) {
+#ifdef HOST_EMU
+	return exp2f(x);
+#else
+	float r;
+	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+	return r;
+#endif
+}
+
+// at is the place of 8 values of a row of a tile. The places are exchanged, or
+// rows are 8 values apart, so that the same columns of 8 rows are in different
+// banks.
+template <int W> DEVICE int at(int row, int group) {
+	return W % 64 == 0 ? row * W + ((group ^ (row & 7)) << 3) : row * (W + 8) + (group << 3);
+}
+template <int W> DEVICE constexpr int pitch() { return W % 64 == 0 ? W : W + 8; }
+
+// some returns the first n of 8 values at from, and zeros.
+static __device__ __noinline__ quad some(const u16 *from, int n) {
+	quad q = {{0, 0, 0, 0}};
+#pragma unroll
+	for (int k = 0; k < 8; k++)
+		if (k < n) q.v[k >> 1] |= (u32)from[k] << ((k & 1) * 16);
+	return q;
+}
+
+// load_rows begins to copy rows of a head to a tile; by multiplies them, in
+// float16.
+template <int W, int ROWS, int THREADS>
+DEVICE void load_rows(u16 *tile, const matrix &m, long long row, int have, long long head, int hd, float by) {
+#pragma unroll 4
+	for (int i = threadIdx.x; i < ROWS * (W / 8); i += THREADS) {
+		const int r = i / (W / 8), c = (i - r * (W / 8)) * 8;
+		u16 *to = tile + at<W>(r, c >> 3);
+		const u16 *from = (const u16 *)m.at + (row + r) * m.stride + head + c;
+		const int n = r < have && c < hd ? hd - c : 0;
+#if __CUDA_ARCH__ >= 800
+		(void)by;
+		if (m.wide && n)
+			cp_async16(to, from);
+		else
+			*(quad *)to = some(from, n);
+#else
+		quad q = {{0, 0, 0, 0}};
+		if (!m.wide)
+			q = some(from, n);
+		else if (n)
+			q = *(const quad *)from;
+#pragma unroll
+		for (int k = 0; k < 4; k++) q.v[k] = pack(bf_lo(q.v[k]) * by, bf_hi(q.v[k]) * by);
+		*(quad *)to = q;
+#endif
+	}
+}
+
+DEVICE void begin() {
+#if __CUDA_ARCH__ >= 800
+	cp_async_commit();
+#endif
+}
+
+// arrived waits until what all threads have begun to copy is there.
+DEVICE void arrived() {
+#if __CUDA_ARCH__ >= 800
+	cp_async_wait<0>();
+#endif
+	__syncthreads();
+}
+
+// products sets s to the products of 16 rows of a from row on and N rows of b.
+template <int W, int N> DEVICE void products(float s[N / 8][4], const u16 *a, int row, const u16 *b) {
+	const int lane = threadIdx.x & 31;
+#pragma unroll
+	for (int j = 0; j < N / 8; j++)
+#pragma unroll
+		for (int i = 0; i < 4; i++) s[j][i] = 0.f;
+#pragma unroll
+	for (int c = 0; c < W / 16; c++) {
+		u32 x[4], y[4];
+		ldmatrix_x4(x, a + at<W>(row + (lane & 15), 2 * c + (lane >> 4)));
+#pragma unroll
+		for (int j = 0; j < N / 16; j++) {
+			ldmatrix_x4(y, b + at<W>(16 * j + (lane & 7) + ((lane >> 4) << 3), 2 * c + ((lane >> 3) & 1)));
+			mma(s[2 * j], x, y);
+			mma(s[2 * j + 1], x, y + 2);
+		}
+	}
+}
+
+// accumulate adds the products of p, 16 rows of N values, and columns of N rows
+// of b to acc; the columns are C from group col on.
+template <int W, int N, int C> DEVICE void accumulate(float acc[C / 8][4], const float p[N / 8][4], const u16 *b, int col) {
+	const int lane = threadIdx.x & 31;
+#pragma unroll
+	for (int k = 0; k < N / 16; k++) {
+		const u32 x[4] = {pack(p[2 * k][0], p[2 * k][1]), pack(p[2 * k][2], p[2 * k][3]), pack(p[2 * k + 1][0], p[2 * k + 1][1]), pack(p[2 * k + 1][2], p[2 * k + 1][3])};
+#pragma unroll
+		for (int j = 0; j < C / 16; j++) {
+			u32 y[4];
+			ldmatrix_x4_trans(y, b + at<W>(16 * k + (lane & 15), col + 2 * j + (lane >> 4)));
+			mma(acc[2 * j], x, y);
+			mma(acc[2 * j + 1], x, y + 2);
+		}
+	}
+}
+
+// rule is how scores are made of products; all is times log2(e), so that
+// powers of two are taken.
+struct rule {
+	float scale, cap, to_cap, slope;
+	int window;
+};
+
+DEVICE rule rule_of(double scale, double cap, const float *slopes, int head, long long window) {
+	const rule r = {(float)scale * LOG2E, (float)cap * LOG2E, cap != 0 ? (float)(scale / cap) * 2.f * LOG2E : 0.f, slopes ? slopes[head] * LOG2E : 0.f, (int)window};
+	return r;
+}
+
+// scores turns products into the scores of N columns; row and column c of the
+// lane are apart(row, c) keys away from each other. d, unless it is null, is
+// multiplied by the derivative of the soft cap.
+template <int N, class F> DEVICE void scores(float s[N / 8][4], float (*d)[4], const rule &r, F apart) {
+	if (r.cap != 0.f) {
+#pragma unroll
+		for (int j = 0; j < N / 8; j++)
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				const float t = 1.f - __fdividef(2.f, 1.f + power(fminf(s[j][i] * r.to_cap, 126.f))); // tanh
+				s[j][i] = r.cap * t;
+				if (d) d[j][i] *= 1.f - t * t;
+			}
+	} else {
+#pragma unroll
+		for (int j = 0; j < N / 8; j++)
+#pragma unroll
+			for (int i = 0; i < 4; i++) s[j][i] *= r.scale;
+	}
+	if (r.slope != 0.f) {
+#pragma unroll
+		for (int j = 0; j < N / 8; j++)
+#pragma unroll
+			for (int i = 0; i < 4; i++) s[j][i] += r.slope * (float)apart(i >> 1, 8 * j + (i & 1));
+	}
+}
+
+// store_rows writes 16 rows, C columns from head+col on, through the warp's own rows
+// of a tile.
+template <int W, int C>
+DEVICE void store_rows(const matrix &m, long long row, int have, long long head, int col, int hd, const float acc[C / 8][4], float by0, float by1, u16 *tile) {
+	const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+#pragma unroll
+	for (int j = 0; j < C / 8; j++) {
+		*(u32 *)(tile + at<C>(g, j) + 2 * t) = f2bf2(acc[j][0] * by0, acc[j][1] * by0);
+		*(u32 *)(tile + at<C>(g + 8, j) + 2 * t) = f2bf2(acc[j][2] * by1, acc[j][3] * by1);
+	}
+	__syncwarp();
+	for (int i = lane; i < 16 * (C / 8); i += 32) {
+		const int r = i / (C / 8), c = (i - r * (C / 8)) * 8;
+		if (r >= have || col + c >= hd) continue;
+		const u16 *from = tile + at<C>(r, c >> 3);
+		u16 *to = (u16 *)m.at + (row + r) * m.stride + head + col + c;
+		if (m.wide) {
+			*(quad *)to = *(const quad *)from;
+		} else {
+			for (int k = 0; k < 8 && col + c + k < hd; k++) to[k] = from[k];
+		}
+	}
+}
+
+// forward: 4 warps have 64 queries of head blockIdx.y, and N keys at a time.
+// While scores are made of keys, values are on their way, and while those are
+// added up, the next keys.
+template <int W, int N>
+DEVICE void forward(const matrix &q, const matrix &k, const matrix &v, const matrix &out, const matrix &lse, const int *pieces, int group, int hd, const rule &r) {
+	DYN_SHARED(u16, space);
+	u16 *qs = space, *ks = qs + 64 * pitch<W>(), *vs = ks + N * pitch<W>();
+	const piece p = piece_of(pieces);
+	const int h = blockIdx.y, warp = threadIdx.x >> 5, g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3;
+	const int have = p.qlen - p.first < 64 ? p.qlen - p.first : 64, last = own_key(p, p.first + have - 1);
+	const long long head = (long long)h * hd, khead = (long long)(h / group) * hd;
+	const int own0 = own_key(p, p.first + 16 * warp + g), own1 = own0 + 8;
+	float acc[W / 8][4], s[N / 8][4], most0 = LOWEST, most1 = LOWEST, sum0 = 0.f, sum1 = 0.f;
+#pragma unroll
+	for (int j = 0; j < W / 8; j++)
+#pragma unroll
+		for (int i = 0; i < 4; i++) acc[j][i] = 0.f;
+	int k0 = first_key(own_key(p, p.first), r.window);
+	load_rows<W, 64, 128>(qs, q, p.q + p.first, have, head, hd, 1.f);
+	load_rows<W, N, 128>(ks, k, p.k + k0, last + 1 - k0, khead, hd, 1.f);
+	begin();
+	for (; k0 <= last; k0 += N) {
+		arrived(); // and all have done with the last values
+		load_rows<W, N, 128>(vs, v, p.k + k0, last + 1 - k0, khead, hd, 1.f);
+		begin();
+		products<W, N>(s, qs, 16 * warp, ks);
+		arrived(); // and all have done with these keys
+		if (k0 + N <= last) {
+			load_rows<W, N, 128>(ks, k, p.k + k0 + N, last + 1 - k0 - N, khead, hd, 1.f);
+			begin();
+		}
+		const bool all = k0 + N - 1 <= own_key(p, p.first) && (!r.window || k0 > last - r.window); // seen by all queries
+		const int key0 = k0 + 2 * t;
+		scores<N>(s, nullptr, r, [&](int row, int c) { return key0 + c - (row ? own1 : own0); });
+		if (!all) {
+#pragma unroll
+			for (int j = 0; j < N / 8; j++)
+#pragma unroll
+				for (int i = 0; i < 4; i++)
+					if (!sees(i < 2 ? own0 : own1, key0 + 8 * j + (i & 1), r.window)) s[j][i] = LOWEST;
+		}
+		float top0 = most0, top1 = most1;
+#pragma unroll
+		for (int j = 0; j < N / 8; j++)
+#pragma unroll
+			for (int i = 0; i < 2; i++) {
+				top0 = fmaxf(top0, s[j][i]);
+				top1 = fmaxf(top1, s[j][i + 2]);
+			}
+		for (int o = 2; o; o >>= 1) {
+			top0 = fmaxf(top0, __shfl_xor_sync(FULL_WARP, top0, o));
+			top1 = fmaxf(top1, __shfl_xor_sync(FULL_WARP, top1, o));
+		}
+		const float base0 = top0 == LOWEST ? 0.f : top0, base1 = top1 == LOWEST ? 0.f : top1;
+		const float shrink0 = power(most0 - base0), shrink1 = power(most1 - base1);
+		most0 = top0;
+		most1 = top1;
+		sum0 *= shrink0;
+		sum1 *= shrink1;
+#pragma unroll
+		for (int j = 0; j < W / 8; j++) {
+			acc[j][0] *= shrink0;
+			acc[j][1] *= shrink0;
+			acc[j][2] *= shrink1;
+			acc[j][3] *= shrink1;
+		}
+#pragma unroll
+		for (int j = 0; j < N / 8; j++)
+#pragma unroll
+			for (int i = 0; i < 2; i++) {
+				sum0 += s[j][i] = power(s[j][i] - base0);
+				sum1 += s[j][i + 2] = power(s[j][i + 2] - base1);
+			}
+		accumulate<W, N, W>(acc, s, vs, 0);
+	}
+	for (int o = 2; o; o >>= 1) {
+		sum0 += __shfl_xor_sync(FULL_WARP, sum0, o);
+		sum1 += __shfl_xor_sync(FULL_WARP, sum1, o);
+	}
+	const long long row = p.q + p.first + 16 * warp;
+	if (t == 0) {
+		if (16 * warp + g < have) put(lse, row + g, h, (most0 + log2f(sum0)) * LN2);
+		if (16 * warp + g + 8 < have) put(lse, row + g + 8, h, (most1 + log2f(sum1)) * LN2);
+	}
+	store_rows<W, W>(out, row, have - 16 * warp, head, 0, hd, acc, 1.f / sum0, 1.f / sum1, qs + 16 * warp * pitch<W>());
+}
+
+// queries: the derivatives by 16*WARPS queries of head blockIdx.y, N keys at a
+// time.
+template <int W, int WARPS, int N>
+DEVICE void queries(const matrix &q, const matrix &k, const matrix &v, const matrix &lse, const int *pieces, int group, int hd, const rule &r, const matrix &dout, const float *dots, int heads, const matrix &dq, float scale, float up) {
+	DYN_SHARED(u16, space);
+	const int Q = 16 * WARPS;
+	u16 *qs = space, *ds = qs + Q * pitch<W>(), *ks = ds + Q * pitch<W>(), *vs = ks + N * pitch<W>();
+	const piece p = piece_of(pieces);
+	const int h = blockIdx.y, warp = threadIdx.x >> 5, g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3;
+	const int have = p.qlen - p.first < Q ? p.qlen - p.first : Q, last = own_key(p, p.first + have - 1);
+	const long long head = (long long)h * hd, khead = (long long)(h / group) * hd, row = p.q + p.first + 16 * warp;
+	const bool there0 = 16 * warp + g < have, there1 = 16 * warp + g + 8 < have;
+	const int own0 = there0 ? own_key(p, p.first + 16 * warp + g) : -1, own1 = there1 ? own_key(p, p.first + 16 * warp + g + 8) : -1;
+	const float log0 = there0 ? get(lse, row + g, h) * LOG2E : 0.f, log1 = there1 ? get(lse, row + g + 8, h) * LOG2E : 0.f;
+	const float dot0 = there0 ? dots[(row + g) * heads + h] * up : 0.f, dot1 = there1 ? dots[(row + g + 8) * heads + h] * up : 0.f;
+	float acc[W / 8][4], s[N / 8][4], d[N / 8][4];
+#pragma unroll
+	for (int j = 0; j < W / 8; j++)
+#pragma unroll
+		for (int i = 0; i < 4; i++) acc[j][i] = 0.f;
+	load_rows<W, Q, 32 * WARPS>(qs, q, p.q + p.first, have, head, hd, 1.f);
+	load_rows<W, Q, 32 * WARPS>(ds, dout, p.q + p.first, have, head, hd, up);
+	int k0 = first_key(own_key(p, p.first), r.window);
+	load_rows<W, N, 32 * WARPS>(ks, k, p.k + k0, last + 1 - k0, khead, hd, 1.f);
+	load_rows<W, N, 32 * WARPS>(vs, v, p.k + k0, last + 1 - k0, khead, hd, 1.f);
+	begin();
+	for (; k0 <= last; k0 += N) {
+		arrived();
+		products<W, N>(s, qs, 16 * warp, ks);
+		products<W, N>(d, ds, 16 * warp, vs);
+		__syncthreads();
+		const bool more = k0 + N <= last;
+		if (more) { // on its way while the rest is computed
+			load_rows<W, N, 32 * WARPS>(vs, v, p.k + k0 + N, last + 1 - k0 - N, khead, hd, 1.f);
+			begin();
+		}
+		const int key0 = k0 + 2 * t;
+#pragma unroll
+		for (int j = 0; j < N / 8; j++)
+#pragma unroll
+			for (int i = 0; i < 4; i++) d[j][i] -= i < 2 ? dot0 : dot1;
+		scores<N>(s, d, r, [&](int row, int c) { return key0 + c - (row ? own1 : own0); });
+#pragma unroll
+		for (int j = 0; j < N / 8; j++)
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				const bool seen = sees(i < 2 ? own0 : own1, key0 + 8 * j + (i & 1), r.window);
+				s[j][i] = seen ? power(s[j][i] - (i < 2 ? log0 : log1)) * d[j][i] : 0.f;
+			}
+		accumulate<W, N, W>(acc, s, ks, 0);
+		if (more) {
+			__syncthreads();
+			load_rows<W, N, 32 * WARPS>(ks, k, p.k + k0 + N, last + 1 - k0 - N, khead, hd, 1.f);
+			begin();
+		}
+	}
+	store_rows<W, W>(dq, row, have - 16 * warp, head, 0, hd, acc, scale / up, scale / up, qs + 16 * warp * pitch<W>());
+}
+
+// keys: the derivatives by keys and values, of head blockIdx.y of the keys. 4
+// warps have 16 keys each, or, with PARTS 2, two of them have the same keys and
+// half the columns each, because no more fit into registers. They go through
+// the query heads that share the keys and through the queries, N at a time, in
+// one order.
+template <int W, int PARTS, int N>
+DEVICE void keys(const matrix &q, const matrix &k, const matrix &v, const matrix &lse, const int *pieces, int group, int hd, double scale, double cap, const float *slopes, long long window, const matrix &dout, const float *dots, int heads, const matrix &dk, const matrix &dv, float up) {
+	DYN_SHARED(u16, space);
+	const int K = 64 / PARTS, C = W / PARTS;
+	u16 *ks = space, *vs = ks + K * pitch<W>(), *qs = vs + K * pitch<W>(), *ds = qs + N * pitch<W>();
+	const piece p = piece_of(pieces);
+	const int warp = threadIdx.x >> 5, own_rows = 16 * (warp / PARTS), part = warp % PARTS, g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3;
+	const int have = p.klen - p.first < K ? p.klen - p.first : K;
+	const long long khead = (long long)blockIdx.y * hd;
+	const int ahead = p.klen - p.qlen, start = p.first > ahead ? p.first - ahead : 0, w = (int)window;
+	int end = p.qlen; // after the last query that sees a key of the block
+	if (w && p.first + have - 1 + w - ahead < end) end = p.first + have - 1 + w - ahead;
+	const int key0 = p.first + own_rows + g, key1 = key0 + 8;
+	float acck[C / 8][4], accv[C / 8][4], s[N / 8][4], d[N / 8][4];
+#pragma unroll
+	for (int j = 0; j < C / 8; j++)
+#pragma unroll
+		for (int i = 0; i < 4; i++) acck[j][i] = accv[j][i] = 0.f;
+	load_rows<W, K, 128>(ks, k, p.k + p.first, have, khead, hd, 1.f);
+	load_rows<W, K, 128>(vs, v, p.k + p.first, have, khead, hd, 1.f);
+	for (int h = (int)blockIdx.y * group; h < ((int)blockIdx.y + 1) * group; h++) {
+		const long long head = (long long)h * hd;
+		const rule r = rule_of(scale, cap, slopes, h, window);
+		for (int q0 = start; q0 < end; q0 += N) {
+			__syncthreads(); // all have done with the last queries
+			load_rows<W, N, 128>(qs, q, p.q + q0, end - q0, head, hd, 1.f);
+			load_rows<W, N, 128>(ds, dout, p.q + q0, end - q0, head, hd, up);
+			begin();
+			arrived();
+			products<W, N>(s, ks, own_rows, qs);
+			products<W, N>(d, vs, own_rows, ds);
+			float logs[N / 8][2];
+			int owns[N / 8][2];
+#pragma unroll
+			for (int j = 0; j < N / 8; j++)
+#pragma unroll
+				for (int i = 0; i < 2; i++) {
+					const int query = q0 + 8 * j + 2 * t + i;
+					const bool there = query < end;
+					const long long row = p.q + query;
+					owns[j][i] = there ? own_key(p, query) : -1; // sees nothing
+					logs[j][i] = there ? get(lse, row, h) * LOG2E : 0.f;
+					const float dot = there ? dots[row * heads + h] * up : 0.f;
+					d[j][i] -= dot;
+					d[j][i + 2] -= dot;
+				}
+			const int own0 = own_key(p, q0 + 2 * t);
+			scores<N>(s, d, r, [&](int row, int c) { return (row ? key1 : key0) - own0 - c; });
+#pragma unroll
+			for (int j = 0; j < N / 8; j++)
+#pragma unroll
+				for (int i = 0; i < 4; i++) {
+					s[j][i] = sees(owns[j][i & 1], i < 2 ? key0 : key1, w) ? power(s[j][i] - logs[j][i & 1]) : 0.f;
+					d[j][i] *= s[j][i];
+				}
+			accumulate<W, N, C>(accv, s, ds, part * (C / 8));
+			accumulate<W, N, C>(acck, d, qs, part * (C / 8));
+		}
+	}
+	begin();
+	arrived(); // keys and values, where no query came, and all have done with them
+	const long long row = p.k + p.first + own_rows;
+	u16 *tile = ks + warp * 16 * pitch<C>();
+	const float by = (float)scale / up;
+	store_rows<W, C>(dk, row, have - own_rows, khead, part * C, hd, acck, by, by, tile);
+	__syncwarp();
+	store_rows<W, C>(dv, row, have - own_rows, khead, part * C, hd, accv, 1.f / up, 1.f / up, tile);
+}
+
+// N: keys at a time in the forward pass; WARPS and NQ: of the pass through keys;
+// PARTS and NK: of the pass through queries.
+#define KERNELS(W, N, WARPS, NQ, PARTS, NK) \
+	KERNEL void __launch_bounds__(128) moot_attention_##W(ATTENTION) { \
+		OPEN(q); \
+		OPEN(k); \
+		OPEN(v); \
+		OPEN(out); \
+		OPEN(lse); \
+		forward<W, N>(q, k, v, out, lse, pieces, (int)group, (int)hd, rule_of(scale, cap, slopes, blockIdx.y, window)); \
+	} \
+	KERNEL void __launch_bounds__(32 * WARPS) moot_attention_queries_##W(ATTENTION, MATRIX(dout), const float *dots, long long heads, MATRIX(dq), const float *grad_scale) { \
+		OPEN(q); \
+		OPEN(k); \
+		OPEN(v); \
+		OPEN(lse); \
+		OPEN(dout); \
+		OPEN(dq); \
+		(void)out_at, (void)out_layout; \
+		queries<W, WARPS, NQ>(q, k, v, lse, pieces, (int)group, (int)hd, rule_of(scale, cap, slopes, blockIdx.y, window), dout, dots, (int)heads, dq, (float)scale, grad_scale ? *grad_scale : 1.f); \
+	} \
+	KERNEL void __launch_bounds__(128) moot_attention_keys_##W(ATTENTION, MATRIX(dout), const float *dots, long long heads, MATRIX(dk), MATRIX(dv), const float *grad_scale) { \
+		OPEN(q); \
+		OPEN(k); \
+		OPEN(v); \
+		OPEN(lse); \
+		OPEN(dout); \
+		OPEN(dk); \
+		OPEN(dv); \
+		(void)out_at, (void)out_layout; \
+		keys<W, PARTS, NK>(q, k, v, lse, pieces, (int)group, (int)hd, scale, cap, slopes, window, dout, dots, (int)heads, dk, dv, grad_scale ? *grad_scale : 1.f); \
+	}
+
+#else
+#define KERNELS(W, N, WARPS, NQ, PARTS, NK)
+#endif
