@@ -1,0 +1,103 @@
+package judge
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+// Judgement is what the judge said of one pair in one order.
+type Judgement struct {
+	// Key names the judge's model and all that it was shown.
+	Key            string  `json:"key"`
+	Candidate      string  `json:"candidate"`
+	Question       string  `json:"question"`
+	CandidateFirst bool    `json:"candidate_first"`
+	Reference      float64 `json:"reference"` // points, 1 to 10
+	Score          float64 `json:"score"`
+	// Failed says why there are no points.
+	Failed           string `json:"failed,omitempty"`
+	Answer           string `json:"answer"`
+	PromptTokens     int    `json:"prompt_tokens"`
+	CompletionTokens int    `json:"completion_tokens"`
+}
+
+// Journal keeps judgements in a file, a line of JSON each.
+type Journal struct {
+	f    *os.File
+	path string
+	by   map[string]Judgement
+}
+
+// OpenJournal opens the journal at path, or begins it. A last line that was
+// not written to its end is taken away.
+func OpenJournal(path string) (*Journal, error) {
+	wrong := func(err error) error {
+		if errors.Is(err, fs.ErrPermission) {
+			return api.Errorf(api.CodeUsage, "journal: %w", err)
+		}
+		return api.Errorf(api.CodeInternal, "journal: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, wrong(err)
+	}
+	j := &Journal{f: f, path: path, by: map[string]Judgement{}}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		f.Close()
+		return nil, wrong(err)
+	}
+	end := bytes.LastIndexByte(b, '\n') + 1
+	number := 0
+	for line := range bytes.Lines(b[:end]) {
+		number++
+		var one Judgement
+		if err := json.Unmarshal(line, &one); err != nil || one.Key == "" {
+			f.Close()
+			return nil, api.Errorf(api.CodeData, "%s:%d is no judgement", path, number).
+				WithHint("take that line away, or choose another folder with --out")
+		}
+		j.by[one.Key] = one
+	}
+	if end < len(b) {
+		err = f.Truncate(int64(end))
+	}
+	if err == nil {
+		_, err = f.Seek(int64(end), io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, wrong(err)
+	}
+	return j, nil
+}
+
+// Close closes the file.
+func (j *Journal) Close() error { return j.f.Close() }
+
+func (j *Journal) has(key string) bool {
+	_, ok := j.by[key]
+	return ok
+}
+
+// append writes a judgement, durably: it may have cost money.
+func (j *Journal) append(one Judgement) error {
+	b, err := json.Marshal(one)
+	if err == nil {
+		_, err = j.f.Write(append(b, '\n'))
+	}
+	if err == nil {
+		err = j.f.Sync()
+	}
+	if err != nil {
+		return api.Errorf(api.CodeDisk, "journal: %w", err).WithHint("what was judged before is kept; the same command goes on from there")
+	}
+	j.by[one.Key] = one
+	return nil
+}

@@ -1,0 +1,204 @@
+// Package judge compares answers by asking a language model behind an
+// OpenAI-compatible endpoint, and sums up what it says as a relative score, in
+// the manner of the Vicuna chart (lmsys.org, "Vicuna: An Open-Source Chatbot
+// Impressing GPT-4", 2023): the judge gives each of two answers 1 to 10
+// points, and a candidate's score is the sum of its points over the sum of the
+// reference's.
+//
+// What that chart left out is added: each pair is shown in both orders, a
+// candidate wins a question only if it is ahead in both, and every figure has
+// an interval (percentile bootstrap over questions). How often the order alone
+// turned a verdict is reported. Judges also prefer long answers and their own;
+// no arithmetic takes that away.
+//
+// What the judge said is kept in a journal, so that a comparison which broke
+// off goes on where it was and nothing is paid for twice.
+package judge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+// Question is what the models were asked.
+type Question struct {
+	ID       string `json:"id"`
+	Category string `json:"category"`
+	Text     string `json:"text"`
+	// Reference, if there is one, is a right answer, which the judge sees.
+	Reference string `json:"reference,omitempty"`
+}
+
+// Answers are what one model said, by ID of the question.
+type Answers struct {
+	Name string
+	Text map[string]string
+}
+
+// Comparison is what is to be judged. Questions that one of a pair has no
+// answer to are left out for that pair, and counted as missing.
+type Comparison struct {
+	Questions  []Question
+	Reference  Answers
+	Candidates []Answers
+	Parallel   int // requests at once; 0 stands for 4
+}
+
+// task is one request: a candidate beside the reference in one order.
+type task struct {
+	candidate string
+	question  Question
+	swapped   bool // the candidate comes first
+	prompt    prompt
+	key       string
+}
+
+// tasks returns the requests of c, for judge model, in a fixed order.
+func (c Comparison) tasks(model string) []task {
+	var all []task
+	for _, candidate := range c.Candidates {
+		for _, q := range c.Questions {
+			reference, ok := c.Reference.Text[q.ID]
+			answer, too := candidate.Text[q.ID]
+			if !ok || !too {
+				continue
+			}
+			for _, swapped := range []bool{false, true} {
+				first, second := reference, answer
+				if swapped {
+					first, second = answer, reference
+				}
+				p := newPrompt(q, first, second)
+				all = append(all, task{candidate.Name, q, swapped, p, p.key(model)})
+			}
+		}
+	}
+	return all
+}
+
+// Check reports what is wrong with c before anything is paid for.
+func (c Comparison) Check() error {
+	names := map[string]bool{c.Reference.Name: true}
+	for _, candidate := range c.Candidates {
+		if names[candidate.Name] {
+			return api.Errorf(api.CodeUsage, "two sets of answers are called %q", candidate.Name)
+		}
+		names[candidate.Name] = true
+	}
+	switch {
+	case len(c.Questions) == 0:
+		return api.Errorf(api.CodeUsage, "there are no questions")
+	case len(c.Candidates) == 0:
+		return api.Errorf(api.CodeUsage, "there is nothing to compare with %q", c.Reference.Name)
+	}
+	for _, candidate := range c.Candidates {
+		common := slices.ContainsFunc(c.Questions, func(q Question) bool {
+			_, ok := c.Reference.Text[q.ID]
+			_, too := candidate.Text[q.ID]
+			return ok && too
+		})
+		if !common {
+			return api.Errorf(api.CodeData, "%q and %q have answered no question in common", c.Reference.Name, candidate.Name)
+		}
+	}
+	return nil
+}
+
+// Run asks the judge what the journal does not know yet, and returns the
+// result. When it fails, what was answered before is in the journal.
+func Run(ctx context.Context, c Comparison, judge *Endpoint, journal *Journal, progress func(done, total int)) (Result, error) {
+	if err := c.Check(); err != nil {
+		return Result{}, err
+	}
+	tasks := c.tasks(judge.Model)
+	left := slices.DeleteFunc(slices.Clone(tasks), func(t task) bool { return journal.has(t.key) })
+	done := len(tasks) - len(left)
+	progress(done, len(tasks))
+
+	parallel := c.Parallel
+	if parallel == 0 {
+		parallel = 4
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	answers := make(chan Judgement)
+	asked := make(chan error, 1)
+	go func() {
+		for _, t := range left {
+			if ctx.Err() != nil {
+				break
+			}
+			g.Go(func() error {
+				j, err := ask(ctx, judge, t)
+				if err == nil {
+					answers <- j
+				}
+				return err
+			})
+		}
+		asked <- g.Wait()
+		close(answers)
+	}()
+	// What was paid for is written, whatever else went wrong.
+	var failed error
+	for j := range answers {
+		if err := journal.append(j); err != nil {
+			failed = err
+			cancel()
+			continue
+		}
+		done++
+		progress(done, len(tasks))
+	}
+	err := <-asked
+	switch {
+	case failed != nil:
+		return Result{}, failed
+	case err != nil:
+		return Result{}, err
+	case ctx.Err() != nil && done < len(tasks):
+		return Result{}, api.Errorf(api.CodeInterrupted, "interrupted")
+	}
+	return c.result(judge.Model, journal, tasks), nil
+}
+
+// maxAsks is how often the judge is asked when its answer has no scores.
+const maxAsks = 3
+
+// ask puts one pair to the judge. An answer without scores is no error; it
+// is a judgement that says so.
+func ask(ctx context.Context, judge *Endpoint, t task) (Judgement, error) {
+	j := Judgement{Key: t.key, Candidate: t.candidate, Question: t.question.ID, CandidateFirst: t.swapped}
+	messages := t.prompt.messages()
+	for range maxAsks {
+		r, err := judge.complete(ctx, messages)
+		if err != nil {
+			return j, fmt.Errorf("question %s: %w", t.question.ID, err)
+		}
+		j.PromptTokens += r.promptTokens
+		j.CompletionTokens += r.completionTokens
+		j.Answer = clip(r.text, maxKept)
+		first, second, err := parseScores(r.text)
+		if err == nil {
+			j.Failed = ""
+			j.Reference, j.Score = first, second
+			if t.swapped {
+				j.Reference, j.Score = second, first
+			}
+			return j, nil
+		}
+		j.Failed = err.Error()
+		messages = append(t.prompt.messages(), message{"assistant", j.Answer}, message{"user", again})
+	}
+	return j, nil
+}
+
+// maxKept is how many bytes of an answer the journal keeps.
+const maxKept = 8 << 10
