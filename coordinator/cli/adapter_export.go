@@ -14,23 +14,36 @@ func newAdapterExport(e *env) *cobra.Command {
 		round uint64
 	)
 	cmd := &cobra.Command{
-		Use:   "export ID",
-		Short: "Write what a run trained, for PEFT, vLLM or llama.cpp",
+		Use:   "export ID|FOLDER",
+		Short: "Write what a run trained, or an adapter's folder, for PEFT, vLLM or llama.cpp",
 		Long: `Writes the adapter as a run has it now, or had it after a round, with a model card:
 
   peft    adapter_config.json and adapter_model.safetensors, for PEFT and vLLM
   merged  the base model's folder with the adapter in its weights
   gguf    adapter.gguf, for llama.cpp (--lora)
 
+With a folder of an adapter that was trained anywhere (PEFT, of every form that is
+known: DoRA, modules_to_save, biases, adapter_model.bin) and --model, that is written
+instead. A run in mode full has no adapter: it is exported as merged.
+
 What was written is read back and tested: it must change the base model, and give
 the logits that the adapter gives. The exit code is 18 when it does not.`,
 		Example: `  moot adapter export last --out ./adapter
   moot adapter export last --round 40 --out ./adapter-40 --overwrite
   moot adapter export last --format merged --out ./merged
-  moot adapter export last --format gguf --dtype f16 --out ./gguf`,
-		Args: needs(false, "ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			req.Run = args[0]
+  moot adapter export last --format gguf --dtype f16 --out ./gguf
+  moot adapter export ./their-adapter --model ./their-base --format merged --out ./merged`,
+		Args: needs(false, "ID|FOLDER"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if req.Run = args[0]; req.Model != "" {
+				if req.Adapter, err = absolute(args[0]); err != nil {
+					return err
+				}
+				if req.Model, err = folderOrID(req.Model); err != nil {
+					return err
+				}
+				req.Run = ""
+			}
 			if cmd.Flags().Changed("round") {
 				req.Round = &round
 			}
@@ -39,7 +52,8 @@ the logits that the adapter gives. The exit code is 18 when it does not.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Dir, "out", "", "`folder` to write; it is made")
-	f.StringVar(&req.Format, "format", "", "what to write: peft, merged or gguf (default peft)")
+	f.StringVar(&req.Format, "format", "", "peft, merged or gguf (default peft, or merged in mode full)")
+	f.StringVar(&req.Model, "model", "", "`ID or folder` of the base model, when a folder is exported")
 	f.BoolVar(&req.NF4, "nf4", false, "merge into the weights as they are after quantisation to four bits")
 	f.StringVar(&req.DType, "dtype", "", "`type` of the values in GGUF: f32 or f16 (default f32)")
 	f.Uint64Var(&round, "round", 0, "take the adapter after this round `number` (default: the last)")
@@ -64,9 +78,11 @@ func runAdapterExport(ctx context.Context, e *env, req api.ExportRequest) (err e
 	}
 	return e.answer(x, func(p *page) {
 		p.field("folder", "%s", x.Dir)
-		p.field("run", "%s", x.Run)
-		p.field("round", "%d", x.Round)
-		p.field("adapter", "%s", x.State)
+		if x.Run != "" {
+			p.field("run", "%s", x.Run)
+			p.field("round", "%d", x.Round)
+		}
+		p.field("adapter", "%s", x.State+x.Adapter)
 		p.field("model", "%s", x.Model)
 		p.field("merged into", "%s", x.MergedInto)
 		for _, f := range x.Files {

@@ -7,10 +7,14 @@ const (
 	ExportGGUF   = "gguf"   // adapter.gguf, for llama.cpp
 )
 
-// ExportRequest asks for what a run trained.
+// ExportRequest asks for what a run trained, or for an adapter that is in a
+// folder already, in another form.
 type ExportRequest struct {
-	// Run is taken from the route.
-	Run string `json:"-"`
+	// Run is taken from the route. Without it Adapter is the absolute path of a
+	// PEFT folder, and Model the base model that it is for, as in Subject.
+	Run     string `json:"-"`
+	Adapter string `json:"adapter,omitempty"`
+	Model   string `json:"model,omitempty"`
 	// Round is the round after which the adapter is taken; or Head names the
 	// record. Neither: the head.
 	Round *uint64 `json:"round,omitempty"`
@@ -18,7 +22,8 @@ type ExportRequest struct {
 	// Dir is made; when it is there it must be empty, unless Overwrite.
 	Dir       string `json:"dir"`
 	Overwrite bool   `json:"overwrite,omitempty"`
-	// Format is peft (default), merged or gguf.
+	// Format is peft, merged or gguf. Default: peft; merged of a run that
+	// trains all parameters.
 	Format string `json:"format,omitempty"`
 	// NF4 merges into the weights as they are after quantisation to four bits.
 	// For a base model that is stored so it must be given.
@@ -27,8 +32,11 @@ type ExportRequest struct {
 	DType string `json:"dtype,omitempty"`
 }
 
-// Export is an adapter on disk.
+// Export is an adapter on disk. Run, Round, Head and State are empty for one
+// that came from a folder, Adapter.
 type Export struct {
+	Adapter string `json:"adapter,omitempty"`
+
 	Run   string       `json:"run"`
 	Model string       `json:"model"`
 	Round uint64       `json:"round"`
@@ -163,16 +171,21 @@ type DemoPrompt struct {
 
 // check completes and checks what is to be written.
 func (q *ExportRequest) check() error {
-	if q.Format == "" {
-		q.Format = ExportPEFT
-	}
 	switch {
-	case q.Format != ExportPEFT && q.Format != ExportMerged && q.Format != ExportGGUF:
+	case q.Run != "" && (q.Adapter != "" || q.Model != ""):
+		return Errorf(CodeUsage, "adapter or model is given for a run, which has its own")
+	case q.Run == "" && (q.Adapter == "" || q.Model == ""):
+		return Errorf(CodeUsage, "adapter and model must both be given: a folder, and the base model that it is for")
+	case q.Run == "" && (q.Round != nil || q.Head != ""):
+		return Errorf(CodeUsage, "round or head is given without a run")
+	case q.Round != nil && q.Head != "":
+		return Errorf(CodeUsage, "round and head are both given; one of them names the state")
+	case q.Format != "" && q.Format != ExportPEFT && q.Format != ExportMerged && q.Format != ExportGGUF:
 		return Errorf(CodeUsage, "format is %s, must be peft, merged or gguf", clip(q.Format))
 	case q.NF4 && q.Format != ExportMerged:
-		return Errorf(CodeUsage, "nf4 is given for %s; it says what an adapter is merged into", q.Format)
+		return Errorf(CodeUsage, "nf4 is given without the format merged; it says what an adapter is merged into")
 	case q.DType != "" && q.Format != ExportGGUF:
-		return Errorf(CodeUsage, "dtype is given for %s; it is of the values in GGUF", q.Format)
+		return Errorf(CodeUsage, "dtype is given without the format gguf; it is of the values in GGUF")
 	case q.DType != "" && q.DType != "f32" && q.DType != "f16":
 		return Errorf(CodeUsage, "dtype is %s, must be f32 or f16", clip(q.DType))
 	}

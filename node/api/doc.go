@@ -44,6 +44,7 @@
 //	POST /api/v1/runs/{id}/export          ExportRequest, stream ending in Export
 //	GET  /api/v1/events                    Event stream of everything
 //	POST /api/v1/generate                  GenerateRequest, stream ending in Generation
+//	POST /api/v1/export                    ExportRequest of a folder, stream ending in Export
 //	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
 //	POST /api/v1/demo/assets               DemoAssetsRequest, answers DemoAssets
 //	POST /api/v1/shutdown                  Stopping

@@ -33,6 +33,7 @@ func (s *Server) routes() {
 		"POST /api/v1/runs/{id}/export":    s.export,
 		"GET /api/v1/events":               s.events,
 		"POST /api/v1/generate":            s.generate,
+		"POST /api/v1/export":              s.export,
 		"POST /api/v1/evaluate":            s.evaluate,
 		"POST /api/v1/demo/assets":         s.demoAssets,
 		"POST /api/v1/shutdown":            get(s, s.shutdown),
@@ -284,14 +285,14 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = checkPath("dir", req.Dir)
 	}
-	if err == nil && req.Round != nil && req.Head != "" {
-		err = Errorf(CodeUsage, "round and head are both given; one of them names the state")
+	if err == nil && req.Adapter != "" {
+		err = checkPath("adapter", req.Adapter)
+	}
+	if id := r.PathValue("id"); err == nil && id != "" {
+		req.Run, err = s.run(r.Context(), id)
 	}
 	if err == nil {
 		err = req.check()
-	}
-	if err == nil {
-		req.Run, err = s.run(r.Context(), r.PathValue("id"))
 	}
 	if err != nil {
 		s.fail(w, r, err)

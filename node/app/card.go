@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -87,6 +88,23 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) st
 			row("`"+p+"`", "%d", tokens[p])
 		}
 	}
+	return b.String()
+}
+
+// folderCard is the model card of an adapter that came from a folder.
+func folderCard(e *api.Export) string {
+	var b strings.Builder
+	if e.Format == api.ExportPEFT {
+		b.WriteString("---\nlibrary_name: peft\n---\n\n")
+	}
+	name := plainText(filepath.Base(e.Adapter))
+	fmt.Fprintf(&b, "# %s\n\nA LoRA adapter, written by moot as %s.\n", name, e.Format)
+	if e.Format == api.ExportMerged {
+		fmt.Fprintf(&b, "It is merged into the base model's weights%s.\n", map[string]string{
+			api.QuantizeNF4: " as they are after quantisation to four bits (NF4)",
+		}[e.MergedInto])
+	}
+	fmt.Fprintf(&b, "\n| | |\n|---|---|\n| adapter | %s |\n| base model | %s |\n", name, plainText(filepath.Base(e.Model)))
 	return b.String()
 }
 

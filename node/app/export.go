@@ -29,6 +29,9 @@ const ggufFile = "adapter.gguf"
 // Export implements api.Backend. The bytes of the adapter depend on the state and
 // the manifest alone, so that everybody who exports a round has the same files.
 func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
+	if req.Run == "" {
+		return n.exportFolder(ctx, req, progress)
+	}
 	head := cid.Undef
 	if req.Head != "" {
 		var err error
@@ -83,11 +86,40 @@ func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.P
 		return api.Export{}, err
 	}
 	defer release()
-	if x.a, err = x.trained(m, snapshot.State); err != nil {
-		return api.Export{}, exportError(req.Run, err)
+	if x.a, err = x.trained(m, snapshot.State); err == nil {
+		err = x.write(ctx, &e)
 	}
+	if err != nil {
+		return api.Export{}, exportError("run "+req.Run, err)
+	}
+	return e, nil
+}
+
+// exportFolder writes an adapter that was trained anywhere.
+func (n *node) exportFolder(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
+	if err := checkTarget(req.Dir, req.Overwrite); err != nil {
+		return api.Export{}, err
+	}
+	src, err := n.locate(ctx, &api.Subject{Model: req.Model})
+	if err != nil {
+		return api.Export{}, err
+	}
+	e := api.Export{Adapter: req.Adapter, Model: src.name, Dir: req.Dir, Format: orElse(req.Format, api.ExportPEFT)}
+	x := &export{node: n, req: &req, base: src.dir, card: folderCard, progress: progress}
+	cfg, err := model.ReadConfig(src.dir)
+	if err != nil {
+		return api.Export{}, modelError(err)
+	}
+	if x.a, err = lora.ReadAny(req.Adapter, train.Modules(cfg)); err != nil {
+		return api.Export{}, modelError(err)
+	}
+	release, err := n.takeCompute(ctx, progress)
+	if err != nil {
+		return api.Export{}, err
+	}
+	defer release()
 	if err := x.write(ctx, &e); err != nil {
-		return api.Export{}, exportError(req.Run, err)
+		return api.Export{}, exportError("adapter "+req.Adapter, err)
 	}
 	return e, nil
 }
@@ -121,8 +153,8 @@ func untrained(m *run.Manifest, state *fold.State) bool {
 }
 
 // exportError gives an error of an export its code.
-func exportError(run string, err error) error {
-	err = fmt.Errorf("export run %s: %w", run, err)
+func exportError(what string, err error) error {
+	err = fmt.Errorf("export %s: %w", what, err)
 	switch {
 	case errors.As(err, new(*api.Error)):
 		return err
@@ -243,7 +275,7 @@ func (x *export) peft(ctx context.Context, dir string, e *api.Export) (err error
 	}
 	x.progress(api.Progress{Phase: "test"})
 	e.Test, err = checkAdapter(ctx, x.base, x.a, x.node.threads, exactTolerance, func(c model.Config) (*lora.Adapter, error) {
-		return lora.Read(dir, train.Modules(c))
+		return lora.ReadAny(dir, train.Modules(c))
 	})
 	return err
 }

@@ -23,12 +23,18 @@ import (
 func legacyModel(t *testing.T) string {
 	t.Helper()
 	dir := copyDir(t, assets(t).ModelDir)
-	path := filepath.Join(dir, "model.safetensors")
+	asTorch(t, filepath.Join(dir, "model.safetensors"), filepath.Join(dir, "pytorch_model.bin"))
+	return dir
+}
+
+// asTorch moves tensors into a file as torch.save writes it.
+func asTorch(t *testing.T, path, to string) {
+	t.Helper()
 	f, err := safetensors.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := os.Create(filepath.Join(dir, "pytorch_model.bin"))
+	out, err := os.Create(to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +82,6 @@ func legacyModel(t *testing.T) string {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	return dir
 }
 
 func importModel(t *testing.T, n *node, dir, quantize string) api.Model {

@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/shard"
+	"github.com/moot-net/moot/shard/safetensors"
 )
 
 // drawnState is a state of a run whose adapter changes much.
@@ -237,6 +240,119 @@ func TestSubjectErrors(t *testing.T) {
 	}
 	_, err := n.Evaluate(t.Context(), api.EvaluateRequest{Subject: api.Subject{Model: m.ID}, Dataset: m.ID}, quiet)
 	wantCode(t, err, api.CodeData, "")
+}
+
+// theirAdapter writes an adapter for the bundled model, of a form that is not
+// trained here, and returns its folder.
+func theirAdapter(t *testing.T, form string) string {
+	t.Helper()
+	cfg, err := model.ReadConfig(assets(t).ModelDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := lora.Spec{Rank: 2, Alpha: 16, Targets: []string{"q_proj", "down_proj"}, DoRA: form == "dora"}
+	if form == "lm_head" {
+		s.Targets = append(s.Targets, "lm_head")
+	}
+	a, err := lora.New(s, train.Modules(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range a.Values() {
+		a.Values()[i] = float32(i%11-5) / 40
+	}
+	for _, p := range a.Parts() {
+		for i := range a.Magnitude(p) {
+			a.Magnitude(p)[i] = 1 + float32(i%3)/2
+		}
+	}
+	dir := t.TempDir()
+	if err := a.Write(dir, "base"); err != nil {
+		t.Fatal(err)
+	}
+	weights := filepath.Join(dir, lora.WeightsFile)
+	switch form {
+	case "legacy":
+		asTorch(t, weights, filepath.Join(dir, lora.LegacyFile))
+	case "norms": // whole modules
+		rewrite(t, filepath.Join(dir, lora.ConfigFile), `"modules_to_save": null`, `"modules_to_save": ["norm"]`)
+		f, err := safetensors.Open(weights)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		values := make([]float32, cfg.Hidden)
+		for i := range values {
+			values[i] = 1 + float32(i%5)
+		}
+		list := []safetensors.Tensor{{Name: "base_model.model.model.norm.weight", DType: safetensors.F32, Shape: []int64{int64(cfg.Hidden)}, Values: values}}
+		for _, info := range f.Header().Tensors {
+			v, _, err := f.ReadTensor(info.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, safetensors.Tensor{Name: info.Name, DType: safetensors.BF16, Shape: info.Shape, Values: v})
+		}
+		slices.SortFunc(list, func(a, b safetensors.Tensor) int { return strings.Compare(a.Name, b.Name) })
+		w, err := os.Create(filepath.Join(dir, "new"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(safetensors.Write(w, list, nil), w.Close(), os.Rename(w.Name(), weights)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// Adapters that were trained elsewhere, of any form, answer, are measured and
+// are exported in every form that can hold them.
+func TestTheirAdapters(t *testing.T) {
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, d := imported(t, n)
+	loss := func(q api.Subject) float64 {
+		t.Helper()
+		ev, err := n.Evaluate(t.Context(), api.EvaluateRequest{Subject: q, Dataset: d.ID, MaxRows: 4, LossOnly: true}, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ev.Loss
+	}
+	base := loss(api.Subject{Model: m.ID})
+	for _, tt := range []struct {
+		form string
+		gguf string // why not
+	}{
+		{"plain", ""}, {"legacy", ""}, {"dora", "use_dora"}, {"norms", "replaces model.norm.weight"}, {"lm_head", "uses its embedding"},
+	} {
+		t.Run(tt.form, func(t *testing.T) {
+			dir := theirAdapter(t, tt.form)
+			want := loss(api.Subject{Model: m.ID, Adapter: dir})
+			if math.Abs(want-base) < 0.01 {
+				t.Errorf("loss %v with the adapter, %v without", want, base)
+			}
+			if out := ask(t, n, api.Subject{Model: m.ID, Adapter: dir}, 4, "hello"); len(out) != 1 {
+				t.Errorf("%d answers", len(out))
+			}
+			again := exportTo(t, n, api.ExportRequest{Adapter: dir, Model: m.ID})
+			if got := loss(api.Subject{Model: m.ID, Adapter: again.Dir}); math.Abs(got-want) > 1e-6 {
+				t.Errorf("written again it has loss %v, want %v", got, want)
+			}
+			merged := exportTo(t, n, api.ExportRequest{Adapter: dir, Model: m.ID, Format: api.ExportMerged})
+			if got := loss(api.Subject{Model: merged.Dir}); math.Abs(got-want) > 0.03*want {
+				t.Errorf("merged it has loss %v, want %v", got, want)
+			}
+			out := filepath.Join(t.TempDir(), "x")
+			_, err := n.Export(t.Context(), api.ExportRequest{Adapter: dir, Model: m.ID, Format: api.ExportGGUF, Dir: out}, quiet)
+			if tt.gguf != "" {
+				wantCode(t, err, api.CodeModel, tt.gguf)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	_, err := n.Export(t.Context(), api.ExportRequest{Adapter: t.TempDir(), Model: m.ID, Dir: filepath.Join(t.TempDir(), "x")}, quiet)
+	wantCode(t, err, api.CodeNotFound, lora.ConfigFile)
 }
 
 // One request computes at a time; one that waits can give up.

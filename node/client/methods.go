@@ -108,9 +108,13 @@ func (c *Client) Leave(ctx context.Context, id string) (api.Run, error) {
 	return call[api.Run](ctx, c, http.MethodPost, runPath(id)+"/leave", nil)
 }
 
-// Export writes an adapter of the run that req.Run names.
+// Export writes an adapter of the run that req.Run names, or of a folder.
 func (c *Client) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
-	return stream[api.Export](ctx, c, runPath(req.Run)+"/export", req, progress)
+	path := "/api/v1"
+	if req.Run != "" {
+		path = runPath(req.Run)
+	}
+	return stream[api.Export](ctx, c, path+"/export", req, progress)
 }
 
 // Generate answers prompts.

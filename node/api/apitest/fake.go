@@ -448,14 +448,20 @@ func (f *Fake) Export(ctx context.Context, req api.ExportRequest, progress api.P
 	if err := f.enter(ctx, "Export"); err != nil {
 		return api.Export{}, err
 	}
-	f.mu.Lock()
-	r, err := f.find(req.Run)
-	if err != nil {
+	e := api.Export{Adapter: req.Adapter, Model: req.Model, Dir: req.Dir}
+	if req.Run != "" {
+		f.mu.Lock()
+		r, err := f.find(req.Run)
+		if err != nil {
+			f.mu.Unlock()
+			return api.Export{}, err
+		}
+		e = api.Export{Run: r.ID, Model: r.Model, Round: r.Round, Head: r.Head, State: r.StateCID, Dir: req.Dir}
 		f.mu.Unlock()
-		return api.Export{}, err
 	}
-	e := api.Export{Run: r.ID, Model: r.Model, Round: r.Round, Head: r.Head, State: r.StateCID, Dir: req.Dir}
-	f.mu.Unlock()
+	if req.Format == "" {
+		req.Format = api.ExportPEFT
+	}
 	if req.Round != nil {
 		e.Round = *req.Round
 	}
