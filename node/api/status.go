@@ -29,7 +29,7 @@ type Status struct {
 	State NodeState `json:"state"`
 	Why   string    `json:"why,omitempty"`
 
-	Device  string  `json:"device"` // what it trains on, such as "cpu (2 threads, avx2)"
+	Device  string  `json:"device"` // what it trains on, such as "cpu (2 threads, avx2, f32)"
 	Peers   int     `json:"peers"`  // connected
 	Runs    int     `json:"runs"`   // joined
 	Traffic Traffic `json:"traffic"`

@@ -156,6 +156,10 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	precision, err := cpu.ParsePrecision(cfg.Precision)
+	if err != nil {
+		return nil, api.Errorf(api.CodeConfig, "%w", err)
+	}
 	version := api.ThisVersion().Version
 	host, err := p2p.New(p2p.Options{
 		Key: key, Listen: cfg.Listen, AnyPort: cfg.AnyPort, Bootstrap: cfg.Bootstrap, LocalDiscovery: cfg.MDNS,
@@ -168,7 +172,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		freeMemory: freeMemory,
 		dir:        cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host, events: api.NewEventLog(keptEvents),
-		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{}).Kernels()),
+		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
 		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1),
 	}
@@ -177,7 +181,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	}
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
-			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, PlanMemory: n.planMemory, Threads: cfg.Threads,
+			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, PlanMemory: n.planMemory, Threads: cfg.Threads, Precision: precision,
 			Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log.With("component", "run"),
 		}))
 	}
@@ -188,11 +192,11 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 }
 
 // deviceText is what people and other peers are told about the device.
-func deviceText(threads int, kernels string) string {
+func deviceText(threads int, b *cpu.Backend) string {
 	if threads == 1 {
-		return fmt.Sprintf("cpu (1 thread, %s)", kernels)
+		return fmt.Sprintf("cpu (1 thread, %s, %s)", b.Kernels(), b.Precision())
 	}
-	return fmt.Sprintf("cpu (%d threads, %s)", threads, kernels)
+	return fmt.Sprintf("cpu (%d threads, %s, %s)", threads, b.Kernels(), b.Precision())
 }
 
 func openRunner(hub *runner.Hub) func(dir string, m *run.Manifest) (participant, error) {

@@ -69,6 +69,7 @@ func TestValidate(t *testing.T) {
 		{"public api", func(c *Config) { c.API = "0.0.0.0:7717" }, "loopback"},
 		{"api port", func(c *Config) { c.API = "127.0.0.1" }, "host:port"},
 		{"threads", func(c *Config) { c.Threads = 0 }, "threads is 0"},
+		{"precision", func(c *Config) { c.Precision = "fp16" }, "precision"},
 		{"level", func(c *Config) { c.LogLevel = "loud" }, "log_level"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

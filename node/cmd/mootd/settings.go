@@ -19,6 +19,7 @@ type settings struct {
 	bootstrap []string
 	noMDNS    bool
 	threads   int
+	precision string
 	logLevel  string
 }
 
@@ -32,6 +33,7 @@ func (s *settings) register(c *cobra.Command) {
 	f.StringSliceVar(&s.bootstrap, "bootstrap", d.Bootstrap, "multiaddrs of peers to connect to first")
 	f.BoolVar(&s.noMDNS, "no-mdns", false, "do not look for peers on this machine and on the LAN")
 	f.IntVar(&s.threads, "threads", d.Threads, "CPU threads that training may use")
+	f.StringVar(&s.precision, "precision", d.Precision, "of products with 16- or 4-bit weights on the CPU: auto, f32, bf16")
 	f.StringVar(&s.logLevel, "log-level", d.LogLevel, "debug, info, warn or error")
 }
 
@@ -48,6 +50,7 @@ func (s *settings) load(cmd *cobra.Command) (*config.Config, error) {
 		"bootstrap": func() { c.Bootstrap = s.bootstrap },
 		"no-mdns":   func() { c.MDNS = !s.noMDNS },
 		"threads":   func() { c.Threads = s.threads },
+		"precision": func() { c.Precision = s.precision },
 		"log-level": func() { c.LogLevel = s.logLevel },
 	} {
 		if cmd.Flags().Changed(name) {

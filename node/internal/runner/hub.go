@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/cpu"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/p2p"
@@ -40,7 +41,9 @@ type HubOptions struct {
 	PlanMemory func(*train.Options) error
 	// Threads is how many goroutines of a run compute.
 	Threads int
-	// Device and Agent are what other peers are told: "cpu (2 threads, avx2)",
+	// Precision is that of train.Options.
+	Precision cpu.Precision
+	// Device and Agent are what other peers are told: "cpu (2 threads, avx2, f32)",
 	// "moot/0.1.0".
 	Device string
 	Agent  string

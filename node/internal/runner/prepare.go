@@ -120,7 +120,7 @@ func (r *Runner) openData(ctx context.Context, modelDir string) (*dataset.Source
 // the manifest.
 func (r *Runner) openTrainer(modelDir string) (*train.Trainer, error) {
 	o := TrainOptions(r.manifest, modelDir)
-	o.Threads, o.CheckpointDir = r.hub.o.Threads, filepath.Join(r.dir, "checkpoint")
+	o.Threads, o.Precision, o.CheckpointDir = r.hub.o.Threads, r.hub.o.Precision, filepath.Join(r.dir, "checkpoint")
 	if plan := r.hub.o.PlanMemory; plan != nil {
 		if err := plan(&o); err != nil {
 			return nil, fmt.Errorf("open the trainer: %w", err)
