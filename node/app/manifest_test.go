@@ -1,6 +1,7 @@
 package app
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/proto/run"
 )
 
@@ -130,6 +134,83 @@ func TestManifestAllLinear(t *testing.T) {
 	}
 }
 
+// What patterns choose is resolved: the manifest names modules and has their
+// ranks and alphas.
+func TestManifestOptions(t *testing.T) {
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, d := imported(t, n)
+	got, err := n.manifest(t.Context(), &api.LaunchRequest{TOML: runText(m, d, `
+[lora]
+rank = 8
+targets = '.*\.(q_proj|v_proj|down_proj)'
+exclude_modules = ["layers.1.self_attn.v_proj"]
+layers_to_transform = [0, 1]
+rslora = true
+rank_pattern = {v_proj = 1, q_proj = 4, "layers.1.self_attn.q_proj" = 2, "mlp.down_proj" = 8}
+alpha_pattern = {"layers.0.mlp.down_proj" = 5, v_proj = 16}
+[inner]
+sequence_tokens = 64
+optimizer = "sgd"
+momentum = 0.85
+schedule = "wsd"
+decay_rounds = 7
+lora_plus_ratio = 2.5
+packing = false
+over_long = "drop"
+`)}, time.Unix(1, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const p = "model.layers."
+	wantTargets := []string{p + "0.mlp.down_proj", p + "0.self_attn.q_proj", p + "0.self_attn.v_proj", p + "1.mlp.down_proj", p + "1.self_attn.q_proj"}
+	if diff := cmp.Diff(run.LoRA{
+		Rank: 8, Alpha: 16, Targets: wantTargets, RSLoRA: true, Alphas: []run.ModuleAlpha{{Module: p + "0.mlp.down_proj", Alpha: 5}},
+	}, got.LoRA); diff != "" {
+		t.Errorf("lora (-want +got):\n%s", diff)
+	}
+	var ranks []uint32
+	for i := 0; i < len(got.Tensors); i += 2 {
+		ranks = append(ranks, got.Tensors[i].Rows)
+	}
+	if diff := cmp.Diff([]uint32{8, 4, 1, 8, 2}, ranks); diff != "" {
+		t.Errorf("ranks (-want +got):\n%s", diff)
+	}
+	in := got.Inner
+	if in.Optimizer != run.OptimizerSGD || in.MomentumPPM != 850_000 || in.LoRAPlusMilli != 2500 || got.Schedule != run.ScheduleWSD ||
+		in.DecayRounds != 7 || !in.Unpacked || in.OverLong != run.OverLongDrop {
+		t.Errorf("inner %+v, schedule %v", in, got.Schedule)
+	}
+	// The adapter that is made of it is the one that was asked for.
+	s := runner.Spec(got)
+	a, err := lora.New(s, modulesOf(got))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []float64{5 / math.Sqrt(8), 16 / math.Sqrt(4), 16, 16 / math.Sqrt(8), 16 / math.Sqrt(2)} {
+		if part := a.Parts()[i]; part.Path != wantTargets[i] || part.Scale != float32(want) {
+			t.Errorf("scale of %s is %v, want %v of %s", part.Path, part.Scale, want, wantTargets[i])
+		}
+	}
+}
+
+func TestManifestFull(t *testing.T) {
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, d := imported(t, n)
+	got, err := n.manifest(t.Context(), &api.LaunchRequest{TOML: runText(m, d, "mode = \"full\"\ninner.sequence_tokens = 64")}, time.Unix(1, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout, err := got.Layout()
+	if err != nil || got.Mode != run.ModeFull || len(got.LoRA.Targets) > 0 || uint64(layout.Params()) != uint64(m.Parameters) {
+		t.Errorf("%v, mode %v, %+v, %d parameters, want %d", err, got.Mode, got.LoRA, layout.Params(), m.Parameters)
+	}
+	// A model that is too large is refused by its configuration alone.
+	large := model.Llama(1024, 4096, 24, 16, 32000, 2048)
+	if err := describeFull(&large, got); err == nil || !strings.Contains(err.Error(), "at most 150 million parameters; this one has") {
+		t.Errorf("a large model: %v", err)
+	}
+}
+
 func TestManifestErrors(t *testing.T) {
 	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
 	m, d := imported(t, n)
@@ -148,6 +229,9 @@ func TestManifestErrors(t *testing.T) {
 		{"too fine", runText(m, d, "[inner]\nweight_decay = 0.00000012"), api.CodeConfig, "run.toml:5: inner.weight_decay is 1.2e-07, must be a multiple of 1e-06"},
 		{"long", runText(m, d, "[inner]\nsequence_tokens = 100000"), api.CodeConfig, "run.toml:5: inner.sequence_tokens is 100000, must be at most"},
 		{"targets", runText(m, d, "inner.sequence_tokens = 64\n[lora]\ntargets = [\"c_attn\"]"), api.CodeConfig, "run.toml:6: lora.targets cannot be used"},
+		{"pattern", runText(m, d, "inner.sequence_tokens = 64\n[lora]\ntargets = 'x_proj'"), api.CodeConfig, "run.toml:6: lora.targets cannot be used: no layer"},
+		{"block", runText(m, d, "inner.sequence_tokens = 64\n[lora]\nlayers_to_transform = [0, 99]"), api.CodeConfig, "run.toml:6: lora.layers_to_transform has 99"},
+		{"rank pattern", runText(m, d, "inner.sequence_tokens = 64\n[lora]\ntargets = ['q_proj']\nrank_pattern = {v_proj = 2}"), api.CodeConfig, `run.toml:7: lora.rank_pattern has "v_proj"`},
 		{"template", runText(m, d, "template = \"chatml\"\ninner.sequence_tokens = 64"), api.CodeConfig, `run.toml:4: template is "chatml"`},
 		{"licence", runText(m, d, "inner.sequence_tokens = 64\nlicence.model = \"a\\u0001\""), api.CodeConfig, "run.toml:5: licence.model is"},
 	} {

@@ -10,6 +10,10 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/moot-net/moot/node/internal/demo"
+	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 )
@@ -140,4 +144,70 @@ func TestDamagedCheckpoint(t *testing.T) {
 	if err != nil || out.steps != 3 {
 		t.Errorf("%+v, %v; want all 3 steps again", out, err)
 	}
+}
+
+// A run of all parameters trains and encodes as another does.
+func TestWorkerFull(t *testing.T) {
+	t.Parallel()
+	x := newNode(t, 23)
+	man := launch(t, x, func(m *run.Manifest) {
+		m.Mode, m.LoRA, m.Tensors = run.ModeFull, run.LoRA{}, nil
+		cfg, err := model.ReadConfig(modelDirOf(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range train.FullLayout(cfg) {
+			m.Tensors = append(m.Tensors, run.Tensor{Name: p.Name, Rows: uint32(p.Rows), Cols: uint32(p.Cols)})
+		}
+		m.Inner.LearningRateNano, m.CodecBits = 1e5, 8
+	})
+	w, j := openWorker(t, x, man, t.TempDir())
+	before, err := w.evaluate(t.Context(), j.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.train(t.Context(), j)
+	if err != nil || out.steps != 3 || out.norm == 0 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	// The fold of that delta alone is a better model.
+	st, err := w.states.get(t.Context(), j.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := x.store.ReadBytes(t.Context(), out.delta, int64(out.bytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := fold.Decode(w.layout, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, _, err := fold.Fold(st, []fold.Input{{Delta: d, Tokens: out.tokens, FactorQ16: fold.FactorFull}}, fold.Outer{LearningRateQ16: fold.One})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := make([]float32, len(next.Theta))
+	fold.ToFloat32(values, next.Theta)
+	if err := w.trainer.SetAdapter(values); err != nil {
+		t.Fatal(err)
+	}
+	held, err := w.samples.HeldOut(t.Context(), 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, _, err := w.trainer.Eval(t.Context(), held)
+	if err != nil || !(after < before) {
+		t.Errorf("loss went from %v to %v (%v)", before, after, err)
+	}
+}
+
+// modelDirOf is the folder of the bundled model.
+func modelDirOf(t *testing.T) string {
+	t.Helper()
+	a, err := demo.Write(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.ModelDir
 }
