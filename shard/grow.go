@@ -253,6 +253,9 @@ func (s *Store) note(t *leafTree, leaves []int) error {
 		if _, err := t.journal.Write(b); err != nil {
 			return err
 		}
+		if err := s.disk.step("sync journal", t.journal.Name()); err != nil {
+			return err
+		}
 		if err := t.journal.Sync(); err != nil {
 			return err
 		}

@@ -64,6 +64,10 @@ type Store struct {
 	trees   atomic.Pointer[[]*leafTree] // folders in which leaves lie
 	treesMu sync.Mutex                  // held while trees changes
 
+	rootsMu sync.Mutex
+	roots   map[cid.Cid]Root // guarded by rootsMu
+	pruneMu sync.Mutex       // held while roots are removed
+
 	mu            sync.Mutex
 	held          map[digest]int  // guarded by mu: blocks of imports that are not finished
 	materializing map[string]bool // guarded by mu: folders being written
@@ -105,7 +109,7 @@ func open(dir string, d disk, o OpenOptions) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: abs, disk: d, onProblem: o.Problem, held: make(map[digest]int), materializing: make(map[string]bool)}
+	s := &Store{dir: abs, disk: d, onProblem: o.Problem, held: make(map[digest]int), roots: make(map[cid.Cid]Root), materializing: make(map[string]bool)}
 	for i := range s.prefixes {
 		s.prefixes[i].changed = 1
 	}
@@ -120,6 +124,9 @@ func open(dir string, d disk, o OpenOptions) (*Store, error) {
 	err = s.prepare()
 	if err == nil {
 		err = s.openTrees()
+	}
+	if err == nil {
+		err = s.openRoots()
 	}
 	if err != nil {
 		s.lock.Close()
