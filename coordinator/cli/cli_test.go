@@ -3,8 +3,12 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
+	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -47,6 +51,7 @@ func TestMain(m *testing.M) {
 //	watching             waits until a command watches events
 //	fail CODE TEXT       makes the daemon's next method fail
 //	world                starts a world for the daemons of a demo
+//	judge                starts a judge at $JUDGE, which wants the key "key"
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -100,6 +105,12 @@ func TestScripts(t *testing.T) {
 				ts.Defer(stop)
 				ts.Setenv(demotest.WorldEnv, addr)
 			},
+			"judge": func(ts *testscript.TestScript, _ bool, _ []string) {
+				s := httptest.NewServer(http.HandlerFunc(serveJudge))
+				ts.Defer(s.Close)
+				ts.Setenv("JUDGE", s.URL+"/v1")
+				ts.Setenv("JUDGE_HOST", strings.TrimPrefix(s.URL, "http://"))
+			},
 			"watching": func(ts *testscript.TestScript, _ bool, _ []string) {
 				select {
 				case <-fake(ts).watched:
@@ -110,6 +121,29 @@ func TestScripts(t *testing.T) {
 			"exits": exits,
 		},
 	})
+}
+
+// serveJudge is a judge that gives 9 points to an answer that says so, and 6 to
+// others.
+func serveJudge(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "Bearer key" {
+		http.Error(w, `{"error":{"message":"who are you?"}}`, http.StatusUnauthorized)
+		return
+	}
+	var q struct{ Messages []struct{ Content string } }
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil || len(q.Messages) != 2 {
+		http.Error(w, "what?", http.StatusBadRequest)
+		return
+	}
+	_, answers, _ := strings.Cut(q.Messages[1].Content, "--- answer 1 ")
+	first, second, _ := strings.Cut(answers, "--- answer 2 ")
+	points := func(s string) int {
+		if strings.Contains(s, "The answer to") {
+			return 9
+		}
+		return 6
+	}
+	fmt.Fprintf(w, `{"choices":[{"message":{"content":"%d %d"}}],"usage":{"prompt_tokens":300,"completion_tokens":20}}`, points(first), points(second))
 }
 
 // exits runs moot and checks its exit code, which exec cannot: exits 4 moot status.
