@@ -107,6 +107,7 @@ func runRunShowRound(ctx context.Context, e *env, id string, n uint64) error {
 		p.field("parent", "%s", r.Parent)
 		p.field("adapter", "%s", r.State)
 		p.field("proposer", "%s", r.Proposer)
+		roundTrust(p, r)
 		for _, c := range r.Contributions {
 			p.line("")
 			p.field("peer", "%s", c.Peer)
@@ -123,7 +124,7 @@ func roundLedger(p *page, r api.Round) {
 	rows := make([][]string, 0, len(r.Contributions)+len(r.Refused))
 	for _, c := range r.Contributions {
 		rows = append(rows, []string{
-			"  " + api.ShortID(c.Peer), "included", group(c.Weight), group(c.Tokens), group(c.Steps), loss(&c.Loss),
+			"  " + api.ShortID(c.Peer), included(c), group(c.Weight), group(c.Tokens), group(c.Steps), loss(&c.Loss),
 		})
 	}
 	for _, x := range r.Refused {
@@ -137,7 +138,60 @@ func roundLedger(p *page, r api.Round) {
 	for _, id := range r.Joined {
 		p.line("  %s  gets a seat", clean(api.ShortID(id)))
 	}
-	for _, id := range r.Left {
-		p.line("  %s  loses its seat", clean(api.ShortID(id)))
+	for i, id := range r.Left {
+		why := ""
+		if i < len(r.LeftWhy) {
+			why = ": " + r.LeftWhy[i]
+		}
+		p.line("  %s  loses its seat%s", clean(api.ShortID(id)), clean(why))
 	}
+}
+
+// included says whether a contribution counts.
+func included(c api.Contribution) string {
+	if c.Reason == "" {
+		return "included"
+	}
+	return "included: " + c.Reason
+}
+
+// roundTrust prints what auditors found of the round before, and what became of
+// each peer by it.
+func roundTrust(p *page, r api.Round) {
+	if len(r.Judged) > 0 {
+		p.line("")
+		p.line("audits of round %d", r.Round-1)
+		var rows [][]string
+		for _, j := range r.Judged {
+			rows = append(rows, []string{
+				"  " + api.ShortID(j.Peer), j.Verdict, fmt.Sprint(j.Auditors), fmt.Sprintf("%+.6f", j.Gain), fmt.Sprintf("%.2f", j.Worth),
+			})
+		}
+		p.table([]string{"  PEER", "VERDICT", ">AUDITORS", ">GAIN", ">WORTH"}, rows)
+	}
+	if len(r.Standings) > 0 {
+		p.line("")
+		p.line("standings after round %d", r.Round)
+		var rows [][]string
+		for _, s := range r.Standings {
+			rows = append(rows, []string{
+				"  " + api.ShortID(s.Peer), standing(s), fmt.Sprintf("%.2f", s.Strikes), group(s.Pace), group(s.Work), fmt.Sprintf("%.2f", s.Worth),
+			})
+		}
+		p.table([]string{"  PEER", "STANDING", ">STRIKES", ">PACE", ">WORK", ">WORTH"}, rows)
+	}
+}
+
+// standing says whether a peer's deltas count.
+func standing(s api.Standing) string {
+	const ever = 1 << 32 // rounds of a run, and more
+	switch {
+	case s.BannedUntil >= ever:
+		return "banned: " + s.Reason
+	case s.BannedUntil > 0:
+		return fmt.Sprintf("banned until round %d: %s", s.BannedUntil, s.Reason)
+	case s.Owed > 0:
+		return fmt.Sprintf("owes %s", plural(uint64(s.Owed), "useful delta"))
+	}
+	return "trusted"
 }

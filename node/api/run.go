@@ -105,6 +105,8 @@ type Seat struct {
 	Since  uint64 `json:"since"`
 	Missed uint32 `json:"missed"`
 	Fresh  bool   `json:"fresh"` // its next contribution has weight 0
+	// Trainee: it trains and does not vote yet.
+	Trainee bool `json:"trainee,omitempty"`
 }
 
 // Member is what a peer said about itself in a heartbeat. Nobody vouches for
@@ -173,11 +175,17 @@ type Round struct {
 	Votes     int    `json:"votes"`
 	Quorum    int    `json:"quorum"`
 	Seats     int    `json:"seats"`
+	Witnesses int    `json:"witnesses"` // seats that vote
 
 	Contributions []Contribution `json:"contributions"`    // sorted by seat
 	Refused       []Refusal      `json:"refused"`          // likewise
 	Joined        []string       `json:"joined,omitempty"` // seats from the next round on
 	Left          []string       `json:"left,omitempty"`
+	// LeftWhy says for each of Left: "left", "absent", or why it was banned.
+	LeftWhy []string `json:"left_why,omitempty"`
+	// Judged is what auditors found of the contributions of the round before.
+	Judged    []Judged   `json:"judged,omitempty"`
+	Standings []Standing `json:"standings,omitempty"` // after this round
 
 	Tokens        uint64 `json:"tokens"`         // since the beginning
 	TrainedRounds uint64 `json:"trained_rounds"` // likewise
@@ -203,6 +211,32 @@ type Contribution struct {
 	Weight     uint64  `json:"weight"`
 	Clip       float64 `json:"clip"` // factor, 1 when not clipped
 	Loss       float64 `json:"loss"` // mean training loss as claimed
+	// Reason is why it counts for nothing, such as "probation"; empty: it
+	// counts.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Judged is what auditors found of a contribution.
+type Judged struct {
+	Peer     string  `json:"peer"`
+	Auditors uint32  `json:"auditors"` // that measured it
+	Gain     float64 `json:"gain"`     // nats that the loss falls by a fifth of the delta
+	Worth    float64 `json:"worth"`    // gain per token beside the others', at most 1
+	Verdict  string  `json:"verdict"`  // unaudited, useful, useless, damaging
+}
+
+// Standing is what a run remembers of a peer.
+type Standing struct {
+	Peer    string  `json:"peer"`
+	Owed    uint32  `json:"owed"`    // useful deltas until one counts
+	Strikes float64 `json:"strikes"` // fading; 3 bring a ban
+	// BannedUntil is the round before which it gets no seat, 0 if it may; Reason
+	// says why.
+	BannedUntil uint64  `json:"banned_until,omitempty"`
+	Reason      string  `json:"reason,omitempty"`
+	Pace        uint64  `json:"pace"`  // audited tokens of a round
+	Worth       float64 `json:"worth"` // mean, fading
+	Work        uint64  `json:"work"`  // audited tokens in all
 }
 
 // Refusal is a delta that a round left out.

@@ -67,7 +67,8 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 		Version: run.ManifestVersion, Name: f.Name, GenesisSeed: f.Seed, CodecBits: f.CodecBits,
 		PeriodMillis: uint64(time.Duration(f.Period).Milliseconds()), Seats: f.Seats, MinPeers: f.MinPeers,
 		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples,
-		LoRA: run.LoRA{Rank: f.LoRA.Rank, Alpha: f.LoRA.Alpha, RSLoRA: f.LoRA.RSLoRA},
+		Trust: run.Trust{Auditors: *f.Trust.Auditors, AuditSamples: f.Trust.AuditSamples, Probation: *f.Trust.Probation},
+		LoRA:  run.LoRA{Rank: f.LoRA.Rank, Alpha: f.LoRA.Alpha, RSLoRA: f.LoRA.RSLoRA},
 	}
 	if err := takeChoices(m, f); err != nil {
 		return nil, err

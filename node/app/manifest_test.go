@@ -87,6 +87,10 @@ sequence_tokens = 100
 [outer]
 learning_rate = 0.7
 momentum = 0.6
+[trust]
+auditors = 2
+audit_samples = 7
+probation = 4
 [licence]
 model = "mine"
 `)}
@@ -107,6 +111,7 @@ model = "mine"
 		Outer: run.Outer{LearningRateQ16: 45875, MomentumQ16: 39322}, CodecBits: 4, PeriodMillis: 1500, Seats: 5, MinPeers: 2,
 		MaxRounds: 7, MaxTokens: 1_000_000, Schedule: run.ScheduleConstant, EvalSamples: 9,
 		Licences: run.Licences{Model: "mine", Data: d.Licence}, Launcher: n.host.ID(), Created: 1_700_000_000, Template: "alpaca",
+		Trust: run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4},
 	}
 	if diff := cmp.Diff(want.Inner, got.Inner); diff != "" {
 		t.Errorf("inner (-want +got):\n%s", diff)

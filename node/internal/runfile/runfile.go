@@ -56,7 +56,22 @@ type File struct {
 	LoRA    LoRA    `toml:"lora"`
 	Inner   Inner   `toml:"inner"`
 	Outer   Outer   `toml:"outer"`
+	Trust   Trust   `toml:"trust"`
 	Licence Licence `toml:"licence"`
+}
+
+// Trust is how peers are kept honest: others measure what their deltas do.
+type Trust struct {
+	// Auditors is how many peers measure each delta, at most 16; 0 believes
+	// everybody. Default 3.
+	Auditors *uint32 `toml:"auditors"`
+	// AuditSamples is how many held-out samples a measurement reads. Default:
+	// as many as make audits a tenth of the work of a round, 8 to 256.
+	AuditSamples uint32 `toml:"audit_samples"`
+	// Probation is how many useful deltas a peer that is new to a run has to
+	// send before one counts. Who is there before training starts is not new.
+	// Default 5; fewer in a run of fewer than 50 rounds.
+	Probation *uint32 `toml:"probation"`
 }
 
 // LoRA is the adapter's shape. Layers are chosen as PEFT chooses them. None of
@@ -274,6 +289,25 @@ func (f *File) defaults(text []byte) {
 	setU(&f.Inner.SequenceTokens, 512)
 	setF(&f.Outer.LearningRate, 0.7)
 	setF(&f.Outer.Momentum, 0.6)
+	f.Trust.defaults(f)
+}
+
+func (t *Trust) defaults(f *File) {
+	if t.Auditors == nil {
+		t.Auditors = new(uint32(3))
+	}
+	if *t.Auditors > 0 && t.AuditSamples == 0 {
+		// An audit takes one pass forward before and one after each delta, a step
+		// about three.
+		perRound := 3 * uint64(f.Inner.MaxSteps) * uint64(f.Inner.BatchSamples)
+		t.AuditSamples = uint32(min(max(perRound/10/uint64(*t.Auditors+1), 8), 256))
+	}
+	if t.Probation == nil {
+		t.Probation = new(uint32(0))
+		if *t.Auditors > 0 {
+			*t.Probation = min(5, max(1, f.Rounds/10))
+		}
+	}
 }
 
 // The values that others depend on.
@@ -316,6 +350,9 @@ func (f *File) check() (key, msg string) {
 		{"inner.sequence_tokens", float64(f.Inner.SequenceTokens), 8, 1 << 17},
 		{"outer.learning_rate", *f.Outer.LearningRate, 0.01, 4},
 		{"outer.momentum", *f.Outer.Momentum, 0, 0.99},
+		{"trust.auditors", float64(*f.Trust.Auditors), 0, 16},
+		{"trust.audit_samples", float64(f.Trust.AuditSamples), 0, 1e5},
+		{"trust.probation", float64(*f.Trust.Probation), 0, 1000},
 		{"period", time.Duration(f.Period).Seconds(), 1, 86400},
 	} {
 		if math.IsNaN(b.v) || b.v < b.lo {

@@ -47,10 +47,33 @@ lora_plus_ratio = 16.0
 	}
 }
 
+func TestTrust(t *testing.T) {
+	for _, tt := range []struct {
+		text                         string
+		auditors, samples, probation uint32
+	}{
+		{"", 3, 36, 5},
+		{"rounds = 20\n[inner]\nmax_steps = 4\nbatch_samples = 2\n", 3, 8, 2},
+		{"[trust]\nauditors = 0\n", 0, 0, 0},
+		{"[trust]\nauditors = 7\nprobation = 0\n", 7, 18, 0},
+		{"[trust]\naudit_samples = 9\n", 3, 9, 5},
+	} {
+		f, err := Parse("run.toml", []byte(minimal+tt.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tr := f.Trust; *tr.Auditors != tt.auditors || tr.AuditSamples != tt.samples || *tr.Probation != tt.probation {
+			t.Errorf("%q: %d auditors, %d samples, probation %d; want %d, %d, %d",
+				tt.text, *tr.Auditors, tr.AuditSamples, *tr.Probation, tt.auditors, tt.samples, tt.probation)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{minimal + "[lora]\n\nrank = 2000\n", "run.toml:6: lora.rank is 2000, must be at most 1024"},
 		{minimal + "min_peers = 33\n", "run.toml:4: min_peers is 33, must be at most 32"},
+		{minimal + "[trust]\nauditors = 17\n", "run.toml:5: trust.auditors is 17, must be at most 16"},
 		{minimal + "codec_bits = 3\n", "run.toml:4: codec_bits is 3"},
 		{minimal + "ranks = 3\n", `run.toml:4: unknown key "ranks"`},
 		{minimal + "[lora]\nrnk = 3\n", `run.toml:5: unknown key "lora.rnk"`},

@@ -24,6 +24,7 @@ type device struct {
 
 	mu     sync.Mutex
 	job    *job               // guarded by mu; to train, nil: nothing
+	audits *auditJob          // guarded by mu; to measure for others, nil: nothing
 	eval   *evalJob           // guarded by mu; to measure, nil: nothing
 	cancel context.CancelFunc // guarded by mu; ends what is being done
 	wake   chan struct{}      // of capacity 1
@@ -104,7 +105,7 @@ func (d *device) run(ctx context.Context) error {
 	d.w.ending = ctx.Done()
 	for ctx.Err() == nil {
 		d.mu.Lock()
-		j, e := d.job, d.eval
+		j, a, e := d.job, d.audits, d.eval
 		// What ctx ends is finished first: see worker.ending.
 		wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		d.cancel = cancel
@@ -112,6 +113,8 @@ func (d *device) run(ctx context.Context) error {
 		switch {
 		case j != nil:
 			d.doTrain(ctx, wctx, j)
+		case a != nil:
+			d.doAudit(ctx, wctx, a)
 		case e != nil:
 			d.doEvaluate(ctx, wctx, e)
 		default:

@@ -120,6 +120,8 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 		l.device.stop()
 	case round.Check:
 		r.check(e)
+	case round.Audit:
+		l.device.audit(auditJob{round: e.Round, record: e.Record, state: e.State, items: e.Items})
 	case round.Fold:
 		r.fold(e)
 	case round.Sync:
@@ -145,6 +147,7 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 	}
 	head := links[len(links)-1]
 	r.scopes.decided(head.Record.Round)
+	l.device.dropAudit()
 	for _, k := range links {
 		n := uint64(k.Record.Round)
 		entry, ok := r.ledger.Entry(k.Record.Round)

@@ -27,7 +27,7 @@ func (r *Runner) Summary() api.Run {
 		Round: uint64(head.Record.Round), TrainedRounds: head.Record.TrainedRounds, MaxRounds: m.MaxRounds,
 		CertifiedRounds: head.Certified, Tokens: head.Record.Tokens, MaxTokens: m.MaxTokens,
 		Final: head.Record.Final, Head: head.ID.String(), StateCID: head.Record.State.String(),
-		Seats: len(head.Record.NextSeats), MaxSeats: int(m.Seats), Guarantee: guarantee(len(head.Record.NextSeats)),
+		Seats: len(head.Record.NextSeats), MaxSeats: int(m.Seats), Guarantee: guarantee(round.Witnesses(head.Record.NextSeats)),
 		Launcher: m.Launcher.String(), Created: time.Unix(m.Created, 0).UTC(),
 	}
 	s.TrainLoss, s.EvalLoss = r.lastLosses(head)
@@ -105,7 +105,47 @@ func (r *Runner) tellState(s *api.Run, head round.Link) {
 	}
 }
 
-// guarantee says how strong the agreement of n seats can be.
+// judged tells what the audits in a record came to, and what is remembered of
+// each peer.
+func (r *Runner) judged(d *api.Round, rec *msg.Record) {
+	parent, ok := r.ledger.Link(rec.Parent)
+	for _, j := range rec.Judgements {
+		if !ok || int(j.Seat) >= len(parent.Record.Seats) {
+			continue
+		}
+		d.Judged = append(d.Judged, api.Judged{
+			Peer: parent.Record.Seats[j.Seat].Peer.String(), Auditors: j.Measured, Gain: float64(j.GainNano) * 1e-9,
+			Worth: q16(j.WorthQ16), Verdict: j.Verdict.String(),
+		})
+	}
+	for _, s := range rec.Standings {
+		a := api.Standing{
+			Peer: s.Peer.String(), Owed: s.Owed, Strikes: float64(s.StrikesQ8) / 256, BannedUntil: uint64(s.Until),
+			Pace: s.Pace, Worth: 1 - q16(s.LackQ16), Work: s.Work,
+		}
+		if s.Until != 0 {
+			a.Reason = s.Reason.String()
+		}
+		d.Standings = append(d.Standings, a)
+	}
+}
+
+// whyLeft says why a peer has no seat after rec.
+func whyLeft(rec *msg.Record, id string) string {
+	for _, s := range rec.Standings {
+		if s.Peer.String() == id && s.Until != 0 {
+			return s.Reason.String()
+		}
+	}
+	for _, e := range rec.Joins {
+		if s, err := msg.Open(e); err == nil && s.From.String() == id {
+			return "left"
+		}
+	}
+	return "absent"
+}
+
+// guarantee says how strong the agreement of n witnesses can be.
 func guarantee(n int) api.Guarantee {
 	if n == 0 {
 		return api.Guarantee{Level: "none", Text: "no seat"}
@@ -144,7 +184,7 @@ func (r *Runner) Detail() api.RunDetail {
 		ModelLicence: m.Licences.Model, DataLicence: m.Licences.Data, Template: m.Template,
 	}}
 	for _, s := range r.ledger.Head().Record.NextSeats {
-		d.NextSeats = append(d.NextSeats, api.Seat{Peer: s.Peer.String(), Since: uint64(s.Since), Missed: s.Missed, Fresh: s.Fresh})
+		d.NextSeats = append(d.NextSeats, api.Seat{Peer: s.Peer.String(), Since: uint64(s.Since), Missed: s.Missed, Fresh: s.Fresh, Trainee: s.Trainee})
 	}
 	from := uint64(1)
 	if d.Round > detailRounds {
@@ -182,11 +222,13 @@ func (r *Runner) Rounds(from uint64, limit int) ([]api.Round, error) {
 // describe tells people what a round decided.
 func (r *Runner) describe(k round.Link, e ledger.Entry) api.Round {
 	rec := k.Record
-	q, _ := round.Quorum(max(1, len(rec.Seats)))
+	witnesses := round.Witnesses(rec.Seats)
+	q, _ := round.Quorum(max(1, witnesses))
 	d := api.Round{
 		Round: uint64(rec.Round), Record: k.ID.String(), Parent: rec.Parent.String(), State: rec.State.String(),
 		Attempt: rec.Attempt, Proposer: rec.Proposer.String(), Certified: k.Certificate != nil, Quorum: q, Seats: len(rec.Seats),
-		Tokens: rec.Tokens, TrainedRounds: rec.TrainedRounds, Final: rec.Final,
+		Witnesses: witnesses,
+		Tokens:    rec.Tokens, TrainedRounds: rec.TrainedRounds, Final: rec.Final,
 		Contributions: r.contributions(rec), Refused: []api.Refusal{},
 		EvalLoss: number(e.EvalLoss), Decided: e.Adopted, Seconds: e.Took.Seconds(),
 	}
@@ -200,6 +242,10 @@ func (r *Runner) describe(k round.Link, e ledger.Entry) api.Round {
 	}
 	d.Joined = seatsOnlyIn(rec.NextSeats, rec.Seats)
 	d.Left = seatsOnlyIn(rec.Seats, rec.NextSeats)
+	for _, id := range d.Left {
+		d.LeftWhy = append(d.LeftWhy, whyLeft(rec, id))
+	}
+	r.judged(&d, rec)
 	d.TrainLoss = meanLoss(d.Contributions)
 	return d
 }
@@ -213,6 +259,9 @@ func (r *Runner) contributions(rec *msg.Record) []api.Contribution {
 		a := api.Contribution{
 			Peer: rec.Seats[c.Seat].Peer.String(), Commit: c.Commit.String(), Delta: c.Delta.String(),
 			Tokens: c.Tokens, Weight: c.Weight, Clip: q16(c.ClipQ16),
+		}
+		if c.Reason != msg.Held {
+			a.Reason = c.Reason.String()
 		}
 		if k, _, err := msg.OpenAs[*msg.Commit](rec.Commits[i]); err == nil {
 			a.DeltaBytes, a.Steps, a.Loss = k.DeltaBytes, k.Steps, float64(k.LossMicro)*1e-6
