@@ -110,7 +110,7 @@ type tiles struct {
 func tilesFor(hd, capability int) tiles {
 	switch {
 	case hd <= 64:
-		return tiles{64, 64, 4, 64, 64, 64}
+		return tiles{64, 64, 4, 64, 64, 32}
 	case hd <= 96:
 		return tiles{96, 64, 4, 32, 64, 32}
 	case hd <= 128:

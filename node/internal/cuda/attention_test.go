@@ -88,7 +88,13 @@ func (o attentionOperands) free() {
 func TestAttention(t *testing.T) {
 	eachType(t, func(l *lab) {
 		name := l.name
-		for _, c := range attentionCases {
+		for i, c := range attentionCases {
+			// The kernels in float32 are the same on all devices, and for
+			// mixtures of types.
+			floats := l.d.capability > targets[0] && name[:8] != "bfloat16"
+			if (floats || name[:5] == "mixed") && i%4 != 0 {
+				continue
+			}
 			l.name = fmt.Sprintf("%s, %+v", name, c)
 			o := l.attention(c)
 			// With tensor cores, weights and derivatives are rounded to 16 bits

@@ -90,17 +90,11 @@ DEVICE void load_rows(u16 *tile, const matrix &m, long long row, int have, long 
 	}
 }
 
-DEVICE void begin() {
-#if __CUDA_ARCH__ >= 800
-	cp_async_commit();
-#endif
-}
 
-// arrived waits until what all threads have begun to copy is there.
-DEVICE void arrived() {
-#if __CUDA_ARCH__ >= 800
-	cp_async_wait<0>();
-#endif
+// arrived waits until what all threads have begun to copy is there, but for the
+// last N groups of it.
+template <int N> DEVICE void arrived() {
+	cp_async_wait<N>();
 	__syncthreads();
 }
 
@@ -224,16 +218,16 @@ DEVICE void forward(const matrix &q, const matrix &k, const matrix &v, const mat
 	int k0 = first_key(own_key(p, p.first), r.window);
 	load_rows<W, 64, 128>(qs, q, p.q + p.first, have, head, hd, 1.f);
 	load_rows<W, N, 128>(ks, k, p.k + k0, last + 1 - k0, khead, hd, 1.f);
-	begin();
+	cp_async_commit();
 	for (; k0 <= last; k0 += N) {
-		arrived(); // and all have done with the last values
+		arrived<0>(); // and all have done with the last values
 		load_rows<W, N, 128>(vs, v, p.k + k0, last + 1 - k0, khead, hd, 1.f);
-		begin();
+		cp_async_commit();
 		products<W, N>(s, qs, 16 * warp, ks);
-		arrived(); // and all have done with these keys
+		arrived<0>(); // and all have done with these keys
 		if (k0 + N <= last) {
 			load_rows<W, N, 128>(ks, k, p.k + k0 + N, last + 1 - k0 - N, khead, hd, 1.f);
-			begin();
+			cp_async_commit();
 		}
 		const bool all = k0 + N - 1 <= own_key(p, p.first) && (!r.window || k0 > last - r.window); // seen by all queries
 		const int key0 = k0 + 2 * t;
@@ -292,7 +286,7 @@ DEVICE void forward(const matrix &q, const matrix &k, const matrix &v, const mat
 }
 
 // queries: the derivatives by 16*WARPS queries of head blockIdx.y, N keys at a
-// time.
+// time. The next values and keys are on their way while the rest is computed.
 template <int W, int WARPS, int N>
 DEVICE void queries(const matrix &q, const matrix &k, const matrix &v, const matrix &lse, const int *pieces, int group, int hd, const rule &r, const matrix &dout, const float *dots, int heads, const matrix &dq, float scale, float up) {
 	DYN_SHARED(u16, space);
@@ -311,22 +305,23 @@ DEVICE void queries(const matrix &q, const matrix &k, const matrix &v, const mat
 	for (int j = 0; j < W / 8; j++)
 #pragma unroll
 		for (int i = 0; i < 4; i++) acc[j][i] = 0.f;
-	load_rows<W, Q, 32 * WARPS>(qs, q, p.q + p.first, have, head, hd, 1.f);
-	load_rows<W, Q, 32 * WARPS>(ds, dout, p.q + p.first, have, head, hd, up);
 	int k0 = first_key(own_key(p, p.first), r.window);
-	load_rows<W, N, 32 * WARPS>(ks, k, p.k + k0, last + 1 - k0, khead, hd, 1.f);
+	load_rows<W, Q, 32 * WARPS>(ds, dout, p.q + p.first, have, head, hd, up);
 	load_rows<W, N, 32 * WARPS>(vs, v, p.k + k0, last + 1 - k0, khead, hd, 1.f);
-	begin();
+	cp_async_commit();
+	load_rows<W, Q, 32 * WARPS>(qs, q, p.q + p.first, have, head, hd, 1.f);
+	load_rows<W, N, 32 * WARPS>(ks, k, p.k + k0, last + 1 - k0, khead, hd, 1.f);
+	cp_async_commit();
 	for (; k0 <= last; k0 += N) {
-		arrived();
-		products<W, N>(s, qs, 16 * warp, ks);
-		products<W, N>(d, ds, 16 * warp, vs);
-		__syncthreads();
 		const bool more = k0 + N <= last;
-		if (more) { // on its way while the rest is computed
+		arrived<1>(); // values
+		products<W, N>(d, ds, 16 * warp, vs);
+		arrived<0>(); // keys, and all have done with the values
+		if (more) {
 			load_rows<W, N, 32 * WARPS>(vs, v, p.k + k0 + N, last + 1 - k0 - N, khead, hd, 1.f);
-			begin();
+			cp_async_commit();
 		}
+		products<W, N>(s, qs, 16 * warp, ks);
 		const int key0 = k0 + 2 * t;
 #pragma unroll
 		for (int j = 0; j < N / 8; j++)
@@ -344,7 +339,7 @@ DEVICE void queries(const matrix &q, const matrix &k, const matrix &v, const mat
 		if (more) {
 			__syncthreads();
 			load_rows<W, N, 32 * WARPS>(ks, k, p.k + k0 + N, last + 1 - k0 - N, khead, hd, 1.f);
-			begin();
+			cp_async_commit();
 		}
 	}
 	store_rows<W, W>(dq, row, have - 16 * warp, head, 0, hd, acc, scale / up, scale / up, qs + 16 * warp * pitch<W>());
@@ -375,47 +370,59 @@ DEVICE void keys(const matrix &q, const matrix &k, const matrix &v, const matrix
 		for (int i = 0; i < 4; i++) acck[j][i] = accv[j][i] = 0.f;
 	load_rows<W, K, 128>(ks, k, p.k + p.first, have, khead, hd, 1.f);
 	load_rows<W, K, 128>(vs, v, p.k + p.first, have, khead, hd, 1.f);
-	for (int h = (int)blockIdx.y * group; h < ((int)blockIdx.y + 1) * group; h++) {
-		const long long head = (long long)h * hd;
+	int h = blockIdx.y * group, q0 = start;
+	const int heads_end = h + group;
+	if (start < end) load_rows<W, N, 128>(ds, dout, p.q + q0, end - q0, (long long)h * hd, hd, up);
+	cp_async_commit();
+	if (start < end) load_rows<W, N, 128>(qs, q, p.q + q0, end - q0, (long long)h * hd, hd, 1.f);
+	cp_async_commit();
+	while (start < end && h < heads_end) {
 		const rule r = rule_of(scale, cap, slopes, h, window);
-		for (int q0 = start; q0 < end; q0 += N) {
-			__syncthreads(); // all have done with the last queries
-			load_rows<W, N, 128>(qs, q, p.q + q0, end - q0, head, hd, 1.f);
-			load_rows<W, N, 128>(ds, dout, p.q + q0, end - q0, head, hd, up);
-			begin();
-			arrived();
-			products<W, N>(s, ks, own_rows, qs);
-			products<W, N>(d, vs, own_rows, ds);
-			float logs[N / 8][2];
-			int owns[N / 8][2];
+		const int next_q = q0 + N < end ? q0 + N : start, next_h = q0 + N < end ? h : h + 1;
+		arrived<1>(); // derivatives by the output
+		products<W, N>(d, vs, own_rows, ds);
+		arrived<0>(); // queries
+		products<W, N>(s, ks, own_rows, qs);
+		float logs[N / 8][2];
+		int owns[N / 8][2];
 #pragma unroll
-			for (int j = 0; j < N / 8; j++)
+		for (int j = 0; j < N / 8; j++)
 #pragma unroll
-				for (int i = 0; i < 2; i++) {
-					const int query = q0 + 8 * j + 2 * t + i;
-					const bool there = query < end;
-					const long long row = p.q + query;
-					owns[j][i] = there ? own_key(p, query) : -1; // sees nothing
-					logs[j][i] = there ? get(lse, row, h) * LOG2E : 0.f;
-					const float dot = there ? dots[row * heads + h] * up : 0.f;
-					d[j][i] -= dot;
-					d[j][i + 2] -= dot;
-				}
-			const int own0 = own_key(p, q0 + 2 * t);
-			scores<N>(s, d, r, [&](int row, int c) { return (row ? key1 : key0) - own0 - c; });
+			for (int i = 0; i < 2; i++) {
+				const int query = q0 + 8 * j + 2 * t + i;
+				const bool there = query < end;
+				const long long row = p.q + query;
+				owns[j][i] = there ? own_key(p, query) : -1; // sees nothing
+				logs[j][i] = there ? get(lse, row, h) * LOG2E : 0.f;
+				const float dot = there ? dots[row * heads + h] * up : 0.f;
+				d[j][i] -= dot;
+				d[j][i + 2] -= dot;
+			}
+		const int own0 = own_key(p, q0 + 2 * t);
+		scores<N>(s, d, r, [&](int row, int c) { return (row ? key1 : key0) - own0 - c; });
 #pragma unroll
-			for (int j = 0; j < N / 8; j++)
+		for (int j = 0; j < N / 8; j++)
 #pragma unroll
-				for (int i = 0; i < 4; i++) {
-					s[j][i] = sees(owns[j][i & 1], i < 2 ? key0 : key1, w) ? power(s[j][i] - logs[j][i & 1]) : 0.f;
-					d[j][i] *= s[j][i];
-				}
-			accumulate<W, N, C>(accv, s, ds, part * (C / 8));
-			accumulate<W, N, C>(acck, d, qs, part * (C / 8));
+			for (int i = 0; i < 4; i++) {
+				s[j][i] = sees(owns[j][i & 1], i < 2 ? key0 : key1, w) ? power(s[j][i] - logs[j][i & 1]) : 0.f;
+				d[j][i] *= s[j][i];
+			}
+		accumulate<W, N, C>(accv, s, ds, part * (C / 8));
+		__syncthreads();
+		if (next_h < heads_end) {
+			load_rows<W, N, 128>(ds, dout, p.q + next_q, end - next_q, (long long)next_h * hd, hd, up);
+			cp_async_commit();
 		}
+		accumulate<W, N, C>(acck, d, qs, part * (C / 8));
+		__syncthreads();
+		if (next_h < heads_end) {
+			load_rows<W, N, 128>(qs, q, p.q + next_q, end - next_q, (long long)next_h * hd, hd, 1.f);
+			cp_async_commit();
+		}
+		q0 = next_q;
+		h = next_h;
 	}
-	begin();
-	arrived(); // keys and values, where no query came, and all have done with them
+	arrived<0>(); // keys and values, where no query came, and all have done with them
 	const long long row = p.k + p.first + own_rows;
 	u16 *tile = ks + warp * 16 * pitch<C>();
 	const float by = (float)scale / up;
