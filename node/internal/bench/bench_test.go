@@ -69,6 +69,46 @@ echo '{"step_s": [1, 4, 9], "cpu_s_per_step": 3, "peak_rss_mb": 1e6}'
 	}
 }
 
+// TestProducts: programs take turns, and a ratio above 1 is in our favour.
+func TestProducts(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("needs a shell")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, kind, err := startMultiplier(t.Context(), 1, self, workerCommand, "sgemm", "1")
+	if err != nil || kind == "" {
+		t.Fatal(kind, err)
+	}
+	theirs, kind, err := startMultiplier(t.Context(), 1, "/bin/sh", "-c", `echo '"openblas"'; while read shape; do echo '{"seconds": 20, "fastest": 10, "cpu": 5}'; done`)
+	if err != nil || kind != "openblas" {
+		t.Fatal(kind, err)
+	}
+	for _, shape := range []string{"40x50x60", "40x50x60:n"} {
+		c, err := compare(ours, theirs, shape, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const flops = 2e-9 * 40 * 50 * 60
+		for i, seconds := range []float64{10, 20, 5} {
+			if want := flops / seconds; math.Abs(c[i].theirs/want-1) > 1e-9 || math.Abs(c[i].ratio/(c[i].ours/want)-1) > 1e-9 || !(c[i].ratio > 1) {
+				t.Errorf("%s, figure %d: %+v, want %v for the other", shape, i, c[i], want)
+			}
+		}
+	}
+	if _, err := ours.multiply("many"); err == nil {
+		t.Error("a product without a shape")
+	}
+	if err := theirs.close(); err != nil {
+		t.Error(err)
+	}
+	if err := ours.close(); err == nil {
+		t.Error("the program ended well without a shape")
+	}
+}
+
 func show(v *float64) string {
 	if v == nil {
 		return "null"

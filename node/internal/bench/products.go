@@ -1,13 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	_ "embed"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moot-net/moot/node/internal/cpu"
@@ -17,113 +23,251 @@ import (
 //go:embed sgemm.py
 var sgemmScript string
 
-// shapes are the products M x N x K that are compared: a square, which is the
-// figure reported, and those of the two models' layers.
-var shapes = []string{"1024x1024x1024", "1024x288x288", "1024x768x288", "1024x768x768", "1024x2048x768"}
-
-const productReps = 40
-
-// products is what a program says about the speed of its matrix products.
-type products struct {
-	BLAS     string `json:"blas"`
-	Products []struct {
-		Shape        string  `json:"shape"`
-		GFlops       float64 `json:"gflops"` // of the fastest one
-		GFlopPerCPUs float64 `json:"gflop_per_cpu_s"`
-	} `json:"products"`
+// shapes are the products M x N x K that are compared: squares, and those of the
+// two models' layers, of the vocabulary and of adapters. They are X W^T, or dY W
+// where an n follows.
+var shapes = []string{
+	"512x512x512", "1024x1024x1024", "2048x2048x2048", "4096x4096x4096",
+	"1024x288x288", "1024x768x288", "1024x288x768", "256x32000x288",
+	"1024x768x768", "1024x2048x768", "1024x768x2048", "256x32000x768",
+	"1024x288x288:n", "1024x288x768:n", "1024x768x2048:n", "256x768x32000:n",
+	"1024x16x768", "1024x768x16",
 }
 
-func measureProducts(ctx context.Context, o *options, result figures) error {
+// turnTime is about how long one program multiplies before it is the other's
+// turn.
+const turnTime = 20 * time.Millisecond
+
+// turn is how long a product took, in seconds: on average, the fastest one, and
+// of processor time.
+type turn struct {
+	Seconds float64 `json:"seconds"`
+	Fastest float64 `json:"fastest"`
+	CPU     float64 `json:"cpu"`
+}
+
+// multiplier is a program that multiplies when it is told to.
+type multiplier struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// startMultiplier starts a program, which first says what it multiplies with.
+func startMultiplier(ctx context.Context, threads int, program string, args ...string) (m *multiplier, kind string, err error) {
+	m = &multiplier{cmd: command(ctx, program, args...)}
+	for _, v := range []string{"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"} {
+		m.cmd.Env = append(m.cmd.Env, v+"="+strconv.Itoa(threads))
+	}
+	if m.in, err = m.cmd.StdinPipe(); err != nil {
+		return nil, "", err
+	}
+	out, err := m.cmd.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	m.out = bufio.NewReader(out)
+	if err := m.cmd.Start(); err != nil {
+		return nil, "", err
+	}
+	if err := m.read(&kind); err != nil {
+		return nil, "", errors.Join(err, m.close())
+	}
+	return m, kind, nil
+}
+
+func (m *multiplier) read(v any) error {
+	line, err := m.out.ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, v)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.cmd.Path, err)
+	}
+	return nil
+}
+
+func (m *multiplier) multiply(shape string) (t turn, err error) {
+	if _, err := io.WriteString(m.in, shape+"\n"); err != nil {
+		return t, fmt.Errorf("%s: %w", m.cmd.Path, err)
+	}
+	return t, m.read(&t)
+}
+
+func (m *multiplier) close() error {
+	if err := m.in.Close(); err != nil {
+		return err
+	}
+	return m.cmd.Wait()
+}
+
+func measureProducts(ctx context.Context, o *options, result figures) (err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	peer := o.pythonHas(ctx, "numpy", "True")
-	var ours, theirs []products
-	for range o.runs {
-		var p products
-		if err := output(ctx, &p, self, append([]string{workerCommand, "sgemm", strconv.Itoa(o.threads)}, shapes...)...); err != nil {
+	ours, _, err := startMultiplier(ctx, o.threads, self, workerCommand, "sgemm", strconv.Itoa(o.threads))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ours.close()) }()
+	var theirs *multiplier
+	if o.pythonHas(ctx, "numpy", "True") {
+		var blas string
+		if theirs, blas, err = startMultiplier(ctx, o.threads, o.python, "-c", sgemmScript); err != nil {
 			return err
 		}
-		ours = append(ours, p)
-		if !peer {
-			continue
-		}
-		for _, v := range []string{"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"} {
-			if err := os.Setenv(v, strconv.Itoa(o.threads)); err != nil {
-				return err
-			}
-		}
-		var q products
-		if err := output(ctx, &q, o.python, append([]string{"-c", sgemmScript, strconv.Itoa(productReps)}, shapes...)...); err != nil {
-			return err
-		}
-		if peer = q.BLAS == "openblas"; peer {
-			theirs = append(theirs, q)
+		defer func() { err = errors.Join(err, theirs.close()) }()
+		if blas != "openblas" {
+			theirs = nil
 		}
 	}
-	fmt.Printf("matrix products X W^T, %d threads: GFLOP/s of the fastest call, and per second of processor time (median)\n", o.threads)
-	fmt.Printf("%-16s %8s %8s %7s   %8s %8s %7s\n", "M x N x K", "moot", "openblas", "ratio", "moot", "openblas", "ratio")
-	for i, shape := range shapes {
-		fastest := func(list []products) (wall, processor float64) {
-			var all []float64
-			for _, p := range list {
-				wall = max(wall, p.Products[i].GFlops)
-				all = append(all, p.Products[i].GFlopPerCPUs)
+	fmt.Printf("matrix products in float32, %d threads: GFLOP/s of the fastest call, of the median turn, and per second of processor time\n", o.threads)
+	fmt.Printf("%-17s %8s %8s %7s   %8s %8s %7s   %8s %8s %7s\n", "M x N x K", "moot", "openblas", "ratio", "moot", "openblas", "ratio", "moot", "openblas", "ratio")
+	var all [3][]float64
+	for _, shape := range shapes {
+		c, err := compare(ours, theirs, shape, 5*o.runs)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%-17s", shape)
+		for i, v := range c {
+			if theirs == nil {
+				fmt.Printf(" %8.1f %8s %7s  ", v.ours, "-", "-")
+				continue
 			}
-			return wall, median(all)
+			fmt.Printf(" %8.1f %8.1f %7.2f  ", v.ours, v.theirs, v.ratio)
+			all[i] = append(all[i], v.ratio)
 		}
-		w, p := fastest(ours)
-		if len(theirs) == 0 {
-			fmt.Printf("%-16s %8.1f %8s %7s   %8.1f\n", shape, w, "-", "-", p)
-			continue
-		}
-		w2, p2 := fastest(theirs)
-		fmt.Printf("%-16s %8.1f %8.1f %7.2f   %8.1f %8.1f %7.2f\n", shape, w, w2, w/w2, p, p2, p/p2)
-		if i == 0 {
-			result.set("sgemm_ratio_openblas", w/w2)
-			result.set("sgemm_ratio_openblas_cpu", p/p2)
+		fmt.Println()
+		if theirs != nil {
+			result.set("sgemm_"+strings.ReplaceAll(shape, ":", "_")+"_ratio_openblas", c[1].ratio)
 		}
 	}
 	fmt.Println()
+	if theirs != nil {
+		// The figures are those of the product that does worst.
+		result.set("sgemm_ratio_openblas_fastest", slices.Min(all[0]))
+		result.set("sgemm_ratio_openblas", slices.Min(all[1]))
+		result.set("sgemm_ratio_openblas_cpu", slices.Min(all[2]))
+	}
 	return nil
 }
 
-// ownProducts measures the products of package cpu.
-func ownProducts(threads int, shapes []string) (products, error) {
-	b := cpu.New(cpu.Options{Threads: threads})
-	var out products
-	out.BLAS = b.Kernels()
-	r := rand.New(rand.NewPCG(1, 1))
-	for _, shape := range shapes {
-		var m, n, k int
-		if _, err := fmt.Sscanf(shape, "%dx%dx%d", &m, &n, &k); err != nil {
-			return products{}, fmt.Errorf("shape %q: %w", shape, err)
+// comparison are GFLOP/s.
+type comparison struct{ ours, theirs, ratio float64 }
+
+// compare lets the programs take turns and returns what came out by the fastest
+// call, by the median turn, and by processor time. theirs may be nil.
+func compare(ours, theirs *multiplier, shape string, turns int) (c [3]comparison, err error) {
+	var a, b []turn
+	start := time.Now()
+	for i := 0; i < turns && (i < 3 || time.Since(start) < 20*time.Second); i++ {
+		t, err := ours.multiply(shape)
+		if err != nil {
+			return c, err
 		}
-		x, w, c := b.Alloc(m*k).Mat(0, m, k), b.Alloc(n*k).Mat(0, n, k), b.Alloc(m*n).Mat(0, m, n)
-		for _, v := range []tensor.Mat{x, w} {
-			for i := range v.Host() {
-				v.Host()[i] = float32(r.NormFloat64())
-			}
+		a = append(a, t)
+		if theirs == nil {
+			continue
 		}
-		b.MatMul(c, x, w, tensor.MatMul{TransB: true})
-		var wall, processor []float64
-		for range productReps {
-			start, used := time.Now(), processorSeconds()
-			b.MatMul(c, x, w, tensor.MatMul{TransB: true})
-			wall = append(wall, time.Since(start).Seconds())
-			processor = append(processor, processorSeconds()-used)
+		if t, err = theirs.multiply(shape); err != nil {
+			return c, err
 		}
-		flops := 2e-9 * float64(m) * float64(n) * float64(k)
-		p := struct {
-			Shape        string  `json:"shape"`
-			GFlops       float64 `json:"gflops"`
-			GFlopPerCPUs float64 `json:"gflop_per_cpu_s"`
-		}{shape, flops / slices.Min(wall), 0}
-		if used := median(processor); used > 0 {
-			p.GFlopPerCPUs = flops / used
-		}
-		out.Products = append(out.Products, p)
+		b = append(b, t)
 	}
-	return out, nil
+	m, n, k, _, err := parseShape(shape)
+	if err != nil {
+		return c, err
+	}
+	flops := 2e-9 * float64(m) * float64(n) * float64(k)
+	for i, of := range []func(turn) float64{
+		func(t turn) float64 { return t.Fastest }, func(t turn) float64 { return t.Seconds }, func(t turn) float64 { return t.CPU },
+	} {
+		typical := median
+		if i == 0 {
+			typical = slices.Min[[]float64]
+		}
+		x, y, ratios := column(a, of), column(b, of), []float64{}
+		for j := range y {
+			ratios = append(ratios, y[j]/x[j])
+		}
+		c[i].ours = flops / typical(x)
+		if theirs == nil {
+			continue
+		}
+		c[i].theirs, c[i].ratio = flops/typical(y), median(ratios)
+		if i == 0 {
+			c[i].ratio = c[i].ours / c[i].theirs
+		}
+	}
+	return c, nil
+}
+
+func column[T any](list []T, of func(T) float64) (v []float64) {
+	for _, t := range list {
+		v = append(v, of(t))
+	}
+	return v
+}
+
+func parseShape(shape string) (m, n, k int, plain bool, err error) {
+	dims, form, _ := strings.Cut(shape, ":")
+	if _, err := fmt.Sscanf(dims, "%dx%dx%d", &m, &n, &k); err != nil {
+		return 0, 0, 0, false, fmt.Errorf("shape %q: %w", shape, err)
+	}
+	return m, n, k, form == "n", nil
+}
+
+// multiplyOnDemand is the multiplier of package cpu.
+func multiplyOnDemand(threads int, in io.Reader, out io.Writer) error {
+	b := cpu.New(cpu.Options{Threads: threads})
+	answer := json.NewEncoder(out)
+	if err := answer.Encode(b.Kernels()); err != nil {
+		return err
+	}
+	var shape string
+	var product func()
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		if lines.Text() != shape {
+			shape = lines.Text()
+			var err error
+			if product, err = ownProduct(b, shape); err != nil {
+				return err
+			}
+			product()
+		}
+		var t turn
+		calls, start, used := 0., time.Now(), processorSeconds()
+		t.Fastest = 1e9
+		for passed := time.Duration(0); passed < turnTime; passed = time.Since(start) {
+			begin := time.Now()
+			product()
+			t.Fastest = min(t.Fastest, time.Since(begin).Seconds())
+			calls++
+		}
+		t.Seconds, t.CPU = time.Since(start).Seconds()/calls, (processorSeconds()-used)/calls
+		if err := answer.Encode(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ownProduct(b *cpu.Backend, shape string) (func(), error) {
+	m, n, k, plain, err := parseShape(shape)
+	if err != nil {
+		return nil, err
+	}
+	x, w, c := b.Alloc(m*k).Mat(0, m, k), b.Alloc(n*k).Mat(0, n, k), b.Alloc(m*n).Mat(0, m, n)
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, v := range []tensor.Mat{x, w} {
+		for i := range v.Host() {
+			v.Host()[i] = float32(r.NormFloat64())
+		}
+	}
+	if plain {
+		w = w.Reshape(k, n)
+	}
+	return func() { b.MatMul(c, x, w, tensor.MatMul{TransB: !plain}) }, nil
 }

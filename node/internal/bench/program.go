@@ -12,15 +12,7 @@ import (
 
 // output runs a program and decodes the last line that it prints.
 func output(ctx context.Context, v any, program string, args ...string) error {
-	cmd := exec.CommandContext(ctx, program, args...)
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "OPENBLAS_CORETYPE=") { // OpenBLAS is to choose its kernels itself
-			cmd.Env = append(cmd.Env, e)
-		}
-	}
-	// Threads that wait must not take time from the other program, or from
-	// themselves where the machine has other work.
-	cmd.Env = append(cmd.Env, "OMP_WAIT_POLICY=PASSIVE")
+	cmd := command(ctx, program, args...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -32,6 +24,20 @@ func output(ctx context.Context, v any, program string, args ...string) error {
 		return fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), err)
 	}
 	return nil
+}
+
+// command is a program in an environment that is fair to both.
+func command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "OPENBLAS_CORETYPE=") { // OpenBLAS is to choose its kernels itself
+			cmd.Env = append(cmd.Env, e)
+		}
+	}
+	// Threads that wait must not take time from the other program, or from
+	// themselves where the machine has other work.
+	cmd.Env = append(cmd.Env, "OMP_WAIT_POLICY=PASSIVE")
+	return cmd
 }
 
 func tail(s string, n int) string {

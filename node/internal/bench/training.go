@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/moot-net/moot/node/internal/model"
@@ -104,10 +105,13 @@ func measureTraining(ctx context.Context, o *options, result figures) error {
 }
 
 func report(size, dtype string, ours, theirs []training, result figures) {
-	of := func(list []training, fn func(training) float64) float64 {
+	of := func(list []training, fn func(training) float64) float64 { return median(column(list, fn)) }
+	// ratio is the median of those of runs one after the other, which had the
+	// same neighbours on the machine.
+	ratio := func(fn func(training) float64) float64 {
 		var v []float64
-		for _, t := range list {
-			v = append(v, fn(t))
+		for i := range theirs {
+			v = append(v, fn(ours[i])/fn(theirs[i]))
 		}
 		return median(v)
 	}
@@ -120,10 +124,14 @@ func report(size, dtype string, ours, theirs []training, result figures) {
 		fmt.Printf("%-10s | %9.0f %9s %7s | %9.2f %9s %7s | %8.0f\n", name, of(ours, speed), "-", "-", of(ours, processor), "-", "-", of(ours, memory))
 		return
 	}
-	s, c, m := of(ours, speed)/of(theirs, speed), of(theirs, processor)/of(ours, processor), of(ours, memory)/of(theirs, memory)
+	fastest := func(list []training) float64 {
+		return slices.Min(column(list, func(t training) float64 { return t.StepS[0] }))
+	}
+	s, c, m := ratio(speed), 1/ratio(processor), ratio(memory)
 	fmt.Printf("%-10s | %9.0f %9.0f %7.2f | %9.2f %9.2f %7.2f | %8.0f %8.0f %6.2f\n", name,
 		of(ours, speed), of(theirs, speed), s, of(ours, processor), of(theirs, processor), c, of(ours, memory), of(theirs, memory), m)
 	result.set("train_"+name+"_ratio_torch", s)
+	result.set("train_"+name+"_ratio_torch_fastest", fastest(theirs)/fastest(ours)) // of the fastest steps
 	result.set("train_"+name+"_ratio_torch_cpu", c)
 	result.set("memory_"+name+"_ratio_torch", m)
 	if worst := result["peak_memory_ratio_torch"]; worst == nil || *worst < m {

@@ -23,11 +23,12 @@ func runWorker(args []string) error {
 	var v any
 	var err error
 	switch {
-	case len(args) > 2 && args[0] == "sgemm":
-		var threads int
-		if threads, err = strconv.Atoi(args[1]); err == nil {
-			v, err = ownProducts(threads, args[2:])
+	case len(args) == 2 && args[0] == "sgemm":
+		threads, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
 		}
+		return multiplyOnDemand(threads, os.Stdin, os.Stdout)
 	case len(args) == 5 && args[0] == "train":
 		var threads, steps int
 		var precision cpu.Precision
