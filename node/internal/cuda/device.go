@@ -39,6 +39,7 @@ type device struct {
 	arena   arena
 	work    workspace
 	ring    ring
+	blas    *blas // or nil
 
 	// owned by run
 	context cu.CUContext

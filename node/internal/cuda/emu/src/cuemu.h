@@ -37,7 +37,7 @@
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __constant__ static const
-#define __align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
 #define DYN_SHARED(T, name) T *name = (T *)cuemu::S.dyn
 
 struct dim3 {
