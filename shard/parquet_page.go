@@ -10,9 +10,11 @@ import (
 	"io"
 	"math/bits"
 
+	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go/format"
+	"github.com/pierrec/lz4/v4"
 )
 
 // maxParquetHeld bounds the pages and dictionaries that are in memory at one
@@ -43,6 +45,9 @@ type parquetPages struct {
 	plain    []byte
 	lengths  []uint32 // of the texts in plain, if they stand apart
 	apart    bool
+	prefixes []uint32 // how much of the text before each begins with, if that is said
+	shared   bool
+	before   []byte // that text
 	indexed  bool
 	index    parquetRuns
 
@@ -89,7 +94,8 @@ func (p *parquetPages) more() (ok bool, err error) {
 	return ok, err
 }
 
-// text returns the string of the value that peek showed.
+// text returns the string of the value that peek showed, until it is called
+// again.
 func (p *parquetPages) text() ([]byte, error) {
 	if p.apart {
 		if len(p.lengths) == 0 || uint64(p.lengths[0]) > uint64(len(p.plain)) {
@@ -97,7 +103,18 @@ func (p *parquetPages) text() ([]byte, error) {
 		}
 		s := p.plain[:p.lengths[0]]
 		p.plain, p.lengths = p.plain[p.lengths[0]:], p.lengths[1:]
-		return s, nil
+		if !p.shared {
+			return s, nil
+		}
+		if len(p.prefixes) == 0 || uint64(p.prefixes[0]) > uint64(len(p.before)) {
+			return nil, errParquetEnd
+		}
+		p.before = append(p.before[:p.prefixes[0]], s...)
+		p.prefixes = p.prefixes[1:]
+		if len(p.before) > maxRawRowBytes {
+			return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, maxRawRowBytes)
+		}
+		return p.before, nil
 	}
 	if !p.indexed {
 		if len(p.plain) < 4 {
@@ -164,7 +181,8 @@ func (p *parquetPages) next() error {
 		return fmt.Errorf("%w: a page of %d bytes where %d are left", ErrInvalid, size, p.end-p.at)
 	}
 	*p.held -= int64(p.size)
-	p.size, p.plain, p.lengths, p.rep, p.def, p.index = 0, nil, nil, parquetRuns{}, parquetRuns{}, parquetRuns{}
+	p.size, p.plain, p.lengths, p.prefixes, p.before = 0, nil, nil, nil, nil
+	p.rep, p.def, p.index = parquetRuns{}, parquetRuns{}, parquetRuns{}
 	if err := p.hold(int(size) + int(full)); err != nil {
 		return err
 	}
@@ -284,7 +302,7 @@ func (p *parquetPages) values(b []byte, encoding format.Encoding, n int32) error
 	if err := p.hold(p.size); err != nil {
 		return err
 	}
-	p.left, p.indexed, p.apart = int(n), false, false
+	p.left, p.indexed, p.apart, p.shared = int(n), false, false, false
 	if !p.field.text {
 		return nil
 	}
@@ -303,69 +321,85 @@ func (p *parquetPages) values(b []byte, encoding format.Encoding, n int32) error
 		}
 	case format.DeltaLengthByteArray:
 		return p.lengthsApart(b, uint64(n))
+	case format.DeltaByteArray:
+		var err error
+		if p.prefixes, b, err = p.deltas(b, uint64(n)); err != nil {
+			return err
+		}
+		p.shared = true
+		return p.lengthsApart(b, uint64(n))
 	default:
 		return fmt.Errorf("%w: encoding %s is not read; write the file with plain or dictionary encoding", ErrInvalid, encoding)
 	}
 	return nil
 }
 
-// lengthsApart reads the lengths in front of the texts (DELTA_LENGTH_BYTE_ARRAY,
-// DELTA_BINARY_PACKED in the specification of encodings).
-func (p *parquetPages) lengthsApart(b []byte, most uint64) error {
+// lengthsApart reads the lengths in front of the texts (DELTA_LENGTH_BYTE_ARRAY
+// in the specification of encodings).
+func (p *parquetPages) lengthsApart(b []byte, most uint64) (err error) {
+	p.apart = true
+	p.lengths, p.plain, err = p.deltas(b, most)
+	return err
+}
+
+// deltas reads lengths that are written as differences (DELTA_BINARY_PACKED),
+// and returns what is behind them.
+func (p *parquetPages) deltas(b []byte, most uint64) (lengths []uint32, rest []byte, err error) {
 	var head [4]uint64 // values of a block, its parts, values in all, first value
 	for i := range head {
 		var n int
 		if head[i], n = binary.Uvarint(b); n <= 0 {
-			return errParquetEnd
+			return nil, nil, errParquetEnd
 		}
 		b = b[n:]
 	}
 	block, parts, total := head[0], head[1], head[2]
 	if parts == 0 || parts > 1<<10 || block == 0 || block > 1<<20 || block%parts != 0 || block/parts%8 != 0 || total > most {
-		return fmt.Errorf("%w: lengths in blocks of %d with %d parts, %d in all", ErrInvalid, block, parts, total)
+		return nil, nil, fmt.Errorf("%w: lengths in blocks of %d with %d parts, %d in all", ErrInvalid, block, parts, total)
 	}
 	p.size += 4 * int(total)
 	if err := p.hold(4 * int(total)); err != nil {
-		return err
+		return nil, nil, err
 	}
-	p.apart = true
-	p.lengths = make([]uint32, 0, total)
+	lengths = make([]uint32, 0, total)
 	value := zigzag(head[3])
-	for uint64(len(p.lengths)) < total {
-		least, widths, rest, err := deltaBlock(b, int(parts), len(p.lengths) == 0, total)
+	for uint64(len(lengths)) < total {
+		least, widths, rest, err := deltaBlock(b, int(parts), len(lengths) == 0, total)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		b = rest
-		if len(p.lengths) == 0 {
-			if p.lengths = append(p.lengths, uint32(value)); total == 1 {
+		if len(lengths) == 0 {
+			if value < 0 || value > maxParquetHeld {
+				return nil, nil, fmt.Errorf("%w: a text of %d bytes", ErrInvalid, value)
+			}
+			if lengths = append(lengths, uint32(value)); total == 1 {
 				break
 			}
 		}
 		for _, width := range widths {
-			if uint64(len(p.lengths)) == total {
+			if uint64(len(lengths)) == total {
 				break // parts that are not needed have no bytes
 			}
 			size := int(block/parts) / 8 * int(width)
 			if width > 32 || size > len(b) {
-				return errParquetEnd
+				return nil, nil, errParquetEnd
 			}
 			runs := parquetRuns{b: b[:size], width: int(width), left: block / parts, packed: true}
 			b = b[size:]
-			for range min(block/parts, total-uint64(len(p.lengths))) {
+			for range min(block/parts, total-uint64(len(lengths))) {
 				d, err := runs.next()
 				if err != nil {
-					return err
+					return nil, nil, err
 				}
 				if value += least + int64(d); value < 0 || value > maxParquetHeld {
-					return fmt.Errorf("%w: a text of %d bytes", ErrInvalid, value)
+					return nil, nil, fmt.Errorf("%w: a text of %d bytes", ErrInvalid, value)
 				}
-				p.lengths = append(p.lengths, uint32(value))
+				lengths = append(lengths, uint32(value))
 			}
 		}
 	}
-	p.plain = b
-	return nil
+	return lengths, b, nil
 }
 
 // deltaBlock reads the head of a block: what is added to each difference, and
@@ -407,8 +441,18 @@ func decompressPage(codec format.CompressionCodec, raw []byte, size int) ([]byte
 			b, err = readUpTo(r, size)
 			r.Close()
 		}
+	case format.Brotli:
+		b, err = readUpTo(brotli.NewReader(bytes.NewReader(raw)), size)
+	case format.Lz4Raw:
+		if size > maxLZ4Ratio*len(raw) {
+			return nil, fmt.Errorf("%w: %d bytes of %s are not %d", ErrInvalid, len(raw), codec, size)
+		}
+		var n int
+		b = make([]byte, size)
+		n, err = lz4.UncompressBlock(raw, b)
+		b = b[:max(n, 0)]
 	default:
-		return nil, fmt.Errorf("%w: compression %s is not read; use snappy, zstd, gzip or none", ErrInvalid, codec)
+		return nil, fmt.Errorf("%w: compression %s is not read; use zstd, snappy, gzip, brotli, lz4_raw or none", ErrInvalid, codec)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, codec, err)
@@ -418,6 +462,9 @@ func decompressPage(codec format.CompressionCodec, raw []byte, size int) ([]byte
 	}
 	return b, nil
 }
+
+// maxLZ4Ratio is more than LZ4 can come to: a byte stands for 255 at most.
+const maxLZ4Ratio = 256
 
 // readUpTo reads all, but no more than a byte above n. What is made grows with
 // what is there, not with n.

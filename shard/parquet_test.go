@@ -3,6 +3,7 @@ package shard
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,11 +12,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/encoding"
+	"github.com/parquet-go/parquet-go/format"
 )
 
 type (
@@ -185,6 +189,7 @@ func TestParquetWriting(t *testing.T) {
 	for _, codec := range []parquet.WriterOption{
 		parquet.Compression(&parquet.Uncompressed), parquet.Compression(&parquet.Snappy),
 		parquet.Compression(&parquet.Gzip), parquet.Compression(&parquet.Zstd),
+		parquet.Compression(&parquet.Brotli), parquet.Compression(&parquet.Lz4Raw),
 	} {
 		for version := 1; version <= 2; version++ {
 			b := parquetBytes(t, rows, codec, parquet.DataPageVersion(version), parquet.PageBufferSize(300), parquet.MaxRowsPerRowGroup(190))
@@ -194,17 +199,85 @@ func TestParquetWriting(t *testing.T) {
 			}
 		}
 	}
-	for _, codec := range []parquet.WriterOption{parquet.Compression(&parquet.Brotli), parquet.Compression(&parquet.Lz4Raw)} {
-		if _, err := parquetRows(parquetBytes(t, rows, codec)); err == nil || !strings.Contains(err.Error(), "use snappy, zstd, gzip or none") {
-			t.Errorf("other compression: %v", err)
+	if _, err := decompressPage(format.LZO, nil, 0); err == nil || !strings.Contains(err.Error(), "use zstd, snappy, gzip, brotli, lz4_raw or none") {
+		t.Errorf("other compression: %v", err)
+	}
+}
+
+// TestParquetEncodings: texts in every encoding that there is for them.
+func TestParquetEncodings(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	type row struct{ Text, Prompt string }
+	var rows []row
+	var want []string
+	for i := range 700 {
+		r := row{Text: strings.Repeat("ab", rng.IntN(40)) + fmt.Sprint(rng.IntN(3)), Prompt: fmt.Sprintf("a/long/common/path/%06d", i)}
+		rows = append(rows, r)
+		want = append(want, fmt.Sprintf(`{"prompt":%q,"text":%q}`, r.Prompt, r.Text))
+	}
+	for _, e := range []encoding.Encoding{&parquet.Plain, &parquet.RLEDictionary, &parquet.DeltaLengthByteArray, &parquet.DeltaByteArray} {
+		text := func() parquet.Node { return parquet.Encoded(parquet.String(), e) }
+		schema := parquet.NewSchema("rows", parquet.Group{"text": text(), "prompt": text()})
+		for version := 1; version <= 2; version++ {
+			var b bytes.Buffer
+			w := parquet.NewGenericWriter[map[string]string](&b, schema, parquet.DataPageVersion(version), parquet.PageBufferSize(900))
+			for _, r := range rows {
+				if _, err := w.Write([]map[string]string{{"text": r.Text, "prompt": r.Prompt}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := parquetRows(b.Bytes())
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Fatalf("%v, version %d: %v (-want +got):\n%s", e, version, err, diff)
+			}
 		}
 	}
 }
 
-func TestBadParquet(t *testing.T) {
-	type delta struct {
-		Text string `parquet:"text,delta"` // DELTA_BYTE_ARRAY
+// TestParquetOfDuckDB: files by another writer; scripts/golden/parquet.mjs has
+// made them.
+func TestParquetOfDuckDB(t *testing.T) {
+	paths, err := filepath.Glob("testdata/parquet/*.parquet")
+	if err != nil || len(paths) < 8 {
+		t.Fatal(paths, err)
 	}
+	for _, path := range paths {
+		table, _, _ := strings.Cut(filepath.Base(path), "-")
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			i := 0
+			d, err := ReadInput(t.Context(), path, "", func(r InputRow) error {
+				var want Row
+				switch table {
+				case "alpaca":
+					want = Row{Instruction: fmt.Sprintf("Question %d", i%7), Output: fmt.Sprintf("Answer %d – ünïcode ✓", i)}
+					if i%4 != 0 {
+						want.Input = fmt.Sprintf("input %d", i%5)
+					}
+				case "messages":
+					want.Messages = []Message{{Role: "system", Content: fmt.Sprintf("Be brief %d", i%3)}}
+					fallthrough
+				case "conversations":
+					want.Messages = append(want.Messages, Message{Role: "user", Content: fmt.Sprintf("Q %d", i)}, Message{Role: "assistant", Content: fmt.Sprintf("A %d", i*i)})
+				case "text":
+					want.Output = strings.Repeat(fmt.Sprintf("%x", md5.Sum([]byte(fmt.Sprint(i)))), 2)
+				}
+				i++
+				if diff := cmp.Diff(want, r.Row); r.Err != nil || diff != "" {
+					return fmt.Errorf("row %d: %v (-want +got):\n%s", i, r.Err, diff)
+				}
+				return nil
+			})
+			if err != nil || i != 300 {
+				t.Errorf("%d rows, %+v, %v", i, d, err)
+			}
+		})
+	}
+}
+
+func TestBadParquet(t *testing.T) {
 	type number struct {
 		Text int64 `parquet:"text"`
 	}
@@ -224,7 +297,6 @@ func TestBadParquet(t *testing.T) {
 		{"large", parquetBytes(t, []pqText{{ptr(strings.Repeat("x", MaxRowBytes))}}), "a.parquet: row 1: too large"},
 		{"huge", parquetBytes(t, []pqText{{ptr(strings.Repeat("x", maxRawRowBytes+1))}}), "a.parquet: row 1: text: too large: more than"},
 		{"unknown", parquetBytes(t, []other{{"q"}}), `a.parquet: row 1: cannot tell the format: invalid: its fields are "question"`},
-		{"delta", parquetBytes(t, []delta{{"a"}}), "is not read; write the file with plain or dictionary encoding"},
 		{"no rows", parquetBytes(t, []pqText{}), "no rows"},
 		{"role", parquetBytes(t, []pqMessages{{[]pqMessage{{Role: "bot", Content: ptr("x")}}}}), `a.parquet: row 1: messages[0]: role is "bot"`},
 		{"not Parquet", []byte("PAR1 but nothing else"), "a.parquet: invalid: does not end like a Parquet file"},
@@ -237,6 +309,31 @@ func TestBadParquet(t *testing.T) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestBadParquetPages: what no writer at hand makes.
+func TestBadParquetPages(t *testing.T) {
+	var held int64
+	pages := func() *parquetPages { return &parquetPages{field: &parquetField{text: true}, held: &held} }
+	if err := pages().values(nil, format.ByteStreamSplit, 0); err == nil || !strings.Contains(err.Error(), "is not read; write the file with plain or dictionary encoding") {
+		t.Errorf("another encoding: %v", err)
+	}
+	// One block of 128 values in 4 parts; two values, a first one and one difference of 0 bits: 5, 5 and 1, 1.
+	prefixes, suffixes := []byte{0x80, 1, 4, 2, 10, 0, 0, 0, 0, 0}, []byte{0x80, 1, 4, 2, 2, 0, 0, 0, 0, 0}
+	p := pages()
+	if err := p.values(slices.Concat(prefixes, suffixes, []byte("ab")), format.DeltaByteArray, 2); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := p.text(); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a prefix of 5 bytes of nothing gave %q, %v", s, err)
+	}
+	negative := []byte{0x80, 1, 4, 1, 1}
+	if err := pages().values(negative, format.DeltaLengthByteArray, 1); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a length of -1: %v", err)
+	}
+	if _, err := decompressPage(format.Lz4Raw, make([]byte, 100), 100<<20); err == nil {
+		t.Error("100 bytes of LZ4 may stand for 100 MB")
 	}
 }
 
@@ -325,6 +422,17 @@ func TestParquetMutations(t *testing.T) {
 func FuzzParquet(f *testing.F) {
 	for _, seed := range parquetSeeds(f) {
 		f.Add(seed)
+	}
+	paths, err := filepath.Glob("testdata/parquet/*.parquet")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n := 0
