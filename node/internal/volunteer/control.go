@@ -1,0 +1,97 @@
+package volunteer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Control is what a person asked the node for. It outlives the process.
+type Control struct {
+	// Consent is that this machine may work for others.
+	Consent bool `json:"consent"`
+	// Pause, if not nil, is a pause.
+	Pause *Pause `json:"pause,omitempty"`
+	// Finish takes no further work after what is under way; Exit then ends
+	// the daemon.
+	Finish bool `json:"finish,omitempty"`
+	Exit   bool `json:"exit,omitempty"`
+}
+
+// Pause is a pause from Since until Until, or, if that is zero, until it is
+// ended.
+type Pause struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until,omitzero"`
+	Note  string    `json:"note,omitempty"`
+}
+
+func (c Control) paused(now time.Time) bool {
+	return c.Pause != nil && (c.Pause.Until.IsZero() || now.Before(c.Pause.Until))
+}
+
+// maxControl bounds the file in bytes.
+const maxControl = 64 << 10
+
+// LoadControl reads path. A file that is not there is the zero Control.
+func LoadControl(path string) (Control, error) {
+	var c Control
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return c, err
+	}
+	if info.Size() > maxControl {
+		return c, fmt.Errorf("%s has %d bytes, more than a pause needs", path, info.Size())
+	}
+	if err := json.NewDecoder(f).Decode(&c); err != nil {
+		return Control{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Save writes c to path, durably.
+func (c Control) Save(path string) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // there when something failed
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes a rename in dir durable, where the system can.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	_ = d.Sync() // Windows cannot
+	return nil
+}
