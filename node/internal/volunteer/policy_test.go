@@ -104,9 +104,12 @@ func TestItWaitsUntilTheGameIsReallyOver(t *testing.T) {
 	}{
 		{0, false, Working}, // nothing to wait for at the start
 		{time.Minute, true, Game},
-		{2 * time.Minute, false, Settling}, {3 * time.Minute, true, Game},
-		{4 * time.Minute, false, Settling}, {5*time.Minute + 59*time.Second, false, Settling},
-		{6 * time.Minute, false, Working}, {7 * time.Minute, false, Working},
+		{2 * time.Minute, false, Settling},
+		{3 * time.Minute, true, Game},
+		{4 * time.Minute, false, Settling},
+		{5*time.Minute + 59*time.Second, false, Settling},
+		{6 * time.Minute, false, Working},
+		{7 * time.Minute, false, Working},
 	} {
 		v := p.Decide(noon.Add(x.after), Observation{GameMode: new(x.game)})
 		if v.Reason != x.want {
@@ -129,8 +132,12 @@ func TestOthersOnTheGPU(t *testing.T) {
 		want  Reason
 	}{
 		{0, o(90, 0), Working}, // for a moment
-		{4 * time.Second, o(90, 0), Working}, {5 * time.Second, o(30, 0), OtherGPU}, {6 * time.Second, o(25, 0), Working},
-		{7 * time.Second, o(0, 2<<30), Working}, {12 * time.Second, o(0, 2<<30), OtherGPU}, {13 * time.Second, o(0, 1<<30), Working},
+		{4 * time.Second, o(90, 0), Working},
+		{5 * time.Second, o(30, 0), OtherGPU},
+		{6 * time.Second, o(25, 0), Working},
+		{7 * time.Second, o(0, 2<<30), Working},
+		{12 * time.Second, o(0, 2<<30), OtherGPU},
+		{13 * time.Second, o(0, 1<<30), Working},
 	} {
 		if v := p.Decide(noon.Add(x.after), x.o); v.Reason != x.want {
 			t.Errorf("after %v: %+v", x.after, v)
