@@ -18,10 +18,9 @@ import (
 )
 
 const (
-	writers    = 2  // that store blocks
-	writeBatch = 8  // blocks that one of them stores at once
-	waitStore  = 4  // blocks that wait for one of them
-	tellEvery  = 64 // leaves that were here already, between calls of Progress
+	writers    = 2 // that store blocks
+	writeBatch = 8 // blocks that one of them stores at once
+	waitStore  = 4 // blocks that wait for one of them
 	maxTotal   = 1 << 50
 	namedPeers = 4 // in an error
 )
@@ -63,7 +62,8 @@ type fetch struct {
 	leaves    []*piece           // guarded by mu: by number; nil if it was local
 	dag       *dag               // guarded by mu: nil until the inner nodes are local
 	left      int                // guarded by mu: leaves that are not known to be local
-	scanned   bool               // guarded by mu: all leaves were looked for
+	counted   bool               // guarded by mu: all that was local at the beginning is in done
+	scanned   bool               // guarded by mu: likewise, and leaves may be asked for
 	blocks    int                // guarded by mu: distinct blocks that are local
 	done      int64              // guarded by mu: their bytes
 	total     int64              // guarded by mu: bytes claimed by the root, less repetitions
@@ -211,7 +211,6 @@ func (f *fetch) settleNode(ctx context.Context, q *piece, b blocks.Block) ([]*pi
 	if err != nil {
 		return nil, err
 	}
-	f.progress()
 	if finished {
 		return nil, f.index(ctx)
 	}
@@ -280,6 +279,10 @@ func (f *fetch) checkSize(n uint64, what string) error {
 // index begins with the leaves, when all inner nodes are local.
 func (f *fetch) index(ctx context.Context) error {
 	if isLeaf(f.root) {
+		f.mu.Lock()
+		f.counted = true
+		f.mu.Unlock()
+		f.progress()
 		close(f.full)
 		return nil
 	}
@@ -320,16 +323,14 @@ func (f *fetch) index(ctx context.Context) error {
 		}
 		if here {
 			d.set(i)
-			if i%tellEvery == 0 {
-				f.progress()
-			}
 		}
 	}
-	f.progress()
 	f.mu.Lock()
+	f.counted = true
 	done, total := f.done, f.total
 	finished := f.left == 0
 	f.mu.Unlock()
+	f.progress()
 	if f.o.Before != nil && !finished {
 		if err := f.o.Before(total-done, total); err != nil {
 			return err
@@ -397,6 +398,9 @@ func (f *fetch) dropTodo(q *piece) {
 func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
 	f.mu.Lock()
 	first := f.claim(r.piece)
+	if first {
+		r.source.kept += int64(len(b.RawData()))
+	}
 	f.last = time.Now()
 	r.source.gave = true
 	f.finished(r)
@@ -414,11 +418,21 @@ func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
 	case <-ctx.Done():
 		// The session ends, not the fetch: another has to bring the block.
 		f.unclaim(r.piece)
-		f.p.buffers.put(b.RawData())
+		f.settled(r.source, b)
 		return ctx.Err()
 	case f.arrived <- arrival{r.piece, b, r.source}:
 		return nil
 	}
+}
+
+// settled gives back the memory of a block that take kept.
+func (f *fetch) settled(s *source, b blocks.Block) {
+	n := len(b.RawData())
+	f.p.buffers.put(b.RawData())
+	f.mu.Lock()
+	s.kept -= int64(n)
+	f.mu.Unlock()
+	s.poke()
 }
 
 // unclaim gives up what claim promised.
@@ -483,7 +497,7 @@ func (f *fetch) write(ctx context.Context) error {
 				f.p.pulled.Add(uint64(len(a.block.RawData())))
 				err = f.stored(ctx, a.piece, a.block)
 			}
-			f.p.buffers.put(a.block.RawData())
+			f.settled(a.source, a.block)
 		}
 		if err != nil {
 			return err
@@ -498,7 +512,7 @@ func (f *fetch) forget() {
 	for {
 		select {
 		case a := <-f.arrived:
-			f.p.buffers.put(a.block.RawData())
+			f.settled(a.source, a.block)
 		default:
 			return
 		}
@@ -513,7 +527,7 @@ func (f *fetch) sortOut(got []arrival) (good []arrival) {
 			good = append(good, a)
 			continue
 		}
-		f.p.buffers.put(a.block.RawData())
+		f.settled(a.source, a.block)
 		f.unclaim(a.piece)
 		a.source.fail(wrongBytes(a.piece.cid))
 	}
@@ -581,7 +595,8 @@ func (f *fetch) already(ctx context.Context, q *piece) (bool, error) {
 	return true, f.stored(ctx, q, b)
 }
 
-// progress tells how far it is, unless it was told more.
+// progress tells how far it is, unless it was told more. It begins when all that
+// is local was counted, lest it seem that an earlier process did nothing.
 func (f *fetch) progress() {
 	if f.o.Progress == nil {
 		return
@@ -589,9 +604,11 @@ func (f *fetch) progress() {
 	f.tell.Lock()
 	defer f.tell.Unlock()
 	f.mu.Lock()
-	done, total := f.done, f.total
+	done, total, counted := f.done, f.total, f.counted
 	f.mu.Unlock()
-	f.report(done, total)
+	if counted {
+		f.report(done, total)
+	}
 }
 
 // report is called with f.tell held.

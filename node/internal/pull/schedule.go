@@ -10,10 +10,10 @@ import (
 
 // How much is asked of a peer at once.
 const (
-	firstWindow = 4 // blocks, while the rate is not known
+	firstWindow = 3 // blocks, while the rate is not known
 	maxWindow   = 64
-	windowTime  = 25 * time.Millisecond  // of its rate, beside twice the time that an answer takes to begin
-	rateTime    = 200 * time.Millisecond // over which a rate is measured, at least
+	windowTime  = 10 * time.Millisecond  // of its rate, beside twice the time that an answer takes to begin
+	rateTime    = 100 * time.Millisecond // over which a rate is measured, at least
 	delayTime   = 10 * time.Second       // after which the shortest delay is measured anew
 )
 
@@ -57,6 +57,7 @@ type source struct {
 	lacks  map[*piece]time.Time // inner nodes that it did not have
 	out    []*request           // without answer, in their order
 	bytes  int64                // of these, still to come
+	kept   int64                // bytes that came and are not stored yet
 	rate   float64              // bytes per second; 0: not known
 	since  time.Time            // the rate is being measured
 	number int64                // bytes since then
@@ -88,23 +89,25 @@ func (q *piece) expected() int64 {
 	return someBytes
 }
 
-// window says whether one more block may be asked for: when what is to come
-// yet takes less time than an answer takes to begin, twice over.
+// window says whether one more block may be asked for: when what is to come yet,
+// and what waits for the store, takes less time than an answer takes to begin,
+// twice over. More would not come sooner, and is what a process that is killed
+// has asked for in vain.
 func (s *source) window() bool {
 	n := len(s.out)
 	switch {
-	case n == 0:
-		return true
 	case n >= maxWindow:
 		return false
 	case s.rate == 0:
 		return n < firstWindow
+	case n == 0 && s.kept <= someBytes:
+		return true
 	}
 	delay := s.delay[0]
 	if delay == 0 || (s.delay[1] > 0 && s.delay[1] < delay) {
 		delay = s.delay[1]
 	}
-	return float64(s.bytes) < s.rate*(2*delay+windowTime).Seconds()
+	return float64(s.bytes+s.kept) < s.rate*(2*delay+windowTime).Seconds()
 }
 
 // answered notes that the answer to r has begun. What a request waits for
@@ -133,8 +136,12 @@ func (s *source) received(r *request, n int, now time.Time) {
 	k := min(int64(n), max(r.piece.expected()-r.got, 0))
 	r.got += k
 	s.bytes -= k
-	s.number += int64(n)
 	s.last = now
+	if s.since.IsZero() {
+		s.since = now // what came first tells nothing
+		return
+	}
+	s.number += int64(n)
 	if d := now.Sub(s.since); d >= rateTime {
 		// Up at once, for lines begin slowly; down by and by.
 		sample := float64(s.number) / d.Seconds()
@@ -164,7 +171,7 @@ func (f *fetch) next(s *source, now time.Time) *request {
 	q.copies++
 	r := &request{piece: q, source: s, at: now}
 	if len(s.out) == 0 {
-		s.last, s.since, s.number = now, now, 0
+		s.last, s.since, s.number = now, time.Time{}, 0
 	}
 	s.out = append(s.out, r)
 	s.bytes += q.expected()

@@ -38,6 +38,7 @@ func TestRarestFirst(t *testing.T) {
 		f, ss := asked(4, 1)
 		f.leaves[0].holder, f.leaves[1].holder, f.leaves[2].holder, f.leaves[3].holder = 3, 2, 2, 4
 		f.leaves[1].askers = 1
+		ss[0].rate, ss[0].delay[0] = 100e6, time.Second
 		for i, want := range []int{2, 1, 0, 3} {
 			r := f.next(ss[0], time.Unix(1e9, 0))
 			if r == nil || r.piece.leaf != want {
@@ -97,8 +98,8 @@ func TestWindow(t *testing.T) {
 	}{
 		{0, 0, firstWindow},
 		{1, time.Second, 1},                    // the second when the first has come
-		{100e6 / 8, 100 * time.Millisecond, 3}, // 12.5 MB/s for 0.225 s
-		{1e9 / 8, 20 * time.Millisecond, 8},    // 125 MB/s for 0.065 s
+		{100e6 / 8, 100 * time.Millisecond, 3}, // 12.5 MB/s for 0.21 s
+		{1e9 / 8, 20 * time.Millisecond, 6},    // 125 MB/s for 0.05 s
 		{1 << 40, time.Millisecond, maxWindow},
 	} {
 		f, ss := asked(200, 1)

@@ -207,7 +207,7 @@ type Count struct {
 	LAN      [2][uses]uint64 // with those that stay on this machine
 }
 
-func (c *Count) total() (n uint64) {
+func (c Count) total() (n uint64) {
 	for _, d := range c.Internet {
 		for _, v := range d {
 			n += v
