@@ -62,8 +62,9 @@ type Options struct {
 
 // Driver is an emulated driver.
 type Driver struct {
-	Path string // of libcuda.so.1
-	lib  unsafe.Pointer
+	Path   string // of libcuda.so.1
+	CUBLAS string // path of an emulated cuBLAS
+	lib    unsafe.Pointer
 }
 
 // Build compiles the driver and the kernels, or finds them as an earlier call
@@ -90,7 +91,7 @@ func Build(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build the emulated driver: %w", err)
 	}
-	return &Driver{Path: path}, nil
+	return &Driver{Path: path, CUBLAS: filepath.Join(filepath.Dir(path), "libcublas.so.12")}, nil
 }
 
 func cacheDir() string {
@@ -172,7 +173,7 @@ type compilation struct {
 	src string
 }
 
-// all makes one folder with libcuda.so.1 and a library of kernels for each
+// all makes one folder with libcuda.so.1, libcublas.so.12 and a library of kernels for each
 // target, and returns the path of the former.
 func (c *compilation) all(targets []int) (string, error) {
 	var g errgroup.Group
@@ -181,6 +182,13 @@ func (c *compilation) all(targets []int) (string, error) {
 	g.Go(func() (err error) {
 		driver, err = c.made("driver", ".so", c.headers["emudrv.cpp"], func(out string) error {
 			return c.run("-shared", "-Wl,-soname,libcuda.so.1", "-o", out, filepath.Join(c.src, "emudrv.cpp"), "-ldl", "-lpthread")
+		})
+		return err
+	})
+	cublas := ""
+	g.Go(func() (err error) {
+		cublas, err = c.made("cublas", ".so", c.headers["cublas.cpp"], func(out string) error {
+			return c.run("-shared", "-Wl,-soname,libcublas.so.12", "-o", out, filepath.Join(c.src, "cublas.cpp"), "-ldl")
 		})
 		return err
 	})
@@ -210,7 +218,7 @@ func (c *compilation) all(targets []int) (string, error) {
 		return "", err
 	}
 
-	all := []string{driver}
+	all := []string{driver, cublas}
 	libs := make([]string, len(targets))
 	for i := range targets {
 		var err error
@@ -229,6 +237,9 @@ func (c *compilation) all(targets []int) (string, error) {
 			return err
 		}
 		if err := os.Link(driver, filepath.Join(out, "libcuda.so.1")); err != nil {
+			return err
+		}
+		if err := os.Link(cublas, filepath.Join(out, "libcublas.so.12")); err != nil {
 			return err
 		}
 		for i, target := range targets {
