@@ -22,6 +22,7 @@ type Backend struct {
 	buffers  map[*tensor.Buffer]*memory
 	resultAt uintptr // device memory for results
 	result   []byte
+	closed   bool
 }
 
 var _ tensor.Backend = (*Backend)(nil)
@@ -46,8 +47,15 @@ func Open(o Options) (*Backend, error) {
 	return b, nil
 }
 
-// Close gives the device back. It returns the first error of the device.
-func (b *Backend) Close() error { return b.d.close() }
+// Close gives the device back. It returns the first error of the device. A
+// backend can be closed twice.
+func (b *Backend) Close() error {
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	return b.d.close()
+}
 
 // Err returns the first error of the device.
 func (b *Backend) Err() error { return b.d.err() }

@@ -8,48 +8,23 @@ import (
 	"os"
 	"testing"
 
-	"github.com/moot-net/moot/node/internal/cuda/cushim"
+	"github.com/moot-net/moot/node/internal/cuda/cudatest"
 	"github.com/moot-net/moot/node/internal/cuda/emu"
 )
 
-// emulated is the driver that tests run on where there is no real one.
+// emulated is the driver that tests run on, nil if it is a real one.
 var emulated *emu.Driver
 
-// TestMain takes the real driver if there is one, and the emulated one
-// otherwise. MOOT_TEST_DRIVER=emulated takes that in any case, with kernels from
-// the folder MOOT_TEST_KERNELS if that is set.
 func TestMain(m *testing.M) {
-	if err := openDriver(); err != nil {
-		if errors.Is(err, emu.ErrNoCompiler) {
-			fmt.Println("skipped: no CUDA driver, and", err)
-			os.Exit(0)
-		}
+	var err error
+	if emulated, err = cudatest.Load(); errors.Is(err, emu.ErrNoCompiler) {
+		fmt.Println("skipped: no CUDA driver, and", err)
+		os.Exit(0)
+	} else if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
-}
-
-func openDriver() error {
-	if os.Getenv("MOOT_TEST_DRIVER") != "emulated" {
-		err := cushim.Open()
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, cushim.ErrNoLibrary) {
-			fmt.Println("no real driver:", err)
-		}
-	}
-	dir := os.Getenv("MOOT_TEST_KERNELS")
-	if dir == "" {
-		dir = "kernels"
-	}
-	driver, err := emu.Build(emu.Options{Kernels: os.DirFS(dir)})
-	if err != nil {
-		return err
-	}
-	emulated = driver
-	return cushim.OpenPath(driver.Path)
 }
 
 // openDevice returns a device that is closed when the test ends, and fails the

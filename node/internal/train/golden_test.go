@@ -211,7 +211,7 @@ func (r *results) open(t *testing.T, adapter string, o Options) *Trainer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.ModelDir, o.Spec, o.Threads = r.dir, a.Spec(), 2
+	o.ModelDir, o.Spec, o.Threads, o.Backend = r.dir, a.Spec(), 2, goldenBackend(t)
 	tr, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +280,7 @@ func batchOf(t *testing.T, samples []Sample) *model.Batch {
 }
 
 func goldenBase(t *testing.T, r *results) {
-	m, err := model.Load(r.dir, model.Options{})
+	m, err := model.Load(r.dir, model.Options{Backend: goldenBackend(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,9 @@ func goldenBase(t *testing.T, r *results) {
 			return // the reference has it after the final norm
 		}
 		for _, row := range []int{0, 1, 2, 3, 20, 47} {
-			hidden[i] = append(hidden[i], x.HostRow(row)...)
+			values := make([]float32, x.Cols)
+			m.Backend().Download(values, x.RowRange(row, row+1))
+			hidden[i] = append(hidden[i], values...)
 		}
 	})
 	logits, err := m.Logits(batchOf(t, main[:1]))
@@ -457,7 +459,7 @@ func goldenMerged(t *testing.T, r *results) {
 	if _, err := os.Stat(dir); err != nil {
 		t.Skip("no trained adapter here")
 	}
-	m, err := model.Load(r.dir, model.Options{})
+	m, err := model.Load(r.dir, model.Options{Backend: goldenBackend(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -467,7 +469,8 @@ func goldenMerged(t *testing.T, r *results) {
 	}
 	weights := map[string][]float32{}
 	for _, p := range m.Params() {
-		weights[p.Name] = p.Value.Host()
+		weights[p.Name] = make([]float32, p.Value.Rows*p.Value.Cols)
+		m.Backend().Download(weights[p.Name], p.Value)
 	}
 	for _, p := range a.Parts() {
 		if err := a.MergeInto(weights[p.Path+".weight"], p); err != nil {
@@ -475,6 +478,7 @@ func goldenMerged(t *testing.T, r *results) {
 		}
 	}
 	for _, p := range m.Params() { // as the checkpoint has them
+		m.Backend().Upload(p.Value, weights[p.Name])
 		weights[p.Name] = m.Stored(p)
 	}
 	checked := 0
@@ -550,7 +554,7 @@ func TestGoldenAdapters(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := model.Load(modelDir, model.Options{})
+			m, err := model.Load(modelDir, model.Options{Backend: goldenBackend(t)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -38,13 +38,16 @@ func (t *Trainer) Step(ctx context.Context, batch []Sample, learningRate float64
 // update takes the optimizer's step by the gradients that were accumulated.
 func (t *Trainer) update(lossSum, learningRate float64) error {
 	norm := math.Sqrt(t.b.SumSquares(t.grads))
+	if err := t.b.Err(); err != nil {
+		return err
+	}
 	if math.IsNaN(lossSum+norm) || math.IsInf(lossSum+norm, 0) {
 		return fmt.Errorf("loss %v, gradient norm %v: %w", lossSum, norm, ErrNotFinite)
 	}
 	t.gradNorm = norm
 	t.steps++
 	t.optimizer.step(t.values, t.grads, update{rate: learningRate, number: t.steps, gradScale: clip(norm, t.clipNorm)})
-	return nil
+	return t.b.Err()
 }
 
 // clip returns what to multiply a gradient of the given norm with, as

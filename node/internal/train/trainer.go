@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 
 	"github.com/moot-net/moot/node/internal/cpu"
@@ -60,6 +61,10 @@ type Options struct {
 	Threads int
 	// Precision is that of model.Options. Default float32.
 	Precision cpu.Precision
+	// Backend computes instead of the host's processor, and Threads and
+	// Precision are not used. It belongs to the Trainer, also to one that could
+	// not be opened, which closes it.
+	Backend tensor.Backend
 	// MaxTokens is the length of the longest sample. Default: the model's
 	// context.
 	MaxTokens int
@@ -125,11 +130,23 @@ type Trainer struct {
 // Open loads the base model and puts a new adapter on it, which changes nothing
 // yet.
 func Open(o Options) (*Trainer, error) {
-	m, err := model.Load(o.ModelDir, model.Options{Threads: o.Threads, Precision: o.Precision})
+	m, err := model.Load(o.ModelDir, model.Options{Threads: o.Threads, Precision: o.Precision, Backend: o.Backend})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, closeBackend(o.Backend))
 	}
-	return New(m, o)
+	t, err := New(m, o)
+	if err != nil {
+		return nil, errors.Join(err, closeBackend(o.Backend))
+	}
+	return t, nil
+}
+
+// closeBackend gives a device back, if b is one.
+func closeBackend(b tensor.Backend) error {
+	if c, ok := b.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // newDifference returns a Trainer of how far all parameters are from those of
@@ -201,7 +218,7 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 	}
 	a.Init(o.Seed)
 	b.Upload(t.values, a.Values())
-	return t, nil
+	return t, b.Err()
 }
 
 // NewFull returns a Trainer of all parameters of a model, which belongs to the
@@ -366,8 +383,9 @@ func (t *Trainer) ExportAdapter(dir string) error {
 
 // Close frees what the Trainer holds.
 func (t *Trainer) Close() error {
+	err := closeBackend(t.b)
 	*t = Trainer{}
-	return nil
+	return err
 }
 
 // GenerateOptions configure Generate.
