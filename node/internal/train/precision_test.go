@@ -34,13 +34,17 @@ type curve struct {
 }
 
 // trainHalf trains the model in dir on the batches of base, from its adapter.
-func trainHalf(t *testing.T, base *results, dir string, p cpu.Precision) (c curve) {
+func trainHalf(t *testing.T, base *results, dir string, p cpu.Precision) curve {
+	t.Helper()
+	return trainCurve(t, base, Options{ModelDir: dir, Threads: 2, Precision: p}, 20)
+}
+
+func trainCurve(t *testing.T, base *results, o Options, steps int) (c curve) {
 	t.Helper()
 	a, adapter := base.scalars.AdamW, filepath.Join(base.dir, "adapter_init")
-	tr, err := Open(Options{
-		ModelDir: dir, Threads: 2, Precision: p, Spec: specOf(t, base.dir, adapter),
-		Adam: Adam{Beta1: a.Beta1, Beta2: a.Beta2, Epsilon: a.Eps, WeightDecay: a.WeightDecay},
-	})
+	o.Spec = specOf(t, base.dir, adapter)
+	o.Adam = Adam{Beta1: a.Beta1, Beta2: a.Beta2, Epsilon: a.Eps, WeightDecay: a.WeightDecay}
+	tr, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +59,7 @@ func trainHalf(t *testing.T, base *results, dir string, p cpu.Precision) (c curv
 	}
 	c.origin = values(tr.Adapter)
 	batches := slices.Collect(slices.Chunk(base.samples("train"), 2))
-	for i := range 20 {
+	for i := range steps {
 		sum, tokens, err := tr.Step(t.Context(), batches[i%len(batches)], a.LR)
 		if err != nil {
 			t.Fatal(err)
@@ -84,18 +88,26 @@ func away(v, want, from []float32) float64 {
 	return math.Sqrt(d / size)
 }
 
+// torchBF16 is how far PyTorch's bfloat16 is from its float32.
+type torchBF16 struct {
+	F32      []float64 `json:"loss_f32"`
+	BF16     []float64 `json:"loss_bf16"`
+	Gradient float64   `json:"gradient_error"`
+	Adapter  float64   `json:"adapter_error"`
+}
+
+func readTorchBF16(t *testing.T) (r torchBF16) {
+	t.Helper()
+	readJSON(t, filepath.Join("testdata", "bf16_torch.json"), &r)
+	return r
+}
+
 // TestBF16 trains a model with weights of bfloat16 in float32 and in bfloat16,
 // and compares the difference with that which PyTorch makes on the same model
 // (scripts/golden/bf16_torch.py).
 func TestBF16(t *testing.T) {
 	base := openResults(t, goldentest.Dir(t, "models", "llama2-mha"))
-	var torch struct {
-		F32      []float64 `json:"loss_f32"`
-		BF16     []float64 `json:"loss_bf16"`
-		Gradient float64   `json:"gradient_error"`
-		Adapter  float64   `json:"adapter_error"`
-	}
-	readJSON(t, filepath.Join("testdata", "bf16_torch.json"), &torch)
+	torch := readTorchBF16(t)
 	dir := half(t, base.dir)
 	exact := trainHalf(t, base, dir, cpu.PrecisionF32)
 	for i, want := range torch.F32 {
