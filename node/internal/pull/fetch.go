@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	blocks "github.com/ipfs/go-block-format"
@@ -71,6 +72,8 @@ type fetch struct {
 	suggested map[peer.ID]*candidate // guarded by mu, as sources
 	last      time.Time              // guarded by mu: when a block came
 	fell      bool                   // guarded by mu: the fallback has been at work
+
+	came atomic.Int64 // bytes that were asked for and stored
 
 	tell sync.Mutex // held while Progress is called
 	told int64      // guarded by tell
@@ -494,7 +497,9 @@ func (f *fetch) write(ctx context.Context) error {
 		}
 		for _, a := range got {
 			if err == nil {
-				f.p.pulled.Add(uint64(len(a.block.RawData())))
+				n := len(a.block.RawData())
+				f.p.pulled.Add(uint64(n))
+				f.came.Add(int64(n))
 				err = f.stored(ctx, a.piece, a.block)
 			}
 			f.settled(a.source, a.block)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,6 +77,7 @@ type Puller struct {
 	ctx   context.Context // Run's; constant once ready is closed
 
 	pulled, sent, duplicate atomic.Uint64
+	rate                    atomic.Uint64 // bits of a float64: bytes per second of the last large fetch
 
 	mu       sync.Mutex
 	closed   bool                // guarded by mu: nothing begins any more
@@ -157,6 +159,10 @@ type Stats struct {
 	SentBytes      uint64
 	DuplicateBytes uint64 // verified, and was here already
 }
+
+// Rate is how many bytes per second came in the last fetch of some size; 0: there
+// was none.
+func (p *Puller) Rate() float64 { return math.Float64frombits(p.rate.Load()) }
 
 // Stats counts what travelled.
 func (p *Puller) Stats() Stats {
@@ -314,8 +320,16 @@ func (p *Puller) fetch(ctx context.Context, root cid.Cid, o FetchOptions) error 
 		p.mu.Unlock()
 		close(f.ended)
 	}()
-	return f.run(ctx)
+	begun := time.Now()
+	err := f.run(ctx)
+	if n := f.came.Load(); n >= rateBytes {
+		p.rate.Store(math.Float64bits(float64(n) / time.Since(begun).Seconds()))
+	}
+	return err
 }
+
+// rateBytes is how much a fetch has to bring to tell a rate.
+const rateBytes = 32 << 20
 
 // sinceOr is the time since t, or since begun when that is later.
 func sinceOr(now, t, begun time.Time) time.Duration {

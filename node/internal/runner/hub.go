@@ -25,7 +25,7 @@ import (
 	"github.com/moot-net/moot/shard"
 )
 
-// HubOptions are what the runs of a node share. All but PlanMemory and Log are
+// HubOptions are what the runs of a node share. All but GrowModel, PlanMemory and Log are
 // needed.
 type HubOptions struct {
 	Key    crypto.PrivKey
@@ -37,6 +37,9 @@ type HubOptions struct {
 	// ModelDir returns the folder of a model whose DAG is local. It may write
 	// it first.
 	ModelDir func(ctx context.Context, model cid.Cid) (string, error)
+	// GrowModel, if not nil, makes a folder in which a model of so many bytes of
+	// content grows as its blocks come. The inner nodes are local.
+	GrowModel func(ctx context.Context, model cid.Cid, maxBytes int64) error
 	// PlanMemory makes a trainer fit into memory, or says why it does not.
 	PlanMemory func(*train.Options) error
 	// Threads is how many goroutines of a run compute.

@@ -67,12 +67,22 @@ func (r *Runner) pull(ctx context.Context, what string, root cid.Cid, size uint6
 	r.stage.tell(api.Progress{Phase: what, Total: int64(size), Unit: api.UnitBytes, Text: "looking for peers that have it"})
 	r.log.InfoContext(ctx, "pull began", "what", what, "shard", root, "bytes", size)
 	began, told := time.Now(), time.Time{}
+	var speed pace
 	err = r.hub.o.Puller.Fetch(ctx, root, pull.FetchOptions{
 		// The inner nodes of the DAG come on top of the content.
 		MaxBytes:  int64(size) + int64(size)/256 + 1<<20,
 		Providers: r.hub.o.Host.Members(r.id.String()),
+		Before: func(missing, total int64) error {
+			text := howMuch(missing, total, r.hub.o.Puller.Rate())
+			r.log.InfoContext(ctx, "pull was measured", "what", what, "bytes", missing, "total", total, "text", text)
+			r.stage.tell(api.Progress{Phase: what, Done: total - missing, Total: total, Unit: api.UnitBytes, Text: text})
+			if what != "model" || r.hub.o.GrowModel == nil {
+				return nil
+			}
+			return r.hub.o.GrowModel(ctx, root, int64(size))
+		},
 		Progress: func(done, total int64) {
-			p := api.Progress{Phase: what, Done: done, Total: total, Unit: api.UnitBytes}
+			p := api.Progress{Phase: what, Done: done, Total: total, Unit: api.UnitBytes, Text: speed.tell(time.Now(), done, total)}
 			r.stage.tell(p)
 			if done == total || time.Since(told) > time.Second/2 {
 				told = time.Now()

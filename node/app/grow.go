@@ -1,0 +1,20 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/shard"
+)
+
+// growModel makes the folder of a model in which it grows as its blocks come, so
+// that it is never on the disk twice.
+func (n *node) growModel(ctx context.Context, root cid.Cid, maxBytes int64) error {
+	err := n.store.Grow(ctx, root, n.modelPath(root), shard.FolderOptions{MaxBytes: maxBytes})
+	if err != nil {
+		return fmt.Errorf("model %s: %w", root, err)
+	}
+	return nil
+}
