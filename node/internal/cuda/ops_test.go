@@ -6,7 +6,9 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"unsafe"
 
+	"github.com/moot-net/moot/node/internal/cuda/cuext"
 	"github.com/moot-net/moot/node/internal/nf4"
 	"github.com/moot-net/moot/node/internal/tensor"
 )
@@ -102,6 +104,36 @@ func TestIndexed(t *testing.T) {
 			l.b.Scatter(table.Mat, out.RowRange(0, n), perm)
 			table.check("scatter", 0)
 		}
+	})
+}
+
+// TestGatherHost: a kernel reads rows from pinned memory of the host.
+func TestGatherHost(t *testing.T) {
+	eachCapability(t, func(t *testing.T, d *device) {
+		const rows, cols = 50, 24
+		var pinned []byte
+		d.do(func() (err error) {
+			pinned, err = cuext.HostAlloc(2 * rows * cols)
+			return err
+		})
+		if err := d.err(); err != nil {
+			t.Fatal(err)
+		}
+		l := newLab(t, d, "mixed", false)
+		table := make([]uint16, rows*cols)
+		for i := range table {
+			table[i] = floatBF16(float32(l.r.NormFloat64()))
+		}
+		copy(pinned, bytesOf(table))
+		idx := []int32{7, 0, 49, 7}
+		out := l.typed(len(idx), cols, false)
+		d.gather(out.v, view{ptr: uintptr(unsafe.Pointer(unsafe.SliceData(pinned))), rows: rows, cols: cols, stride: cols, bf16: true}, idx)
+		for i := range out.Host() {
+			out.Host()[i] = bf16Float(table[int(idx[i/cols])*cols+i%cols])
+		}
+		out.check("gather from the host", 0)
+		d.do(func() error { return cuext.HostFree(pinned) })
+		d.release()
 	})
 }
 

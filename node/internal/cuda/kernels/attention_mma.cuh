@@ -52,6 +52,15 @@ template <int W> DEVICE int at(int row, int group) {
 }
 template <int W> DEVICE constexpr int pitch() { return W % 64 == 0 ? W : W + 8; }
 
+// converted makes of 8 values of bfloat16 what products are made of.
+DEVICE quad converted(quad q, float by) {
+#if __CUDA_ARCH__ < 800
+#pragma unroll
+	for (int k = 0; k < 4; k++) q.v[k] = pack(bf_lo(q.v[k]) * by, bf_hi(q.v[k]) * by);
+#endif
+	return q;
+}
+
 // some returns the first n of 8 values at from, and zeros.
 static __device__ __noinline__ quad some(const u16 *from, int n) {
 	quad q = {{0, 0, 0, 0}};
@@ -65,31 +74,30 @@ static __device__ __noinline__ quad some(const u16 *from, int n) {
 // float16.
 template <int W, int ROWS, int THREADS>
 DEVICE void load_rows(u16 *tile, const matrix &m, long long row, int have, long long head, int hd, float by) {
+	const u16 *first = (const u16 *)m.at + row * m.stride + head;
+	if (!m.wide) {
+#pragma unroll 1
+		for (int i = threadIdx.x; i < ROWS * (W / 8); i += THREADS) {
+			const int r = i / (W / 8), c = (i - r * (W / 8)) * 8;
+			*(quad *)(tile + at<W>(r, c >> 3)) = converted(some(first + r * m.stride + c, r < have ? hd - c : 0), by);
+		}
+		return;
+	}
 #pragma unroll 4
 	for (int i = threadIdx.x; i < ROWS * (W / 8); i += THREADS) {
 		const int r = i / (W / 8), c = (i - r * (W / 8)) * 8;
+		const bool there = r < have && c < hd;
+		const u16 *from = there ? first + r * m.stride + c : (const u16 *)m.at;
 		u16 *to = tile + at<W>(r, c >> 3);
-		const u16 *from = (const u16 *)m.at + (row + r) * m.stride + head + c;
-		const int n = r < have && c < hd ? hd - c : 0;
 #if __CUDA_ARCH__ >= 800
-		(void)by;
-		if (m.wide && n)
-			cp_async16(to, from);
-		else
-			*(quad *)to = some(from, n);
+		cp_async16(to, from, there ? 16 : 0);
 #else
 		quad q = {{0, 0, 0, 0}};
-		if (!m.wide)
-			q = some(from, n);
-		else if (n)
-			q = *(const quad *)from;
-#pragma unroll
-		for (int k = 0; k < 4; k++) q.v[k] = pack(bf_lo(q.v[k]) * by, bf_hi(q.v[k]) * by);
-		*(quad *)to = q;
+		if (there) q = *(const quad *)from;
+		*(quad *)to = converted(q, by);
 #endif
 	}
 }
-
 
 // arrived waits until what all threads have begun to copy is there, but for the
 // last N groups of it.
