@@ -48,7 +48,7 @@ func (m *Machine) offered(ev Offered) {
 	if b == nil {
 		return
 	}
-	if !better(b.links, m.chain.after(b.ancestor.ID, m.head)) {
+	if !m.forks.better(b.ancestor, b.links, m.chain.after(b.ancestor.ID, m.head)) {
 		if err == nil && b.last().Record.Round > from {
 			m.keepPartial(b)
 		}
@@ -211,11 +211,11 @@ func (m *Machine) followBranch() bool {
 		}
 		b.ancestor, _ = m.chain.link(b.ancestor.ID)
 		ours := m.chain.after(b.ancestor.ID, m.head)
-		if better(links, ours) && m.mayLeave(links, ours) {
+		if m.forks.better(b.ancestor, links, ours) && m.mayLeave(links, ours) {
 			m.adopt(counted(links, b.ancestor))
 			return true
 		}
-		if b.cons == nil && !better(links, ours) {
+		if b.cons == nil && !m.forks.better(b.ancestor, links, ours) {
 			m.drop(b)
 		}
 	}

@@ -85,38 +85,3 @@ func (v *chainView) after(ancestor cid.Cid, head Link) []Link {
 	slices.Reverse(list)
 	return list
 }
-
-// better reports whether the branch theirs is to be followed rather than ours;
-// both begin after the same record.
-//
-// A certified record is not left for one that was not certified on the same
-// head, whatever follows: a single seat that plays the others absent could
-// certify records alone, as many as it likes.
-func better(theirs, ours []Link) bool {
-	if len(ours) == 0 || len(theirs) == 0 {
-		return len(theirs) > 0
-	}
-	a, b := theirs[0].Certificate != nil, ours[0].Certificate != nil
-	if a != b && !theirs[0].ID.Equals(ours[0].ID) {
-		return a
-	}
-	x, y := certified(theirs), certified(ours)
-	if x != y {
-		return x > y
-	}
-	p, q := theirs[len(theirs)-1], ours[len(ours)-1]
-	if p.Record.Tokens != q.Record.Tokens {
-		return p.Record.Tokens > q.Record.Tokens
-	}
-	return compareCIDs(p.ID, q.ID) < 0
-}
-
-func certified(links []Link) int {
-	n := 0
-	for _, l := range links {
-		if l.Certificate != nil {
-			n++
-		}
-	}
-	return n
-}

@@ -70,8 +70,6 @@ type candidate struct {
 	proofs  []proof
 	from    msg.Signed // the proposal that brought it
 	foldID  FoldID
-	tokens  uint64 // included
-	words   int    // haves of witnesses that it rests on
 	state   candidateState
 	omitted bool // leaves out a join request that we know
 }

@@ -46,6 +46,7 @@ type Machine struct {
 
 	members    members
 	branches   []*branch
+	forks      forkBook
 	partial    *branch // offered in part; nil: none
 	statusSeq  uint64
 	statusAt   time.Time

@@ -252,10 +252,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	for _, x := range v.proofs {
 		m.proofs.add(x.first, x.second)
 	}
-	c := &candidate{id: id, record: r, cons: v.Consequence, proofs: v.proofs, from: s, words: len(ofWitnesses(v.haves, h.seats))}
-	for _, e := range r.Contributions {
-		c.tokens += e.Tokens
-	}
+	c := &candidate{id: id, record: r, cons: v.Consequence, proofs: v.proofs, from: s}
 	h.candidates = append(h.candidates, c)
 }
 

@@ -1,6 +1,7 @@
 package round
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -131,13 +132,11 @@ func (m *Machine) fallback(h *height) bool {
 
 // beats is the order in which the fallback chooses.
 func (c *candidate) beats(d *candidate) bool {
-	switch {
-	case c.words != d.words:
-		return c.words > d.words
-	case c.tokens != d.tokens:
-		return c.tokens > d.tokens
-	}
-	return compareCIDs(c.id, d.id) < 0
+	return cmp.Or(
+		cmp.Compare(voices(c.record), voices(d.record)),
+		cmp.Compare(included(c.record), included(d.record)),
+		compareCIDs(d.id, c.id),
+	) > 0
 }
 
 // lackingRecord notes records with a quorum of votes that are not here, and
