@@ -40,7 +40,7 @@ func newDevice(r *Runner, t *train.Trainer, s Samples) *device {
 	d := &device{r: r, t: t, wake: make(chan struct{}, 1)}
 	d.w = &worker{
 		self: r.hub.self, manifest: r.manifest, layout: r.layout, trainer: t, samples: s, states: r.states,
-		store: roundStore{r.hub.o.Store, r.hub.o.Puller}, dir: r.dir, log: r.log, onStep: d.stepped,
+		store: roundStore{r.hub.o.Store, r.hub.o.Puller}, dir: r.dir, log: r.log, onStep: d.stepped, gate: r.hub.o.Gate,
 	}
 	return d
 }
@@ -104,10 +104,18 @@ func (d *device) signal() {
 func (d *device) run(ctx context.Context) error {
 	d.w.ending = ctx.Done()
 	for ctx.Err() == nil {
+		gate := d.r.hub.o.Gate
+		if open, changed := gate.state(); !open {
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			}
+			continue
+		}
 		d.mu.Lock()
 		j, a, e := d.job, d.audits, d.eval
 		// What ctx ends is finished first: see worker.ending.
-		wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		wctx, cancel := gate.whileOpen(context.WithoutCancel(ctx))
 		d.cancel = cancel
 		d.mu.Unlock()
 		switch {

@@ -50,6 +50,8 @@ type HubOptions struct {
 	// "moot/0.1.0".
 	Device string
 	Agent  string
+	// Gate says whether the device may be used. Default: it may, always.
+	Gate *Gate
 	// Emit is told what happens. It must not block.
 	Emit func(api.Event)
 	// Log is where it is told in words. Default: nowhere.
@@ -69,6 +71,9 @@ type Hub struct {
 func NewHub(o HubOptions) *Hub {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Gate == nil {
+		o.Gate = new(Gate)
 	}
 	if o.Emit == nil {
 		o.Emit = func(api.Event) {}

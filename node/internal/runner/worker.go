@@ -94,6 +94,8 @@ type worker struct {
 	onStep   func(round msg.Round, step uint64, loss float64, tokens int, took time.Duration)
 	// ending, when closed, ends training after the step that is under way.
 	ending <-chan struct{}
+	// gate, if not nil, says how much of the time is for work.
+	gate *Gate
 
 	// owned by the goroutine that calls
 	loaded   bool
@@ -187,6 +189,9 @@ func (w *worker) steps(ctx context.Context, j job) error {
 		}
 		if w.onStep != nil && tokens > 0 {
 			w.onStep(j.round, w.pos.Steps, loss/float64(tokens), tokens, time.Since(began))
+		}
+		if w.gate != nil {
+			w.gate.rest(ctx, w.ending, time.Since(began))
 		}
 	}
 	return nil
