@@ -315,7 +315,7 @@ func (p *placed) placeIn(s *Store, t *leafTree, d digest, data []byte) (here boo
 				continue
 			}
 		}
-		if err := s.writeLeaf(root, t.files[l.file].Path, l.off, data); err != nil {
+		if err := s.writeLeaf(root, &t.files[l.file], l.off, data); err != nil {
 			return false, err
 		}
 		p.mu.Lock()
@@ -329,16 +329,18 @@ func (p *placed) placeIn(s *Store, t *leafTree, d digest, data []byte) (here boo
 	return here, nil
 }
 
-func (s *Store) writeLeaf(root *os.Root, path string, off int64, data []byte) error {
-	f, err := root.OpenFile(filepath.FromSlash(path), os.O_WRONLY|os.O_CREATE, 0o644)
+func (s *Store) writeLeaf(root *os.Root, to *treeFile, off int64, data []byte) error {
+	f, err := root.OpenFile(filepath.FromSlash(to.Path), os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
-	if err := s.disk.step("write leaf", fmt.Sprintf("%s@%d", filepath.Join(root.Name(), path), off)); err != nil {
-		f.Close()
-		return err
+	err = s.disk.step("write leaf", fmt.Sprintf("%s@%d", filepath.Join(root.Name(), to.Path), off))
+	if err == nil {
+		_, err = f.WriteAt(data, off)
 	}
-	_, err = f.WriteAt(data, off)
+	if err == nil && off+int64(len(data)) == to.Size {
+		err = f.Truncate(to.Size) // it may have grown
+	}
 	return errors.Join(err, f.Close())
 }
 

@@ -180,8 +180,9 @@ type Place struct {
 	Dir string
 	// Ours says that the store made the folder, and removes it with the root.
 	Ours bool
-	// Complete says that all leaves are in the folder, as far as is known.
-	Complete bool
+	// Complete says that all leaves are in the folder, as far as is known;
+	// Broken that they were, and are not any more.
+	Complete, Broken bool
 }
 
 // Place says where the leaves of a root lie.
@@ -192,7 +193,7 @@ func (s *Store) Place(root cid.Cid) Place {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return Place{Dir: t.dir, Ours: t.ours, Complete: !t.growing && t.left == 0}
+	return Place{Dir: t.dir, Ours: t.ours, Complete: !t.growing && t.left == 0, Broken: !t.growing && t.left > 0}
 }
 
 // Held is what of a root is on the disk.

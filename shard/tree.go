@@ -110,7 +110,7 @@ func (t *leafTree) find(d digest) ([]leafAt, error) {
 
 // leaf reads what the tree file says of leaf i. It needs mu for reading.
 func (t *leafTree) leaf(i int) (leafAt, digest, error) {
-	file := sort.Search(len(t.files), func(j int) bool { return t.files[j].first > i }) - 1
+	file := t.fileOf(i)
 	f := &t.files[file]
 	l := leafAt{i: i, file: file}
 	n := 2
@@ -370,7 +370,7 @@ func (t *leafTree) hashAgain(ctx context.Context, from, to int, filter func(i in
 		return 0, err
 	default:
 		err = hashLeaves(ctx, root, t.feed(from, to, filter), func(r hashResult) error {
-			note(r.tag, !r.short && r.digest == r.want)
+			note(r.tag, !r.short && r.digest == r.want && !t.overlong(r.tag, before, from))
 			if progress != nil {
 				progress(r.size)
 			}
@@ -390,6 +390,19 @@ func (t *leafTree) hashAgain(ctx context.Context, from, to int, filter func(i in
 		}
 	}
 	return wrong, nil
+}
+
+// overlong reports whether leaf i is the last of a file that goes on behind it.
+// Before has the stamps of the files from a certain one on.
+func (t *leafTree) overlong(i int, before []stamp, from int) bool {
+	file := t.fileOf(i)
+	f := &t.files[file]
+	return i == f.first+f.Leaves-1 && before[file-from].Size > f.Size
+}
+
+// fileOf is the file with leaf i.
+func (t *leafTree) fileOf(i int) int {
+	return sort.Search(len(t.files), func(j int) bool { return t.files[j].first > i }) - 1
 }
 
 // feed makes jobs of the leaves of some files.

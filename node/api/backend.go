@@ -67,6 +67,20 @@ type Backend interface {
 	// of a data set.
 	Evaluate(ctx context.Context, req EvaluateRequest, progress ProgressFunc) (Evaluation, error)
 
+	// Cache says what this node holds, and what it takes of the disk.
+	Cache(ctx context.Context) (Cache, error)
+	// PruneCache removes what is neither pinned nor in use; E_CONFLICT when it
+	// was named and is.
+	PruneCache(ctx context.Context, req PruneRequest) (Pruned, error)
+	// PinCache keeps an entry from being pruned, or gives it free again.
+	PinCache(ctx context.Context, req PinRequest) (CacheEntry, error)
+	// ExportShards writes a CAR; nothing is left of one that failed.
+	ExportShards(ctx context.Context, req ExportShardsRequest, progress ProgressFunc) (Archive, error)
+	// ImportShards stores what is in a CAR.
+	ImportShards(ctx context.Context, req ImportShardsRequest, progress ProgressFunc) (Archive, error)
+	// VerifyShards reads what is here and compares it with its hashes.
+	VerifyShards(ctx context.Context, req VerifyRequest, progress ProgressFunc) (Verification, error)
+
 	// DemoAssets writes the bundled model and data into a folder, which it
 	// makes.
 	DemoAssets(ctx context.Context, dir string) (DemoAssets, error)

@@ -9,6 +9,9 @@ type ImportModelRequest struct {
 	// Quantize stores the weights in four bits, as bitsandbytes does: "nf4" is
 	// all there is. Empty: as they are.
 	Quantize string `json:"quantize,omitempty"`
+	// Copy stores a copy of the files. Without it, the node uses those in Dir,
+	// which have to stay as they are.
+	Copy bool `json:"copy,omitempty"`
 }
 
 // QuantizeNF4 is the value of ImportModelRequest.Quantize.
@@ -26,6 +29,9 @@ type Model struct {
 	Blocks        int       `json:"blocks"`
 	Licence       string    `json:"licence,omitempty"`
 	Imported      time.Time `json:"imported"` // or pulled
+	// Dir is the folder in which it lies. InPlace says that it is the user's.
+	Dir     string `json:"dir,omitempty"`
+	InPlace bool   `json:"in_place,omitempty"`
 	// Trainable says that this version can train it; Why, if not, why not.
 	Trainable bool     `json:"trainable"`
 	Why       string   `json:"why,omitempty"`

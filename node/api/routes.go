@@ -35,8 +35,15 @@ func (s *Server) routes() {
 		"POST /api/v1/generate":            s.generate,
 		"POST /api/v1/export":              s.export,
 		"POST /api/v1/evaluate":            s.evaluate,
-		"POST /api/v1/demo/assets":         s.demoAssets,
-		"POST /api/v1/shutdown":            get(s, s.shutdown),
+		"GET /api/v1/cache":                get(s, s.cache),
+		"POST /api/v1/cache/prune":         post(s, s.pruneCache),
+		"POST /api/v1/cache/pin":           post(s, s.pin),
+		"POST /api/v1/shards/export":       long(s, s.fillExportShards, s.backend.ExportShards),
+		"POST /api/v1/shards/import": long(s, func(_ context.Context, req *ImportShardsRequest) error { return checkPath("file", req.File) },
+			s.backend.ImportShards),
+		"POST /api/v1/shards/verify": long(s, s.fillVerify, s.verifyShards),
+		"POST /api/v1/demo/assets":   s.demoAssets,
+		"POST /api/v1/shutdown":      get(s, s.shutdown),
 	} {
 		s.mux.HandleFunc(pattern, h)
 	}

@@ -65,7 +65,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return api.Errorf(api.CodeConfig, "configuration: %w", err).WithHint(`"mootd config show" prints what is in effect`)
 	}
-	store, err := openDataDir(o.Config.DataDir)
+	store, err := openDataDir(o.Config.DataDir, o.Log)
 	if err != nil {
 		return err
 	}
@@ -75,11 +75,13 @@ func Run(ctx context.Context, o Options) error {
 
 // openDataDir makes the data folder and takes it for this process. Nothing else
 // in it may be touched before.
-func openDataDir(dir string) (*shard.Store, error) {
+func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, api.Errorf(api.CodeConfig, "make data folder: %w", err).WithHint("give another one with --data-dir")
 	}
-	store, err := shard.Open(filepath.Join(dir, storeDir))
+	store, err := shard.OpenOptions{Problem: func(p shard.Problem) {
+		log.Warn("file was not as it should be", "component", "store", "err", p.Text)
+	}}.Open(filepath.Join(dir, storeDir))
 	if errors.Is(err, shard.ErrLocked) {
 		return nil, api.Errorf(api.CodeConflict, "another mootd uses %s", dir).
 			WithHint("stop it first, or give this one a folder of its own with --data-dir")
@@ -169,8 +171,8 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		return nil, listenError("start network", err, "give other addresses with --listen; port 0 takes a free one")
 	}
 	n := &node{
-		freeMemory: freeMemory,
-		dir:        cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
+		freeMemory: freeMemory, maxBytes: cfg.CacheMaxMB * 1e6, minFree: cfg.MinFreeMB * 1e6,
+		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host, events: api.NewEventLog(keptEvents),
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
@@ -181,7 +183,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	}
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
-			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, PlanMemory: n.planMemory, Threads: cfg.Threads, Precision: precision,
+			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, GrowModel: n.growModel, PlanMemory: n.planMemory, Threads: cfg.Threads, Precision: precision,
 			Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log.With("component", "run"),
 		}))
 	}
@@ -241,7 +243,10 @@ func (n *node) attach() (err error) {
 		return err
 	}
 	n.datasets, err = openCatalogue(filepath.Join(n.dir, datasetsDir), n.log, func(d api.Dataset) (string, time.Time) { return d.ID, d.Imported })
-	return err
+	if err != nil {
+		return err
+	}
+	return n.keepListed()
 }
 
 // listenAPI opens the port of the API, or a free one when nobody asked for the

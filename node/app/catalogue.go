@@ -3,7 +3,9 @@ package app
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -62,6 +64,21 @@ func (c *catalogue[T]) put(v T) error {
 	defer c.mu.Unlock()
 	c.entries[id] = v
 	return nil
+}
+
+// remove takes an entry out, if it is there.
+func (c *catalogue[T]) remove(id string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.entries[id]; !ok {
+		return nil
+	}
+	delete(c.entries, id)
+	err := os.Remove(filepath.Join(c.dir, id+entrySuffix))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (c *catalogue[T]) get(id string) (T, bool) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -20,30 +19,44 @@ import (
 
 // ImportModel implements api.Backend.
 func (n *node) ImportModel(ctx context.Context, req api.ImportModelRequest, progress api.ProgressFunc) (api.Model, error) {
-	size, err := folderBytes(req.Dir)
-	if err == nil {
-		err = n.checkSpace(size)
-	}
-	if err != nil {
-		return api.Model{}, importError(ctx, api.CodeModel, fmt.Errorf("import model: %w", err))
-	}
-	made, err := n.rewriteModel(ctx, req, size, progress)
+	made, err := n.rewriteModel(ctx, req, progress)
 	if err != nil {
 		return api.Model{}, importError(ctx, api.CodeModel, fmt.Errorf("import model: %w", err))
 	}
 	defer made.remove()
-	m, err := n.store.ImportModel(ctx, made.dir, shard.ImportOptions{Progress: bytesOf("import", progress)})
+	opts := shard.ImportOptions{InPlace: true, Progress: bytesOf("import", progress)}
+	if made.temp != "" {
+		opts.TakeTo = n.modelPath
+	}
+	m, err := n.store.ImportModel(ctx, made.dir, opts)
 	if err != nil {
 		return api.Model{}, importError(ctx, api.CodeModel, err)
 	}
-	entry := modelEntry(&m, filepath.Base(req.Dir)+made.suffix)
+	name := filepath.Base(req.Dir) + made.suffix
+	if err := n.store.Keep(m.Root, modelKind, name, time.Now()); err != nil {
+		return api.Model{}, fmt.Errorf("import model: %w", err)
+	}
+	dir, err := n.modelDir(ctx, m.Root)
+	if err != nil {
+		return api.Model{}, err
+	}
+	entry := modelEntry(&m, name)
 	entry.Warnings = append(entry.Warnings, made.warnings...)
-	entry.Trainable, entry.Why = trainable(made.dir)
+	entry.Trainable, entry.Why = trainable(dir)
 	if err := n.models.put(entry); err != nil {
 		return api.Model{}, fmt.Errorf("import model: %w", err)
 	}
-	n.log.InfoContext(ctx, "model imported", "component", "node", "model", entry.ID, "bytes", m.Bytes)
-	return entry, n.host.Provide(ctx, m.Root)
+	n.log.InfoContext(ctx, "model imported", "component", "node", "model", entry.ID, "bytes", m.Bytes, "dir", dir)
+	return n.placed(entry), n.host.Provide(ctx, m.Root)
+}
+
+// placed adds where a model lies.
+func (n *node) placed(m api.Model) api.Model {
+	if c, err := cid.Decode(m.ID); err == nil {
+		p := n.store.Place(c)
+		m.Dir, m.InPlace = p.Dir, p.Dir != "" && !p.Ours
+	}
+	return m
 }
 
 func modelEntry(m *shard.Model, name string) api.Model {
@@ -83,7 +96,11 @@ func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 	entry := datasetEntry(d.Root, &d.Index, d.Bytes, strings.TrimSuffix(name, filepath.Ext(name)))
 	entry.Detected = fmt.Sprintf("%s (%s)", d.Detected.Input, d.Detected.Why)
 	entry.DroppedRows, entry.Warnings = int64(d.Dropped), d.Warnings
-	if err := n.datasets.put(entry); err != nil {
+	err = n.store.Keep(d.Root, dataKind, entry.Name, time.Now())
+	if err == nil {
+		err = n.datasets.put(entry)
+	}
+	if err != nil {
 		return api.Dataset{}, fmt.Errorf("import data: %w", err)
 	}
 	n.log.InfoContext(ctx, "data set imported", "component", "node", "dataset", entry.ID, "rows", entry.TrainRows)
@@ -99,49 +116,74 @@ func datasetEntry(root cid.Cid, x *shard.DatasetIndex, size int64, name string) 
 }
 
 // Models implements api.Backend.
-func (n *node) Models(context.Context) ([]api.Model, error) { return n.models.list(), nil }
+func (n *node) Models(context.Context) ([]api.Model, error) {
+	l := n.models.list()
+	for i := range l {
+		l[i] = n.placed(l[i])
+	}
+	return l, nil
+}
 
 // Datasets implements api.Backend.
 func (n *node) Datasets(context.Context) ([]api.Dataset, error) { return n.datasets.list(), nil }
 
 // listPulled adds what a run brought here to the catalogues.
 func (n *node) listPulled(ctx context.Context, run string, modelID, dataID cid.Cid) error {
-	if _, ok := n.models.get(modelID.String()); !ok {
-		m, err := n.store.CheckModel(ctx, modelID)
-		if err != nil {
-			return fmt.Errorf("list model %s: %w", modelID, err)
-		}
-		dir, err := n.modelDir(ctx, modelID)
-		if err != nil {
-			return err
-		}
-		entry := modelEntry(&m, run+" base model")
-		entry.Trainable, entry.Why = trainable(dir)
-		if err := n.models.put(entry); err != nil {
-			return fmt.Errorf("list model %s: %w", modelID, err)
-		}
+	if err := n.listModel(ctx, modelID, run+" base model"); err != nil {
+		return err
 	}
-	if _, ok := n.datasets.get(dataID.String()); !ok {
-		d, err := shard.OpenDataset(ctx, n.store, dataID)
-		if err != nil {
-			return fmt.Errorf("list data set %s: %w", dataID, err)
-		}
-		index, err := n.store.Lookup(ctx, dataID, "dataset.json")
-		if err != nil {
-			return fmt.Errorf("list data set %s: %w", dataID, err)
-		}
-		x := d.Index()
-		entry := datasetEntry(dataID, &x, index.Size+x.Train.Bytes+x.Eval.Bytes, run+" data")
-		if err := n.datasets.put(entry); err != nil {
-			return fmt.Errorf("list data set %s: %w", dataID, err)
-		}
+	return n.listDataset(ctx, dataID, run+" data")
+}
+
+func (n *node) listModel(ctx context.Context, id cid.Cid, name string) error {
+	if _, ok := n.models.get(id.String()); ok {
+		return nil
+	}
+	m, err := n.store.CheckModel(ctx, id)
+	if err != nil {
+		return fmt.Errorf("list model %s: %w", id, err)
+	}
+	dir, err := n.modelDir(ctx, id)
+	if err != nil {
+		return err
+	}
+	entry := modelEntry(&m, name)
+	entry.Trainable, entry.Why = trainable(dir)
+	if err := n.store.Keep(id, modelKind, name, time.Now()); err != nil {
+		return fmt.Errorf("list model %s: %w", id, err)
+	}
+	if err := n.models.put(entry); err != nil {
+		return fmt.Errorf("list model %s: %w", id, err)
 	}
 	return nil
 }
 
-// modelDir returns the folder of a model whose DAG is local, and writes it
-// first if it is not there. It may be called at the same time for the same
-// model.
+func (n *node) listDataset(ctx context.Context, id cid.Cid, name string) error {
+	if _, ok := n.datasets.get(id.String()); ok {
+		return nil
+	}
+	d, err := shard.OpenDataset(ctx, n.store, id)
+	if err != nil {
+		return fmt.Errorf("list data set %s: %w", id, err)
+	}
+	index, err := n.store.Lookup(ctx, id, "dataset.json")
+	if err != nil {
+		return fmt.Errorf("list data set %s: %w", id, err)
+	}
+	x := d.Index()
+	entry := datasetEntry(id, &x, index.Size+x.Train.Bytes+x.Eval.Bytes, name)
+	if err := n.store.Keep(id, dataKind, name, time.Now()); err != nil {
+		return fmt.Errorf("list data set %s: %w", id, err)
+	}
+	if err := n.datasets.put(entry); err != nil {
+		return fmt.Errorf("list data set %s: %w", id, err)
+	}
+	return nil
+}
+
+// modelDir returns the folder of a model whose DAG is local: that which was
+// imported, if nothing in it changed, or one in the data folder. It may be
+// called at the same time for the same model.
 func (n *node) modelDir(ctx context.Context, root cid.Cid) (string, error) {
 	turn, _ := n.folders.LoadOrStore(root, make(chan struct{}, 1))
 	select {
@@ -150,41 +192,56 @@ func (n *node) modelDir(ctx context.Context, root cid.Cid) (string, error) {
 		return "", ctx.Err()
 	}
 	defer func() { <-turn.(chan struct{}) }()
-	dir := n.modelPath(root)
-	if n.hasModelDir(root) {
-		return dir, nil
-	}
-	missing, have, _, err := n.store.Missing(ctx, root)
-	if err != nil {
-		return "", fmt.Errorf("write model %s: %w", root, err)
-	}
-	if len(missing) > 0 && have == 0 {
-		return "", api.Errorf(api.CodeNotFound, "model %s is not here", root).WithHint("import it, or join a run that uses it")
-	}
-	if len(missing) > 0 {
-		return "", api.Errorf(api.CodeNotFound, "model %s is not complete here: %d blocks are missing", root, len(missing)).
-			WithHint("import it, or join a run that uses it")
-	}
-	m, err := n.store.CheckModel(ctx, root)
-	if err != nil {
-		return "", api.Errorf(api.CodeModel, "%w", err)
-	}
-	if err := n.checkSpace(m.Bytes); err != nil {
+	if err := n.store.Touch(root, time.Now()); err != nil {
 		return "", err
 	}
-	if err := n.store.Materialize(ctx, root, dir, shard.MaterializeOptions{MaxBytes: m.Bytes}); err != nil {
+	if !n.store.Place(root).Complete {
+		if err := n.checkModel(ctx, root); err != nil {
+			return "", err
+		}
+	}
+	dir, err := n.store.Folder(ctx, root, n.modelPath(root), n.folderLimit())
+	changed := new(shard.ChangedError)
+	switch {
+	case errors.As(err, &changed):
+		return "", api.Errorf(api.CodeModel, "model %s: %w", root, changed).WithHint(`"moot shard verify --repair" pulls what is missing`)
+	case isDiskFull(err):
+		return "", api.Errorf(api.CodeDisk, "write model %s: %w", root, err).WithHint("make room, or start mootd with another --data-dir")
+	case err != nil:
 		return "", fmt.Errorf("write model %s: %w", root, err)
 	}
 	return dir, nil
 }
 
+// checkModel reports why what is here of a model cannot become its folder.
+func (n *node) checkModel(ctx context.Context, root cid.Cid) error {
+	missing, have, _, err := n.store.Missing(ctx, root)
+	if err != nil {
+		return fmt.Errorf("write model %s: %w", root, err)
+	}
+	if len(missing) > 0 && have == 0 {
+		return api.Errorf(api.CodeNotFound, "model %s is not here", root).WithHint("import it, or join a run that uses it")
+	}
+	if len(missing) > 0 && !n.store.Place(root).Broken {
+		return api.Errorf(api.CodeNotFound, "model %s is not complete here: %d blocks are missing", root, len(missing)).
+			WithHint("import it, or join a run that uses it")
+	}
+	if len(missing) > 0 {
+		return nil // Folder names the file
+	}
+	if _, err := n.store.CheckModel(ctx, root); err != nil {
+		return api.Errorf(api.CodeModel, "%w", err)
+	}
+	return nil
+}
+
+// modelPath is where the folder of a model is that the node makes.
 func (n *node) modelPath(root cid.Cid) string { return filepath.Join(n.dir, modelsDir, root.String()) }
 
-// hasModelDir says whether the folder of a model is there. It appears complete
-// or not at all.
-func (n *node) hasModelDir(root cid.Cid) bool {
-	_, err := os.Stat(n.modelPath(root))
-	return err == nil
+// localModel returns the folder of a model, if it is there and complete.
+func (n *node) localModel(root cid.Cid) (dir string, ok bool) {
+	p := n.store.Place(root)
+	return p.Dir, p.Complete
 }
 
 // spareBytes stays free when something large is written.

@@ -106,22 +106,37 @@ func TestModelDir(t *testing.T) {
 	wantCode(t, err, api.CodeNotFound, "is not here")
 }
 
-// A model of which blocks were lost is not taken for complete.
+// A model of which blocks are missing is not taken for complete.
 func TestModelDirIncomplete(t *testing.T) {
-	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
-	m, _ := imported(t, n)
+	from, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, _ := imported(t, from)
 	root := cid.MustParse(m.ID)
-	e, err := n.store.Lookup(t.Context(), root, "tokenizer.json")
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	lacks, err := from.store.Lookup(t.Context(), root, "tokenizer.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.store.DeleteBlock(t.Context(), e.CID); err != nil {
-		t.Fatal(err)
+	for missing := []cid.Cid{root}; len(missing) > 0 && missing[0] != lacks.CID; {
+		for _, c := range missing {
+			if c == lacks.CID {
+				continue
+			}
+			b, err := from.store.Get(t.Context(), c)
+			if err == nil {
+				err = n.store.Put(t.Context(), b)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if missing, _, _, err = n.store.Missing(t.Context(), root); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_, err = n.modelDir(t.Context(), root)
 	wantCode(t, err, api.CodeNotFound, "not complete here: 1 blocks")
-	if n.hasModelDir(root) {
-		t.Error("there is a folder")
+	if dir, ok := n.localModel(root); ok {
+		t.Errorf("there is the folder %s", dir)
 	}
 }
 

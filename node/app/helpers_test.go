@@ -38,7 +38,7 @@ func testLog(t testing.TB) *slog.Logger {
 // ones). It runs until stop is called or the test ends.
 func testNode(t *testing.T, dir string, open func(dir string, m *run.Manifest) (participant, error)) (n *node, stop func()) {
 	t.Helper()
-	store, err := openDataDir(dir)
+	store, err := openDataDir(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -263,10 +263,9 @@ func (r *runs) checkRoom(ctx context.Context, m *run.Manifest) error {
 	return r.node.checkMemory(m)
 }
 
-// checkSpace compares what a run has to bring here with the free disk space.
-// A model is there twice, as blocks and as a folder.
+// checkSpace makes room for what a run has to bring here.
 func (r *runs) checkSpace(ctx context.Context, m *run.Manifest) error {
-	need := 2*int64(m.ModelBytes) + int64(m.DatasetBytes)
+	need := int64(m.ModelBytes) + int64(m.DatasetBytes)
 	for _, c := range []cid.Cid{m.Model, m.Dataset} {
 		_, have, _, err := r.node.store.Missing(ctx, c)
 		if err != nil {
@@ -274,8 +273,5 @@ func (r *runs) checkSpace(ctx context.Context, m *run.Manifest) error {
 		}
 		need -= have
 	}
-	if r.node.hasModelDir(m.Model) {
-		need -= int64(m.ModelBytes)
-	}
-	return r.node.checkSpace(need)
+	return r.node.makeRoom(ctx, need)
 }

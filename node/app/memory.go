@@ -51,8 +51,8 @@ func ramError(need, free int64, format string, args ...any) error {
 // checkMemory reports whether a run that is to be joined fits into memory, as
 // far as that can be told before its model is here.
 func (n *node) checkMemory(m *run.Manifest) error {
-	if n.hasModelDir(m.Model) {
-		o := runner.TrainOptions(m, n.modelPath(m.Model))
+	if dir, ok := n.localModel(m.Model); ok {
+		o := runner.TrainOptions(m, dir)
 		return n.planMemory(&o)
 	}
 	free, err := n.freeMemory()

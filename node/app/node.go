@@ -41,6 +41,10 @@ type node struct {
 	datasets *catalogue[api.Dataset]
 	runs     *runs
 
+	// maxBytes is how much of the disk the store may take (0: all there is),
+	// minFree what stays free.
+	maxBytes, minFree int64
+
 	// freeMemory is what a trainer may take, in bytes.
 	freeMemory func() (int64, error)
 

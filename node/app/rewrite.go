@@ -3,9 +3,12 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/checkpoint"
@@ -32,15 +35,19 @@ func (r *rewritten) remove() {
 	}
 }
 
-// rewriteModel writes the model of size bytes in the form in which it is to be
-// stored, if it is not. The bytes depend on the model alone.
-func (n *node) rewriteModel(ctx context.Context, req api.ImportModelRequest, size int64, progress api.ProgressFunc) (r *rewritten, err error) {
+// rewriteModel writes a model in the form in which it is to be stored, if it is
+// not, or copies it if that was asked for. The bytes depend on the model alone.
+func (n *node) rewriteModel(ctx context.Context, req api.ImportModelRequest, progress api.ProgressFunc) (r *rewritten, err error) {
 	legacy, err := isLegacy(req.Dir)
 	r = &rewritten{dir: req.Dir}
-	if err != nil || !legacy && req.Quantize == "" {
+	if err != nil || !legacy && req.Quantize == "" && !req.Copy {
 		return r, err
 	}
-	if err := n.checkSpace(2 * size); err != nil { // once more, beside the store
+	size, err := folderBytes(req.Dir)
+	if err == nil {
+		err = n.makeRoom(ctx, size)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if r.temp, err = os.MkdirTemp(n.dir, importTemp); err != nil {
@@ -52,6 +59,9 @@ func (n *node) rewriteModel(ctx context.Context, req api.ImportModelRequest, siz
 		}
 	}()
 	r.dir = filepath.Join(r.temp, "model")
+	if !legacy && req.Quantize == "" {
+		return r, copyFolder(ctx, req.Dir, r.dir, size, bytesOf("copy", progress))
+	}
 	if legacy {
 		r.warnings = append(r.warnings, "its weights were in pytorch_model.bin; they are stored as safetensors, with the same values")
 	}
@@ -87,4 +97,61 @@ func isLegacy(dir string) (bool, error) {
 		return false, err
 	}
 	return there("pytorch_model.bin", "pytorch_model.bin.index.json")
+}
+
+// copyFolder copies a folder of files and folders, but for hidden ones.
+func copyFolder(ctx context.Context, from, to string, size int64, progress func(done, total int64)) error {
+	var done int64
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		switch target := filepath.Join(to, rel); {
+		case rel != "." && strings.HasPrefix(e.Name(), "."):
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case e.IsDir():
+			return os.Mkdir(target, 0o755)
+		case !e.Type().IsRegular():
+			return fmt.Errorf("%s is neither a file nor a folder; copy what it leads to in its place (cp -rL)", path)
+		default:
+			n, err := copyFile(ctx, path, target)
+			done += n
+			progress(done, max(size, done))
+			return err
+		}
+	})
+}
+
+func copyFile(ctx context.Context, from, to string) (n int64, err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return 0, err
+	}
+	n, err = io.Copy(out, contextReader{ctx, in})
+	return n, errors.Join(err, out.Close())
+}
+
+// contextReader reads until its context is done.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
 }

@@ -132,6 +132,19 @@ func (r *runs) load(id cid.Cid, f membership) *member {
 // folder is where the files of a run are.
 func (r *runs) folder(id cid.Cid) string { return filepath.Join(r.dir, id.String()) }
 
+// joined are the manifests of the runs that this node is in, as far as they are
+// here.
+func (r *runs) joined() (out []*run.Manifest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.members {
+		if m.file.Joined && m.runner != nil {
+			out = append(out, m.runner.Manifest())
+		}
+	}
+	return out
+}
+
 // run takes part in all runs that were joined until ctx is done. Then it
 // returns when what they were doing is saved.
 func (r *runs) run(ctx context.Context) error {

@@ -148,3 +148,33 @@ func (c *Client) Healthy(ctx context.Context) error {
 }
 
 func runPath(id string) string { return "/api/v1/runs/" + url.PathEscape(id) }
+
+// Cache says what the node holds.
+func (c *Client) Cache(ctx context.Context) (api.Cache, error) {
+	return call[api.Cache](ctx, c, http.MethodGet, "/api/v1/cache", nil)
+}
+
+// PruneCache removes what the node holds and does not need.
+func (c *Client) PruneCache(ctx context.Context, req api.PruneRequest) (api.Pruned, error) {
+	return call[api.Pruned](ctx, c, http.MethodPost, "/api/v1/cache/prune", req)
+}
+
+// PinCache keeps an entry from being pruned, or gives it free again.
+func (c *Client) PinCache(ctx context.Context, req api.PinRequest) (api.CacheEntry, error) {
+	return call[api.CacheEntry](ctx, c, http.MethodPost, "/api/v1/cache/pin", req)
+}
+
+// ExportShards writes a CAR on the node's machine.
+func (c *Client) ExportShards(ctx context.Context, req api.ExportShardsRequest, progress api.ProgressFunc) (api.Archive, error) {
+	return stream[api.Archive](ctx, c, "/api/v1/shards/export", req, progress)
+}
+
+// ImportShards stores what is in a CAR on the node's machine.
+func (c *Client) ImportShards(ctx context.Context, req api.ImportShardsRequest, progress api.ProgressFunc) (api.Archive, error) {
+	return stream[api.Archive](ctx, c, "/api/v1/shards/import", req, progress)
+}
+
+// VerifyShards compares what the node holds with its hashes.
+func (c *Client) VerifyShards(ctx context.Context, req api.VerifyRequest, progress api.ProgressFunc) (api.Verification, error) {
+	return stream[api.Verification](ctx, c, "/api/v1/shards/verify", req, progress)
+}

@@ -56,6 +56,16 @@ type Config struct {
 	// folder). Default true.
 	MDNS bool `toml:"mdns"`
 
+	// CacheMaxMB is how much of the disk models, data sets and what runs write
+	// may take, in 1,000,000 bytes. What was used longest ago and is not in use
+	// makes room. Files that were imported in place do not count. Default 0: as
+	// much as there is.
+	CacheMaxMB int64 `toml:"cache_max_mb"`
+
+	// MinFreeMB is how much of the disk stays free, in 1,000,000 bytes. Default
+	// 1000.
+	MinFreeMB int64 `toml:"min_free_mb"`
+
 	// Threads is how many CPU threads training may use. Default: all
 	// logical processors.
 	Threads int `toml:"threads"`
@@ -78,6 +88,9 @@ const (
 	DefaultAPI    = "127.0.0.1:7717"
 )
 
+// maxMB bounds a size on the disk.
+const maxMB = 1 << 40
+
 // Default is the configuration of a daemon without file, environment or flags.
 func Default() Config {
 	return Config{
@@ -87,6 +100,7 @@ func Default() Config {
 		API:        DefaultAPI,
 		AnyAPIPort: true,
 		MDNS:       true,
+		MinFreeMB:  1000,
 		Threads:    runtime.NumCPU(),
 		Precision:  "auto",
 		LogLevel:   "info",
@@ -104,8 +118,9 @@ func DefaultPath() string {
 
 // Load starts from Default and applies the file and the environment
 // (MOOT_DATA_DIR, MOOT_LISTEN, MOOT_API, MOOT_BOOTSTRAP, MOOT_MDNS,
-// MOOT_THREADS, MOOT_PRECISION, MOOT_LOG_LEVEL; lists are separated by commas). An empty path
-// means DefaultPath, which need not exist; a path that is given must.
+// MOOT_CACHE_MAX_MB, MOOT_MIN_FREE_MB, MOOT_THREADS, MOOT_PRECISION,
+// MOOT_LOG_LEVEL; lists are separated by commas). An empty path means
+// DefaultPath, which need not exist; a path that is given must.
 func Load(path string, getenv func(string) string) (Config, error) {
 	c := Default()
 	given := path != ""
@@ -197,6 +212,17 @@ func (c *Config) applyEnv(getenv func(string) string) error {
 		}
 		c.MDNS = b
 	}
+	for name, to := range map[string]*int64{"MOOT_CACHE_MAX_MB": &c.CacheMaxMB, "MOOT_MIN_FREE_MB": &c.MinFreeMB} {
+		v := getenv(name)
+		if v == "" {
+			continue
+		}
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return fmt.Errorf("environment: %s is %q, must be a number", name, v)
+		}
+		*to = n
+	}
 	if v := getenv("MOOT_THREADS"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil {
@@ -236,6 +262,11 @@ func (c *Config) Validate() error {
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return fmt.Errorf("api: %q is not a loopback address; the API controls this machine and is served locally only", c.API)
 	}
+	for key, v := range map[string]int64{"cache_max_mb": c.CacheMaxMB, "min_free_mb": c.MinFreeMB} {
+		if v < 0 || v > maxMB {
+			return fmt.Errorf("%s is %d, must be between 0 and %d", key, v, int64(maxMB))
+		}
+	}
 	if c.Threads < 1 || c.Threads > 1024 {
 		return fmt.Errorf("threads is %d, must be between 1 and 1024", c.Threads)
 	}
@@ -253,7 +284,7 @@ func (c *Config) Validate() error {
 }
 
 // keys are the names in a configuration file.
-var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "threads", "precision", "log_level"}
+var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "cache_max_mb", "min_free_mb", "threads", "precision", "log_level"}
 
 func didYouMean(key string) string {
 	best, bestD := "", 4

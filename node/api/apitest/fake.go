@@ -55,6 +55,7 @@ type Fake struct {
 	models []api.Model
 	data   []api.Dataset
 	runs   []*run
+	pinned map[string]bool
 }
 
 type run struct {
@@ -188,6 +189,10 @@ func (f *Fake) ImportModel(ctx context.Context, req api.ImportModelRequest, prog
 	m := api.Model{
 		ID: DirID(name), Name: name, Type: "llama", Architectures: []string{"LlamaForCausalLM"}, Parameters: 612864,
 		Bytes: 2457600, Files: 3, Blocks: 5, Licence: "CC0-1.0", Imported: Epoch, Trainable: true,
+		Dir: req.Dir, InPlace: req.Quantize == "" && !req.Copy,
+	}
+	if !m.InPlace {
+		m.Dir = "/data/models/" + m.ID
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -584,4 +589,140 @@ func (f *Fake) Shutdown(ctx context.Context) error {
 		f.OnShutdown()
 	}
 	return f.enter(ctx, "Shutdown")
+}
+
+// Cache implements api.Backend. A model takes its bytes, unless it was imported
+// in place; nothing is in use.
+func (f *Fake) Cache(ctx context.Context) (api.Cache, error) {
+	if err := f.enter(ctx, "Cache"); err != nil {
+		return api.Cache{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := api.Cache{FreeBytes: 100e9, MinFreeBytes: 1e9}
+	for _, m := range f.models {
+		e := api.CacheEntry{
+			ID: m.ID, Kind: "model", Name: m.Name, Have: m.Bytes, Total: m.Bytes, Dir: m.Dir, InPlace: m.InPlace, Pinned: f.pinned[m.ID], Added: Epoch, Used: Epoch,
+		}
+		if !m.InPlace {
+			e.Bytes = m.Bytes
+		}
+		c.Entries = append(c.Entries, e)
+	}
+	for _, d := range f.data {
+		c.Entries = append(c.Entries, api.CacheEntry{
+			ID: d.ID, Kind: "data", Name: d.Name, Bytes: d.Bytes, Have: d.Bytes, Total: d.Bytes, Pinned: f.pinned[d.ID], Added: Epoch, Used: Epoch,
+		})
+	}
+	for _, e := range c.Entries {
+		c.Bytes += e.Bytes
+	}
+	return c, nil
+}
+
+// PruneCache implements api.Backend.
+func (f *Fake) PruneCache(ctx context.Context, req api.PruneRequest) (api.Pruned, error) {
+	p := api.Pruned{DryRun: req.DryRun}
+	c, err := f.Cache(ctx)
+	if err == nil {
+		err = f.enter(ctx, "PruneCache")
+	}
+	if err != nil {
+		return p, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range c.Entries {
+		named := slices.Contains(req.IDs, e.ID)
+		switch {
+		case named && e.Pinned:
+			return p, api.Errorf(api.CodeConflict, "%s %s is pinned", e.Kind, e.ID)
+		case !named && (len(req.IDs) > 0 || e.Pinned || e.InPlace || !req.All && p.Bytes >= req.Bytes):
+			continue
+		}
+		p.Removed = append(p.Removed, e)
+		p.Bytes += e.Bytes
+		if !req.DryRun {
+			f.models = slices.DeleteFunc(f.models, func(m api.Model) bool { return m.ID == e.ID })
+			f.data = slices.DeleteFunc(f.data, func(d api.Dataset) bool { return d.ID == e.ID })
+		}
+	}
+	return p, nil
+}
+
+// PinCache implements api.Backend.
+func (f *Fake) PinCache(ctx context.Context, req api.PinRequest) (api.CacheEntry, error) {
+	if err := f.enter(ctx, "PinCache"); err != nil {
+		return api.CacheEntry{}, err
+	}
+	f.mu.Lock()
+	if f.pinned == nil {
+		f.pinned = make(map[string]bool)
+	}
+	f.pinned[req.ID] = req.Pinned
+	f.mu.Unlock()
+	return f.entry(ctx, req.ID)
+}
+
+func (f *Fake) entry(ctx context.Context, id string) (api.CacheEntry, error) {
+	c, err := f.Cache(ctx)
+	for _, e := range c.Entries {
+		if e.ID == id {
+			return e, err
+		}
+	}
+	return api.CacheEntry{}, api.Errorf(api.CodeNotFound, "%s is not here", id)
+}
+
+// ExportShards implements api.Backend: the file holds the ID.
+func (f *Fake) ExportShards(ctx context.Context, req api.ExportShardsRequest, progress api.ProgressFunc) (api.Archive, error) {
+	if err := f.enter(ctx, "ExportShards"); err != nil {
+		return api.Archive{}, err
+	}
+	work(progress, "export")
+	e, err := f.entry(ctx, req.ID)
+	if err == nil {
+		err = os.WriteFile(req.File, []byte(e.ID), 0o600)
+	}
+	return api.Archive{File: req.File, Blocks: 5, Bytes: e.Have, Roots: []api.CacheEntry{e}}, err
+}
+
+// ImportShards implements api.Backend.
+func (f *Fake) ImportShards(ctx context.Context, req api.ImportShardsRequest, progress api.ProgressFunc) (api.Archive, error) {
+	if err := f.enter(ctx, "ImportShards"); err != nil {
+		return api.Archive{}, err
+	}
+	work(progress, "import")
+	b, err := os.ReadFile(req.File)
+	if err != nil {
+		return api.Archive{}, api.Errorf(api.CodeNotFound, "import shards: %w", err)
+	}
+	e, err := f.entry(ctx, string(b))
+	return api.Archive{File: req.File, Blocks: 5, Bytes: e.Have, Roots: []api.CacheEntry{e}}, err
+}
+
+// VerifyShards implements api.Backend. Of a model named "broken" a block is
+// missing, until it is repaired.
+func (f *Fake) VerifyShards(ctx context.Context, req api.VerifyRequest, progress api.ProgressFunc) (api.Verification, error) {
+	if err := f.enter(ctx, "VerifyShards"); err != nil {
+		return api.Verification{}, err
+	}
+	work(progress, "verify")
+	c, err := f.Cache(ctx)
+	var v api.Verification
+	for _, e := range c.Entries {
+		if req.ID != "" && req.ID != e.ID {
+			continue
+		}
+		v.Blocks, v.Bytes = v.Blocks+5, v.Bytes+e.Have
+		switch {
+		case e.Name != "broken":
+		case req.Repair:
+			v.Damaged, v.Repaired = 1, 1
+		default:
+			v.Damaged = 1
+			v.Broken = append(v.Broken, api.BrokenFile{ID: e.ID, Path: "model.safetensors", Disk: "/models/broken/model.safetensors", Missing: 1, Bytes: 1 << 20})
+		}
+	}
+	return v, err
 }
