@@ -167,7 +167,9 @@ func (c gemmClass) String() string {
 }
 
 // chosen reports whether cuBLAS computes products of class c.
-func (b *blas) chosen(c gemmClass) bool { return b.force == "cublas" || (b.force == "" && !b.slower[c]) }
+func (b *blas) chosen(c gemmClass) bool {
+	return b.force == "cublas" || (b.force == "" && !b.slower[c])
+}
 
 // choices returns who computes each class that was measured, by the class's
 // name. The two give other bits, so what must be repeated to the bit repeats the

@@ -25,84 +25,97 @@ template <int PIECES> DEVICE int swizzle(int row, int piece) {
 }
 
 // operand is op(a) or op(b)^T: R rows of a tile by BK columns of k. ACROSS: k
-// is the slow index in memory.
+// is the slow index in memory. A thread copies EACH pieces of 16 bytes of a tile,
+// GAP lines of memory apart.
 template <int R, bool ACROSS, int THREADS> struct operand {
-	static const int PIECES = ACROSS ? R / 8 : BK / 8;		  // in a row in shared memory
-	static const int EACH = R * BK / 8 / THREADS;			  // pieces for a thread
-	static const int BYTES = R * BK * 2;
+	static const int PIECES = ACROSS ? R / 8 : BK / 8; // in a line
+	static const int EACH = R * BK / 8 / THREADS;
+	static const int GAP = THREADS / PIECES;
+	static const int SIZE = R * BK; // elements of a tile
 
-	// piece finds the global and shared places of a thread's piece i, and how
-	// many of its 8 elements exist.
-	static DEVICE int piece(const u16 *p, i64 ld, int row0, int rows, int k0, int k, int i, const u16 *&at, int &to) {
-		int id = i * THREADS + threadIdx.x, row = id / PIECES, pc = id % PIECES, n;
-		to = swizzle<PIECES>(row, pc) * 8;
+	const u16 *at, *safe; // the thread's first piece in the next tile; any valid place
+	i64 gap, advance;	  // elements from piece to piece, from tile to tile
+	int left;			  // of k from the first piece on
+	int rows;			  // from the first piece on
+	int to;				  // where the first piece goes in shared memory
+
+	DEVICE void begin(const u16 *p, i64 ld, int row0, int rows_, int k0, int k) {
+		static_assert(THREADS % PIECES == 0 && GAP % 8 == 0 || EACH == 1, "pieces of a thread are swizzled alike");
+		const int line = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
+		to = swizzle<PIECES>(line, piece) * 8;
+		safe = p;
+		gap = GAP * ld;
 		if (ACROSS) {
-			n = k0 + row < k ? rows - row0 - pc * 8 : 0;
-			at = p + (i64)(k0 + row) * ld + row0 + pc * 8;
+			at = p + (i64)(k0 + line) * ld + row0 + piece * 8;
+			advance = BK * ld, left = k - k0 - line, rows = rows_ - row0 - piece * 8;
 		} else {
-			n = row0 + row < rows ? k - k0 - pc * 8 : 0;
-			at = p + (i64)(row0 + row) * ld + k0 + pc * 8;
+			at = p + (i64)(row0 + line) * ld + k0 + piece * 8;
+			advance = BK, left = k - k0 - piece * 8, rows = rows_ - row0 - line;
 		}
-		n = n < 0 ? 0 : n > 8 ? 8 : n;
-		if (n == 0) at = p;
-		return n;
 	}
+	// valid is how many elements exist of a piece of which any do.
+	DEVICE int valid() const { return min(max(ACROSS ? rows : left, 0), 8); }
+	DEVICE bool any(int i) const { return (ACROSS ? left : rows) > i * GAP; }
+	DEVICE void next() { at += advance, left -= BK; }
 
-	// fill copies the tile to shared memory; cp_async_commit follows.
-	static DEVICE void fill(u16 *s, const u16 *p, i64 ld, int row0, int rows, int k0, int k) {
+	// fill copies the next tile to shared memory; cp_async_commit follows.
+	DEVICE void fill(u16 *s) {
+		const int n = valid() * 2;
 #pragma unroll
-		for (int i = 0; i < EACH; i++) {
-			const u16 *at;
-			int to, n = piece(p, ld, row0, rows, k0, k, i, at, to);
-			cp_async16(s + to, at, n * 2);
-		}
+		for (int i = 0; i < EACH; i++) cp_async16(s + to + i * GAP * PIECES * 8, at + i * gap, any(i) ? n : 0);
+		next();
 	}
 
 	// fetch and put are fill in two steps, for sm_75.
-	static DEVICE void fetch(uint4 *v, const u16 *p, i64 ld, int row0, int rows, int k0, int k) {
+	static DEVICE u32 mask(int n) { return n >= 2 ? 0xffffffffu : n == 1 ? 0xffffu : 0u; }
+	DEVICE void fetch(uint4 v[EACH]) {
 #pragma unroll
 		for (int i = 0; i < EACH; i++) {
-			const u16 *at;
-			int to, n = piece(p, ld, row0, rows, k0, k, i, at, to);
-			uint4 u = *(const uint4 *)at;
+			const int n = any(i) ? valid() : 0;
+			uint4 u = *(const uint4 *)(n > 0 ? at + i * gap : safe);
 			u.x &= mask(n), u.y &= mask(n - 2), u.z &= mask(n - 4), u.w &= mask(n - 6);
 			v[i] = u;
 		}
+		next();
 	}
-	static DEVICE u32 mask(int n) { return n >= 2 ? 0xffffffffu : n == 1 ? 0xffffu : 0u; }
 	static DEVICE u32 half2(u32 v, float scale) { return (u32)f2h(bf_lo(v) * scale) | (u32)f2h(bf_hi(v) * scale) << 16; }
-	static DEVICE void put(u16 *s, const uint4 *v, float scale) {
+	DEVICE void put(u16 *s, const uint4 v[EACH], float scale) const {
 #pragma unroll
-		for (int i = 0; i < EACH; i++) {
-			int id = i * THREADS + threadIdx.x, to = swizzle<PIECES>(id / PIECES, id % PIECES) * 8;
-			*(uint4 *)(s + to) = make_uint4(half2(v[i].x, scale), half2(v[i].y, scale), half2(v[i].z, scale), half2(v[i].w, scale));
-		}
+		for (int i = 0; i < EACH; i++)
+			*(uint4 *)(s + to + i * GAP * PIECES * 8) =
+				make_uint4(half2(v[i].x, scale), half2(v[i].y, scale), half2(v[i].z, scale), half2(v[i].w, scale));
 	}
+};
 
-	// a_fragment loads rows row to row+15, columns kk to kk+15 of k, as the first
-	// factor of mma; b_fragment the same as two second factors.
-	static DEVICE void a_fragment(u32 f[4], const u16 *s, int row, int kk) {
-		int l = threadIdx.x & 31;
-		if (ACROSS)
-			ldmatrix_x4_trans(f, s + swizzle<PIECES>(kk + (l & 7) + (l >> 4) * 8, row / 8 + (l >> 3 & 1)) * 8);
-		else
-			ldmatrix_x4(f, s + swizzle<PIECES>(row + (l & 15), kk / 8 + (l >> 4)) * 8);
+// fragments are where a warp finds the 16x16 pieces of its W rows of an operand,
+// as the first factor of mma, or as two second factors (SECOND).
+template <int R, int W, bool ACROSS, bool SECOND> struct fragments {
+	static const int PIECES = ACROSS ? R / 8 : BK / 8;
+	static const int N = ACROSS ? W / 16 : BK / 16;
+	int at[N]; // of the rows from 16*i on; or, k lying along the rows, of the columns from 16*i on
+
+	DEVICE void begin(int row) {
+		const int l = threadIdx.x & 31, low = l & 7, mid = l >> 3 & 1, high = l >> 4;
+#pragma unroll
+		for (int i = 0; i < N; i++)
+			if (ACROSS)
+				at[i] = swizzle<PIECES>(low + 8 * (SECOND ? mid : high), row / 8 + 2 * i + (SECOND ? high : mid)) * 8;
+			else
+				at[i] = swizzle<PIECES>(row + low + 8 * (SECOND ? high : mid), 2 * i + (SECOND ? mid : high)) * 8;
 	}
-	static DEVICE void b_fragment(u32 f[4], const u16 *s, int row, int kk) {
-		int l = threadIdx.x & 31;
+	// load gets rows from 16*i on, columns of k from 16*kk on.
+	DEVICE void load(u32 f[4], const u16 *s, int i, int kk) const {
 		if (ACROSS)
-			ldmatrix_x4_trans(f, s + swizzle<PIECES>(kk + (l & 15), row / 8 + (l >> 4)) * 8);
+			ldmatrix_x4_trans(f, s + at[i] + kk * 16 * PIECES * 8);
 		else
-			ldmatrix_x4(f, s + swizzle<PIECES>(row + (l & 7) + (l >> 4) * 8, kk / 8 + (l >> 3 & 1)) * 8);
+			ldmatrix_x4(f, s + at[kk] + i * 16 * PIECES * 8);
 	}
 };
 
 template <int BM, int BN, int WM, int WN, int STAGES, bool TA, bool TB> DEVICE void gemm_mma(const gemm_args &g) {
 	const int THREADS = BM / WM * (BN / WN) * 32;
-	typedef operand<BM, TA, THREADS> A;
-	typedef operand<BN, !TB, THREADS> B;
 	DYN_SHARED(u16, smem);
-	u16 *sa = smem, *sb = smem + STAGES * BM * BK;
+	u16 *const sa = smem, *const sb = smem + STAGES * BM * BK;
 
 	int tm, tn;
 	tile_of(blockIdx.x, (g.m + BM - 1) / BM, (g.n + BN - 1) / BN, tm, tn);
@@ -119,72 +132,84 @@ template <int BM, int BN, int WM, int WN, int STAGES, bool TA, bool TB> DEVICE v
 #pragma unroll
 			for (int r = 0; r < 4; r++) acc[i][j][r] = 0.f;
 
-#define SOURCE(tile)                                                                                                                      \
-	const bool second = (tile) >= tiles1;                                                                                                 \
-	const int k = second ? g.k2 : g.k, k0 = ((tile) - (second ? tiles1 : 0)) * BK;                                                        \
-	const u16 *pa = (const u16 *)(second ? g.a2 : g.a), *pb = (const u16 *)(second ? g.b2 : g.b);                                         \
-	const i64 lda = second ? g.lda2 : g.lda, ldb = second ? g.ldb2 : g.ldb
+	fragments<BM, WM, TA, false> fa;
+	fragments<BN, WN, !TB, true> fb;
+	fa.begin(wrow), fb.begin(wcol);
+	operand<BM, TA, THREADS> a;
+	operand<BN, !TB, THREADS> b;
+	int ahead = from; // the tile that a and b are at
+	if (from < tiles1) {
+		a.begin((const u16 *)g.a, g.lda, row0, g.m, from * BK, g.k);
+		b.begin((const u16 *)g.b, g.ldb, col0, g.n, from * BK, g.k);
+	}
+// The second pair begins at tile tiles1, or, if the sum is split, before from.
+#define SECOND_PAIR                                                                                                                       \
+	if (ahead == tiles1 || (ahead == from && from > tiles1)) {                                                                            \
+		a.begin((const u16 *)g.a2, g.lda2, row0, g.m, (ahead - tiles1) * BK, g.k2);                                                       \
+		b.begin((const u16 *)g.b2, g.ldb2, col0, g.n, (ahead - tiles1) * BK, g.k2);                                                       \
+	}
 
 #if __CUDA_ARCH__ >= 800
-#define FILL(tile)                                                                                                                        \
-	if ((tile) < to) {                                                                                                                    \
-		SOURCE(tile);                                                                                                                     \
-		const int slot = ((tile) - from) % STAGES;                                                                                        \
-		A::fill(sa + slot * (BM * BK), pa, lda, row0, g.m, k0, k);                                                                    \
-		B::fill(sb + slot * (BN * BK), pb, ldb, col0, g.n, k0, k);                                                                    \
+	int filled = 0, slot = 0; // places of the next tile to copy, and of the one to use
+#define FILL                                                                                                                              \
+	if (ahead < to) {                                                                                                                     \
+		SECOND_PAIR                                                                                                                       \
+		a.fill(sa + filled * (BM * BK)), b.fill(sb + filled * (BN * BK));                                                                 \
+		ahead++, filled = filled == STAGES - 1 ? 0 : filled + 1;                                                                          \
 	}                                                                                                                                     \
 	cp_async_commit()
 #pragma unroll 1
 	for (int s = 0; s < STAGES - 1; s++) {
-		FILL(from + s);
+		FILL;
 	}
 #else
-	uint4 va[A::EACH], vb[B::EACH];
+	int slot = 0;
+	uint4 va[operand<BM, TA, THREADS>::EACH], vb[operand<BN, !TB, THREADS>::EACH];
 	const float scale_a = *g.scale_a, scale_b = *g.scale_b;
-	if (from < to) {
-		SOURCE(from);
-		A::fetch(va, pa, lda, row0, g.m, k0, k);
-		B::fetch(vb, pb, ldb, col0, g.n, k0, k);
+#define FETCH                                                                                                                             \
+	if (ahead < to) {                                                                                                                     \
+		SECOND_PAIR                                                                                                                       \
+		a.fetch(va), b.fetch(vb);                                                                                                         \
+		ahead++;                                                                                                                          \
 	}
+	FETCH
 #endif
+#pragma unroll 1
 	for (int tile = from; tile < to; tile++) {
-		const int slot = (tile - from) % STAGES;
+		const u16 *ta = sa + slot * (BM * BK), *tb = sb + slot * (BN * BK);
 #if __CUDA_ARCH__ >= 800
 		cp_async_wait<STAGES - 2>();
 		__syncthreads(); // tile has landed, and all have done with the slot that is filled now
-		FILL(tile + STAGES - 1);
+		FILL;
 #else
-		A::put(sa + slot * (BM * BK), va, scale_a);
-		B::put(sb + slot * (BN * BK), vb, scale_b);
+		a.put(sa + slot * (BM * BK), va, scale_a);
+		b.put(sb + slot * (BN * BK), vb, scale_b);
 		__syncthreads();
-		if (tile + 1 < to) {
-			SOURCE(tile + 1);
-			A::fetch(va, pa, lda, row0, g.m, k0, k);
-			B::fetch(vb, pb, ldb, col0, g.n, k0, k);
-		}
+		FETCH
 #endif
-		const u16 *ta = sa + slot * (BM * BK), *tb = sb + slot * (BN * BK);
+		slot = slot == STAGES - 1 ? 0 : slot + 1;
 #pragma unroll
-		for (int kk = 0; kk < BK; kk += 16) {
-			u32 fa[WM / 16][4], fb[WN / 16][4];
+		for (int kk = 0; kk < BK / 16; kk++) {
+			u32 x[WM / 16][4], y[WN / 16][4];
 #pragma unroll
-			for (int i = 0; i < WM / 16; i++) A::a_fragment(fa[i], ta, wrow + 16 * i, kk);
+			for (int i = 0; i < WM / 16; i++) fa.load(x[i], ta, i, kk);
 #pragma unroll
-			for (int j = 0; j < WN / 16; j++) B::b_fragment(fb[j], tb, wcol + 16 * j, kk);
+			for (int j = 0; j < WN / 16; j++) fb.load(y[j], tb, j, kk);
 #pragma unroll
 			for (int i = 0; i < WM / 16; i++)
 #pragma unroll
 				for (int j = 0; j < WN / 8; j++) {
 #if __CUDA_ARCH__ >= 800
-					mma_m16n8k16_bf16(acc[i][j], fa[i], fb[j / 2] + j % 2 * 2);
+					mma_m16n8k16_bf16(acc[i][j], x[i], y[j / 2] + j % 2 * 2);
 #else
-					mma_m16n8k16_f16(acc[i][j], fa[i], fb[j / 2] + j % 2 * 2);
+					mma_m16n8k16_f16(acc[i][j], x[i], y[j / 2] + j % 2 * 2);
 #endif
 				}
 		}
 	}
 #undef FILL
-#undef SOURCE
+#undef FETCH
+#undef SECOND_PAIR
 #if __CUDA_ARCH__ >= 800
 	cp_async_wait<0>();
 	const float unscale = 1.f;
