@@ -13,3 +13,6 @@ func (b *Backend) Free(*tensor.Buffer) {}
 
 // Err returns nil.
 func (b *Backend) Err() error { return nil }
+
+// Sizes returns the zero value.
+func (b *Backend) Sizes() tensor.Sizes { return tensor.Sizes{} }

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/moot-net/moot/node/internal/checkpoint"
-	"github.com/moot-net/moot/node/internal/nf4"
 	"github.com/moot-net/moot/node/internal/tensor"
 	"github.com/moot-net/moot/shard/safetensors"
 )
@@ -79,35 +78,6 @@ func load(dir string, o Options) (*Model, error) {
 	m.bind()
 	m.SetRecompute(o.Recompute)
 	return m, m.b.Err()
-}
-
-// WeightBytes returns how much memory Load takes for the parameters of the model
-// in dir, or a little less than that, reading no weights.
-func WeightBytes(dir string) (int64, error) {
-	c, err := ReadConfig(dir)
-	if err != nil {
-		return 0, err
-	}
-	f, err := checkpoint.Open(dir)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = f.Close() }()
-	w, sum := &weights{folder: f, c: c}, int64(0)
-	for _, p := range c.params() {
-		n := int64(p.size())
-		switch t, _ := f.Lookup(w.find(p.name)); {
-		case p.rows == 0 || t.NF4 && p.transposed:
-			sum += 4 * n
-		case t.NF4:
-			sum += n/2 + n/nf4.BlockSize // and a scale of eight bits for each block
-		case t.DType == safetensors.BF16:
-			sum += 2 * n
-		default:
-			sum += 4 * n
-		}
-	}
-	return sum, nil
 }
 
 func readFile(path string, limit int64) ([]byte, error) {

@@ -55,7 +55,7 @@ func (m *Model) loss(b *Batch, x tensor.Mat, scale float32) Loss {
 	m.b.Gather(xs, x, b.rows)
 	m.normalise(hs, stats, xs, &m.norm)
 	dhs := w.dhs.RowRange(0, n)
-	step := m.cfg.logitsRows(n)
+	step := m.cfg.logitsRows(n, m.b.Sizes())
 	for i := 0; i < n; i += step {
 		j := min(i+step, n)
 		logits := w.logits.RowRange(0, j-i)
@@ -119,7 +119,7 @@ func (m *Model) Logits(b *Batch) ([]float32, error) {
 	hs := m.ws.hs.RowRange(0, n)
 	m.normalise(hs, m.ws.stats.RowRange(0, n), x, &m.norm)
 	out := make([]float32, n*m.cfg.Vocab)
-	step := m.cfg.logitsRows(n)
+	step := m.cfg.logitsRows(n, m.b.Sizes())
 	for i := 0; i < n; i += step {
 		j := min(i+step, n)
 		logits := m.ws.logits.RowRange(0, j-i)

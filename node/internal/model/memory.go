@@ -1,5 +1,7 @@
 package model
 
+import "github.com/moot-net/moot/node/internal/tensor"
+
 // Workload is what a model is to be used for, for WorkspaceBytes.
 type Workload struct {
 	Tokens   int  // of the largest batch
@@ -10,9 +12,8 @@ type Workload struct {
 	// Rank returns the rank of the adapter of a layer, 0 for none; nil: no
 	// adapters.
 	Rank func(path string) int
-	// ActivationBytes is what the backend takes for a value of activations.
-	// Default 4.
-	ActivationBytes int
+	// Sizes are those of the backend.
+	Sizes tensor.Sizes
 }
 
 // WorkspaceBytes returns the memory for activations, logits and derivatives by
@@ -29,11 +30,11 @@ func (c Config) WorkspaceBytes(l Workload) int64 {
 	var w workspace
 	var s sizer
 	w.forward(&s, &c, ranks, l.Tokens, max(0, min(l.Recompute, c.Layers)), l.Training)
-	w.loss(&s, &c, l.Counted)
+	w.loss(&s, &c, l.Counted, c.logitsRows(l.Counted, l.Sizes))
 	if l.Training {
 		w.backward(&s, &c, ranks)
 	}
-	size := l.ActivationBytes
+	size := l.Sizes.ActivationBytes
 	if size == 0 {
 		size = 4
 	}

@@ -76,7 +76,7 @@ func TestWorkspaceBytes(t *testing.T) {
 				}
 				return 0
 			}
-			got := c.WorkspaceBytes(Workload{Tokens: batch.Tokens(), Counted: batch.Counted(), Training: training, Rank: rank, Recompute: recompute, ActivationBytes: 2})
+			got := c.WorkspaceBytes(Workload{Tokens: batch.Tokens(), Counted: batch.Counted(), Training: training, Rank: rank, Recompute: recompute, Sizes: tensor.Sizes{ActivationBytes: 2}})
 			if got != want {
 				t.Errorf("%s, recompute %d: WorkspaceBytes() = %d, allocated %d", name, recompute, got, want)
 			}

@@ -132,17 +132,10 @@ func newPacked(c Config, b tensor.Backend, packed map[string]bool) *Model {
 // setPacked sets parameter i, a matrix.
 func (m *Model) setPacked(i int, spec paramSpec, v tensor.Packed) {
 	p, pack := &m.params[i], m.b.Pack
-	if m.onlyGathered(p.Name) {
+	if m.cfg.onlyGathered(p.Name) {
 		pack = m.b.PackHost
 	}
 	p.Value = pack(v).Mat(0, spec.rows, spec.cols)
-}
-
-// onlyGathered reports whether a parameter is a table that rows are picked
-// from, and nothing is multiplied with.
-func (m *Model) onlyGathered(name string) bool {
-	f := m.family
-	return name == f.base+f.positions+".weight" || name == f.base+f.embed+".weight" && !m.cfg.TiedHead
 }
 
 // expand makes all parameters float32, one after the other in m.flat.

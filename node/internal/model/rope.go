@@ -81,12 +81,15 @@ type ropeTables struct {
 	cos, sin  tensor.Mat // (positions, RD/2), or twice as many rows
 }
 
+// minPositions are in the tables at least.
+const minPositions = 64
+
 // ensure makes the tables long enough for positions.
 func (t *ropeTables) ensure(b tensor.Backend, c *Config, positions int) {
 	if positions <= t.positions {
 		return
 	}
-	positions = max(positions, 2*t.positions, 64)
+	positions = max(positions, 2*t.positions, minPositions)
 	dims, factor := c.RotaryDims(), c.Rope.Scaling.AttentionFactor
 	if factor == 0 {
 		factor = 1
@@ -111,6 +114,18 @@ func (t *ropeTables) ensure(b tensor.Backend, c *Config, positions int) {
 	t.cos, t.sin = b.Alloc(len(cos)).Mat(0, rows, dims/2), b.Alloc(len(sin)).Mat(0, rows, dims/2)
 	b.Upload(t.cos, cos)
 	b.Upload(t.sin, sin)
+}
+
+// RopeBytes returns the memory for the tables of a number of positions.
+func (c Config) RopeBytes(positions int) int64 {
+	if c.Position != Rotary {
+		return 0
+	}
+	n := 4 * int64(max(positions, minPositions)) * int64(c.RotaryDims())
+	if c.Rope.Scaling.Kind == "longrope" {
+		n *= 2
+	}
+	return n
 }
 
 // prepareRope makes the tables, and sets m.turns to their rows for the tokens

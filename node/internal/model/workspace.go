@@ -59,11 +59,15 @@ type acts struct {
 	low             [slots]tensor.Mat // x A^T of each linear layer
 }
 
-// logitsValues is about how many values of logits are held at once.
+// logitsValues is the default of tensor.Sizes.
 const logitsValues = 8 << 20
 
-func (c *Config) logitsRows(counted int) int {
-	return min(counted, max(64, logitsValues/c.Vocab))
+func (c *Config) logitsRows(counted int, s tensor.Sizes) int {
+	values := s.LogitsValues
+	if values == 0 {
+		values = logitsValues
+	}
+	return min(counted, max(64, values/c.Vocab))
 }
 
 // sizer allocates, or only counts.
@@ -193,13 +197,13 @@ func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows, again
 }
 
 // loss makes memory for the output layer.
-func (w *workspace) loss(s *sizer, c *Config, counted int) {
+func (w *workspace) loss(s *sizer, c *Config, counted, rows int) {
 	w.counted = counted
 	w.xs, w.stats, w.hs = s.act(counted, c.Hidden), s.mat(counted, c.statsCols()), s.act(counted, c.Hidden)
 	w.dxs, w.dhs = s.act(counted, c.Hidden), s.act(counted, c.Hidden)
-	w.logits = s.mat(c.logitsRows(counted), c.Vocab)
+	w.logits = s.mat(rows, c.Vocab)
 	if c.LogitCap != 0 {
-		w.capped = s.mat(c.logitsRows(counted), c.Vocab)
+		w.capped = s.mat(rows, c.Vocab)
 	}
 	w.nll, w.top = make([]float32, counted), make([]int32, counted)
 }
@@ -238,7 +242,7 @@ func (m *Model) prepare(rows, counted int, keep, backward bool) {
 	}
 	if counted > w.counted {
 		s = s.again(w.lossMem)
-		w.loss(s, &m.cfg, counted)
+		w.loss(s, &m.cfg, counted, m.cfg.logitsRows(counted, m.b.Sizes()))
 		w.lossMem = s.taken
 	}
 	if backward && w.dx.None() {

@@ -107,6 +107,8 @@ type Backend interface {
 	// AdamW updates parameters p and moments m and v by gradient g, all (1,N).
 	AdamW(p, g, m, v Mat, o AdamW)
 
+	// Sizes says what the backend takes memory for.
+	Sizes() Sizes
 	// Err returns what a backend elsewhere failed with first, out of memory for
 	// example, and nil while it works. From then on operations do nothing, and
 	// numbers that come out of it are NaN.

@@ -65,6 +65,8 @@ type Options struct {
 	// Precision are not used. It belongs to the Trainer, also to one that could
 	// not be opened, which closes it.
 	Backend tensor.Backend
+	// Sizes are those of the Backend, for EstimateMemory, which needs none.
+	Sizes tensor.Sizes
 	// MaxTokens is the length of the longest sample. Default: the model's
 	// context.
 	MaxTokens int
@@ -159,7 +161,7 @@ func newDifference(m *model.Model, o Options) (*Trainer, error) {
 	if err != nil {
 		return nil, err
 	}
-	load, err := t.workload(m.Config(), nil, o.ActivationBytes)
+	load, err := t.workload(m.Config(), nil, o.ActivationBytes, t.b.Sizes())
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +196,7 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 		values: b.Alloc(len(a.Values())).Vec(), grads: b.Alloc(len(a.Values())).Vec(),
 	}
 	t.limits(t.model.Config(), o.MaxTokens, o.MicroBatchTokens)
-	load, err := t.workload(m.Config(), a.Parts(), o.ActivationBytes)
+	load, err := t.workload(m.Config(), a.Parts(), o.ActivationBytes, b.Sizes())
 	if err != nil {
 		return nil, err
 	}
@@ -218,6 +220,9 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 	}
 	a.Init(o.Seed)
 	b.Upload(t.values, a.Values())
+	if b.Sizes().Scratch != nil { // nothing is to be allocated while training
+		return t, m.Reserve(load)
+	}
 	return t, b.Err()
 }
 

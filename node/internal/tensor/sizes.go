@@ -1,0 +1,37 @@
+package tensor
+
+// Sizes say what a backend takes memory for, so that one can plan before it is
+// opened. The zero value is that of a backend in the host's memory.
+type Sizes struct {
+	// ActivationBytes is what a value of AllocActivations takes. Default 4.
+	ActivationBytes int
+	// LogitsValues is about how many values of logits are to be held at once:
+	// fewer take less memory, and give matrix products with fewer rows. Default
+	// 8 Mi.
+	LogitsValues int
+	// HostTables tells that values of PackHost stay in the host's memory.
+	HostTables bool
+	// Scratch returns the memory that operations take while they run: the
+	// products in list, and attention of so many tokens and heads. Nil: none.
+	Scratch func(list []Product, tokens, heads int) int64
+}
+
+// Product is a matrix product by its shape and types: op(a) is (Rows,Inner),
+// op(b) is (Inner,Cols).
+type Product struct {
+	Rows, Cols, Inner int
+	TransA, TransB    bool
+	Add               bool
+	// C and A are float32 or activations; B is what a weight is kept as.
+	C, A, B Kind
+}
+
+// Kind is what a matrix of a product holds.
+type Kind uint8
+
+const (
+	Plain      Kind = iota // float32
+	Activation             // what AllocActivations gives
+	Half                   // packed BF16
+	FourBits               // packed weights of four bits
+)
