@@ -13,10 +13,13 @@ func newModelImport(e *env) *cobra.Command {
 	var req api.ImportModelRequest
 	cmd := &cobra.Command{
 		Use:   "import DIR",
-		Short: "Store a Hugging Face checkpoint folder",
-		Long: `Checks a Hugging Face checkpoint folder (config.json, tokenizer, safetensors) and
-stores it in the daemon. The ID that is printed follows from the content alone.
-A folder with pytorch_model.bin is stored as safetensors; nothing in it is executed.
+		Short: "Add a Hugging Face checkpoint folder",
+		Long: `Checks a Hugging Face checkpoint folder (config.json, tokenizer, safetensors) and adds
+it to what the daemon serves and trains. Its files are used where they are, and must
+stay as they are: one that changes is not served any more, and "moot shard verify" names
+it. With --copy the daemon keeps a copy of its own. The ID that is printed follows from
+the content alone. A folder with pytorch_model.bin is stored as safetensors; nothing in
+it is executed.
 
 With --quantize nf4 the linear layers are stored in four bits, as bitsandbytes does:
 a quarter of the bytes to pull and to hold, for a little of the quality. Anybody who
@@ -29,6 +32,7 @@ has the 16-bit model can do the same, and gets the same ID.`,
 			return runModelImport(cmd.Context(), e, req)
 		},
 	}
+	cmd.Flags().BoolVar(&req.Copy, "copy", false, "store a copy, so that the folder may change or go")
 	cmd.Flags().StringVar(&req.Quantize, "quantize", "", "store the weights in fewer bits: `nf4` (default: as they are)")
 	return cmd
 }
@@ -51,6 +55,7 @@ func runModelImport(ctx context.Context, e *env, req api.ImportModelRequest) (er
 		p.field("type", "%s", strings.Join(append([]string{m.Type}, m.Architectures...), " "))
 		p.field("parameters", "%s", group(m.Parameters))
 		p.field("size", "%s in %s", size(m.Bytes), plural(m.Files, "file"))
+		p.field("where", "%s", place(m.Dir, m.InPlace))
 		p.field("licence", "%s", m.Licence)
 		p.field("trainable", "%s", trainable(m))
 		for _, w := range m.Warnings {

@@ -36,8 +36,9 @@ func runModelList(ctx context.Context, e *env) error {
 		for _, m := range l.Models {
 			rows = append(rows, []string{
 				api.ShortID(m.ID), clip(m.Name, 20), clip(m.Type, 10), group(m.Parameters), size(m.Bytes), clip(trainable(m), 10),
+				place(m.Dir, m.InPlace),
 			})
 		}
-		p.table([]string{"ID", "NAME", "TYPE", ">PARAMETERS", ">SIZE", "TRAINABLE"}, rows)
+		p.table([]string{"ID", "NAME", "TYPE", ">PARAMETERS", ">SIZE", "TRAINABLE", "WHERE"}, rows)
 	})
 }
