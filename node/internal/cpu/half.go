@@ -239,19 +239,22 @@ func storeEdge(c []float32, ldc int, edge []float32, ld, h, w int, add bool) {
 // halfTileGo is the oracle of the others. Products are exact in float64, and a
 // sum that is rounded to float64 first is rounded to the same float32.
 func halfTileGo(k int, a []uint16, rsa int, b []uint16, c []float32, ldc int, alpha float32, add bool) {
-	for i := range 4 {
-		var sums [4]float32
-		x, y := a[i*rsa:][:2*k], b[:8*k]
-		for p := 0; p < len(x); p += 2 {
-			first, second := widened(x[p]), widened(x[p+1])
-			row := (*[8]uint16)(y[4*p:])
-			for j, s := range sums {
-				s = addProduct(s, second, widened(row[2*j+1]))
-				sums[j] = addProduct(s, first, widened(row[2*j]))
+	var sums [4][4]float32
+	for p := range k {
+		var first, second [4]float64
+		for j, row := 0, (*[8]uint16)(b[8*p:]); j < 4; j++ {
+			first[j], second[j] = widened(row[2*j]), widened(row[2*j+1])
+		}
+		for i := range sums {
+			x, y := widened(a[i*rsa+2*p]), widened(a[i*rsa+2*p+1])
+			for j, s := range sums[i] {
+				sums[i][j] = addProduct(addProduct(s, y, second[j]), x, first[j])
 			}
 		}
+	}
+	for i, sum := range sums {
 		row := (*[4]float32)(c[i*ldc:])
-		for j, v := range sums {
+		for j, v := range sum {
 			v = float32(v * alpha)
 			if add {
 				v += row[j]

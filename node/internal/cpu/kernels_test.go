@@ -2,7 +2,9 @@ package cpu
 
 import (
 	"math"
+	"math/big"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/moot-net/moot/node/internal/tensor"
@@ -82,6 +84,57 @@ func TestKernelsAgree(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTileOrder: a tile's sums are those of fused multiply-adds in the order of
+// k, then multiplied by alpha and added, so that all processors give the same
+// bits. The portable kernels are the exception.
+func TestTileOrder(t *testing.T) {
+	const k = 19
+	r := rand.New(rand.NewPCG(12, 13))
+	for _, kn := range allSets()[1:] {
+		for _, tile := range kn.tiles {
+			rsa, csa, ldb, ldc := 1, tile.rows+1, tile.cols+2, tile.cols+3
+			if tile.rows == 4 { // also rows of a that are contiguous
+				rsa, csa = k+1, 1
+			}
+			slice := func(n int) []float32 {
+				s := make([]float32, n)
+				for i := range s {
+					s[i] = float32(r.NormFloat64())
+				}
+				return s
+			}
+			a, b, c := slice((k+1)*(tile.rows+1)), slice(k*ldb), slice(tile.rows*ldc)
+			for _, add := range []bool{false, true} {
+				got, want := slices.Clone(c), slices.Clone(c)
+				tile.fn(k, a, rsa, csa, b, ldb, got, ldc, 0.7, add)
+				for i := range tile.rows {
+					for j := range tile.cols {
+						sum := float32(0)
+						for p := range k {
+							sum = fused(a[i*rsa+p*csa], b[p*ldb+j], sum)
+						}
+						sum = float32(sum * 0.7)
+						if add {
+							sum = float32(sum + want[i*ldc+j])
+						}
+						want[i*ldc+j] = sum
+					}
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%s: tile %dx%d, add %v: other sums, or others touched", kn.name, tile.rows, tile.cols, add)
+				}
+			}
+		}
+	}
+}
+
+// fused returns x*y + s, rounded once.
+func fused(x, y, s float32) float32 {
+	v := new(big.Float).SetPrec(300).Mul(big.NewFloat(float64(x)), big.NewFloat(float64(y)))
+	f, _ := v.Add(v, big.NewFloat(float64(s))).Float32()
+	return f
 }
 
 func copies(list ...[]float32) [][]float32 {
