@@ -215,7 +215,7 @@ func parseObject(raw []byte) (*object, error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.Join(errors.New("not a JSON object"), syntax(err))
+		return nil, notAnObject(err)
 	}
 	o := &object{values: map[string]json.RawMessage{}, used: map[string]bool{}}
 	for dec.More() {

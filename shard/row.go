@@ -68,7 +68,7 @@ func parseRow(raw []byte) (r Row, others []string, err error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return Row{}, nil, errors.Join(errors.New("not a JSON object"), syntax(err))
+		return Row{}, nil, notAnObject(err)
 	}
 	seen := make(map[string]bool, 3)
 	for dec.More() {
@@ -137,7 +137,7 @@ func parseText(dec *json.Decoder, key string, into *string) error {
 
 func parseString(key string, raw json.RawMessage, into *string) error {
 	if len(raw) == 0 || raw[0] != '"' {
-		return fmt.Errorf("%s is not a string", key)
+		return fmt.Errorf("%s is not a string but %s", key, kindOf(raw))
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
 		return syntax(err)
@@ -148,6 +148,31 @@ func parseString(key string, raw json.RawMessage, into *string) error {
 		return fmt.Errorf("%s has half a surrogate pair", key)
 	}
 	return nil
+}
+
+// kindOf says in words what a JSON value is.
+func kindOf(raw json.RawMessage) string {
+	if len(raw) == 0 {
+		return "nothing"
+	}
+	switch raw[0] {
+	case '"':
+		return "a string"
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	case 't', 'f', 'n':
+		return string(raw)
+	}
+	return "a number"
+}
+
+func notAnObject(err error) error {
+	if err != nil {
+		return fmt.Errorf("not a JSON object: %w", syntax(err))
+	}
+	return errors.New("not a JSON object")
 }
 
 // syntax turns an error of encoding/json into one without its offsets, which

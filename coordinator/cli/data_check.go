@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,11 +19,13 @@ func newDataCheck(e *env) *cobra.Command {
 format, and lists rows that an import refuses, with file, line and field. With a
 model it also encodes all rows: it lists those that are too long or that the chat
 template refuses, counts tokens, and shows samples, in which the tokens that the
-loss counts stand between [[ and ]].
+loss counts stand between [[ and ]]. Rows that are there twice are listed; a row of
+the --eval file that is trained on is a leak, which an import refuses.
 
-The exit code is 17 when a row is invalid, or when no row gives a sample.`,
+The exit code is 17 when a row is invalid or leaks, or when no row gives a sample.`,
 		Example: `  moot data check alpaca.json
   moot data check chats.jsonl --model last --max-tokens 1024
+  moot data check train.jsonl --eval held-out.jsonl
   moot data check rows.csv --model ./SmolLM2-135M --template alpaca --samples 5`,
 		Args: needs(true, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,6 +35,7 @@ The exit code is 17 when a row is invalid, or when no row gives a sample.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Model, "model", "", "`ID or folder` of the model that is to learn from the rows")
+	f.StringVar(&req.Eval, "eval", "", "`file` of held-out rows, of which none may be trained on")
 	f.StringVar(&req.Template, "template", "", "how a row becomes text: alpaca, chat or none (default: by format)")
 	f.StringVar(&req.Format, "format", "", formatUsage)
 	f.IntVar(&req.MaxTokens, "max-tokens", 0, "longest sample in `tokens` (default: the model's context)")
@@ -46,6 +50,11 @@ const formatUsage = "`form` of the rows: alpaca, messages, sharegpt,\ncompletion
 func runDataCheck(ctx context.Context, e *env, req api.CheckDatasetRequest) (err error) {
 	if req.Files, err = absoluteAll(req.Files); err != nil {
 		return err
+	}
+	if req.Eval != "" {
+		if req.Eval, err = absolute(req.Eval); err != nil {
+			return err
+		}
 	}
 	if req.Model, err = folderOrID(req.Model); err != nil {
 		return err
@@ -80,6 +89,9 @@ func badRows(e *env, check api.DatasetCheck) error {
 	case check.Invalid > 0:
 		err = api.Errorf(api.CodeData, "%s of %s cannot be trained on", group(check.Invalid), plural(check.Rows, "row")).
 			WithHint("repair them, or leave them out with \"moot data import --drop-invalid\"")
+	case check.Leaks > 0:
+		err = api.Errorf(api.CodeData, "%s of the held-out rows are trained on too", group(check.Leaks)).
+			WithHint("take them out of one of the files")
 	case check.Dropped == check.Rows:
 		err = api.Errorf(api.CodeData, "none of %s gives a sample", plural(check.Rows, "row")).
 			WithHint("give another --template, or a greater --max-tokens")
@@ -96,7 +108,14 @@ func fileCheck(p *page, f api.FileCheck) {
 	p.field("file", "%s", f.File)
 	p.field("format", "%s (%s)", f.Input, f.Why)
 	p.field("template", "%s", f.Template)
-	p.field("rows", "%s, %s invalid, %s dropped, %s cut", group(f.Rows), group(f.Invalid), group(f.Dropped), group(f.Cut))
+	counts := fmt.Sprintf("%s, %s invalid, %s dropped, %s cut", group(f.Rows), group(f.Invalid), group(f.Dropped), group(f.Cut))
+	if f.Repeated > 0 {
+		counts += fmt.Sprintf(", %s repeated", group(f.Repeated))
+	}
+	if f.Leaks > 0 {
+		counts += fmt.Sprintf(", %s trained on", group(f.Leaks))
+	}
+	p.field("rows", "%s", counts)
 	if t := f.Tokens; t != nil && t.Sum > 0 {
 		p.field("tokens", "%s, %s of them counted by the loss", group(t.Sum), percent(float64(t.Counted)/float64(t.Sum)))
 		p.field("a sample", "%s to %s tokens, median %s, 95 %% have at most %s", group(t.Min), group(t.Max), group(t.Median), group(t.P95))
@@ -104,7 +123,7 @@ func fileCheck(p *page, f api.FileCheck) {
 	for _, x := range f.Problems {
 		p.field(x.Kind, "%s: %s", x.Place, x.Why)
 	}
-	if rest := f.Invalid + f.Dropped + f.Cut - len(f.Problems); rest > 0 {
+	if rest := f.Invalid + f.Dropped + f.Cut + f.Repeated + f.Leaks - len(f.Problems); rest > 0 {
 		p.field("", "and %s more", group(rest))
 	}
 	for _, s := range f.Samples {

@@ -9,6 +9,8 @@ import (
 // CheckDatasetRequest names files of rows to look through before an import.
 type CheckDatasetRequest struct {
 	Files []string `json:"files"`
+	// Eval is a file of held-out rows: none of them may be in Files too.
+	Eval string `json:"eval,omitempty"`
 	// Format is that of the rows: alpaca, messages, sharegpt, completion or
 	// text. Default: what the first row of each file shows.
 	Format string `json:"format,omitempty"`
@@ -35,6 +37,10 @@ type DatasetCheck struct {
 	Invalid int `json:"invalid"`
 	Dropped int `json:"dropped"`
 	Cut     int `json:"cut"`
+	// Repeated rows are there before, word for word; Leaks are rows of Eval
+	// that are trained on.
+	Repeated int `json:"repeated"`
+	Leaks    int `json:"leaks"`
 }
 
 // FileCheck is what was found in one file of rows.
@@ -52,6 +58,8 @@ type FileCheck struct {
 	Invalid  int          `json:"invalid"`
 	Dropped  int          `json:"dropped"`
 	Cut      int          `json:"cut"`
+	Repeated int          `json:"repeated"` // see DatasetCheck
+	Leaks    int          `json:"leaks"`
 	Problems []RowProblem `json:"problems"` // the first few
 	// Tokens is null without a model.
 	Tokens  *TokenStats   `json:"tokens"`
@@ -110,6 +118,11 @@ func (s *Server) checkDataset(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *CheckDatasetRequest) check() error {
+	if q.Eval != "" {
+		if err := checkPath("eval", q.Eval); err != nil {
+			return err
+		}
+	}
 	if err := checkFiles(q.Files); err != nil {
 		return err
 	}

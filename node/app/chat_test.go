@@ -58,6 +58,17 @@ func TestCheckDataset(t *testing.T) {
 	if p := f.Problems[1]; p.Place != "chats.jsonl:4" || p.Kind != "dropped" || !strings.Contains(p.Why, "no system") {
 		t.Errorf("problems %+v", f.Problems)
 	}
+	// Held-out rows that are trained on, and rows that are there twice.
+	for _, model := range []string{"", chatModel(t)} {
+		again := writeFile(t, "again.jsonl", chats)
+		leaks, err := n.CheckDataset(t.Context(), api.CheckDatasetRequest{Files: []string{path, again}, Eval: writeFile(t, "eval.jsonl", chats), Model: model}, quiet)
+		if err != nil || leaks.Repeated != 2 || leaks.Leaks != 2 || leaks.Files[1].Repeated != 2 || leaks.Files[2].Leaks != 2 {
+			t.Errorf("leaks: %+v, %v", leaks, err)
+		}
+		if p := leaks.Files[2].Problems[0]; p.Kind != "leak" || p.Place != "eval.jsonl:1" || !strings.Contains(p.Why, "the same as chats.jsonl:1") {
+			t.Errorf("problem %+v", p)
+		}
+	}
 	counted := ""
 	for _, p := range f.Samples[0].Parts {
 		if p.Counted {

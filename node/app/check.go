@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/dataset"
@@ -15,7 +16,11 @@ import (
 // CheckDataset implements api.Backend.
 func (n *node) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, progress api.ProgressFunc) (api.DatasetCheck, error) {
 	check := api.DatasetCheck{Model: req.Model, Files: []api.FileCheck{}}
-	c := &dataCheck{req: req}
+	c := &dataCheck{req: req, seen: new(dataset.Seen)}
+	files := req.Files
+	if req.Eval != "" {
+		files = append(slices.Clone(files), req.Eval)
+	}
 	if req.Model != "" {
 		src, err := n.locate(ctx, &api.Subject{Model: req.Model})
 		if err != nil {
@@ -30,8 +35,9 @@ func (n *node) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, pr
 			c.maxTokens = min(req.MaxTokens, cfg.Context)
 		}
 	}
-	for i, path := range req.Files {
-		progress(api.Progress{Phase: "check", Done: int64(i), Total: int64(len(req.Files)), Unit: "files", Text: filepath.Base(path)})
+	for i, path := range files {
+		progress(api.Progress{Phase: "check", Done: int64(i), Total: int64(len(files)), Unit: "files", Text: filepath.Base(path)})
+		c.seen.HeldOut = i == len(req.Files)
 		f, err := c.file(ctx, path)
 		if err != nil {
 			return check, importError(ctx, api.CodeData, err)
@@ -41,8 +47,10 @@ func (n *node) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, pr
 		check.Invalid += f.Invalid
 		check.Dropped += f.Dropped
 		check.Cut += f.Cut
+		check.Repeated += f.Repeated
+		check.Leaks += f.Leaks
 	}
-	progress(api.Progress{Phase: "check", Done: int64(len(req.Files)), Total: int64(len(req.Files)), Unit: "files"})
+	progress(api.Progress{Phase: "check", Done: int64(len(files)), Total: int64(len(files)), Unit: "files"})
 	return check, nil
 }
 
@@ -51,6 +59,7 @@ type dataCheck struct {
 	req       api.CheckDatasetRequest
 	dir       string // of the model; "" without
 	maxTokens int
+	seen      *dataset.Seen
 }
 
 func (c *dataCheck) file(ctx context.Context, path string) (api.FileCheck, error) {
@@ -70,7 +79,7 @@ func (c *dataCheck) file(ctx context.Context, path string) (api.FileCheck, error
 	if err != nil {
 		return api.FileCheck{}, encoderError(c.req.Model, err)
 	}
-	r, err := dataset.Check(ctx, path, e, dataset.CheckOptions{Format: c.req.Format, Samples: c.req.Samples, Problems: c.req.Problems})
+	r, err := dataset.Check(ctx, path, e, dataset.CheckOptions{Format: c.req.Format, Samples: c.req.Samples, Problems: c.req.Problems, Seen: c.seen})
 	if err != nil {
 		return api.FileCheck{}, err
 	}
@@ -80,7 +89,8 @@ func (c *dataCheck) file(ctx context.Context, path string) (api.FileCheck, error
 func fileCheck(path, template string, r *dataset.Report) api.FileCheck {
 	f := api.FileCheck{
 		File: path, Input: r.Detected.Input, Format: r.Detected.Format, Why: r.Detected.Why, Template: template,
-		Rows: r.Rows, Invalid: r.Invalid, Dropped: r.Dropped, Cut: r.Cut, Problems: []api.RowProblem{}, Samples: []api.SampleShown{},
+		Rows: r.Rows, Invalid: r.Invalid, Dropped: r.Dropped, Cut: r.Cut,
+		Repeated: r.Repeated, Leaks: r.Leaks, Problems: []api.RowProblem{}, Samples: []api.SampleShown{},
 		Tokens: &api.TokenStats{
 			Sum: r.Tokens.Sum, Counted: r.Counted, Min: r.Tokens.Min, Median: r.Tokens.Median, P95: r.Tokens.P95, Max: r.Tokens.Max,
 		},
@@ -105,13 +115,25 @@ func (c *dataCheck) form(ctx context.Context, path string) (api.FileCheck, error
 	if most == 0 {
 		most = 20
 	}
+	problem := func(row shard.InputRow, kind, why string) {
+		if len(f.Problems) < most {
+			f.Problems = append(f.Problems, api.RowProblem{Place: row.Place, Kind: kind, Why: why})
+		}
+	}
 	d, err := shard.ReadInput(ctx, path, c.req.Format, func(row shard.InputRow) error {
 		f.Rows++
 		if row.Err != nil {
 			f.Invalid++
-			if len(f.Problems) < most {
-				f.Problems = append(f.Problems, api.RowProblem{Place: row.Place, Kind: "invalid", Why: row.Err.Error()})
-			}
+			problem(row, "invalid", row.Err.Error())
+			return nil
+		}
+		switch kind, why := c.seen.Again(row.Row, row.Place); kind {
+		case "leak":
+			f.Leaks++
+			problem(row, kind, why)
+		case "repeated":
+			f.Repeated++
+			problem(row, kind, why)
 		}
 		return nil
 	})

@@ -200,7 +200,7 @@ func (s *subject) encoder(template string) (*dataset.Encoder, error) {
 func encoderError(model string, err error) error {
 	e := api.Errorf(api.CodeModel, "model %s: %w", model, err)
 	if errors.Is(err, chat.ErrNoTemplate) {
-		return e.WithHint("its folder has no chat template: give another --template, or a model that was made for conversations")
+		return e.WithHint("use a model that was made for conversations; prompts with one answer can do with --template alpaca or none")
 	}
 	return e
 }

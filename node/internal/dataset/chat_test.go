@@ -344,6 +344,30 @@ func FuzzEncodeChat(f *testing.F) {
 	})
 }
 
+// TestSeen: rows that are there again, and held-out rows that are trained on.
+func TestSeen(t *testing.T) {
+	var s Seen
+	for _, tt := range []struct {
+		row       shard.Row
+		place     string
+		heldOut   bool
+		kind, why string
+	}{
+		{said("u:q", "a:x"), "a:1", false, "", ""},
+		{said("u:q", "a:y"), "a:2", false, "", ""},
+		{said("u:q", "a:x"), "b:7", false, "repeated", "the same as a:1"},
+		{shard.Row{Instruction: "q", Output: "x"}, "b:8", false, "", ""},
+		{said("u:new", "a:x"), "e:1", true, "", ""},
+		{said("u:new", "a:x"), "e:2", true, "repeated", "the same as e:1"},
+		{said("u:q", "a:y"), "e:3", true, "leak", "the same as a:2, which is trained on: what is measured on it is memory"},
+	} {
+		s.HeldOut = tt.heldOut
+		if kind, why := s.Again(tt.row, tt.place); kind != tt.kind || why != tt.why {
+			t.Errorf("%s: %q, %q, want %q, %q", tt.place, kind, why, tt.kind, tt.why)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rows.jsonl")
 	rows := `{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"x"}]}

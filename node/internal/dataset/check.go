@@ -2,6 +2,8 @@ package dataset
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,6 +20,45 @@ type CheckOptions struct {
 	Samples int
 	// Problems is how many problems are listed. Default 20.
 	Problems int
+	// Seen, if not nil, knows the rows of files that were checked before.
+	Seen *Seen
+}
+
+// Seen finds rows that are there again, word for word. Its zero value knows
+// none.
+type Seen struct {
+	// HeldOut says that what comes from now on are held-out rows: those that
+	// were there before, as rows to train on, are leaks.
+	HeldOut bool
+
+	places map[[16]byte]place // by hash
+}
+
+type place struct {
+	text    string
+	heldOut bool
+}
+
+// Again reports why a row should not be there, and remembers it: kind is
+// "repeated" or "leak", or empty.
+func (s *Seen) Again(row shard.Row, at string) (kind, why string) {
+	b, err := json.Marshal(row)
+	if err != nil {
+		return "", "" // not of texts alone
+	}
+	sum := sha256.Sum256(b)
+	before, again := s.places[[16]byte(sum[:16])]
+	switch {
+	case again && s.HeldOut && !before.heldOut:
+		return "leak", "the same as " + before.text + ", which is trained on: what is measured on it is memory"
+	case again:
+		return "repeated", "the same as " + before.text
+	}
+	if s.places == nil {
+		s.places = make(map[[16]byte]place)
+	}
+	s.places[[16]byte(sum[:16])] = place{at, s.HeldOut}
+	return "", ""
 }
 
 // Report is what Check found out about a file of rows.
@@ -27,6 +68,8 @@ type Report struct {
 	Invalid  int // that an import refuses
 	Dropped  int // that are valid and give no sample, because of their length or the chat template
 	Cut      int // that are shortened
+	Repeated int // that are there before, word for word
+	Leaks    int // that are held out, and trained on
 	Problems []Problem
 	// Tokens is over the samples.
 	Tokens Stats
@@ -39,7 +82,7 @@ type Report struct {
 type Problem struct {
 	Place string // such as "rows.jsonl:7"
 	Why   string
-	Kind  string // "invalid", "dropped" or "cut"
+	Kind  string // "invalid", "dropped", "cut", "repeated" or "leak"
 }
 
 // Stats are of the tokens in a sample.
@@ -112,6 +155,16 @@ func (c *checker) row(row shard.InputRow) {
 		r.Invalid++
 		c.problem("invalid", row.Place, row.Err.Error())
 		return
+	}
+	if c.o.Seen != nil {
+		switch kind, why := c.o.Seen.Again(row.Row, row.Place); kind {
+		case "leak":
+			r.Leaks++
+			c.problem(kind, row.Place, why)
+		case "repeated":
+			r.Repeated++
+			c.problem(kind, row.Place, why)
+		}
 	}
 	cut := c.cut
 	s, err := c.encode(row.Row)
