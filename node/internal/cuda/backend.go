@@ -4,9 +4,9 @@ package cuda
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 
-	"github.com/moot-net/moot/node/internal/cuda/cushim"
 	"github.com/moot-net/moot/node/internal/nf4"
 	"github.com/moot-net/moot/node/internal/tensor"
 )
@@ -17,6 +17,7 @@ type Backend struct {
 	// constant after Open
 	d       *device
 	options Options
+	sizes   tensor.Sizes
 
 	// owned by the goroutine that calls
 	buffers  map[*tensor.Buffer]*memory
@@ -27,25 +28,52 @@ type Backend struct {
 
 var _ tensor.Backend = (*Backend)(nil)
 
+// Built tells whether this binary can compute on a GPU.
+const Built = true
+
 // Open takes a GPU, and the memory that was planned.
 func Open(o Options) (*Backend, error) {
-	if err := cushim.Open(); err != nil {
+	info, err := Query(o.Device)
+	if err != nil {
 		return nil, err
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	d, err := newDevice(o.Device)
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{d: d, options: o, buffers: map[*tensor.Buffer]*memory{}}
-	d.arena.limit = int(o.MemoryBytes)
-	if o.ReserveBytes > 0 {
-		if err := d.reserve(int(o.ReserveBytes)); err != nil {
-			_ = d.close() // the same error, or one that follows from it
-			return nil, fmt.Errorf("cuda:%d: %w", o.Device, err)
-		}
+	b := &Backend{d: d, options: o, sizes: info.Sizes(o.Float32), buffers: map[*tensor.Buffer]*memory{}}
+	if err := b.start(); err != nil {
+		_ = d.close() // the same error, or one that follows from it
+		return nil, fmt.Errorf("cuda:%d: %w", o.Device, err)
 	}
 	return b, nil
 }
+
+// start takes memory and looks for cuBLAS.
+func (b *Backend) start() error {
+	d, o := b.d, b.options
+	d.arena.limit = int(o.MemoryBytes)
+	if o.ReserveBytes > 0 {
+		if err := d.reserve(int(o.ReserveBytes)); err != nil {
+			return err
+		}
+	}
+	if o.ScratchBytes > overheadBytes {
+		d.workspace(int(o.ScratchBytes) - overheadBytes)
+	}
+	if !o.Float32 {
+		if err := d.openBLAS(); err != nil {
+			o.Log.Info("products are computed without cuBLAS", "err", err)
+		}
+	}
+	return d.err()
+}
+
+// Sizes says what the backend takes memory for.
+func (b *Backend) Sizes() tensor.Sizes { return b.sizes }
 
 // Close gives the device back. It returns the first error of the device. A
 // backend can be closed twice.
@@ -54,6 +82,7 @@ func (b *Backend) Close() error {
 		return nil
 	}
 	b.closed = true
+	b.d.dropBLAS()
 	return b.d.close()
 }
 
@@ -80,16 +109,6 @@ func (b *Backend) Usage() Usage {
 
 // Precision says what matrix products of activations are computed with.
 func (b *Backend) Precision() string { return precision(b.d.capability, b.options.Float32) }
-
-func precision(capability int, float32s bool) string {
-	switch {
-	case float32s || capability < 75:
-		return "float32"
-	case capability < 80:
-		return "float16 products, float32 sums"
-	}
-	return "bfloat16 products, float32 sums"
-}
 
 // memory is a buffer's: Buffer.Device.
 type memory struct {

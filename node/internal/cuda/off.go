@@ -8,6 +8,9 @@ import (
 	"github.com/moot-net/moot/node/internal/tensor"
 )
 
+// Built tells whether this binary can compute on a GPU.
+const Built = false
+
 // ErrNotBuilt is what everything returns in a binary without CUDA.
 var ErrNotBuilt = errors.New("this binary was built without CUDA: scripts/build-cuda.sh builds one with it")
 
@@ -16,3 +19,12 @@ type Backend struct{ tensor.Backend }
 
 // Open returns ErrNotBuilt.
 func Open(Options) (*Backend, error) { return nil, ErrNotBuilt }
+
+// Devices returns ErrNotBuilt.
+func Devices() ([]Info, error) { return nil, ErrNotBuilt }
+
+// Query returns ErrNotBuilt.
+func Query(int) (Info, error) { return Info{}, ErrNotBuilt }
+
+// Sizes returns the zero value.
+func (i Info) Sizes(bool) tensor.Sizes { return tensor.Sizes{} }

@@ -6,14 +6,20 @@ import (
 	"errors"
 	"flag"
 	"math"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	files "github.com/moot-net/moot/node/internal/checkpoint"
 	"github.com/moot-net/moot/node/internal/cuda"
 	"github.com/moot-net/moot/node/internal/cuda/cudatest"
 	"github.com/moot-net/moot/node/internal/cuda/emu"
 	"github.com/moot-net/moot/node/internal/goldentest"
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/tensor"
+	"github.com/moot-net/moot/shard/safetensors"
 )
 
 var backendFlag = flag.String("backend", "cpu", "what tests against reference results compute with: cpu or cuda")
@@ -28,13 +34,24 @@ func goldenBackend(t *testing.T) tensor.Backend {
 	return openCUDA(t, cuda.Options{Float32: true})
 }
 
-func openCUDA(t *testing.T, o cuda.Options) *cuda.Backend {
+// loadCUDA loads a driver, and returns it if it is the emulated one.
+func loadCUDA(t *testing.T) *emu.Driver {
 	t.Helper()
-	if _, err := cudatest.Load(); errors.Is(err, emu.ErrNoCompiler) {
+	d, err := cudatest.Load()
+	if errors.Is(err, emu.ErrNoCompiler) {
 		t.Skipf("no CUDA driver, and %v", err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
+	if d != nil {
+		d.Reset()
+	}
+	return d
+}
+
+func openCUDA(t *testing.T, o cuda.Options) *cuda.Backend {
+	t.Helper()
+	loadCUDA(t)
 	b, err := cuda.Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -107,5 +124,178 @@ func TestCUDAIsDeterministic(t *testing.T) {
 				t.Errorf("compute capability %s: training again gave something else", capability)
 			}
 		}
+	}
+}
+
+// TestCUDAMemoryPlan: what is planned before loading is what is taken, nothing
+// more is asked for, and closing gives all back.
+func TestCUDAMemoryPlan(t *testing.T) {
+	c := model.Llama(128, 192, 3, 4, 2000, 128)
+	for _, tt := range []struct {
+		name     string
+		quantize bool
+		bound    int64 // of activations
+		tied     bool
+		o        cuda.Options
+	}{
+		{name: "bfloat16"},
+		{name: "four bits", quantize: true},
+		{name: "computed again", bound: 1},
+		{name: "tied", tied: true},
+		{name: "float32", o: cuda.Options{Float32: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c.TiedHead = tt.tied
+			m, err := model.New(c, 1, model.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			if err := m.Save(dir, safetensors.BF16); err != nil {
+				t.Fatal(err)
+			}
+			if tt.quantize {
+				four := t.TempDir()
+				if err := files.Quantize(t.Context(), dir, four, files.QuantizeOptions{}, nil); err != nil {
+					t.Fatal(err)
+				}
+				dir = four
+			}
+			driver := loadCUDA(t)
+			info, err := cuda.Query(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := Options{
+				ModelDir: dir, Spec: lora.Spec{Rank: 8, Alpha: 8, Targets: []string{lora.AllLinear}},
+				MaxTokens: 32, MicroBatchTokens: 64, Sizes: info.Sizes(tt.o.Float32),
+			}
+			if tt.bound > 0 {
+				all, err := EstimateMemory(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				o.ActivationBytes = all.Activations * 3 / 4
+			}
+			plan, err := EstimateMemory(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.o.ReserveBytes, tt.o.ScratchBytes = plan.Total(), plan.Scratch
+			b := openCUDA(t, tt.o)
+			o.Backend = b
+			tr, err := Open(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			opened := b.Usage()
+			var batch []Sample
+			for i := range 3 {
+				ids := make([]int32, 32)
+				for j := range ids {
+					ids[j] = int32((i*977 + j*j*31) % c.Vocab)
+				}
+				batch = append(batch, Sample{IDs: ids, Labels: ids})
+			}
+			for range 2 {
+				if _, _, err := tr.Step(t.Context(), batch, 1e-3); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, _, err := tr.Eval(t.Context(), batch); err != nil {
+				t.Fatal(err)
+			}
+			used := b.Usage()
+			t.Logf("planned %d (%+v), taken %d", plan.Total(), plan, used.Peak)
+			if used.Grown != 0 || used.Reserved != opened.Reserved {
+				t.Errorf("%d bytes were reserved, then %d", opened.Reserved, used.Reserved)
+			}
+			if d := math.Abs(float64(used.Peak)/float64(plan.Total()) - 1); d > 0.05 {
+				t.Errorf("planned %d bytes, taken %d: off by %.1f%%", plan.Total(), used.Peak, 100*d)
+			}
+			if driver != nil {
+				if peak := int64(driver.Stat("peak")); peak != used.Reserved {
+					t.Errorf("the driver gave %d bytes, reserved are %d", peak, used.Reserved)
+				}
+			}
+			if err := tr.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if driver != nil && driver.Stat("bytes") != 0 {
+				t.Errorf("%d bytes are left on the device", driver.Stat("bytes"))
+			}
+		})
+	}
+}
+
+// TestCUDAOutOfMemory: a model that does not fit is an error with numbers, and
+// nothing stays behind.
+func TestCUDAOutOfMemory(t *testing.T) {
+	base := openResults(t, goldentest.Dir(t, "models", "llama3-gqa"))
+	o := Options{ModelDir: base.dir, Spec: lora.Spec{Rank: 8, Alpha: 8, Targets: []string{lora.AllLinear}}, MaxTokens: 64, MicroBatchTokens: 1 << 16}
+	driver := loadCUDA(t)
+	o.Backend = openCUDA(t, cuda.Options{MemoryBytes: 64 << 20})
+	_, err := Open(o)
+	if err == nil || !strings.Contains(err.Error(), "MiB") || !strings.Contains(err.Error(), "limit of 64.0 MiB") {
+		t.Errorf("err = %v", err)
+	}
+	if driver != nil && driver.Stat("bytes") != 0 {
+		t.Errorf("%d bytes are left on the device", driver.Stat("bytes"))
+	}
+}
+
+// TestCUDAPause: closing a trainer frees all memory of the device, and one that
+// is opened later goes on to the bit.
+func TestCUDAPause(t *testing.T) {
+	base := openResults(t, goldentest.Dir(t, "models", "qwen2"))
+	driver := loadCUDA(t)
+	train := func(pauses bool) ([]float64, []float32) {
+		dir := t.TempDir()
+		open := func() *Trainer {
+			tr, err := Open(Options{
+				ModelDir: base.dir, Spec: specOf(t, base.dir, filepath.Join(base.dir, "adapter_init")), Seed: 3,
+				CheckpointDir: dir, Backend: openCUDA(t, cuda.Options{}),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tr
+		}
+		tr := open()
+		var losses []float64
+		for i, batch := range slices.Collect(slices.Chunk(base.samples("train"), 2))[:3] {
+			loss, _, err := tr.Step(t.Context(), batch, 1e-3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			losses = append(losses, loss)
+			if !pauses || i == 2 {
+				continue
+			}
+			if err := tr.Save(nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := tr.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if driver != nil && driver.Stat("bytes")+driver.Stat("handles")+driver.Stat("host") != 0 {
+				t.Errorf("%d bytes, %d handles and %d pinned bytes are left while paused", driver.Stat("bytes"), driver.Stat("handles"), driver.Stat("host"))
+			}
+			tr = open()
+			if _, ok, err := tr.Load(); !ok || err != nil {
+				t.Fatalf("Load() = %v, %v", ok, err)
+			}
+		}
+		values := make([]float32, tr.Params())
+		tr.Adapter(values)
+		if err := tr.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return losses, values
+	}
+	wantLosses, want := train(false)
+	losses, got := train(true)
+	if !slices.Equal(losses, wantLosses) || !slices.Equal(got, want) {
+		t.Error("training with pauses gave something else")
 	}
 }
