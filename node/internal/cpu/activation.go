@@ -8,8 +8,7 @@ import (
 )
 
 // geluTask computes gelu(x) = x * share(x), where share is a distribution
-// function: the normal one, or the logistic one of geluA*x + geluB*x^3. The
-// exponentials are made a row at a time, by a kernel.
+// function: the normal one, or the logistic one of geluA*x + geluB*x^3.
 type geluTask struct {
 	b          *Backend
 	out, x, up tensor.Mat // out is dout in the backward pass
@@ -42,34 +41,36 @@ func (b *Backend) runGELU(t geluTask) {
 }
 
 func (t *geluTask) piece(thread, n int) {
-	s := &t.b.scratch[thread]
-	s.exps = grow(s.exps, t.x.Cols)
+	s, k, cols := &t.b.scratch[thread], t.b.k, t.x.Cols
+	s.shares = grow(s.shares, 2*cols)
+	p, q := s.shares[:cols], s.shares[cols:]
 	for i := n * t.step; i < min((n+1)*t.step, t.x.Rows); i++ {
 		var up []float32
 		if !t.up.None() {
 			up = t.up.HostRow(i)
 		}
-		x, e := t.x.HostRow(i), s.exps
+		x, out := t.x.HostRow(i), t.out.HostRow(i)
 		if t.kind == tensor.GELUTanh {
-			for c, v := range x {
-				e[c] = -v * (geluA + geluB*v*v)
-			}
+			k.logistic(p, q, x)
 		} else {
-			for c, v := range x {
-				e[c] = -0.5 * v * v
+			k.normal(p, q, x)
+		}
+		if t.backward { // the slope is p + q
+			k.add(q, p)
+			if up != nil {
+				k.mulScale(q, q, up, 1)
+				k.mulScale(p, p, x, 1)
+				k.mulScale(up, p, out, 1)
 			}
+			k.mulScale(x, q, out, 1)
+			continue
 		}
-		t.b.k.expSum(e, e, 0)
-		switch {
-		case !t.backward && t.kind == tensor.GELUTanh:
-			geluTanh(t.out.HostRow(i), x, up, e)
-		case !t.backward:
-			geluExact(t.out.HostRow(i), x, up, e)
-		case t.kind == tensor.GELUTanh:
-			geluTanhBack(t.out.HostRow(i), x, up, e)
-		default:
-			geluExactBack(t.out.HostRow(i), x, up, e)
+		if up == nil {
+			k.mulScale(out, p, x, 1)
+			continue
 		}
+		k.mulScale(p, p, x, 1)
+		k.mulScale(out, p, up, 1)
 	}
 }
 
@@ -79,73 +80,29 @@ const (
 	geluB = geluA * 0.044715
 )
 
-// normal is the normal distribution function of v, given e = exp(-v*v/2), to
-// 1e-7 (Abramowitz and Stegun 7.1.26).
-func normal(v, e float32) float32 {
-	z := v * (1 / math.Sqrt2)
-	if z < 0 {
-		z = -z
-	}
-	t := 1 / (1 + 0.3275911*z)
-	tail := 0.5 * e * t * (0.254829592 + t*(-0.284496736+t*(1.421413741+t*(-1.453152027+t*1.061405429))))
-	if v > 0 {
-		return 1 - tail
-	}
-	return tail
-}
-
-func geluExact(out, x, up, e []float32) {
-	x, e = x[:len(out)], e[:len(out)]
-	for c, v := range x {
-		e[c] = v * normal(v, e[c])
-	}
-	gated(out, e, up)
-}
-
-func geluTanh(out, x, up, e []float32) {
-	x, e = x[:len(out)], e[:len(out)]
-	for c, v := range x {
-		e[c] = v / (1 + e[c])
-	}
-	gated(out, e, up)
-}
-
-// gated sets out to y, times up unless that is nil. out may be up.
-func gated(out, y, up []float32) {
-	if up == nil {
-		copy(out, y)
-		return
-	}
-	y, up = y[:len(out)], up[:len(out)]
-	for c := range out {
-		out[c] = y[c] * up[c]
-	}
-}
-
-func geluExactBack(dout, x, up, e []float32) {
+// normalGo is exact to 1e-7 (Abramowitz and Stegun 7.1.26).
+func normalGo(p, q, x []float32) {
 	const density = 0.3989422804014327
-	x, e = x[:len(dout)], e[:len(dout)]
-	for c, d := range dout {
-		v := x[c]
-		p := normal(v, e[c])
-		slope := p + v*(density*e[c])
-		if up != nil {
-			d, up[c] = d*up[c], d*v*p
+	p, q = p[:len(x)], q[:len(x)]
+	for i, v := range x {
+		z, e := v*(1/math.Sqrt2), exp32(-0.5*v*v)
+		if z < 0 {
+			z = -z
 		}
-		x[c] = d * slope
+		t := 1 / (1 + 0.3275911*z)
+		tail := 0.5 * e * t * (0.254829592 + t*(-0.284496736+t*(1.421413741+t*(-1.453152027+t*1.061405429))))
+		if v > 0 {
+			tail = 1 - tail
+		}
+		p[i], q[i] = tail, v*(density*e)
 	}
 }
 
-func geluTanhBack(dout, x, up, e []float32) {
-	x, e = x[:len(dout)], e[:len(dout)]
-	for c, d := range dout {
-		v := x[c]
-		p := 1 / (1 + e[c])
-		slope := p + v*p*(1-p)*(geluA+3*geluB*v*v)
-		if up != nil {
-			d, up[c] = d*up[c], d*v*p
-		}
-		x[c] = d * slope
+func logisticGo(p, q, x []float32) {
+	p, q = p[:len(x)], q[:len(x)]
+	for i, v := range x {
+		s := 1 / (1 + exp32(-v*(geluA+geluB*v*v)))
+		p[i], q[i] = s, v*s*(1-s)*(geluA+3*geluB*v*v)
 	}
 }
 

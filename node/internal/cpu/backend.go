@@ -100,7 +100,7 @@ type scratch struct {
 	scores []float32 // a block of attention scores
 	grads  []float32 // and of their derivatives
 	caps   []float32 // derivatives of the soft cap, of one query
-	exps   []float32 // exponentials of a row
+	shares []float32 // values of distribution functions, of a row
 	args   gemmArgs
 }
 

@@ -46,6 +46,10 @@ type kernels struct {
 	softmaxBack func(d, p []float32, mean, scale float32)
 	swiglu      func(out, gate, up []float32)
 	swigluBack  func(dout, gate, up []float32)
+	// normal sets p to the normal distribution function of x and q to x times
+	// its derivative; logistic does so with the logistic function of geluA*x +
+	// geluB*x^3.
+	normal, logistic func(p, q, x []float32)
 	// rotate turns the pairs (x[j], y[j]) by angles given by cos and sin,
 	// times sign
 	rotate func(x, y, cos, sin []float32, sign float32)

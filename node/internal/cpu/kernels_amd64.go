@@ -129,6 +129,16 @@ func swigluAVX2(out []float32, gate []float32, up []float32)
 //go:noescape
 func swigluBackAVX2(dout []float32, gate []float32, up []float32)
 
+// normalAVX2 is kernels.normal.
+//
+//go:noescape
+func normalAVX2(p []float32, q []float32, x []float32)
+
+// logisticAVX2 is kernels.logistic.
+//
+//go:noescape
+func logisticAVX2(p []float32, q []float32, x []float32)
+
 // rotateAVX2 is kernels.rotate.
 //
 //go:noescape

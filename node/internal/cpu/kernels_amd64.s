@@ -134,15 +134,119 @@ DATA avxConstants<>+432(SB)/4, $0x80000000
 DATA avxConstants<>+436(SB)/4, $0x80000000
 DATA avxConstants<>+440(SB)/4, $0x80000000
 DATA avxConstants<>+444(SB)/4, $0x80000000
-DATA avxConstants<>+448(SB)/4, $0xff800000
-DATA avxConstants<>+452(SB)/4, $0xff800000
-DATA avxConstants<>+456(SB)/4, $0xff800000
-DATA avxConstants<>+460(SB)/4, $0xff800000
-DATA avxConstants<>+464(SB)/4, $0xff800000
-DATA avxConstants<>+468(SB)/4, $0xff800000
-DATA avxConstants<>+472(SB)/4, $0xff800000
-DATA avxConstants<>+476(SB)/4, $0xff800000
-GLOBL avxConstants<>(SB), RODATA|NOPTR, $480
+DATA avxConstants<>+448(SB)/4, $0x3f000000
+DATA avxConstants<>+452(SB)/4, $0x3f000000
+DATA avxConstants<>+456(SB)/4, $0x3f000000
+DATA avxConstants<>+460(SB)/4, $0x3f000000
+DATA avxConstants<>+464(SB)/4, $0x3f000000
+DATA avxConstants<>+468(SB)/4, $0x3f000000
+DATA avxConstants<>+472(SB)/4, $0x3f000000
+DATA avxConstants<>+476(SB)/4, $0x3f000000
+DATA avxConstants<>+480(SB)/4, $0xbf000000
+DATA avxConstants<>+484(SB)/4, $0xbf000000
+DATA avxConstants<>+488(SB)/4, $0xbf000000
+DATA avxConstants<>+492(SB)/4, $0xbf000000
+DATA avxConstants<>+496(SB)/4, $0xbf000000
+DATA avxConstants<>+500(SB)/4, $0xbf000000
+DATA avxConstants<>+504(SB)/4, $0xbf000000
+DATA avxConstants<>+508(SB)/4, $0xbf000000
+DATA avxConstants<>+512(SB)/4, $0x3f3504f3
+DATA avxConstants<>+516(SB)/4, $0x3f3504f3
+DATA avxConstants<>+520(SB)/4, $0x3f3504f3
+DATA avxConstants<>+524(SB)/4, $0x3f3504f3
+DATA avxConstants<>+528(SB)/4, $0x3f3504f3
+DATA avxConstants<>+532(SB)/4, $0x3f3504f3
+DATA avxConstants<>+536(SB)/4, $0x3f3504f3
+DATA avxConstants<>+540(SB)/4, $0x3f3504f3
+DATA avxConstants<>+544(SB)/4, $0x3ecc422a
+DATA avxConstants<>+548(SB)/4, $0x3ecc422a
+DATA avxConstants<>+552(SB)/4, $0x3ecc422a
+DATA avxConstants<>+556(SB)/4, $0x3ecc422a
+DATA avxConstants<>+560(SB)/4, $0x3ecc422a
+DATA avxConstants<>+564(SB)/4, $0x3ecc422a
+DATA avxConstants<>+568(SB)/4, $0x3ecc422a
+DATA avxConstants<>+572(SB)/4, $0x3ecc422a
+DATA avxConstants<>+576(SB)/4, $0x3ea7ba05
+DATA avxConstants<>+580(SB)/4, $0x3ea7ba05
+DATA avxConstants<>+584(SB)/4, $0x3ea7ba05
+DATA avxConstants<>+588(SB)/4, $0x3ea7ba05
+DATA avxConstants<>+592(SB)/4, $0x3ea7ba05
+DATA avxConstants<>+596(SB)/4, $0x3ea7ba05
+DATA avxConstants<>+600(SB)/4, $0x3ea7ba05
+DATA avxConstants<>+604(SB)/4, $0x3ea7ba05
+DATA avxConstants<>+608(SB)/4, $0x3f87dc22
+DATA avxConstants<>+612(SB)/4, $0x3f87dc22
+DATA avxConstants<>+616(SB)/4, $0x3f87dc22
+DATA avxConstants<>+620(SB)/4, $0x3f87dc22
+DATA avxConstants<>+624(SB)/4, $0x3f87dc22
+DATA avxConstants<>+628(SB)/4, $0x3f87dc22
+DATA avxConstants<>+632(SB)/4, $0x3f87dc22
+DATA avxConstants<>+636(SB)/4, $0x3f87dc22
+DATA avxConstants<>+640(SB)/4, $0xbfba00e3
+DATA avxConstants<>+644(SB)/4, $0xbfba00e3
+DATA avxConstants<>+648(SB)/4, $0xbfba00e3
+DATA avxConstants<>+652(SB)/4, $0xbfba00e3
+DATA avxConstants<>+656(SB)/4, $0xbfba00e3
+DATA avxConstants<>+660(SB)/4, $0xbfba00e3
+DATA avxConstants<>+664(SB)/4, $0xbfba00e3
+DATA avxConstants<>+668(SB)/4, $0xbfba00e3
+DATA avxConstants<>+672(SB)/4, $0x3fb5f0e3
+DATA avxConstants<>+676(SB)/4, $0x3fb5f0e3
+DATA avxConstants<>+680(SB)/4, $0x3fb5f0e3
+DATA avxConstants<>+684(SB)/4, $0x3fb5f0e3
+DATA avxConstants<>+688(SB)/4, $0x3fb5f0e3
+DATA avxConstants<>+692(SB)/4, $0x3fb5f0e3
+DATA avxConstants<>+696(SB)/4, $0x3fb5f0e3
+DATA avxConstants<>+700(SB)/4, $0x3fb5f0e3
+DATA avxConstants<>+704(SB)/4, $0xbe91a98e
+DATA avxConstants<>+708(SB)/4, $0xbe91a98e
+DATA avxConstants<>+712(SB)/4, $0xbe91a98e
+DATA avxConstants<>+716(SB)/4, $0xbe91a98e
+DATA avxConstants<>+720(SB)/4, $0xbe91a98e
+DATA avxConstants<>+724(SB)/4, $0xbe91a98e
+DATA avxConstants<>+728(SB)/4, $0xbe91a98e
+DATA avxConstants<>+732(SB)/4, $0xbe91a98e
+DATA avxConstants<>+736(SB)/4, $0x3e827906
+DATA avxConstants<>+740(SB)/4, $0x3e827906
+DATA avxConstants<>+744(SB)/4, $0x3e827906
+DATA avxConstants<>+748(SB)/4, $0x3e827906
+DATA avxConstants<>+752(SB)/4, $0x3e827906
+DATA avxConstants<>+756(SB)/4, $0x3e827906
+DATA avxConstants<>+760(SB)/4, $0x3e827906
+DATA avxConstants<>+764(SB)/4, $0x3e827906
+DATA avxConstants<>+768(SB)/4, $0x3fcc422a
+DATA avxConstants<>+772(SB)/4, $0x3fcc422a
+DATA avxConstants<>+776(SB)/4, $0x3fcc422a
+DATA avxConstants<>+780(SB)/4, $0x3fcc422a
+DATA avxConstants<>+784(SB)/4, $0x3fcc422a
+DATA avxConstants<>+788(SB)/4, $0x3fcc422a
+DATA avxConstants<>+792(SB)/4, $0x3fcc422a
+DATA avxConstants<>+796(SB)/4, $0x3fcc422a
+DATA avxConstants<>+800(SB)/4, $0x3d922279
+DATA avxConstants<>+804(SB)/4, $0x3d922279
+DATA avxConstants<>+808(SB)/4, $0x3d922279
+DATA avxConstants<>+812(SB)/4, $0x3d922279
+DATA avxConstants<>+816(SB)/4, $0x3d922279
+DATA avxConstants<>+820(SB)/4, $0x3d922279
+DATA avxConstants<>+824(SB)/4, $0x3d922279
+DATA avxConstants<>+828(SB)/4, $0x3d922279
+DATA avxConstants<>+832(SB)/4, $0x3e5b33b6
+DATA avxConstants<>+836(SB)/4, $0x3e5b33b6
+DATA avxConstants<>+840(SB)/4, $0x3e5b33b6
+DATA avxConstants<>+844(SB)/4, $0x3e5b33b6
+DATA avxConstants<>+848(SB)/4, $0x3e5b33b6
+DATA avxConstants<>+852(SB)/4, $0x3e5b33b6
+DATA avxConstants<>+856(SB)/4, $0x3e5b33b6
+DATA avxConstants<>+860(SB)/4, $0x3e5b33b6
+DATA avxConstants<>+864(SB)/4, $0xff800000
+DATA avxConstants<>+868(SB)/4, $0xff800000
+DATA avxConstants<>+872(SB)/4, $0xff800000
+DATA avxConstants<>+876(SB)/4, $0xff800000
+DATA avxConstants<>+880(SB)/4, $0xff800000
+DATA avxConstants<>+884(SB)/4, $0xff800000
+DATA avxConstants<>+888(SB)/4, $0xff800000
+DATA avxConstants<>+892(SB)/4, $0xff800000
+GLOBL avxConstants<>(SB), RODATA|NOPTR, $896
 
 // func tileAVX2(k int, a []float32, rsa int, csa int, b []float32, ldb int, c []float32, ldc int, alpha float32, add bool)
 // Requires: AVX, FMA3, MMX+
@@ -2527,7 +2631,7 @@ TEXT ·maximumAVX2(SB), NOSPLIT, $0-28
 	MOVQ    x_len+8(FP), AX
 	MOVQ    x_base+0(FP), DX
 	XORQ    CX, CX
-	VMOVUPS avxConstants<>+448(SB), Y0
+	VMOVUPS avxConstants<>+864(SB), Y0
 	VXORPS  Y1, Y1, Y1
 
 maximum_loop:
@@ -2549,7 +2653,7 @@ maximum_tail:
 	NEGQ       BX
 	VMOVDQU    32(AX)(BX*4), Y2
 	VMASKMOVPS (DX)(CX*4), Y2, Y3
-	VMOVUPS    avxConstants<>+448(SB), Y4
+	VMOVUPS    avxConstants<>+864(SB), Y4
 	VBLENDVPS  Y2, Y3, Y4, Y3
 	VMAXPS     Y3, Y0, Y0
 	VCMPPS     $0x03, Y3, Y3, Y2
@@ -3081,6 +3185,236 @@ swigluBack_tail:
 	VMASKMOVPS   Y2, Y0, (SI)(CX*4)
 
 swigluBack_done:
+	VZEROUPPER
+	RET
+
+// func normalAVX2(p []float32, q []float32, x []float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·normalAVX2(SB), NOSPLIT, $0-72
+	MOVQ p_len+8(FP), AX
+	MOVQ p_base+0(FP), DX
+	MOVQ q_base+24(FP), BX
+	MOVQ x_base+48(FP), SI
+	XORQ CX, CX
+
+normal_loop:
+	MOVQ         AX, DI
+	SUBQ         CX, DI
+	CMPQ         DI, $0x08
+	JL           normal_tail
+	VMOVUPS      (SI)(CX*4), Y0
+	VMULPS       Y0, Y0, Y1
+	VMULPS       avxConstants<>+480(SB), Y1, Y1
+	VMOVUPS      avxConstants<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y1
+	VMOVUPS      avxConstants<>+32(SB), Y2
+	VMINPS       Y1, Y2, Y1
+	VMULPS       avxConstants<>+64(SB), Y1, Y2
+	VROUNDPS     $0x08, Y2, Y2
+	VFNMADD231PS avxConstants<>+96(SB), Y2, Y1
+	VFNMADD231PS avxConstants<>+128(SB), Y2, Y1
+	VMOVUPS      avxConstants<>+160(SB), Y3
+	VFMADD213PS  avxConstants<>+192(SB), Y1, Y3
+	VFMADD213PS  avxConstants<>+224(SB), Y1, Y3
+	VFMADD213PS  avxConstants<>+256(SB), Y1, Y3
+	VFMADD213PS  avxConstants<>+288(SB), Y1, Y3
+	VFMADD213PS  avxConstants<>+320(SB), Y1, Y3
+	VMULPS       Y1, Y1, Y4
+	VFMADD213PS  Y1, Y4, Y3
+	VADDPS       avxConstants<>+352(SB), Y3, Y3
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       avxConstants<>+384(SB), Y2, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      avxConstants<>+416(SB), Y2
+	VANDNPS      Y0, Y2, Y1
+	VMULPS       avxConstants<>+512(SB), Y1, Y1
+	VMOVUPS      avxConstants<>+576(SB), Y2
+	VFMADD213PS  avxConstants<>+352(SB), Y1, Y2
+	VMOVUPS      avxConstants<>+352(SB), Y1
+	VDIVPS       Y2, Y1, Y2
+	VMOVUPS      avxConstants<>+608(SB), Y1
+	VFMADD213PS  avxConstants<>+640(SB), Y2, Y1
+	VFMADD213PS  avxConstants<>+672(SB), Y2, Y1
+	VFMADD213PS  avxConstants<>+704(SB), Y2, Y1
+	VFMADD213PS  avxConstants<>+736(SB), Y2, Y1
+	VMULPS       Y2, Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VMULPS       avxConstants<>+448(SB), Y1, Y1
+	VMOVUPS      avxConstants<>+352(SB), Y2
+	VSUBPS       Y1, Y2, Y2
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x0e, Y4, Y0, Y4
+	VBLENDVPS    Y4, Y2, Y1, Y1
+	VMOVUPS      Y1, (DX)(CX*4)
+	VMULPS       avxConstants<>+544(SB), Y3, Y3
+	VMULPS       Y0, Y3, Y3
+	VMOVUPS      Y3, (BX)(CX*4)
+	ADDQ         $0x08, CX
+	JMP          normal_loop
+
+normal_tail:
+	TESTQ        DI, DI
+	JZ           normal_done
+	LEAQ         avxMasks<>+0(SB), AX
+	NEGQ         DI
+	VMOVDQU      32(AX)(DI*4), Y0
+	VMASKMOVPS   (SI)(CX*4), Y0, Y1
+	VMULPS       Y1, Y1, Y2
+	VMULPS       avxConstants<>+480(SB), Y2, Y2
+	VMOVUPS      avxConstants<>+0(SB), Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      avxConstants<>+32(SB), Y3
+	VMINPS       Y2, Y3, Y2
+	VMULPS       avxConstants<>+64(SB), Y2, Y3
+	VROUNDPS     $0x08, Y3, Y3
+	VFNMADD231PS avxConstants<>+96(SB), Y3, Y2
+	VFNMADD231PS avxConstants<>+128(SB), Y3, Y2
+	VMOVUPS      avxConstants<>+160(SB), Y4
+	VFMADD213PS  avxConstants<>+192(SB), Y2, Y4
+	VFMADD213PS  avxConstants<>+224(SB), Y2, Y4
+	VFMADD213PS  avxConstants<>+256(SB), Y2, Y4
+	VFMADD213PS  avxConstants<>+288(SB), Y2, Y4
+	VFMADD213PS  avxConstants<>+320(SB), Y2, Y4
+	VMULPS       Y2, Y2, Y5
+	VFMADD213PS  Y2, Y5, Y4
+	VADDPS       avxConstants<>+352(SB), Y4, Y4
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       avxConstants<>+384(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y4
+	VMOVUPS      avxConstants<>+416(SB), Y3
+	VANDNPS      Y1, Y3, Y2
+	VMULPS       avxConstants<>+512(SB), Y2, Y2
+	VMOVUPS      avxConstants<>+576(SB), Y3
+	VFMADD213PS  avxConstants<>+352(SB), Y2, Y3
+	VMOVUPS      avxConstants<>+352(SB), Y2
+	VDIVPS       Y3, Y2, Y3
+	VMOVUPS      avxConstants<>+608(SB), Y2
+	VFMADD213PS  avxConstants<>+640(SB), Y3, Y2
+	VFMADD213PS  avxConstants<>+672(SB), Y3, Y2
+	VFMADD213PS  avxConstants<>+704(SB), Y3, Y2
+	VFMADD213PS  avxConstants<>+736(SB), Y3, Y2
+	VMULPS       Y3, Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VMULPS       avxConstants<>+448(SB), Y2, Y2
+	VMOVUPS      avxConstants<>+352(SB), Y3
+	VSUBPS       Y2, Y3, Y3
+	VXORPS       Y5, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y1, Y5
+	VBLENDVPS    Y5, Y3, Y2, Y2
+	VMASKMOVPS   Y2, Y0, (DX)(CX*4)
+	VMULPS       avxConstants<>+544(SB), Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMASKMOVPS   Y4, Y0, (BX)(CX*4)
+
+normal_done:
+	VZEROUPPER
+	RET
+
+// func logisticAVX2(p []float32, q []float32, x []float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·logisticAVX2(SB), NOSPLIT, $0-72
+	MOVQ p_len+8(FP), AX
+	MOVQ p_base+0(FP), DX
+	MOVQ q_base+24(FP), BX
+	MOVQ x_base+48(FP), SI
+	XORQ CX, CX
+
+logistic_loop:
+	MOVQ         AX, DI
+	SUBQ         CX, DI
+	CMPQ         DI, $0x08
+	JL           logistic_tail
+	VMOVUPS      (SI)(CX*4), Y0
+	VMULPS       Y0, Y0, Y1
+	VMOVUPS      avxConstants<>+800(SB), Y2
+	VFMADD213PS  avxConstants<>+768(SB), Y1, Y2
+	VMULPS       Y0, Y2, Y2
+	VXORPS       avxConstants<>+416(SB), Y2, Y2
+	VMOVUPS      avxConstants<>+0(SB), Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      avxConstants<>+32(SB), Y3
+	VMINPS       Y2, Y3, Y2
+	VMULPS       avxConstants<>+64(SB), Y2, Y3
+	VROUNDPS     $0x08, Y3, Y3
+	VFNMADD231PS avxConstants<>+96(SB), Y3, Y2
+	VFNMADD231PS avxConstants<>+128(SB), Y3, Y2
+	VMOVUPS      avxConstants<>+160(SB), Y4
+	VFMADD213PS  avxConstants<>+192(SB), Y2, Y4
+	VFMADD213PS  avxConstants<>+224(SB), Y2, Y4
+	VFMADD213PS  avxConstants<>+256(SB), Y2, Y4
+	VFMADD213PS  avxConstants<>+288(SB), Y2, Y4
+	VFMADD213PS  avxConstants<>+320(SB), Y2, Y4
+	VMULPS       Y2, Y2, Y5
+	VFMADD213PS  Y2, Y5, Y4
+	VADDPS       avxConstants<>+352(SB), Y4, Y4
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       avxConstants<>+384(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y4
+	VADDPS       avxConstants<>+352(SB), Y4, Y4
+	VMOVUPS      avxConstants<>+352(SB), Y2
+	VDIVPS       Y4, Y2, Y4
+	VMOVUPS      Y4, (DX)(CX*4)
+	VMOVUPS      avxConstants<>+352(SB), Y2
+	VSUBPS       Y4, Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VMOVUPS      avxConstants<>+832(SB), Y0
+	VFMADD213PS  avxConstants<>+768(SB), Y1, Y0
+	VMULPS       Y0, Y2, Y2
+	VMOVUPS      Y2, (BX)(CX*4)
+	ADDQ         $0x08, CX
+	JMP          logistic_loop
+
+logistic_tail:
+	TESTQ        DI, DI
+	JZ           logistic_done
+	LEAQ         avxMasks<>+0(SB), AX
+	NEGQ         DI
+	VMOVDQU      32(AX)(DI*4), Y0
+	VMASKMOVPS   (SI)(CX*4), Y0, Y1
+	VMULPS       Y1, Y1, Y2
+	VMOVUPS      avxConstants<>+800(SB), Y3
+	VFMADD213PS  avxConstants<>+768(SB), Y2, Y3
+	VMULPS       Y1, Y3, Y3
+	VXORPS       avxConstants<>+416(SB), Y3, Y3
+	VMOVUPS      avxConstants<>+0(SB), Y4
+	VMAXPS       Y3, Y4, Y3
+	VMOVUPS      avxConstants<>+32(SB), Y4
+	VMINPS       Y3, Y4, Y3
+	VMULPS       avxConstants<>+64(SB), Y3, Y4
+	VROUNDPS     $0x08, Y4, Y4
+	VFNMADD231PS avxConstants<>+96(SB), Y4, Y3
+	VFNMADD231PS avxConstants<>+128(SB), Y4, Y3
+	VMOVUPS      avxConstants<>+160(SB), Y5
+	VFMADD213PS  avxConstants<>+192(SB), Y3, Y5
+	VFMADD213PS  avxConstants<>+224(SB), Y3, Y5
+	VFMADD213PS  avxConstants<>+256(SB), Y3, Y5
+	VFMADD213PS  avxConstants<>+288(SB), Y3, Y5
+	VFMADD213PS  avxConstants<>+320(SB), Y3, Y5
+	VMULPS       Y3, Y3, Y6
+	VFMADD213PS  Y3, Y6, Y5
+	VADDPS       avxConstants<>+352(SB), Y5, Y5
+	VCVTPS2DQ    Y4, Y4
+	VPADDD       avxConstants<>+384(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y5, Y5
+	VADDPS       avxConstants<>+352(SB), Y5, Y5
+	VMOVUPS      avxConstants<>+352(SB), Y3
+	VDIVPS       Y5, Y3, Y5
+	VMASKMOVPS   Y5, Y0, (DX)(CX*4)
+	VMOVUPS      avxConstants<>+352(SB), Y3
+	VSUBPS       Y5, Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VMOVUPS      avxConstants<>+832(SB), Y1
+	VFMADD213PS  avxConstants<>+768(SB), Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VMASKMOVPS   Y3, Y0, (BX)(CX*4)
+
+logistic_done:
 	VZEROUPPER
 	RET
 

@@ -53,6 +53,8 @@ func TestKernelsAgree(t *testing.T) {
 			{"softmaxBack", func(k *kernels, x, y, _, _ []float32) float32 { k.softmaxBack(x, y, a, b); return 0 }},
 			{"swiglu", func(k *kernels, x, y, z, _ []float32) float32 { k.swiglu(x, y, z); return 0 }},
 			{"swigluBack", func(k *kernels, x, y, z, _ []float32) float32 { k.swigluBack(x, y, z); return 0 }},
+			{"normal", func(k *kernels, x, y, z, _ []float32) float32 { k.normal(y, z, x); return 0 }},
+			{"logistic", func(k *kernels, x, y, z, _ []float32) float32 { k.logistic(y, z, x); return 0 }},
 			{"rotate", func(k *kernels, x, y, z, w []float32) float32 { k.rotate(x, y, z, w, -1); return 0 }},
 			{"widen", func(k *kernels, x, _, z, _ []float32) float32 {
 				half := make([]uint16, len(z))
@@ -180,6 +182,11 @@ func TestNaN(t *testing.T) {
 				}
 				if k.swiglu(out, x, ones); out[at] == out[at] {
 					t.Fatalf("%s: swiglu lost a NaN at %d of %d", k.name, at, n)
+				}
+				for _, share := range []func(p, q, x []float32){k.normal, k.logistic} {
+					if share(out, ones, x); out[at] == out[at] || ones[at] == ones[at] {
+						t.Fatalf("%s: a distribution function lost a NaN at %d of %d", k.name, at, n)
+					}
 				}
 				x[at] = -inf
 				if m := k.maximum(x[at : at+1]); m != -inf {

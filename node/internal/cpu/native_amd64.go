@@ -30,6 +30,8 @@ var avx2 = kernels{
 	softmaxBack: softmaxBackAVX2,
 	swiglu:      swigluAVX2,
 	swigluBack:  swigluBackAVX2,
+	normal:      normalAVX2,
+	logistic:    logisticAVX2,
 	rotate:      rotateAVX2,
 	adamw:       adamwAVX2,
 }

@@ -30,6 +30,8 @@ var portable = kernels{
 	softmaxBack: softmaxBackGo,
 	swiglu:      swigluGo,
 	swigluBack:  swigluBackGo,
+	normal:      normalGo,
+	logistic:    logisticGo,
 	rotate:      rotateGo,
 	adamw:       adamwGo,
 }

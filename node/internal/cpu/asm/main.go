@@ -38,6 +38,8 @@ func main() {
 	softmaxBack()
 	swiglu()
 	swigluBack()
+	normal()
+	logistic()
 	rotate()
 	adamw()
 	for _, rows := range []int{4, 8, 12} {
@@ -97,6 +99,19 @@ func makeTables() {
 		{"one", math.Float32bits(1)},
 		{"bias", 127},
 		{"sign", 1 << 31},
+		{"half", math.Float32bits(0.5)},
+		{"-half", math.Float32bits(-0.5)},
+		{"root", math.Float32bits(1 / math.Sqrt2)},
+		{"density", math.Float32bits(0.3989422804014327)},
+		{"n0", math.Float32bits(0.3275911)},
+		{"n1", math.Float32bits(1.061405429)},
+		{"n2", math.Float32bits(-1.453152027)},
+		{"n3", math.Float32bits(1.421413741)},
+		{"n4", math.Float32bits(-0.284496736)},
+		{"n5", math.Float32bits(0.254829592)},
+		{"geluA", math.Float32bits(geluA)},
+		{"geluB", math.Float32bits(geluB)},
+		{"geluB3", math.Float32bits(3 * geluB)},
 		{"-inf", math.Float32bits(float32(math.Inf(-1)))},
 	} {
 		for j := range lanes {
@@ -816,6 +831,75 @@ func swigluBack() {
 		VMULPS(g, d, d)
 		VMULPS(s, d, d)
 		v.store(d, 2)
+	})
+	end()
+}
+
+// Those of package cpu.
+const (
+	geluA = 2 * 0.7978845608028654
+	geluB = geluA * 0.044715
+)
+
+// normal takes the steps of normalGo.
+func normal() {
+	begin("normalAVX2", "func(p, q, x []float32)", "normalAVX2 is kernels.normal.")
+	v := over("p", "q", "x")
+	v.each("normal", func() {
+		x := v.load(2)
+		e := YMM()
+		VMULPS(x, x, e)
+		VMULPS(constants["-half"], e, e)
+		e = exp(e)
+		z, t := YMM(), YMM()
+		VMOVUPS(constants["sign"], t)
+		VANDNPS(x, t, z) // |x|
+		VMULPS(constants["root"], z, z)
+		VMOVUPS(constants["n0"], t)
+		VFMADD213PS(constants["one"], z, t)
+		VDIVPS(t, loaded("one"), t)
+		tail := loaded("n1")
+		for _, c := range []string{"n2", "n3", "n4", "n5"} {
+			VFMADD213PS(constants[c], t, tail)
+		}
+		VMULPS(t, tail, tail)
+		VMULPS(e, tail, tail)
+		VMULPS(constants["half"], tail, tail)
+		rest := YMM()
+		VSUBPS(tail, loaded("one"), rest)
+		above := YMM()
+		VCMPPS(operand.Imm(14), zero(), x, above) // x > 0
+		VBLENDVPS(above, rest, tail, tail)
+		v.store(tail, 0)
+		VMULPS(constants["density"], e, e)
+		VMULPS(x, e, e)
+		v.store(e, 1)
+	})
+	end()
+}
+
+// logistic takes the steps of logisticGo.
+func logistic() {
+	begin("logisticAVX2", "func(p, q, x []float32)", "logisticAVX2 is kernels.logistic.")
+	v := over("p", "q", "x")
+	v.each("logistic", func() {
+		x := v.load(2)
+		square, z := YMM(), YMM()
+		VMULPS(x, x, square)
+		VMOVUPS(constants["geluB"], z)
+		VFMADD213PS(constants["geluA"], square, z)
+		VMULPS(x, z, z)
+		s := sigmoid(z)
+		v.store(s, 0)
+		rest := YMM()
+		VSUBPS(s, loaded("one"), rest)
+		VMULPS(s, rest, rest)
+		VMULPS(x, rest, rest)
+		slope := YMM()
+		VMOVUPS(constants["geluB3"], slope)
+		VFMADD213PS(constants["geluA"], square, slope)
+		VMULPS(slope, rest, rest)
+		v.store(rest, 1)
 	})
 	end()
 }
