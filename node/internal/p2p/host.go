@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -44,6 +45,8 @@ type Host struct {
 	cancel context.CancelFunc
 	close  func() error // once
 
+	reachEvents event.Subscription
+
 	serving admission
 	dials   dialBook
 
@@ -51,6 +54,7 @@ type Host struct {
 	meetings map[string]*meeting     // guarded by mu: runs that peers asked for or that this node is in
 	provided map[cid.Cid]time.Time   // guarded by mu: when it was last announced; zero: not yet
 	seen     map[peer.ID]*remembered // guarded by mu: for the cache
+	found    Reachability            // guarded by mu
 
 	provideWake chan struct{} // of capacity 1
 }
@@ -70,6 +74,8 @@ func New(o Options) (*Host, error) {
 		meetings: make(map[string]*meeting),
 		provided: make(map[cid.Cid]time.Time),
 		seen:     make(map[peer.ID]*remembered),
+
+		found: ReachUnknown,
 
 		provideWake: make(chan struct{}, 1),
 	}
@@ -108,16 +114,18 @@ func (h *Host) build() error {
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.DisableMetrics(), // they are global, and hosts in one process would share them
-		libp2p.EnableRelay(),
-		libp2p.EnableHolePunching(),
 		libp2p.EnableNATService(),
 		libp2p.EnableAutoNATv2(),
 		libp2p.Routing(h.newDHT),
 	}
+	options = append(options, h.relaying()...)
 	if !onlyLoopback(h.opt.listen) {
 		options = append(options, libp2p.NATPortMap())
 	}
 	if h.host, err = libp2p.New(options...); err != nil {
+		return err
+	}
+	if h.reachEvents, err = h.host.EventBus().Subscribe(new(event.EvtLocalReachabilityChanged)); err != nil {
 		return err
 	}
 	if err := h.listen(); err != nil {
@@ -197,6 +205,7 @@ func (h *Host) Run(ctx context.Context) error {
 		h.runPings,
 		h.runPeerEvents,
 		h.runProvide,
+		h.runReachability,
 	}
 	if h.opt.LocalDiscovery {
 		loops = append(loops, h.runLocalFolder, h.runMDNS)
@@ -221,6 +230,9 @@ func (h *Host) shutdown() error {
 	var errs []error
 	if h.dht != nil {
 		errs = append(errs, h.dht.Close())
+	}
+	if h.reachEvents != nil {
+		errs = append(errs, h.reachEvents.Close())
 	}
 	if h.host != nil {
 		errs = append(errs, h.host.Close())

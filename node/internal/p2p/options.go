@@ -27,6 +27,14 @@ type Options struct {
 	// for as long as it runs; none need ever answer.
 	Bootstrap []string
 
+	// Public says that the addresses of Listen can be reached from everywhere,
+	// so that nobody need be asked.
+	Public bool
+
+	// NoRelay keeps a node that is public from carrying requests of peers that
+	// cannot reach each other. What it carries is little; see relay.go.
+	NoRelay bool
+
 	// LocalDiscovery finds nodes on the LAN (mDNS) and, also where there is
 	// no multicast, nodes of the same user on this machine (LocalFolder).
 	LocalDiscovery bool
