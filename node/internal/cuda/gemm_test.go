@@ -150,7 +150,7 @@ func (tt productTest) run(l *lab) []float32 {
 	return c.values()
 }
 
-func randomNF4(t *testing.T, r *rand.Rand, rows, cols int, double bool) *nf4.Weight {
+func randomNF4(t testing.TB, r *rand.Rand, rows, cols int, double bool) *nf4.Weight {
 	t.Helper()
 	src := make([]float32, rows*cols)
 	for i := range src {
@@ -387,4 +387,58 @@ func TestPlans(t *testing.T) {
 			t.Errorf("(%d,%d) by K %d: the last of %d parts is empty", g.rows, g.cols, g.k, g.splits)
 		}
 	}
+}
+
+// A sum is split so that one part begins within the second pair.
+func TestSplitInTheSecondPair(t *testing.T) {
+	t.Setenv("MOOT_EMU_SMS", "40")
+	eachCapability(t, func(t *testing.T, d *device) {
+		for _, kind := range []string{"float32", "bfloat16"} {
+			l := newLab(t, d, kind, false)
+			productTest{shape: shape{20, 24, 300, 900}, transB: true, alpha: 0.5, bias: true}.run(l)
+			productTest{shape: shape{20, 24, 520, 600}, transA: true, alpha: 1, add: true}.run(l)
+		}
+		d.release()
+	})
+}
+
+// A matrix that tensor cores cannot read as it is, is copied.
+func TestPack(t *testing.T) {
+	eachType(t, func(l *lab) {
+		v := l.matrix(9, 21)
+		p, err := l.d.alloc(9 * 24 * 2)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		got := l.d.fillPanel(p, panel{ld: 24, bytes: 9 * 24 * 2}, v.v)
+		for i, x := range read[uint16](l.t, l.d, got.ptr, 9*24) {
+			var want uint16 // zero, behind the columns
+			if i%24 < 21 {
+				want = floatBF16(v.Host()[i/24*21+i%24])
+			}
+			if x != want {
+				l.t.Fatalf("value (%d,%d) is %#x, want %#x", i/24, i%24, x, want)
+			}
+		}
+		l.d.free(p)
+		v.free()
+	})
+}
+
+// The scale of fp16 brings the largest magnitude of two matrices to 2^14.
+func TestScale(t *testing.T) {
+	eachCapability(t, func(t *testing.T, d *device) {
+		l := newLab(t, d, "bfloat16", true)
+		at := l.scratch((scaleParts + 1) * 4)
+		for _, place := range []int{0, 1, 63*700 - 1, 63 * 700, 63*700 + 5} {
+			v, w := l.matrix(63, 700), l.matrix(5, 3)
+			v.set(func(i int) float32 { return map[bool]float32{true: -3e-3, false: 1e-4}[i == place] })
+			w.set(func(i int) float32 { return map[bool]float32{true: -3e-3, false: 1e-4}[i+63*700 == place] })
+			d.findScale(at, v.v, w.v)
+			if got := read[float32](t, d, at, 1)[0]; 3e-3*got < 1<<14 || 3e-3*got >= 1<<15 {
+				t.Errorf("with the largest value at %d the scale is %g", place, got)
+			}
+		}
+		d.release()
+	})
 }
