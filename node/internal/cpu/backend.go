@@ -23,6 +23,8 @@ type Backend struct {
 	// constant after New
 	k    *kernels
 	half bool // products with packed weights are computed in bfloat16
+	// maxRounded is the constant of that name, but in tests.
+	maxRounded int
 
 	// owned by the goroutine that calls
 	pool      pool
@@ -49,6 +51,7 @@ func New(o Options) *Backend {
 		b.k = &sets[len(sets)-1]
 	}
 	b.half = o.Precision == PrecisionBF16 || o.Precision == PrecisionAuto && b.k.fastHalf
+	b.maxRounded = maxRounded
 	b.pool.init(max(1, o.Threads))
 	b.scratch = make([]scratch, b.pool.threads)
 	return b

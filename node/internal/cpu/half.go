@@ -81,20 +81,38 @@ func (kn *kernels) largest(g *gemmArgs) (mr, nr int) {
 	return kn.mr, kn.nr
 }
 
+// maxRounded is about how many values of the left operand are rounded at once,
+// which bounds the memory for them.
+const maxRounded = 16 << 20
+
 // halfProduct computes b.gemm.args, whose b is packed, in bfloat16.
 func (b *Backend) halfProduct() {
 	g := &b.gemm.args
-	ld := roundUp(g.k, 32)
+	all, ld := *g, roundUp(g.k, 32)
 	if ld%1024 == 0 {
 		ld += 32 // see aliased
 	}
+	step := max(maxMC, b.maxRounded/ld/maxMC*maxMC)
+	for i := 0; i < all.m; i += step {
+		*g = all
+		g.m, g.c = min(step, all.m-i), all.c[i*all.ldc:]
+		if g.k > 0 {
+			g.a = all.a[i*all.rsa:]
+		}
+		b.round(ld)
+		b.product()
+	}
+}
+
+// round rounds the left operand of b.gemm.args to rows ld apart.
+func (b *Backend) round(ld int) {
+	g := &b.gemm.args
 	rows := g.m + b.k.halfTiles[len(b.k.halfTiles)-1].rows // those behind are read, and count for nothing
 	b.rounded = grow(b.rounded, rows*ld)
 	b.narrow = narrowTask{k: b.k, g: g, dst: b.rounded, ld: ld, step: max(1, minRowWork/max(1, g.k), ceilDiv(g.m, 4*b.pool.threads))}
 	b.pool.do(ceilDiv(g.m, b.narrow.step), &b.narrow)
 	b.narrow = narrowTask{}
 	g.half, g.rsa, g.a, g.csa = b.rounded, ld, nil, 1
-	b.product()
 }
 
 // narrowTask rounds the rows of g.a to dst, where they have an even number of
