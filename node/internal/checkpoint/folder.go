@@ -261,6 +261,20 @@ func (f *Folder) Lookup(name string) (Tensor, bool) {
 	return t, ok
 }
 
+// Find returns the tensor of a name, or of that without its first part, which
+// checkpoints of a model without its output layer lack ("h.0.ln_1.weight" for
+// "transformer.h.0.ln_1.weight").
+func (f *Folder) Find(name string) (Tensor, bool) {
+	if t, ok := f.Lookup(name); ok {
+		return t, true
+	}
+	_, short, ok := strings.Cut(name, ".")
+	if !ok {
+		return Tensor{}, false
+	}
+	return f.Lookup(short)
+}
+
 // Values returns a reader of the values of a floating-point tensor, row-major.
 // One stored in four bits is dequantised.
 func (f *Folder) Values(name string) (*Values, error) {

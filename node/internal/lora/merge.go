@@ -125,10 +125,10 @@ type merger struct {
 func (m *merger) groups(config checkpoint.Config) ([]checkpoint.Group, error) {
 	parts, saved := map[string]Part{}, map[string]Saved{}
 	for _, p := range m.a.parts {
-		parts[p.Path+".weight"] = p
+		parts[m.nameOf(p.Path+".weight")] = p
 	}
 	for _, s := range m.a.saved {
-		saved[s.Name] = s
+		saved[m.nameOf(s.Name)] = s
 	}
 	var groups []checkpoint.Group
 	var dtype safetensors.DType
@@ -172,7 +172,7 @@ func (m *merger) groups(config checkpoint.Config) ([]checkpoint.Group, error) {
 		}
 	}
 	for _, p := range m.a.parts {
-		if _, left := parts[p.Path+".weight"]; left {
+		if _, left := parts[m.nameOf(p.Path+".weight")]; left {
 			if g, ok := m.untied(config, p, saved); ok {
 				groups = append(groups, g)
 				continue
@@ -181,7 +181,7 @@ func (m *merger) groups(config checkpoint.Config) ([]checkpoint.Group, error) {
 		}
 	}
 	for _, s := range m.a.saved {
-		if _, left := saved[s.Name]; !left {
+		if _, left := saved[m.nameOf(s.Name)]; !left {
 			continue
 		}
 		if s.Name != "lm_head.weight" {
@@ -193,6 +193,14 @@ func (m *merger) groups(config checkpoint.Config) ([]checkpoint.Group, error) {
 		config["tie_word_embeddings"] = json.RawMessage("false")
 	}
 	return groups, m.checkTied(config)
+}
+
+// nameOf is the name that a tensor has in the base model's files.
+func (m *merger) nameOf(name string) string {
+	if t, ok := m.f.Find(name); ok {
+		return t.Name
+	}
+	return name
 }
 
 // untied merges into the output layer of a model that has its embedding there:

@@ -207,7 +207,7 @@ func TestMergedTypes(t *testing.T) {
 		if _, err := CheckMerged(ctx, check); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
-		check.Adapter, err = lora.New(lora.Spec{Rank: 1, Alpha: 1, Targets: []string{"lm_head"}}, []lora.Module{{Path: "x.lm_head", In: 1, Out: 1}})
+		check.Adapter, err = lora.New(lora.Spec{Rank: 1, Alpha: 1, Targets: []string{"other"}}, []lora.Module{{Path: "x.other", In: 1, Out: 1}})
 		if err != nil {
 			t.Fatal(err)
 		}

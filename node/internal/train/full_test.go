@@ -2,8 +2,10 @@ package train
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/moot-net/moot/node/internal/lora"
@@ -220,5 +222,54 @@ func TestPackedSamplesAreApart(t *testing.T) {
 	}
 	if slices.Equal(changed[1][:5], packed[1][:5]) {
 		t.Error("the changed sample has the same losses")
+	}
+}
+
+// TestMergedWithoutPrefix: published checkpoints of GPT-2 name their tensors
+// without "transformer.".
+func TestMergedWithoutPrefix(t *testing.T) {
+	dir, a := folder(t, gpt2(), safetensors.F32, lora.Spec{Rank: 2, Alpha: 4, Targets: []string{"c_attn", "c_proj"}})
+	path := filepath.Join(dir, "model.safetensors")
+	f, err := safetensors.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []safetensors.Tensor
+	for _, info := range f.Header().Tensors {
+		v, _, err := f.ReadTensor(info.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, safetensors.Tensor{Name: strings.TrimPrefix(info.Name, "transformer."), DType: safetensors.F32, Shape: info.Shape, Values: v})
+	}
+	f.Close()
+	slices.SortFunc(list, func(x, y safetensors.Tensor) int { return strings.Compare(x.Name, y.Name) })
+	w, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(safetensors.Write(w, list, nil), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	m, err := model.Load(dir, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	difference := make([]float32, m.Config().Params())
+	for i := range difference {
+		difference[i] = float32(i%7-3) / 50
+	}
+	whole, err := Whole(m, difference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, a := range map[string]*lora.Adapter{"adapter": a, "whole": whole} {
+		merged := filepath.Join(t.TempDir(), "merged")
+		if err := a.MergeFolder(t.Context(), dir, merged, lora.MergeOptions{}); err != nil {
+			t.Fatal(name, err)
+		}
+		if r, err := CheckMerged(t.Context(), MergeCheck{BaseDir: dir, Adapter: a, MergedDir: merged}); err != nil || r.Effect < 0.01 {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
 	}
 }

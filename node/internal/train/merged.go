@@ -167,7 +167,7 @@ func mergeTolerance(dir string, a *lora.Adapter) (float64, error) {
 	}
 	most := 1e-4
 	for _, name := range names {
-		t, ok := f.Lookup(name)
+		t, ok := f.Find(name)
 		switch {
 		case !ok:
 			return 0, fmt.Errorf("%w: it has no %s", ErrMerge, name)
