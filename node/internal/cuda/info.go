@@ -117,7 +117,7 @@ const logitsValues = 64 << 20
 
 // overheadBytes are for arguments and results of operations, and for what
 // rounding up takes.
-const overheadBytes = ringBytes + 256<<10
+const overheadBytes = ringBytes + 128<<10
 
 // scratchBytes returns what operations need: a workspace, and the overhead.
 func (d *device) scratchBytes(list []tensor.Product, tokens, heads int, float32s bool) int {
