@@ -43,7 +43,8 @@ type Train struct {
 type StopTraining struct{}
 
 // Check asks to pull the delta of a commit and to compare it with what the
-// commit says; Checked answers. A check is worth nothing any more when another
+// commit says, and with the deltas of commits for which it was asked before;
+// Checked answers, with msg.Copy also a second time. A check is worth nothing any more when another
 // head is adopted.
 type Check struct {
 	Round  msg.Round

@@ -178,6 +178,10 @@ func (m *Machine) addCommit(h *height, s msg.Signed, check bool) {
 		e.decided, e.reason = true, msg.Held
 		return
 	}
+	if reason := m.taken(h, seat, c); reason != msg.Held {
+		e.decided, e.reason = true, reason
+		return
+	}
 	if check && !h.closed {
 		e.checks = true
 		m.emit(Check{Round: h.round, Commit: c, CID: s.CID})

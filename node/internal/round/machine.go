@@ -37,6 +37,7 @@ type Machine struct {
 	ahead       aheadBuffer
 
 	proofs proofBook
+	deltas deltaBook
 
 	joins   joinPool
 	want    wish
@@ -92,6 +93,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 		members: newMembers(),
 	}
 	m.chain = chainView{chain: cfg.Chain}
+	m.deltas.fill(cfg.Chain)
 	m.restore(cfg.Own)
 	if !head.Record.Final {
 		m.cur = m.newHeight(head)
@@ -306,8 +308,12 @@ func (m *Machine) checked(ev Checked) {
 		return
 	}
 	for _, list := range m.cur.commits {
-		if len(list) > 0 && list[0].signed.CID.Equals(ev.Commit) && list[0].checks && !list[0].decided {
-			list[0].decided, list[0].reason = true, ev.Reason
+		if len(list) == 0 || !list[0].signed.CID.Equals(ev.Commit) || !list[0].checks {
+			continue
+		}
+		// That a delta is a copy may show later, by one that comes after it.
+		if e := list[0]; !e.decided || e.reason == msg.Held && ev.Reason == msg.Copy {
+			e.decided, e.reason = true, ev.Reason
 		}
 	}
 }
@@ -449,6 +455,7 @@ func (m *Machine) adopt(links []Link) {
 	}
 	m.head, m.cur = head, nil
 	m.folds.forget(head.Record.Round)
+	m.deltas.adopt(links)
 	m.keepBranch(head)
 	if !head.Record.Final {
 		m.cur = m.newHeight(head)

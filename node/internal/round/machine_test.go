@@ -100,7 +100,7 @@ func (b *bench) others() []*simNode {
 func (b *bench) commitOf(n *simNode, tokens uint64) *msg.Commit {
 	h := b.head()
 	return &msg.Commit{
-		Run: b.runID, Round: h.Record.Round + 1, Head: h.ID, Peer: n.id, Delta: testCID("d"),
+		Run: b.runID, Round: h.Record.Round + 1, Head: h.ID, Peer: n.id, Delta: testCID(fmt.Sprint("d", n.i)),
 		DeltaBytes: b.rules.deltaBytes, CodecBits: 2, Tokens: tokens, Steps: 1, Norm: 1,
 	}
 }

@@ -660,3 +660,83 @@ func TestAuditNoise(t *testing.T) {
 		t.Errorf("%d of %d honest deltas are called damaging", strikes, rounds)
 	}
 }
+
+// TestTaken: the delta of another seat, or of an earlier round, is refused with
+// a reason, whoever is first.
+func TestTaken(t *testing.T) {
+	b := newBench(t, 5, 4)
+	others := b.others()
+	old := b.head().Record.Contributions[0].Delta
+	b.receive(others[0], b.commitOf(others[0], 10))
+	copied := b.commitOf(others[1], 11)
+	copied.Delta = b.commitOf(others[0], 10).Delta
+	b.receive(others[1], copied)
+	for _, c := range effects[Check](b) {
+		t.Errorf("the delta of %v is pulled", c.Commit.Peer)
+	}
+	replayed := b.commitOf(others[2], 12)
+	replayed.Delta = old
+	b.receive(others[2], replayed)
+	near := b.receive(others[3], b.commitOf(others[3], 13))
+	b.step(0, Checked{Commit: near.CID, Reason: msg.Held})
+	b.step(0, Checked{Commit: near.CID, Reason: msg.Copy})
+	b.step(0, Checked{Commit: near.CID, Reason: msg.BadNorm}) // decided
+	b.step(b.node.m.timing.Deadline, Tick{})
+	h, ok := sent[*msg.Have](b)
+	if !ok {
+		t.Fatal("no have")
+	}
+	for i, want := range []msg.Reason{msg.Timeout, msg.Copy, msg.Replayed, msg.Copy} {
+		if e, ok := entryOf(b, h, others[i]); !ok || e.Reason != want {
+			t.Errorf("commit %d has reason %v, want %v", i, e.Reason, want)
+		}
+	}
+}
+
+// TestCopiers: who sends what others or itself sent before gets nothing for it.
+func TestCopiers(t *testing.T) {
+	s := running(t, 17, 7, simOpts{}, 0)
+	last := make(map[peer.ID]cid.Cid)
+	sent := make(map[cid.Cid]msg.Signed)
+	for _, i := range []int{2, 5} {
+		s.liars[i] = true
+		n := s.nodes[i]
+		n.lie = func(_ int, m msg.Signed) []msg.Signed {
+			c, ok := m.Message.(*msg.Commit)
+			if !ok {
+				return []msg.Signed{m}
+			}
+			if s, ok := sent[m.CID]; ok {
+				return []msg.Signed{s}
+			}
+			stolen := *c
+			if i == 2 {
+				// Of whoever came first.
+				for _, list := range n.m.cur.commits {
+					if len(list) > 0 && list[0].commit.Peer != n.id {
+						stolen.Delta = list[0].commit.Delta
+						break
+					}
+				}
+			} else if old, ok := last[n.id]; ok {
+				stolen.Delta = old
+			} else {
+				last[n.id] = c.Delta
+			}
+			sent[m.CID] = n.seal(&stolen)
+			return []msg.Signed{sent[m.CID]}
+		}
+	}
+	s.opts.trainTime = func(i int) time.Duration { return 3*time.Second + time.Duration(i%3)*time.Second }
+	from := s.minRound() + 2
+	s.progress(3*time.Minute, 8, true)
+	counted, _ := s.weights(s.nodes[0].chain, from)
+	for _, i := range []int{2, 5} {
+		if counted[i] > 1 { // 5 sent something of its own first
+			t.Errorf("copier %d was counted in %d rounds", i, counted[i])
+		}
+	}
+	if counted[0] < 7 {
+		t.Errorf("an honest seat was counted in %d rounds", counted[0])
+	}
+}

@@ -146,6 +146,9 @@ func TestAuditedRun(t *testing.T) {
 	}
 	judged, useful := 0, 0
 	for _, d := range rounds {
+		for _, x := range d.Refused {
+			t.Errorf("round %d refused %+v", d.Round, x)
+		}
 		for _, j := range d.Judged {
 			judged++
 			if j.Verdict == "useful" {
@@ -163,5 +166,8 @@ func TestAuditedRun(t *testing.T) {
 	if len(last.Standings) != 3 || last.Standings[0].Work == 0 {
 		t.Errorf("standings are %+v", last.Standings)
 	}
+	runs[0].copies.mu.Lock()
+	defer runs[0].copies.mu.Unlock()
+	t.Logf("cosines of the last round: %v", runs[0].copies.pairs)
 	t.Logf("audits of the last round but one: %+v", last.Judged)
 }

@@ -22,6 +22,7 @@ func (r *Runner) emitCommit(c *msg.Commit) {
 // is not waited for.
 func (r *Runner) check(e round.Check) {
 	ctx := r.scopes.of(e.Round)
+	r.copies.announce(e.Round, e.CID)
 	r.running.Go(func() {
 		if !acquire(ctx, r.checks) {
 			return
@@ -39,7 +40,22 @@ func (r *Runner) check(e round.Check) {
 			r.log.WarnContext(ctx, "delta was refused", "round", e.Round, "peer", e.Commit.Peer, "reason", reason)
 		}
 		r.post(ctx, round.Checked{Commit: e.CID, Reason: reason})
+		if reason == msg.Held {
+			r.compare(ctx, e.Commit, e.CID)
+		}
 	})
+}
+
+// compare looks for copies among the deltas of a round, when there is one more.
+func (r *Runner) compare(ctx context.Context, c *msg.Commit, id cid.Cid) {
+	d, err := r.deltas.get(ctx, c.Delta, c.Round, c.Peer)
+	if err != nil {
+		return // the scope ended: it was here a moment ago
+	}
+	for _, id := range r.copies.found(c.Round, id, d, r.layout.Params()) {
+		r.log.WarnContext(ctx, "delta is a copy of another seat's", "round", c.Round, "commit", id)
+		r.post(ctx, round.Checked{Commit: id, Reason: msg.Copy})
+	}
 }
 
 // fold computes the next state, again and again until it has all it needs or

@@ -42,6 +42,7 @@ type Runner struct {
 	ledger   *ledger.Ledger
 	states   *states
 	deltas   *deltas
+	copies   copies
 	events   chan roundEvent
 	scopes   *scopes
 	folds    chan struct{} // a slot for each fold under way
