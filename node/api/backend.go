@@ -16,6 +16,8 @@ import "context"
 type Backend interface {
 	// Status says who this node is and what it is doing.
 	Status(ctx context.Context) (Status, error)
+	// Control pauses the node, or lets it go on, and returns what it does then.
+	Control(ctx context.Context, req ControlRequest) (Status, error)
 	// Peers lists the peers that this node is connected to.
 	Peers(ctx context.Context) ([]Peer, error)
 

@@ -43,6 +43,7 @@ func (s *Server) routes() {
 			s.backend.ImportShards),
 		"POST /api/v1/shards/verify": long(s, s.fillVerify, s.verifyShards),
 		"POST /api/v1/demo/assets":   s.demoAssets,
+		"POST /api/v1/control":       post(s, s.control),
 		"POST /api/v1/shutdown":      get(s, s.shutdown),
 	} {
 		s.mux.HandleFunc(pattern, h)

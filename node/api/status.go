@@ -28,6 +28,12 @@ type Status struct {
 	// why it is not training, empty while it is.
 	State NodeState `json:"state"`
 	Why   string    `json:"why,omitempty"`
+	// Reason is Why as a word for programs, "" while it trains: one of the
+	// reasons below or the state of the run that comes next. Until is when it
+	// ends by itself, if that is known, and Do what to do about it.
+	Reason string     `json:"reason"`
+	Until  *time.Time `json:"until,omitempty"`
+	Do     string     `json:"do,omitempty"`
 
 	Device  string  `json:"device"` // what it trains on, such as "cpu (2 threads, avx2, f32)"
 	Peers   int     `json:"peers"`  // connected
@@ -44,6 +50,7 @@ const (
 	NodeSyncing  NodeState = "syncing"  // pulls what a run needs
 	NodeWaiting  NodeState = "waiting"  // for a seat, for peers or for the round to end
 	NodeTraining NodeState = "training" // computes
+	NodePaused   NodeState = "paused"   // its owner, or what the machine is used for, does not let it
 	NodeStopping NodeState = "stopping"
 )
 

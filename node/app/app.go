@@ -146,6 +146,7 @@ func (n *node) stages() []stage {
 		{"exchange", n.exchange.Run},
 		{"pull", n.puller.Run},
 		{"gossip", n.gossip.Run},
+		{"keeper", n.keeper.run},
 		{"runs", n.runs.run},
 		{"status", n.watchState},
 	}
@@ -181,10 +182,18 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	if err := n.attach(); err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
+	settings, err := cfg.Work.Settings()
+	if err != nil {
+		return nil, errors.Join(api.Errorf(api.CodeConfig, "%w", err), host.Close())
+	}
+	n.keeper = newKeeper(keeperOptions{
+		dir: cfg.DataDir, settings: settings, duty: cfg.Work.DutyPercent, log: o.Log, changed: n.poke, stop: stop,
+		runs: func() []api.Run { return n.runs.list() },
+	})
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
 			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, GrowModel: n.growModel, PlanMemory: n.planMemory, Threads: cfg.Threads, Precision: precision,
-			Device: n.device, Agent: "moot/" + version, Emit: n.emit, Log: o.Log.With("component", "run"),
+			Device: n.device, Agent: "moot/" + version, Gate: n.keeper.gate, Emit: n.emit, Log: o.Log.With("component", "run"),
 		}))
 	}
 	if n.runs, err = newRuns(n, filepath.Join(cfg.DataDir, runsDir), o.open); err != nil {

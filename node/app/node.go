@@ -17,6 +17,7 @@ import (
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/traffic"
+	"github.com/moot-net/moot/node/internal/volunteer"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -40,6 +41,7 @@ type node struct {
 	models   *catalogue[api.Model]
 	datasets *catalogue[api.Dataset]
 	runs     *runs
+	keeper   *keeper
 
 	// maxBytes is how much of the disk the store may take (0: all there is),
 	// minFree what stays free.
@@ -71,8 +73,45 @@ func (n *node) Status(context.Context) (api.Status, error) {
 			s.Runs++
 		}
 	}
-	s.State, s.Why = nodeState(runs, n.stopping.Load())
+	activity := n.activity(runs)
+	s.State, s.Why, s.Reason, s.Do, s.Until = activity.state, activity.why, activity.reason, activity.do, activity.until
 	return s, nil
+}
+
+// Control implements api.Backend.
+func (n *node) Control(ctx context.Context, req api.ControlRequest) (api.Status, error) {
+	if req.Until != nil && !req.Until.After(time.Now()) {
+		return api.Status{}, api.Errorf(api.CodeUsage, "until is %s, which is over", req.Until.Format(time.RFC3339))
+	}
+	if err := n.keeper.ask(ctx, req); err != nil {
+		return api.Status{}, err
+	}
+	return n.Status(ctx)
+}
+
+// activity is what the node does as a whole, and why it does not train.
+type activity struct {
+	state           api.NodeState
+	why, reason, do string
+	until           *time.Time
+}
+
+// activity looks at the runs, and at whether the machine may work.
+func (n *node) activity(runs []api.Run) activity {
+	a := activity{}
+	a.state, a.why = nodeState(runs, n.stopping.Load())
+	v := n.keeper.now()
+	switch {
+	case a.state == api.NodeTraining && (v.Works() || v.Reason == volunteer.Finished):
+	case a.state == api.NodeStopping || v.Works():
+		a.reason = string(a.state)
+	default:
+		a = activity{state: api.NodePaused, why: v.Text, reason: string(v.Reason), do: v.Do}
+		if !v.Until.IsZero() {
+			a.until = &v.Until
+		}
+	}
+	return a
 }
 
 // nodeState says what a node in these runs does as a whole, and why it does
@@ -136,7 +175,8 @@ func (n *node) poke() {
 func (n *node) watchState(ctx context.Context) error {
 	last, lastWhy := api.NodeState(""), ""
 	for {
-		state, why := nodeState(n.runs.list(), n.stopping.Load())
+		a := n.activity(n.runs.list())
+		state, why := a.state, a.why
 		if state != last || why != lastWhy {
 			n.events.Publish(api.Event{Type: api.EventNode, State: string(state), Why: why})
 			n.log.InfoContext(ctx, "state changed", "component", "node", "state", string(state), "why", why)

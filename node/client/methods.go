@@ -19,6 +19,11 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return call[api.Status](ctx, c, http.MethodGet, "/api/v1/status", nil)
 }
 
+// Control pauses the node, or lets it go on.
+func (c *Client) Control(ctx context.Context, req api.ControlRequest) (api.Status, error) {
+	return call[api.Status](ctx, c, http.MethodPost, "/api/v1/control", req)
+}
+
 // Peers lists the peers that the node is connected to.
 func (c *Client) Peers(ctx context.Context) (api.Peers, error) {
 	return call[api.Peers](ctx, c, http.MethodGet, "/api/v1/peers", nil)

@@ -17,11 +17,13 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/multiformats/go-multiaddr"
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/moot-net/moot/node/client"
+	"github.com/moot-net/moot/node/internal/volunteer"
 )
 
 // Config is the daemon's configuration. Default gives usable values; Validate
@@ -79,6 +81,42 @@ type Config struct {
 
 	// LogLevel is debug, info, warn or error. Default info.
 	LogLevel string `toml:"log_level"`
+
+	// Work is when this machine works for others, and how hard.
+	Work Work `toml:"work"`
+}
+
+// Work is when a machine works for others, and how hard. What is not told by
+// its system (battery, temperature, programs) stops nothing.
+type Work struct {
+	// Schedule is a list of windows of local time in which it may compute,
+	// "Mon-Fri 22:00-07:00" or "Sat,Sun 00:00-24:00". Default none: always.
+	Schedule []string `toml:"schedule,omitempty"`
+	// DutyPercent is how much of the time it computes; after each step it
+	// rests. Less is quieter and cooler. Default 100.
+	DutyPercent int `toml:"duty_percent"`
+	// OnBattery lets it work when it is not plugged in. Default false.
+	OnBattery bool `toml:"on_battery"`
+	// MaxTempC is the temperature in degrees Celsius above which it stops,
+	// until a device is 8 degrees below. 0: any. Default 90.
+	MaxTempC int `toml:"max_temp_c"`
+	// ExclusiveApps are programs that it makes way for, by name. Default none.
+	ExclusiveApps []string `toml:"exclusive_apps,omitempty"`
+	// ResumeAfterSeconds is how long it waits when what it made way for is
+	// gone. Default 120.
+	ResumeAfterSeconds int `toml:"resume_after_seconds"`
+}
+
+// Settings returns w as package volunteer takes it.
+func (w *Work) Settings() (volunteer.Settings, error) {
+	schedule, err := volunteer.ParseSchedule(w.Schedule)
+	if err != nil {
+		return volunteer.Settings{}, fmt.Errorf("work.schedule: %w", err)
+	}
+	return volunteer.Settings{
+		Schedule: schedule, OnBattery: w.OnBattery, MaxTemp: w.MaxTempC, ExclusiveApps: w.ExclusiveApps,
+		ResumeAfter: time.Duration(w.ResumeAfterSeconds) * time.Second,
+	}, nil
 }
 
 // DefaultListen and DefaultAPI are used when nothing else is configured; a
@@ -104,6 +142,7 @@ func Default() Config {
 		Threads:    runtime.NumCPU(),
 		Precision:  "auto",
 		LogLevel:   "info",
+		Work:       Work{DutyPercent: 100, MaxTempC: 90, ResumeAfterSeconds: 120},
 	}
 }
 
@@ -275,6 +314,17 @@ func (c *Config) Validate() error {
 	default:
 		return fmt.Errorf("precision is %q, must be auto, f32 or bf16", c.Precision)
 	}
+	switch w := &c.Work; {
+	case w.DutyPercent < 1 || w.DutyPercent > 100:
+		return fmt.Errorf("work.duty_percent is %d, must be between 1 and 100", w.DutyPercent)
+	case w.MaxTempC != 0 && (w.MaxTempC < 40 || w.MaxTempC > 120):
+		return fmt.Errorf("work.max_temp_c is %d, must be 0 or between 40 and 120", w.MaxTempC)
+	case w.ResumeAfterSeconds < 0 || w.ResumeAfterSeconds > 86400:
+		return fmt.Errorf("work.resume_after_seconds is %d, must be between 0 and 86400", w.ResumeAfterSeconds)
+	}
+	if _, err := c.Work.Settings(); err != nil {
+		return err
+	}
 	switch c.LogLevel {
 	case "debug", "info", "warn", "error":
 	default:
@@ -284,7 +334,9 @@ func (c *Config) Validate() error {
 }
 
 // keys are the names in a configuration file.
-var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "cache_max_mb", "min_free_mb", "threads", "precision", "log_level"}
+var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "cache_max_mb", "min_free_mb", "threads", "precision", "log_level",
+	"work.schedule", "work.duty_percent", "work.on_battery", "work.max_temp_c", "work.exclusive_apps", "work.resume_after_seconds",
+}
 
 func didYouMean(key string) string {
 	best, bestD := "", 4

@@ -38,6 +38,8 @@ func TestBadFiles(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", "\nthread = 3\n", `:2: unknown key "thread"; did you mean "threads"?`},
 		{"far key", "colour = 3\n", "known keys are"},
+		{"unknown key of a table", "[work]\nduty = 3\n", `:2: unknown key "work.duty"`},
+		{"near key of a table", "[work]\nschedul = []\n", `did you mean "work.schedule"?`},
 		{"wrong type", "threads = \"x\"\n", ":1:"},
 		{"syntax", "threads = \n", ":1:"},
 	} {

@@ -155,6 +155,32 @@ func (f *Fake) Status(ctx context.Context) (api.Status, error) {
 	return s, err
 }
 
+// Control implements api.Backend.
+func (f *Fake) Control(ctx context.Context, req api.ControlRequest) (api.Status, error) {
+	if err := f.enter(ctx, "Control"); err != nil {
+		return api.Status{}, err
+	}
+	f.mu.Lock()
+	n := &f.Node
+	n.Why, n.Reason, n.Do, n.Until = "", "", "", nil
+	switch req.Action {
+	case api.ControlPause:
+		n.State, n.Why, n.Reason, n.Do, n.Until = api.NodePaused, "it was paused", "paused", `go on with "mootd resume"`, req.Until
+		if req.ForSeconds > 0 {
+			n.Until = new(Epoch.Add(time.Duration(req.ForSeconds) * time.Second))
+		}
+		if req.Note != "" {
+			n.Why += ": " + req.Note
+		}
+	case api.ControlFinish:
+		n.State, n.Why, n.Reason = api.NodePaused, "it takes no further work", "finished"
+	default:
+		n.State = api.NodeTraining
+	}
+	f.mu.Unlock()
+	return f.Status(ctx)
+}
+
 // Peers implements api.Backend.
 func (f *Fake) Peers(ctx context.Context) ([]api.Peer, error) {
 	err := f.enter(ctx, "Peers")

@@ -105,7 +105,8 @@ func (d *device) run(ctx context.Context) error {
 	d.w.ending = ctx.Done()
 	for ctx.Err() == nil {
 		gate := d.r.hub.o.Gate
-		if open, changed := gate.state(); !open {
+		open, changed := gate.state()
+		if !open {
 			select {
 			case <-ctx.Done():
 			case <-changed:
@@ -114,6 +115,12 @@ func (d *device) run(ctx context.Context) error {
 		}
 		d.mu.Lock()
 		j, a, e := d.job, d.audits, d.eval
+		if gate.Draining() {
+			a, e = nil, nil
+			if j != nil && !d.w.began(j) {
+				j = nil
+			}
+		}
 		// What ctx ends is finished first: see worker.ending.
 		wctx, cancel := gate.whileOpen(context.WithoutCancel(ctx))
 		d.cancel = cancel
@@ -129,6 +136,7 @@ func (d *device) run(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 			case <-d.wake:
+			case <-changed:
 			}
 		}
 		cancel()

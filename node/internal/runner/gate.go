@@ -11,6 +11,7 @@ import (
 type Gate struct {
 	mu      sync.Mutex
 	closed  bool          // guarded by mu
+	drained bool          // guarded by mu; what is under way may end, nothing else begins
 	duty    int           // guarded by mu; percent of the time, 0: all of it
 	changed chan struct{} // guarded by mu; closed at the next change, nil: nobody waits
 }
@@ -29,6 +30,27 @@ func (g *Gate) Set(open bool, duty int) {
 		close(g.changed)
 		g.changed = nil
 	}
+}
+
+// Drain lets what is under way end, and nothing else begin, until it is undone.
+func (g *Gate) Drain(drain bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.drained == drain {
+		return
+	}
+	g.drained = drain
+	if g.changed != nil {
+		close(g.changed)
+		g.changed = nil
+	}
+}
+
+// Draining reports whether nothing new begins.
+func (g *Gate) Draining() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.drained
 }
 
 // state returns whether the gate is open, and a channel that is closed when it

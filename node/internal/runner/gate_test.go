@@ -40,6 +40,25 @@ func TestGateEndsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
+func TestGateDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		ctx, cancel := g.whileOpen(t.Context())
+		defer cancel()
+		_, changed := g.state()
+		g.Drain(true)
+		<-changed
+		synctest.Wait()
+		if open, _ := g.state(); !open || ctx.Err() != nil || !g.Draining() {
+			t.Error("draining ended what was under way")
+		}
+		g.Drain(false)
+		if g.Draining() {
+			t.Error("it drains for ever")
+		}
+	})
+}
+
 func TestGateRestsAfterWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for duty, want := range map[int]time.Duration{0: 0, 100: 0, 50: 3 * time.Second, 75: time.Second, 10: 27 * time.Second} {

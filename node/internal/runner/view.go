@@ -95,8 +95,13 @@ func (r *Runner) tellState(s *api.Run, head round.Link) {
 		}
 	default:
 		s.State = api.RunTraining
-		switch v.Phase {
+		switch open, _ := r.hub.o.Gate.state(); v.Phase {
 		case msg.PhaseTrain:
+			if !open {
+				s.State, s.Why = api.RunWaiting, "this machine does not work just now"
+			} else if r.hub.o.Gate.Draining() {
+				s.Why = "this machine takes no further work"
+			}
 		case msg.PhaseExchange:
 			s.Why = fmt.Sprintf("this round's work is done; %d of %d deltas are here", v.Held, len(v.Seats))
 		default:

@@ -155,6 +155,9 @@ func (w *worker) train(ctx context.Context, j job) (outcome, error) {
 	return w.encode(ctx, start, end)
 }
 
+// began reports whether steps of j were taken.
+func (w *worker) began(j *job) bool { return w.pos.Head == j.head.String() && w.pos.Steps > 0 }
+
 func (w *worker) steps(ctx context.Context, j job) error {
 	in := &w.manifest.Inner
 	seed := sampleSeed(j.head, w.self)

@@ -1,0 +1,171 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/node/internal/volunteer"
+)
+
+// controlFile is what the node was asked for last.
+const controlFile = "control.json"
+
+// observeInterval is how often the keeper looks at the machine.
+const observeInterval = 2 * time.Second
+
+// keeper decides whether the node may work, and opens and closes the gate of
+// its runs.
+type keeper struct {
+	// constant after newKeeper
+	path     string
+	settings volunteer.Settings
+	duty     int
+	gate     *runner.Gate
+	log      *slog.Logger
+	changed  func() // is told of another verdict
+	observe  func(volunteer.Settings) volunteer.Observation
+	runs     func() []api.Run
+	stop     func() // ends the daemon
+
+	mu sync.Mutex
+	// guarded by mu
+	policy  *volunteer.Policy
+	seen    volunteer.Observation
+	control volunteer.Control
+	verdict volunteer.Verdict
+	rounds  map[string]uint64 // of the runs, when it was asked to finish
+}
+
+// keeperOptions are what newKeeper needs.
+type keeperOptions struct {
+	dir      string
+	settings volunteer.Settings
+	duty     int // percent
+	log      *slog.Logger
+	changed  func()
+	runs     func() []api.Run
+	stop     func()
+}
+
+// newKeeper reads what was asked for before. What cannot be read is a pause:
+// somebody may have wanted one.
+func newKeeper(o keeperOptions) *keeper {
+	k := &keeper{
+		path: filepath.Join(o.dir, controlFile), settings: o.settings, duty: o.duty, gate: new(runner.Gate), log: o.log, changed: o.changed,
+		observe: volunteer.NewObserver(nil).Observe, runs: o.runs, stop: o.stop, policy: volunteer.NewPolicy(o.settings),
+	}
+	control, err := volunteer.LoadControl(k.path)
+	if err != nil {
+		o.log.Warn("what was asked for was not readable, the node is paused", "component", "keeper", "err", err)
+		control = volunteer.Control{Pause: &volunteer.Pause{Since: time.Now(), Note: "it is not known whether it was, because " + controlFile + " is damaged"}}
+	}
+	control.Consent = true // who joins a run agrees
+	k.control = control
+	// Nothing is computed before the machine was looked at.
+	k.gate.Set(false, o.duty)
+	return k
+}
+
+// run looks at the machine until ctx is done.
+func (k *keeper) run(ctx context.Context) error {
+	t := time.NewTicker(observeInterval)
+	defer t.Stop()
+	for {
+		o := k.observe(k.settings)
+		k.mu.Lock()
+		k.seen = o
+		k.decide(ctx)
+		over := k.over()
+		k.mu.Unlock()
+		if over {
+			k.log.InfoContext(ctx, "node has finished", "component", "keeper")
+			k.stop()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// decide is called with mu held.
+func (k *keeper) decide(ctx context.Context) {
+	k.policy.SetControl(k.control)
+	v := k.policy.Decide(time.Now(), k.seen)
+	k.gate.Drain(v.Reason == volunteer.Finished)
+	k.gate.Set(v.Works() || v.Reason == volunteer.Finished, k.duty)
+	if v == k.verdict {
+		return
+	}
+	if v.Reason != k.verdict.Reason {
+		k.log.InfoContext(ctx, "verdict changed", "component", "keeper", "works", v.Works(), "reason", string(v.Reason), "why", v.Text)
+	}
+	k.verdict = v
+	k.changed()
+}
+
+// over reports whether the daemon is to end because its last work is in a
+// record, or was never begun. It is called with mu held.
+func (k *keeper) over() bool {
+	if !k.control.Finish || !k.control.Exit {
+		k.rounds = nil
+		return false
+	}
+	first := k.rounds == nil
+	if first {
+		k.rounds = map[string]uint64{}
+	}
+	over := true
+	for _, r := range k.runs() {
+		if first {
+			k.rounds[r.ID] = r.Round
+		}
+		if r.Joined && r.State == api.RunTraining && r.Round <= k.rounds[r.ID] {
+			over = false
+		}
+	}
+	return over
+}
+
+// ask changes what the node was asked for, durably. It is in effect when ask
+// returns.
+func (k *keeper) ask(ctx context.Context, req api.ControlRequest) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	c := k.control
+	switch req.Action {
+	case api.ControlPause:
+		p := &volunteer.Pause{Since: now, Note: req.Note}
+		if req.ForSeconds > 0 {
+			p.Until = now.Add(time.Duration(req.ForSeconds) * time.Second)
+		}
+		if req.Until != nil {
+			p.Until = *req.Until
+		}
+		c.Pause = p
+	case api.ControlFinish:
+		c.Pause, c.Finish, c.Exit = nil, true, req.Exit
+	default:
+		c.Pause, c.Finish, c.Exit = nil, false, false
+	}
+	if err := c.Save(k.path); err != nil {
+		return api.Errorf(api.CodeDisk, "keep what was asked for: %w", err)
+	}
+	k.control, k.rounds = c, nil
+	k.decide(ctx)
+	return nil
+}
+
+// now is the last verdict.
+func (k *keeper) now() volunteer.Verdict {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.verdict
+}
