@@ -26,8 +26,8 @@ import (
 // fifth of a 100 Mbit/s line at 100 ms; with 16 MiB all of it.
 const (
 	outstandingPerPeer = 16 << 20
-	readWorkers        = 16 // reads of the store for others, at once
-	sendWorkers        = 32 // peers that are sent to at once; a stalled one holds one
+	readWorkers        = 8  // reads of the store for others, at once
+	sendWorkers        = 16 // messages that are sent at once, of one block or a little more; a stalled peer holds one
 	maxWantsPerPeer    = 1024
 )
 

@@ -41,8 +41,16 @@ func localPrefixes() []netip.Prefix {
 	}
 }
 
-// newResourceManager bounds memory, streams and connections: libp2p's limits
-// for an eighth of the memory, at most 1 GiB, with other limits per address.
+// What libp2p may take. It is what a home PC does not feel: about 250 connections
+// and 4,000 streams, with buffers of at most so many bytes.
+const (
+	networkMemory = 384 << 20
+	networkFiles  = 512 // TCP connections are files
+)
+
+// newResourceManager bounds memory, streams and connections: libp2p's limits for
+// as much memory and as many files as a home PC spares, with other limits per
+// address.
 func newResourceManager() (network.ResourceManager, error) {
 	limits := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&limits)
@@ -59,7 +67,7 @@ func newResourceManager() (network.ResourceManager, error) {
 		rates = append(rates, rate.PrefixLimit{Prefix: p}) // zero: no limit
 	}
 	perHost := rate.Limit{RPS: connsPerSecond, Burst: connBurst}
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.AutoScale()),
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(networkMemory, networkFiles)),
 		rcmgr.WithMetricsDisabled(),
 		rcmgr.WithNetworkPrefixLimit(v4, v6),
 		rcmgr.WithLimitPerSubnet(

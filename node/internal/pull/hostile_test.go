@@ -63,6 +63,17 @@ func fileNode(claims ...claim) blocks.Block {
 	return block(cid.DagProtobuf, frame(out, 0x0a, data))
 }
 
+// folderNode is a folder with one entry of any name.
+func folderNode(name string, c claim) blocks.Block {
+	frame := func(b []byte, tag byte, data []byte) []byte {
+		return append(binary.AppendUvarint(append(b, tag), uint64(len(data))), data...)
+	}
+	l := frame(nil, 0x0a, c.to.Cid().Bytes())
+	l = frame(l, 0x12, []byte(name))
+	l = binary.AppendUvarint(append(l, 0x18), c.size)
+	return block(cid.DagProtobuf, frame(frame(nil, 0x12, l), 0x0a, []byte{0x08, 1}))
+}
+
 func put(t *testing.T, bs blockstore.Blockstore, blks ...blocks.Block) {
 	t.Helper()
 	for _, b := range blks {
@@ -90,6 +101,21 @@ func TestClaimsAreChecked(t *testing.T) {
 		size += sizeOf(deep)
 		put(t, bs, deep)
 	}
+	// 1,000 links to one node, and 1,000 to that: each claim is right.
+	wide, wideSize := inner, sizeOf(inner)+mib
+	wideBytes := uint64(mib)
+	for range 3 {
+		var cs []claim
+		for range 1000 {
+			cs = append(cs, claim{wide, wideBytes, wideSize})
+		}
+		wide = fileNode(cs...)
+		wideSize, wideBytes = 1000*wideSize+sizeOf(wide), 1000*wideBytes
+		put(t, bs, wide)
+	}
+	if links, err := shard.Links(folderNode("a", claim{small, 5, 5})); err != nil || len(links) != 1 {
+		t.Fatalf("the test's folders are not shard's: %v", err)
+	}
 	roots := map[string]struct {
 		root blocks.Block
 		max  int64
@@ -102,6 +128,11 @@ func TestClaimsAreChecked(t *testing.T) {
 		"node larger than link":    {fileNode(claim{inner, mib - 1, mib}), 0, shard.ErrInvalid},
 		"node smaller than link":   {fileNode(claim{inner, mib, 2 * mib}), 0, shard.ErrInvalid},
 		"ten gigabytes":            {fileNode(claim{inner, 10 << 30, 11 << 30}), 1 << 30, ErrTooLarge},
+		"a petabyte of links":      {wide, 1 << 30, ErrTooLarge},
+		"two petabytes of links":   {fileNode(claim{wide, wideBytes, wideSize}, claim{wide, wideBytes, wideSize}), 0, shard.ErrInvalid},
+		"folder":                   {folderNode("a", claim{small, 5, 5}), 0, nil},
+		"folder named ..":          {folderNode("..", claim{small, 5, 5}), 0, shard.ErrInvalid},
+		"folder with a path":       {folderNode("../a", claim{small, 5, 5}), 0, shard.ErrInvalid},
 		"one leaf, two sizes":      {fileNode(claim{small, 5, 5}, claim{small, 6, 6}), 0, shard.ErrInvalid},
 		"too deep":                 {deep, 0, shard.ErrInvalid},
 		"not canonical":            {block(cid.DagProtobuf, append(honest.RawData(), 0)), 0, shard.ErrInvalid},
@@ -119,7 +150,7 @@ func TestClaimsAreChecked(t *testing.T) {
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: Fetch() = %v, want %v", name, err, tt.want)
 		}
-		if got := n.p.Stats().PulledBytes; name == "ten gigabytes" && got > sizeOf(tt.root) {
+		if got := n.p.Stats().PulledBytes; errors.Is(tt.want, ErrTooLarge) && tt.max != 4 && got > sizeOf(tt.root) {
 			t.Errorf("%s: pulled %d bytes", name, got)
 		}
 		// Who imported it is to blame, not who gave what it was asked for.
