@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,5 +195,57 @@ func TestModelCard(t *testing.T) {
 		if !strings.Contains(card, want) {
 			t.Errorf("the card has no %q:\n%s", want, card)
 		}
+	}
+}
+
+// A run of all parameters answers, is measured, and is exported as a model.
+func TestExportFull(t *testing.T) {
+	for _, quantize := range []string{"", api.QuantizeNF4} {
+		t.Run("base "+quantize, func(t *testing.T) {
+			made := new(fakeRuns)
+			n, _ := testNode(t, t.TempDir(), made.open)
+			m, d := imported(t, n)
+			if quantize != "" {
+				m = importModel(t, n, assets(t).ModelDir, quantize)
+			}
+			text := runText(m, d, "mode = \"full\"\n[inner]\nsequence_tokens = 64\n")
+			r, err := n.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: text}, quiet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := made.began(t, 0)
+			f.snapshot = drawnState(t, f)
+			for i := range f.snapshot.State.Theta {
+				f.snapshot.State.Theta[i] /= 3
+			}
+			loss := func(q api.Subject) float64 {
+				t.Helper()
+				ev, err := n.Evaluate(t.Context(), api.EvaluateRequest{Subject: q, Dataset: d.ID, MaxRows: 4, LossOnly: true}, quiet)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return ev.Loss
+			}
+			want, base := loss(api.Subject{Run: r.ID}), loss(api.Subject{Model: m.ID})
+			if math.Abs(want-base) < 0.1 {
+				t.Errorf("loss %v, of the base model %v", want, base)
+			}
+			e := exportTo(t, n, api.ExportRequest{Run: r.ID, NF4: quantize != ""})
+			if got := loss(api.Subject{Model: e.Dir}); e.Format != api.ExportMerged || math.Abs(got-want) > 0.01*want {
+				t.Errorf("exported as %s it has loss %v, want %v", e.Format, got, want)
+			}
+			card, err := os.ReadFile(filepath.Join(e.Dir, cardFile))
+			if err != nil || !strings.Contains(string(card), "All parameters were trained") || strings.Contains(string(card), "LoRA") {
+				t.Errorf("card %s, %v", card, err)
+			}
+			for _, format := range []string{api.ExportPEFT, api.ExportGGUF} {
+				_, err := n.Export(t.Context(), api.ExportRequest{Run: r.ID, Format: format, Dir: filepath.Join(t.TempDir(), "x")}, quiet)
+				wantCode(t, err, api.CodeUsage, "there is no adapter")
+			}
+			clear(f.snapshot.State.Theta)
+			if !untrained(f.manifest, f.snapshot.State) {
+				t.Error("zero is taken for trained")
+			}
+		})
 	}
 }
