@@ -2,7 +2,6 @@ package tokenizer
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,9 +71,6 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			tok, err := loadGolden(folder, filepath.Base(file))
-			if errors.Is(err, ErrUnsupported) {
-				t.Skipf("listed: %v", err)
-			}
 			if err != nil {
 				t.Fatal(err)
 			}

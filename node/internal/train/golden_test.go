@@ -222,18 +222,6 @@ func (r *results) open(t *testing.T, adapter string, o Options) *Trainer {
 	return tr
 }
 
-// unsupported lists what the loader refuses, by a skip.
-func unsupported(t *testing.T, dir string) {
-	t.Helper()
-	_, err := model.Load(dir, model.Options{})
-	if errors.Is(err, model.ErrUnsupported) {
-		t.Skipf("not supported yet: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestGoldenModels(t *testing.T) {
 	dirs, err := filepath.Glob(filepath.Join(golden(t), "models", "*", "golden.json"))
 	if err != nil || len(dirs) == 0 {
@@ -242,7 +230,6 @@ func TestGoldenModels(t *testing.T) {
 	for _, path := range dirs {
 		dir := filepath.Dir(path)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
-			unsupported(t, dir)
 			r := openResults(t, dir)
 			for _, c := range []struct {
 				name string
@@ -539,7 +526,6 @@ func TestGoldenAdapters(t *testing.T) {
 	}
 	readJSON(t, filepath.Join(dir, "golden.json"), &index)
 	modelDir := filepath.Join(golden(t), "models", index.Model)
-	unsupported(t, modelDir)
 	r := openResults(t, dir)
 	for _, name := range slices.Sorted(maps.Keys(index.Adapters)) {
 		t.Run(name, func(t *testing.T) {
@@ -548,9 +534,6 @@ func TestGoldenAdapters(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, err := lora.ReadAny(filepath.Join(dir, name), Modules(c))
-			if errors.Is(err, lora.ErrUnsupported) {
-				t.Skipf("not supported yet: %v", err)
-			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -607,7 +590,6 @@ func TestGoldenTrainOptions(t *testing.T) {
 	}
 	readJSON(t, filepath.Join(dir, "train_options.json"), &index)
 	modelDir := filepath.Join(golden(t), index.Model)
-	unsupported(t, modelDir)
 	for name, run := range index.Runs {
 		t.Run(name, func(t *testing.T) {
 			o := run.Options
