@@ -225,11 +225,9 @@ func TestPackedSamplesAreApart(t *testing.T) {
 	}
 }
 
-// TestMergedWithoutPrefix: published checkpoints of GPT-2 name their tensors
-// without "transformer.".
-func TestMergedWithoutPrefix(t *testing.T) {
-	dir, a := folder(t, gpt2(), safetensors.F32, lora.Spec{Rank: 2, Alpha: 4, Targets: []string{"c_attn", "c_proj"}})
-	path := filepath.Join(dir, "model.safetensors")
+// rewriteTensors changes the tensors of a file of float32.
+func rewriteTensors(t *testing.T, path string, change func([]safetensors.Tensor) []safetensors.Tensor) {
+	t.Helper()
 	f, err := safetensors.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -240,9 +238,10 @@ func TestMergedWithoutPrefix(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, safetensors.Tensor{Name: strings.TrimPrefix(info.Name, "transformer."), DType: safetensors.F32, Shape: info.Shape, Values: v})
+		list = append(list, safetensors.Tensor{Name: info.Name, DType: safetensors.F32, Shape: info.Shape, Values: v})
 	}
 	f.Close()
+	list = change(list)
 	slices.SortFunc(list, func(x, y safetensors.Tensor) int { return strings.Compare(x.Name, y.Name) })
 	w, err := os.Create(path)
 	if err != nil {
@@ -251,6 +250,53 @@ func TestMergedWithoutPrefix(t *testing.T) {
 	if err := errors.Join(safetensors.Write(w, list, nil), w.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestFullTiedCopy: some checkpoints have the output layer a second time,
+// though it is the embedding; what was trained has it once.
+func TestFullTiedCopy(t *testing.T) {
+	dir := t.TempDir()
+	m, err := model.New(tiedConfig(), 3, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Save(dir, safetensors.F32); err != nil {
+		t.Fatal(err)
+	}
+	rewriteTensors(t, filepath.Join(dir, "model.safetensors"), func(list []safetensors.Tensor) []safetensors.Tensor {
+		i := slices.IndexFunc(list, func(x safetensors.Tensor) bool { return x.Name == "model.embed_tokens.weight" })
+		again := list[i]
+		again.Name = "lm_head.weight"
+		return append(list, again)
+	})
+	a, err := Whole(m, make([]float32, m.Config().Params()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	merged := filepath.Join(dir, "merged")
+	if err := a.MergeFolder(t.Context(), dir, merged, lora.MergeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := safetensors.Open(filepath.Join(merged, "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, there := f.Header().Lookup("lm_head.weight"); there {
+		t.Error("the old output layer is in the merged model")
+	}
+}
+
+// TestMergedWithoutPrefix: published checkpoints of GPT-2 name their tensors
+// without "transformer.".
+func TestMergedWithoutPrefix(t *testing.T) {
+	dir, a := folder(t, gpt2(), safetensors.F32, lora.Spec{Rank: 2, Alpha: 4, Targets: []string{"c_attn", "c_proj"}})
+	rewriteTensors(t, filepath.Join(dir, "model.safetensors"), func(list []safetensors.Tensor) []safetensors.Tensor {
+		for i := range list {
+			list[i].Name = strings.TrimPrefix(list[i].Name, "transformer.")
+		}
+		return list
+	})
 	m, err := model.Load(dir, model.Options{})
 	if err != nil {
 		t.Fatal(err)
