@@ -193,6 +193,7 @@ func (d *device) doEvaluate(ctx, wctx context.Context, e *evalJob) {
 	}
 	d.mu.Unlock()
 	switch {
+	case errors.Is(err, errNoHeldOut):
 	case err != nil:
 		d.r.log.WarnContext(ctx, "round was not measured", "round", e.round, "err", err)
 	case math.IsNaN(loss) || math.IsInf(loss, 0):

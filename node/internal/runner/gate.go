@@ -53,6 +53,12 @@ func (g *Gate) Draining() bool {
 	return g.drained
 }
 
+// Open reports whether work may go on.
+func (g *Gate) Open() bool {
+	open, _ := g.state()
+	return open
+}
+
 // state returns whether the gate is open, and a channel that is closed when it
 // may be another one.
 func (g *Gate) state() (open bool, changed <-chan struct{}) {

@@ -95,9 +95,9 @@ func (r *Runner) tellState(s *api.Run, head round.Link) {
 		}
 	default:
 		s.State = api.RunTraining
-		switch open, _ := r.hub.o.Gate.state(); v.Phase {
+		switch v.Phase {
 		case msg.PhaseTrain:
-			if !open {
+			if !r.hub.o.Gate.Open() {
 				s.State, s.Why = api.RunWaiting, "this machine does not work just now"
 			} else if r.hub.o.Gate.Draining() {
 				s.Why = "this machine takes no further work"

@@ -106,6 +106,9 @@ type worker struct {
 // errEnding is what train returns when it was ended by worker.ending.
 var errEnding = errors.New("the node is being stopped")
 
+// errNoHeldOut is what evaluate returns when the data set holds nothing out.
+var errNoHeldOut = errors.New("the data set has no held-out rows")
+
 // restore brings back what the last process saved. A checkpoint that cannot be
 // read costs the round's work, nothing else.
 func (w *worker) restore(ctx context.Context) {
@@ -245,8 +248,11 @@ func (w *worker) evaluate(ctx context.Context, state cid.Cid) (float64, error) {
 		return 0, err
 	}
 	held, err := w.samples.HeldOut(ctx, int(w.manifest.EvalSamples))
-	if err != nil || len(held) == 0 {
-		return 0, fmt.Errorf("read held-out samples (%d): %w", len(held), err)
+	if err != nil {
+		return 0, fmt.Errorf("read held-out samples: %w", err)
+	}
+	if len(held) == 0 {
+		return 0, errNoHeldOut
 	}
 	values := make([]float32, len(st.Theta))
 	fold.ToFloat32(values, st.Theta)

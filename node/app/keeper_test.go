@@ -1,0 +1,116 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/volunteer"
+)
+
+// kept is a keeper that sees what is set, with runs that are set.
+type kept struct {
+	*keeper
+	sees    volunteer.Observation
+	has     []api.Run
+	stopped bool
+}
+
+func keep(t *testing.T, dir string, s volunteer.Settings) *kept {
+	k := &kept{}
+	k.keeper = newKeeper(keeperOptions{
+		dir: dir, settings: s, duty: 100, log: slog.New(slog.DiscardHandler), changed: func() {},
+		runs: func() []api.Run { return k.has }, stop: func() { k.stopped = true },
+	})
+	k.observe = func(volunteer.Settings) volunteer.Observation { return k.sees }
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- k.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Wait()
+	return k
+}
+
+func (k *kept) after(d time.Duration) volunteer.Verdict {
+	time.Sleep(d)
+	synctest.Wait()
+	return k.now()
+}
+
+func (k *kept) open() bool { return k.gate.Open() }
+
+func TestKeeperFollowsTheMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, t.TempDir(), volunteer.Settings{ResumeAfter: time.Minute})
+		if !k.open() || !k.now().Works() {
+			t.Fatalf("at the start: %+v", k.now())
+		}
+		k.sees.Battery = new(true)
+		if v := k.after(observeInterval); v.Reason != volunteer.OnBattery || k.open() {
+			t.Errorf("on battery: %+v, open %v", v, k.open())
+		}
+		k.sees.Battery = new(false)
+		if v := k.after(observeInterval); v.Reason != volunteer.Settling || k.open() {
+			t.Errorf("plugged in: %+v, open %v", v, k.open())
+		}
+		if v := k.after(time.Minute + observeInterval); !v.Works() || !k.open() {
+			t.Errorf("a minute later: %+v, open %v", v, k.open())
+		}
+	})
+}
+
+func TestKeeperPausesAtOnceAndRemembers(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, dir, volunteer.Settings{})
+		if err := k.ask(t.Context(), api.ControlRequest{Action: api.ControlPause, ForSeconds: 3600}); err != nil {
+			t.Fatal(err)
+		}
+		if v := k.now(); v.Reason != volunteer.Paused || k.open() || !v.Until.Equal(time.Now().Add(time.Hour)) {
+			t.Errorf("paused: %+v, open %v", v, k.open())
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		// The bubble's clock begins anew, so the pause lasts an hour again.
+		k := keep(t, dir, volunteer.Settings{})
+		if v := k.now(); v.Reason != volunteer.Paused || k.open() {
+			t.Errorf("after a restart: %+v, open %v", v, k.open())
+		}
+		if v := k.after(time.Hour + observeInterval); !v.Works() || !k.open() {
+			t.Errorf("an hour later: %+v, open %v", v, k.open())
+		}
+		for _, action := range []string{api.ControlPause, api.ControlResume} {
+			if err := k.ask(t.Context(), api.ControlRequest{Action: action}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !k.open() {
+			t.Error("resuming does not open the gate")
+		}
+	})
+}
+
+func TestKeeperFinishesTheRoundAndEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, t.TempDir(), volunteer.Settings{})
+		k.has = []api.Run{{ID: "a", Joined: true, State: api.RunTraining, Round: 7}, {ID: "b", Joined: true, State: api.RunFinal}}
+		if err := k.ask(t.Context(), api.ControlRequest{Action: api.ControlFinish, Exit: true}); err != nil {
+			t.Fatal(err)
+		}
+		if v := k.after(time.Minute); v.Reason != volunteer.Finished || !k.open() || !k.gate.Draining() || k.stopped {
+			t.Errorf("in the round: %+v, open %v, stopped %v", v, k.open(), k.stopped)
+		}
+		k.has[0].Round = 8
+		if k.after(observeInterval); !k.stopped {
+			t.Error("the round is decided and the daemon goes on")
+		}
+	})
+}
