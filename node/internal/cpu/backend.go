@@ -22,11 +22,12 @@ type Options struct {
 type Backend struct {
 	// constant after New
 	k    *kernels
-	half bool // products with packed weights are computed in bfloat16
+	half bool // products with packed weights are computed in bfloat16, unless exact
 	// maxRounded is the constant of that name, but in tests.
 	maxRounded int
 
 	// owned by the goroutine that calls
+	exact     bool
 	pool      pool
 	scratch   []scratch // one per thread
 	gemm      gemmTask
@@ -72,6 +73,10 @@ func (b *Backend) Precision() Precision {
 	}
 	return PrecisionF32
 }
+
+// SetExact makes products with packed weights be computed in float32, whatever
+// Precision is, until it is turned off.
+func (b *Backend) SetExact(on bool) { b.exact = on }
 
 // Alloc returns n zeros.
 func (b *Backend) Alloc(n int) *tensor.Buffer {

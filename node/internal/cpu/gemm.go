@@ -70,7 +70,7 @@ func (b *Backend) MatMul(c, x, y tensor.Mat, o tensor.MatMul) {
 		return
 	}
 	g.dots = g.m <= 2 && g.csa == 1 && g.rsb == 1 // before it is cut, so that pieces do not differ
-	g.round = g.packed != nil && b.half
+	g.round = g.packed != nil && b.half && !b.exact
 	if g.round && !g.dots {
 		b.halfProduct()
 	} else if o.TransA && g.packed == nil && g.n <= b.k.nr && g.m > 2*b.k.nr {

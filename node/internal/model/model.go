@@ -15,7 +15,8 @@ type Options struct {
 	// Default 1.
 	Threads int
 	// Precision is how the host's processor multiplies with weights that are
-	// kept in 16 or 4 bits. Default float32.
+	// kept in 16 or 4 bits, in training; losses, logits and texts are always
+	// computed in float32. Default float32.
 	Precision cpu.Precision
 	// Backend computes instead of the host's processor.
 	Backend tensor.Backend

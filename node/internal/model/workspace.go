@@ -231,8 +231,12 @@ func (m *Model) ranks() [][slots]int {
 	return ranks
 }
 
-// prepare makes the workspace large enough.
+// prepare makes the workspace large enough. What is not a training step is
+// computed exactly, so that peers whose processors differ find the same losses.
 func (m *Model) prepare(rows, counted int, keep, backward bool) {
+	if b, ok := m.b.(interface{ SetExact(on bool) }); ok {
+		b.SetExact(!backward)
+	}
 	w, s := &m.ws, &sizer{b: m.b}
 	if rows > w.rows || keep && !w.kept {
 		s = s.again(slices.Concat(w.forwardMem, w.backwardMem))

@@ -67,6 +67,9 @@ func trainCurve(t *testing.T, base *results, o Options, steps int) (c curve) {
 		c.losses = append(c.losses, sum/float64(tokens))
 		if i == 0 {
 			c.gradient = values(tr.Gradient)
+			if _, err := tr.Model().Evaluate(batchOf(t, base.samples("main"))); err != nil { // steps after it are as before
+				t.Fatal(err)
+			}
 		}
 	}
 	c.adapter = values(tr.Adapter)
@@ -134,6 +137,27 @@ func TestBF16(t *testing.T) {
 		if c.ours == 0 {
 			t.Errorf("%s: bfloat16 is not used", c.name)
 		}
+	}
+}
+
+// TestBF16Evaluation: losses do not depend on how a peer trains.
+func TestBF16Evaluation(t *testing.T) {
+	base := openResults(t, goldentest.Dir(t, "models", "llama2-mha"))
+	dir := half(t, base.dir)
+	var sums []float64
+	for _, p := range []cpu.Precision{cpu.PrecisionF32, cpu.PrecisionBF16} {
+		m, err := model.Load(dir, model.Options{Precision: p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := m.Evaluate(batchOf(t, base.samples("main")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums = append(sums, l.Sum)
+	}
+	if sums[0] != sums[1] {
+		t.Errorf("the loss is %v in float32 and %v in bfloat16", sums[0], sums[1])
 	}
 }
 
