@@ -266,7 +266,7 @@ func TestParquetOfDuckDB(t *testing.T) {
 				}
 				i++
 				if diff := cmp.Diff(want, r.Row); r.Err != nil || diff != "" {
-					return fmt.Errorf("row %d: %v (-want +got):\n%s", i, r.Err, diff)
+					return fmt.Errorf("row %d: %w (-want +got):\n%s", i, r.Err, diff)
 				}
 				return nil
 			})

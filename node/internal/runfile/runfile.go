@@ -419,9 +419,14 @@ func (f *File) checkLoRA() (key, msg string) {
 			key string
 			set bool
 		}{
-			{"rank", l.Rank != 0}, {"alpha", l.Alpha != 0}, {"targets", l.RawTargets != nil}, {"exclude_modules", l.RawExclude != nil},
-			{"layers_to_transform", l.LayersToTransform != nil}, {"rslora", l.RSLoRA},
-			{"rank_pattern", l.RankPattern != nil}, {"alpha_pattern", l.AlphaPattern != nil},
+			{"rank", l.Rank != 0},
+			{"alpha", l.Alpha != 0},
+			{"targets", l.RawTargets != nil},
+			{"exclude_modules", l.RawExclude != nil},
+			{"layers_to_transform", l.LayersToTransform != nil},
+			{"rslora", l.RSLoRA},
+			{"rank_pattern", l.RankPattern != nil},
+			{"alpha_pattern", l.AlphaPattern != nil},
 		} {
 			if k.set {
 				return "lora." + k.key, "is for adapters, not for mode full"

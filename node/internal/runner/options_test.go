@@ -45,8 +45,10 @@ func TestTrainOptions(t *testing.T) {
 	m := &run.Manifest{
 		LoRA: run.LoRA{Rank: 4, Alpha: 8, Targets: []string{"q", "v"}, RSLoRA: true, Alphas: []run.ModuleAlpha{{Module: "a.0.q", Alpha: 3}}},
 		Tensors: []run.Tensor{
-			{Name: q + "A.weight", Rows: 4, Cols: 9}, {Name: q + "B.weight", Rows: 9, Cols: 4},
-			{Name: v + "A.weight", Rows: 2, Cols: 9}, {Name: v + "B.weight", Rows: 9, Cols: 2},
+			{Name: q + "A.weight", Rows: 4, Cols: 9},
+			{Name: q + "B.weight", Rows: 9, Cols: 4},
+			{Name: v + "A.weight", Rows: 2, Cols: 9},
+			{Name: v + "B.weight", Rows: 9, Cols: 2},
 		},
 		Inner: run.Inner{
 			Optimizer: run.OptimizerSGD, Beta1PPM: 900_000, Beta2PPM: 0, EpsilonPico: 10_000, MomentumPPM: 800_000,
