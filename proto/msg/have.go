@@ -29,6 +29,7 @@ type Have struct {
 	Entries []HaveEntry // sorted by seat, at most one for each
 	Joins   []cid.Cid   // CIDs of the join requests it holds, sorted bytewise
 	Audits  []Audit     `json:",omitzero"` // sorted by seat, at most one for each
+	Merges  []Merge     `json:",omitzero"` // sorted
 }
 
 // Validate implements Message.
@@ -55,6 +56,11 @@ func (m *Have) Validate() error {
 		c.between("audit: seat", uint64(a.Seat), 0, MaxSeats-1)
 		c.that(i == 0 || m.Audits[i-1].Seat < a.Seat, "audit: seat %d is out of order", a.Seat)
 		c.gain(a.GainNano)
+	}
+	c.that(len(m.Merges) <= MaxMerges, "merges are %d, must be at most %d", len(m.Merges), MaxMerges)
+	for i, e := range m.Merges {
+		c.merge(e)
+		c.that(i == 0 || m.Merges[i-1].Compare(e) < 0, "merge of %v is out of order", e.Head)
 	}
 	return c.result()
 }

@@ -143,11 +143,17 @@ func sampleRecord(t testing.TB) *Record {
 	}
 }
 
+func sampleMerge() Merge {
+	return Merge{testCID("fork"), testCID("first"), testCID("lost"), testFolder("lost state"), 123_456, 20_000}
+}
+
 // sampleJudged is a record with audits, standings and a proof.
 func sampleJudged(t testing.TB) *Record {
 	t.Helper()
 	r := sampleRecord(t)
 	r.Contributions[0].Reason = Harmful
+	merge := sampleMerge()
+	r.Merge = &merge
 	r.Judgements = []Judgement{{0, 2, -250_000, 0, Damaging}, {1, 3, 1_500_000, 60_000, Useful}}
 	r.NextSeats[2].Trainee = true
 	r.Standings = []Standing{
@@ -189,6 +195,8 @@ func samples(t testing.TB, from peer.ID) []Message {
 		&JoinRequest{Run: testCID("run"), Peer: from, Leave: true},
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from},
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Audits: []Audit{{1, -250_000}, {3, 1_500_000}}},
+		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Merges: []Merge{sampleMerge()}},
+		&Status{Run: testCID("run"), Peer: from, Seq: 1, Head: testCID("head"), Lost: testCID("lost")},
 	}
 }
 

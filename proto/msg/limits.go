@@ -23,5 +23,6 @@ const (
 	MaxStrikesQ8     = 1 << 16       // of one peer, 1/256
 	MaxStandings     = 128           // in a record
 	MaxProofs        = 4             // in a record
+	MaxMerges        = 2             // in a have
 	MaxNameBytes     = 64            // agent and device in a status
 )

@@ -38,6 +38,7 @@ type Record struct {
 	Final             bool           // the stop rule holds: no round follows
 	Judgements        []Judgement    `json:",omitzero"` // of the parent's contributions that were audited, sorted by seat
 	Standings         []Standing     `json:",omitzero"` // after this round, sorted by the bytes of the peer ID
+	Merge             *Merge         `json:",omitzero"` // of a branch that lost; nil: none
 	Proofs            []Proof        `json:",omitzero"` // that brought a ban, sorted by the bytes of the peer ID
 }
 
@@ -191,7 +192,7 @@ func (r *Record) checkGenesis(c *checker) {
 	c.that(r.Attempt == 0 && r.Proposer == "", "genesis has a proposer, must have none")
 	n := len(r.Seats) + len(r.Haves) + len(r.Commits) + len(r.Joins) + len(r.Contributions) + len(r.Refused) +
 		len(r.Judgements) + len(r.Standings) + len(r.Proofs)
-	c.that(n == 0, "genesis has seats, messages or verdicts, must have none")
+	c.that(n == 0 && r.Merge == nil, "genesis has seats, messages or verdicts, must have none")
 	c.that(len(r.NextSeats) == 1, "genesis gives %d seats, must give 1", len(r.NextSeats))
 	c.that(r.Tokens == 0 && !r.Final, "genesis has tokens or is final, must not")
 }
@@ -222,6 +223,9 @@ func (r *Record) checkSuccessor(c *checker) {
 	c.judgements(r.Judgements)
 	c.standings(r.Standings)
 	c.proofs(r.Proofs)
+	if r.Merge != nil {
+		c.merge(*r.Merge)
+	}
 }
 
 func (c *checker) seats(field string, seats []Seat, round Round) {

@@ -128,6 +128,12 @@ func TestLargestProposal(t *testing.T) {
 		for i := range MaxAudits {
 			have.Audits = append(have.Audits, Audit{uint32(i), -MaxGainNano})
 		}
+		for i := range MaxMerges {
+			e := sampleMerge()
+			e.Head, e.Tokens, e.WeightQ16 = testCID(word("lost", i)), MaxRunTokens, 1<<16
+			have.Merges = append(have.Merges, e)
+		}
+		slices.SortFunc(have.Merges, Merge.Compare)
 		r.Haves = append(r.Haves, sign(w, have))
 		if len(r.Haves[w]) > MaxMessageBytes/2 {
 			t.Errorf("a have has %d bytes, want at most half of what it may have", len(r.Haves[w]))

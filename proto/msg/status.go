@@ -35,6 +35,9 @@ type Status struct {
 	TokensPerSecMilli uint64
 	Agent             string // program and version
 	Device            string // what it trains on
+	// Lost is the head of a branch that the peer knows and that lost; it can be
+	// asked for its records. Undefined: none.
+	Lost cid.Cid `json:",omitzero"`
 }
 
 var phaseNames = [phaseEnd]string{"idle", "sync", "assembly", "train", "exchange", "vote", "done"}
@@ -60,6 +63,9 @@ func (m *Status) Validate() error {
 	c.between("tokens per second", m.TokensPerSecMilli, 0, MaxTokens)
 	c.text("agent", m.Agent, MaxNameBytes)
 	c.text("device", m.Device, MaxNameBytes)
+	if m.Lost.Defined() {
+		c.rawCID("lost", m.Lost)
+	}
 	return c.result()
 }
 

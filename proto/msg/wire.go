@@ -107,6 +107,9 @@ func (m *Have) toWire() proto.Message {
 	for _, a := range m.Audits {
 		w.Audits = append(w.Audits, &wirev1.Audit{Seat: a.Seat, GainNano: a.GainNano})
 	}
+	for _, e := range m.Merges {
+		w.Merges = append(w.Merges, e.toWire())
+	}
 	return w
 }
 
@@ -126,6 +129,9 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 	}
 	for _, a := range w.Audits {
 		m.Audits = append(m.Audits, Audit{Seat: a.Seat, GainNano: a.GainNano})
+	}
+	for _, e := range w.Merges {
+		m.Merges = append(m.Merges, mergeFromWire(&r, e))
 	}
 	return m, r.err
 }
@@ -196,6 +202,7 @@ func (m *Status) toWire() proto.Message {
 		TokensPerSecMilli: m.TokensPerSecMilli,
 		Agent:             m.Agent,
 		Device:            m.Device,
+		Lost:              m.Lost.Bytes(),
 	}
 }
 
@@ -213,6 +220,7 @@ func statusFromWire(w *wirev1.Status) (*Status, error) {
 		TokensPerSecMilli: w.TokensPerSecMilli,
 		Agent:             w.Agent,
 		Device:            w.Device,
+		Lost:              r.read(w.Lost),
 	}, r.err
 }
 
@@ -261,6 +269,9 @@ func (r *Record) toWire() *wirev1.Record {
 			Peer: []byte(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: uint64(s.Until), Reason: uint32(s.Reason),
 			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
 		})
+	}
+	if r.Merge != nil {
+		w.Merge = r.Merge.toWire()
 	}
 	for _, p := range r.Proofs {
 		w.Proofs = append(w.Proofs, &wirev1.Proof{First: p.First, Second: p.Second})
@@ -318,6 +329,10 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 			Peer: peer.ID(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: Round(s.Until), Reason: Reason(s.Reason),
 			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
 		})
+	}
+	if w.Merge != nil {
+		e := mergeFromWire(&r, w.Merge)
+		m.Merge = &e
 	}
 	for _, p := range w.Proofs {
 		m.Proofs = append(m.Proofs, Proof{First: p.First, Second: p.Second})

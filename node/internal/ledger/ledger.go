@@ -42,6 +42,7 @@ type Ledger struct {
 	own      *frameLog
 	entries  []Entry         // guarded by mu; by round, the genesis first
 	byID     map[cid.Cid]int // guarded by mu; index in entries
+	left     leftEntries     // guarded by mu; what was in the chain and is not any more
 	links    []round.Link    // guarded by mu; decoded ones, newest last
 	said     []msg.Signed    // guarded by mu; what own.log holds
 	evidence []Evidence      // guarded by mu
@@ -162,8 +163,9 @@ func (l *Ledger) extend(rec *msg.Record, f frame) error {
 	if !ok {
 		return fmt.Errorf("record %s: parent %s: %w", id, rec.Parent, ErrChain)
 	}
-	for _, e := range l.entries[i+1:] {
+	for k, e := range l.entries[i+1:] {
 		delete(l.byID, e.ID)
+		l.left.add(e, l.entries[i+k].ID)
 	}
 	l.entries = append(l.entries[:i+1], Entry{
 		ID: id, Round: rec.Round, State: rec.State, EvalLoss: math.NaN(),

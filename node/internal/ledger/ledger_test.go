@@ -113,6 +113,46 @@ func same(t *testing.T, l *Ledger, want ...round.Link) {
 	}
 }
 
+// A branch that was left can be told to others, also after a restart.
+func TestBranch(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	fork := next(t, l.Head(), 0, true)
+	a := next(t, fork, 1, false)
+	b := next(t, a, 2, true)
+	other := next(t, fork, 3, true)
+	adopt(t, l, fork, a, b)
+	if got := l.Branch(b.ID, 10, 1<<20); got != nil {
+		t.Errorf("%d records of our own chain are told", len(got))
+	}
+	adopt(t, l, other)
+	check := func(l *Ledger) {
+		t.Helper()
+		got := l.Branch(b.ID, 10, 1<<20)
+		if len(got) != 2 || msg.RawCID(got[0].Record) != a.ID || msg.RawCID(got[1].Record) != b.ID {
+			t.Fatalf("%d records are told, want two", len(got))
+		}
+		if len(got[0].Certificate) > 0 || len(got[1].Certificate) == 0 {
+			t.Error("the certificate is not that of the second")
+		}
+		if got := l.Branch(a.ID, 10, 1<<20); len(got) != 1 {
+			t.Errorf("%d records up to the first are told", len(got))
+		}
+		if l.Branch(b.ID, 1, 1<<20) != nil || l.Branch(b.ID, 10, 100) != nil || l.Branch(runID, 10, 1<<20) != nil {
+			t.Error("part of a branch, or one that is not here, is told")
+		}
+		same(t, l, l.genesis, fork, other)
+	}
+	check(l)
+	l.Close()
+	l = open(t, dir)
+	check(l)
+	adopt(t, l, a, b) // and back
+	if l.Branch(b.ID, 10, 1<<20) != nil || len(l.Branch(other.ID, 10, 1<<20)) != 1 {
+		t.Error("after the way back it is the other that was left")
+	}
+}
+
 func TestChainIsKept(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir)

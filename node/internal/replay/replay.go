@@ -139,7 +139,7 @@ func (p *player) play(ctx context.Context, k round.Link) error {
 	}
 	switch {
 	case r.Folded:
-		if err := p.fold(ctx, k.Record, want.Inputs); err != nil {
+		if err := p.fold(ctx, k.Record, want); err != nil {
 			return err
 		}
 		p.res.Folded++
@@ -161,8 +161,9 @@ func (p *player) play(ctx context.Context, k round.Link) error {
 }
 
 // fold computes the state after rec and compares.
-func (p *player) fold(ctx context.Context, rec *msg.Record, inputs []round.Input) error {
-	if len(inputs) == 0 {
+func (p *player) fold(ctx context.Context, rec *msg.Record, want *round.Consequence) error {
+	inputs := want.Inputs
+	if !want.Folds() {
 		if rec.State != p.parent.Record.State {
 			return fmt.Errorf("%w: nothing was included, and the state changed", ErrMismatch)
 		}
@@ -184,6 +185,15 @@ func (p *player) fold(ctx context.Context, rec *msg.Record, inputs []round.Input
 	next, applied, err := fold.Fold(p.state, in, p.Manifest.FoldOuter())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
+	}
+	if m := rec.Merge; m != nil {
+		other, err := p.read(ctx, m.State)
+		if err != nil {
+			return err
+		}
+		if next, err = fold.Merge(next, p.state, other, m.WeightQ16); err != nil {
+			return fmt.Errorf("%w: %w", ErrMismatch, err)
+		}
 	}
 	if err := round.Weigh(rec, round.Folded{State: next.CID(), Applied: applied}); err != nil {
 		return fmt.Errorf("%w: %w", ErrMismatch, err)

@@ -52,6 +52,9 @@ func (m *Machine) offered(ev Offered) {
 		if err == nil && b.last().Record.Round > from {
 			m.keepPartial(b)
 		}
+		if m.partial == nil && len(b.links) > 0 {
+			m.lostAfter(b.ancestor, b.links)
+		}
 		return
 	}
 	for _, old := range m.branches {
@@ -64,14 +67,14 @@ func (m *Machine) offered(ev Offered) {
 		m.branches = slices.Delete(m.branches, 0, 1)
 	}
 	if b.cons != nil {
-		if len(b.cons.Inputs) == 0 {
+		if !b.cons.Folds() {
 			b.cons = nil
 		} else {
 			parent := b.ancestor.Record
 			if n := len(b.links); n > 1 {
 				parent = b.links[n-2].Record
 			}
-			b.foldID = m.need(b.last().Record.Round, parent, b.cons.Inputs)
+			b.foldID = m.need(b.last().Record.Round, parent, b.cons)
 		}
 	}
 	m.branches = append(m.branches, b)

@@ -41,6 +41,10 @@ type Consequence struct {
 	standings standings // after the round, before Record.Standings were chosen
 }
 
+// Folds reports whether the next state has to be computed; else it is the
+// parent's.
+func (c *Consequence) Folds() bool { return len(c.Inputs) > 0 || c.Record.Merge != nil }
+
 // Consequence returns what follows from b.
 func (ru *Rules) Consequence(b Basis) *Consequence {
 	parent := b.Parent.Record
@@ -71,9 +75,13 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	counting := countingHaves(b.Haves, r.Seats)
 	t := min(f+1, len(counting))
 	ru.include(c, b, tally(counting), t)
+	r.Merge = mergeIn(counting, t)
 	r.Tokens, r.TrainedRounds = parent.Tokens, parent.TrainedRounds
 	for _, e := range r.Contributions {
 		r.Tokens += e.Tokens
+	}
+	if r.Merge != nil {
+		r.Tokens = min(r.Tokens+r.Merge.Tokens, msg.MaxRunTokens)
 	}
 	if len(r.Contributions) > 0 {
 		r.TrainedRounds++
@@ -319,7 +327,7 @@ func inRankOrder(head cid.Cid, list []msg.Signed) []msg.Signed {
 }
 
 // foldID names the fold of these inputs on a state.
-func foldID(state cid.Cid, inputs []Input) FoldID {
+func foldID(state cid.Cid, inputs []Input, merge *msg.Merge) FoldID {
 	b := state.Bytes()
 	for _, in := range inputs {
 		b = append(b, in.Delta.Bytes()...)
@@ -329,6 +337,10 @@ func foldID(state cid.Cid, inputs []Input) FoldID {
 				v >>= 8
 			}
 		}
+	}
+	if merge != nil {
+		b = append(b, merge.State.Bytes()...)
+		b = append(b, byte(merge.WeightQ16), byte(merge.WeightQ16>>8), byte(merge.WeightQ16>>16))
 	}
 	return FoldID(msg.RawCID(b).KeyString())
 }

@@ -158,7 +158,7 @@ func (s *scene) record(c *Consequence) *msg.Record {
 		f.Applied = append(f.Applied, fold.Applied{Weight: 1, ClipQ16: 65536})
 	}
 	r := c.Record
-	if len(c.Inputs) > 0 {
+	if c.Folds() {
 		r = c.weigh(f)
 	}
 	r.Proposer = s.seat(Proposers(s.parent.ID, s.parent.Record.NextSeats)[0])

@@ -63,6 +63,17 @@ type Audit struct {
 	Items  []AuditItem
 }
 
+// Gate asks whether the state between two, a part of the way from Ours to
+// Theirs, has a loss on held-out samples of at most 1.005 times the lesser of
+// theirs; Gated answers. It is for when there is nothing to train.
+type Gate struct {
+	Round     msg.Round
+	Head      cid.Cid // of the branch that lost
+	Ours      cid.Cid // state
+	Theirs    cid.Cid // state
+	WeightQ16 uint32
+}
+
 // FoldID names a Fold by all that its result depends on.
 type FoldID string
 
@@ -74,6 +85,8 @@ type Fold struct {
 	Round  msg.Round
 	State  cid.Cid // before
 	Inputs []Input
+	// Merge, if not nil, is applied after that.
+	Merge *msg.Merge
 }
 
 // Input is a delta that enters a fold.
@@ -92,6 +105,9 @@ type Sync struct {
 	// our chain. Without it a branch that is too long for one answer would
 	// never be known to be better.
 	After cid.Cid
+	// Branch, if defined, is asked for in place of what follows ours: the records
+	// of a branch that lost, from where it parted to this head.
+	Branch cid.Cid
 }
 
 // Evidence is two messages that no honest peer signs both of.
@@ -111,6 +127,7 @@ func (Train) effect()        {}
 func (StopTraining) effect() {}
 func (Check) effect()        {}
 func (Audit) effect()        {}
+func (Gate) effect()         {}
 func (Fold) effect()         {}
 func (Sync) effect()         {}
 func (Evidence) effect()     {}

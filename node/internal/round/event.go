@@ -32,6 +32,12 @@ type Audited struct {
 	Gains  []msg.Audit
 }
 
+// Gated answers Gate.
+type Gated struct {
+	Head   cid.Cid // of the Gate that it answers
+	Passes bool
+}
+
 // Trained answers Train. The delta is in the store already.
 type Trained struct {
 	Head       cid.Cid // of the Train that it answers
@@ -70,6 +76,7 @@ func (Tick) event()     {}
 func (Received) event() {}
 func (Checked) event()  {}
 func (Audited) event()  {}
+func (Gated) event()    {}
 func (Trained) event()  {}
 func (Folded) event()   {}
 func (Offered) event()  {}

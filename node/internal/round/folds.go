@@ -20,12 +20,12 @@ type foldJob struct {
 }
 
 // need returns the job of a fold and asks for it if nobody did.
-func (m *Machine) need(round msg.Round, parent *msg.Record, inputs []Input) FoldID {
-	id := foldID(parent.State, inputs)
+func (m *Machine) need(round msg.Round, parent *msg.Record, c *Consequence) FoldID {
+	id := foldID(parent.State, c.Inputs, c.Record.Merge)
 	if m.folds.find(id) == nil {
 		m.folds.bound(m.inUse)
 		m.folds.list = append(m.folds.list, &foldJob{id: id, round: round})
-		m.emit(Fold{ID: id, Round: round, State: parent.State, Inputs: inputs})
+		m.emit(Fold{ID: id, Round: round, State: parent.State, Inputs: c.Inputs, Merge: c.Record.Merge})
 	}
 	return id
 }

@@ -153,8 +153,8 @@ func (n *simNode) resting(r *msg.Record, envelopes [][]byte) *msg.Record {
 		return r
 	}
 	out := c.Record
-	if len(c.Inputs) > 0 {
-		out = c.weigh(fakeFold(Fold{ID: foldID(parent.Record.State, c.Inputs), Inputs: c.Inputs}))
+	if c.Folds() {
+		out = c.weigh(fakeFold(Fold{ID: foldID(parent.Record.State, c.Inputs, c.Record.Merge), Inputs: c.Inputs}))
 	}
 	out.ParentCertificate, out.Attempt, out.Proposer = r.ParentCertificate, r.Attempt, r.Proposer
 	return out

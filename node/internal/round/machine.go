@@ -48,7 +48,9 @@ type Machine struct {
 	members    members
 	branches   []*branch
 	forks      forkBook
-	partial    *branch // offered in part; nil: none
+	lost       lostBook
+	overlooked []cid.Cid // heads of branches that were asked for, newest last
+	partial    *branch   // offered in part; nil: none
 	statusSeq  uint64
 	statusAt   time.Time
 	syncBefore time.Time // no other Sync before
@@ -167,6 +169,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.checked(ev)
 	case Audited:
 		m.audited(ev)
+	case Gated:
+		m.gated(ev)
 	case Trained:
 		m.trained(ev)
 	case Folded:
@@ -192,6 +196,7 @@ func (m *Machine) emit(e Effect) { m.out = append(m.out, e) }
 func (m *Machine) advance() {
 	for m.followBranch() || m.lateCertificate() || m.advanceRound() {
 	}
+	m.gate()
 	m.request()
 	m.repeat()
 	m.heartbeat()
@@ -374,6 +379,9 @@ func (m *Machine) giveHave(h *height) {
 	}
 	joins, _ := m.useful(h)
 	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains}
+	if !h.assembly && h.witness {
+		v.Merges = m.merges()
+	}
 	if !h.assembly {
 		for i := range h.seats {
 			if e, ok := h.entry(i); ok {
@@ -440,6 +448,11 @@ func (m *Machine) open(envelope []byte) (msg.Signed, error) {
 // adopt makes the last of links the head and begins the round after it.
 func (m *Machine) adopt(links []Link) {
 	m.emit(Adopt{links})
+	var left []Link
+	fork, ok := m.chain.link(links[0].Record.Parent)
+	if ok {
+		left = m.chain.after(fork.ID, m.head)
+	}
 	m.chain.adopt(links)
 	for _, l := range links {
 		m.tookEffect(l.Record)
@@ -457,6 +470,8 @@ func (m *Machine) adopt(links []Link) {
 	m.folds.forget(head.Record.Round)
 	m.deltas.adopt(links)
 	m.keepBranch(head)
+	m.lost.add(fork, left)
+	m.keepLost()
 	if !head.Record.Final {
 		m.cur = m.newHeight(head)
 	}

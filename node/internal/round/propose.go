@@ -103,8 +103,8 @@ func (m *Machine) makeDraft(h *height, attempt uint32) {
 		}
 		if len(lacks) == 0 && m.fits(h, c) {
 			h.draft = &draft{attempt: attempt, cons: c}
-			if len(c.Inputs) > 0 {
-				h.draft.foldID = m.need(h.round, h.parent.Record, c.Inputs)
+			if c.Folds() {
+				h.draft.foldID = m.need(h.round, h.parent.Record, c)
 			}
 			return
 		}
@@ -173,7 +173,7 @@ func (m *Machine) finishDraft(h *height) {
 		return
 	}
 	r := d.cons.Record
-	if len(d.cons.Inputs) > 0 {
+	if d.cons.Folds() {
 		f, ok := m.folds.result(d.foldID)
 		if !ok {
 			return
@@ -303,10 +303,10 @@ func (m *Machine) judge(h *height) {
 	for _, c := range h.candidates {
 		if c.state == unfolded && (c.record.Attempt < msg.MaxAttempt || h.inFallback || c.from.From == m.cfg.Self) && !h.closed {
 			c.state = folding
-			if len(c.cons.Inputs) == 0 {
+			if !c.cons.Folds() {
 				c.state = valid // the state is the parent's, which Verify saw
 			} else {
-				c.foldID = m.need(h.round, h.parent.Record, c.cons.Inputs)
+				c.foldID = m.need(h.round, h.parent.Record, c.cons)
 			}
 			c.omitted = m.omits(h, c)
 		}

@@ -62,6 +62,7 @@ func testManifest(change func(*run.Manifest)) *run.Manifest {
 type memChain struct {
 	links []Link
 	at    map[cid.Cid]int
+	side  map[cid.Cid]Link // what was left
 }
 
 func newMemChain(t testing.TB, m *run.Manifest) *memChain {
@@ -94,6 +95,10 @@ func (c *memChain) adopt(links []Link) error {
 	}
 	for _, l := range c.links[i+1:] {
 		delete(c.at, l.ID)
+		if c.side == nil {
+			c.side = make(map[cid.Cid]Link)
+		}
+		c.side[l.ID] = l
 	}
 	c.links = c.links[:i+1]
 	for _, l := range links {
@@ -132,17 +137,7 @@ func (c *memChain) offer(t testing.TB, locator []cid.Cid, most int) []Item {
 			continue
 		}
 		for _, l := range c.links[i+1:] {
-			b, err := l.Record.Encode()
-			if err != nil {
-				t.Fatal(err)
-			}
-			item := Item{Record: b}
-			if l.Certificate != nil {
-				if item.Certificate, err = l.Certificate.Encode(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			items = append(items, item)
+			items = append(items, itemOf(t, l))
 			if len(items) == most {
 				break
 			}
@@ -150,6 +145,34 @@ func (c *memChain) offer(t testing.TB, locator []cid.Cid, most int) []Item {
 		break
 	}
 	return items
+}
+
+// branch answers a request for a branch that was left.
+func (c *memChain) branch(t testing.TB, head cid.Cid) []Item {
+	var links []Link
+	for l, ok := c.side[head]; ok; l, ok = c.side[l.Record.Parent] {
+		links = append(links, l)
+	}
+	slices.Reverse(links)
+	var items []Item
+	for _, l := range links {
+		items = append(items, itemOf(t, l))
+	}
+	return items
+}
+
+func itemOf(t testing.TB, l Link) Item {
+	b, err := l.Record.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := Item{Record: b}
+	if l.Certificate != nil {
+		if item.Certificate, err = l.Certificate.Encode(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return item
 }
 
 // locator is dense at the head and thin further back.
@@ -213,6 +236,8 @@ type simOpts struct {
 	auditTime time.Duration
 	// gain is what an auditor measures of the delta of a node; 0 nats if nil.
 	gain func(auditor *simNode, maker int) int64
+	// gate says whether a merge passes for a node; it does if nil.
+	gate func(n *simNode) bool
 }
 
 type simEvent struct {
@@ -422,11 +447,13 @@ func (n *simNode) do(e Effect) {
 		n.later(s.opts.checkTime, Checked{Commit: e.CID, Reason: msg.Held})
 	case Audit:
 		n.audit(e)
+	case Gate:
+		n.later(s.opts.auditTime, Gated{Head: e.Head, Passes: s.opts.gate == nil || s.opts.gate(n)})
 	case Fold:
 		n.folds++
 		n.later(s.opts.foldTime, fakeFold(e))
 	case Sync:
-		n.sync(e.From, e.After)
+		n.sync(e)
 	case Evidence:
 		if e.A.From != e.B.From || e.A.CID.Equals(e.B.CID) {
 			s.t.Fatalf("evidence against nobody: %v", e)
@@ -542,8 +569,8 @@ func (s *sim) deliver(from, to *simNode, m msg.Signed) {
 	}
 }
 
-func (n *simNode) sync(from peer.ID, after cid.Cid) {
-	s := n.sim
+func (n *simNode) sync(e Sync) {
+	s, from, after := n.sim, e.From, e.After
 	i := slices.IndexFunc(s.nodes, func(o *simNode) bool { return o.id == from })
 	if i < 0 {
 		return
@@ -559,6 +586,9 @@ func (n *simNode) sync(from peer.ID, after cid.Cid) {
 			return
 		}
 		items := o.chain.offer(s.t, locator, s.opts.offers)
+		if e.Branch.Defined() {
+			items = o.chain.branch(s.t, e.Branch)
+		}
 		if o.answer != nil {
 			items = o.answer(locator)
 		}

@@ -34,6 +34,7 @@ func (m *Machine) heartbeat() {
 		Head: m.head.ID, Round: m.head.Record.Round + 1, Certified: m.head.Certified, Tokens: m.head.Record.Tokens,
 		Phase: m.phase(), TokensPerSecMilli: m.about.tokensPerSecMilli, Agent: m.about.agent, Device: m.about.device,
 	}
+	v.Lost = m.lostHead()
 	if v.Validate() != nil {
 		v.Agent, v.Device, v.TokensPerSecMilli = "", "", 0
 	}
@@ -159,6 +160,9 @@ func (m *Machine) synchronize() {
 			m.askPeer(s.From)
 			return
 		}
+	}
+	if m.askLost() {
+		return
 	}
 	var best *member
 	for _, id := range m.members.peers {

@@ -25,6 +25,7 @@ type device struct {
 	mu     sync.Mutex
 	job    *job               // guarded by mu; to train, nil: nothing
 	audits *auditJob          // guarded by mu; to measure for others, nil: nothing
+	merge  *mergeJob          // guarded by mu; likewise
 	eval   *evalJob           // guarded by mu; to measure, nil: nothing
 	cancel context.CancelFunc // guarded by mu; ends what is being done
 	wake   chan struct{}      // of capacity 1
@@ -114,9 +115,9 @@ func (d *device) run(ctx context.Context) error {
 			continue
 		}
 		d.mu.Lock()
-		j, a, e := d.job, d.audits, d.eval
+		j, a, g, e := d.job, d.audits, d.merge, d.eval
 		if gate.Draining() {
-			a, e = nil, nil
+			a, g, e = nil, nil, nil
 			if j != nil && !d.w.began(j) {
 				j = nil
 			}
@@ -130,6 +131,8 @@ func (d *device) run(ctx context.Context) error {
 			d.doTrain(ctx, wctx, j)
 		case a != nil:
 			d.doAudit(ctx, wctx, a)
+		case g != nil:
+			d.doMerge(ctx, wctx, g)
 		case e != nil:
 			d.doEvaluate(ctx, wctx, e)
 		default:

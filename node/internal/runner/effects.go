@@ -103,6 +103,15 @@ func (r *Runner) compute(ctx context.Context, e round.Fold) (round.Folded, error
 	if err != nil {
 		return round.Folded{}, fmt.Errorf("fold: %w", err)
 	}
+	if e.Merge != nil {
+		other, err := r.states.get(ctx, e.Merge.State)
+		if err != nil {
+			return round.Folded{}, err
+		}
+		if next, err = fold.Merge(next, prev, other, e.Merge.WeightQ16); err != nil {
+			return round.Folded{}, err
+		}
+	}
 	id, err := r.states.put(ctx, next)
 	if err != nil {
 		return round.Folded{}, err
@@ -118,11 +127,16 @@ func (r *Runner) sync(ctx context.Context, e round.Sync) {
 	}
 	r.running.Go(func() {
 		defer r.syncing.Store(false)
-		req := syncRequest{Run: r.id, Locator: r.ledger.Locator(maxLocator - 1)}
-		if e.After.Defined() {
-			req.Locator = append([]cid.Cid{e.After}, req.Locator...)
+		protocol, req := syncProtocol, syncRequest{Run: r.id}
+		switch {
+		case e.Branch.Defined():
+			protocol, req.Locator = branchProtocol, []cid.Cid{e.Branch}
+		case e.After.Defined():
+			req.Locator = append([]cid.Cid{e.After}, r.ledger.Locator(maxLocator-1)...)
+		default:
+			req.Locator = r.ledger.Locator(maxLocator - 1)
 		}
-		b, err := r.hub.o.Host.Request(ctx, e.From, syncProtocol, req.encode(), maxSyncResponse)
+		b, err := r.hub.o.Host.Request(ctx, e.From, protocol, req.encode(), maxSyncResponse)
 		var items []syncItem
 		if err == nil {
 			items, err = decodeSyncItems(b)

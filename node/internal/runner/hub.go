@@ -80,22 +80,43 @@ func NewHub(o HubOptions) *Hub {
 	}
 	h := &Hub{o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
 	o.Host.Handle(syncProtocol, maxSyncRequest, h.answerSync)
+	o.Host.Handle(branchProtocol, maxSyncRequest, h.answerBranch)
 	return h
 }
 
 // answerSync answers a request of syncProtocol.
 func (h *Hub) answerSync(_ context.Context, _ peer.ID, b []byte) ([]byte, error) {
-	req, err := decodeSyncRequest(b)
+	r, req, err := h.asked(b)
 	if err != nil {
 		return nil, err
 	}
-	h.mu.Lock()
-	r := h.runs[req.Run]
-	h.mu.Unlock()
-	if r == nil {
-		return nil, errors.New("not in that run")
-	}
 	return encodeSyncItems(r.ledger.After(req.Locator, maxSyncRecords, maxSyncResponse)), nil
+}
+
+// answerBranch answers a request of branchProtocol.
+func (h *Hub) answerBranch(_ context.Context, _ peer.ID, b []byte) ([]byte, error) {
+	r, req, err := h.asked(b)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(req.Locator) != 1:
+		return nil, fmt.Errorf("%w: %d heads, must be 1", errSyncFrame, len(req.Locator))
+	}
+	return encodeSyncItems(r.ledger.Branch(req.Locator[0], maxSyncRecords, maxSyncResponse)), nil
+}
+
+// asked is the run that a request is about.
+func (h *Hub) asked(b []byte) (*Runner, syncRequest, error) {
+	req, err := decodeSyncRequest(b)
+	if err != nil {
+		return nil, req, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.runs[req.Run]; r != nil {
+		return r, req, nil
+	}
+	return nil, req, errors.New("not in that run")
 }
 
 // Open prepares a run whose files are, or will be, in the folder dir. It

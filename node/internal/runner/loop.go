@@ -124,6 +124,8 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 		r.check(e)
 	case round.Audit:
 		l.device.audit(auditJob{round: e.Round, record: e.Record, state: e.State, items: e.Items})
+	case round.Gate:
+		l.device.tryMerge(mergeJob(e))
 	case round.Fold:
 		r.fold(e)
 	case round.Sync:

@@ -15,6 +15,11 @@ import (
 // which both sides know. The bytes are specified in proto/README.md.
 const syncProtocol = "/moot/sync/1"
 
+// branchProtocol answers with the records of a branch that the answerer knows
+// and left. The request has the branch's head for a locator, all else is as with
+// syncProtocol.
+const branchProtocol = "/moot/branch/1"
+
 const (
 	maxLocator      = 64      // record CIDs in a request
 	maxSyncRequest  = 8 << 10 // bytes

@@ -159,6 +159,7 @@ type Have struct {
 	Entries       []*HaveEntry           `protobuf:"bytes,5,rep,name=entries,proto3" json:"entries,omitempty"`
 	Joins         [][]byte               `protobuf:"bytes,6,rep,name=joins,proto3" json:"joins,omitempty"`
 	Audits        []*Audit               `protobuf:"bytes,7,rep,name=audits,proto3" json:"audits,omitempty"`
+	Merges        []*Merge               `protobuf:"bytes,8,rep,name=merges,proto3" json:"merges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +243,97 @@ func (x *Have) GetAudits() []*Audit {
 	return nil
 }
 
+func (x *Have) GetMerges() []*Merge {
+	if x != nil {
+		return x.Merges
+	}
+	return nil
+}
+
+type Merge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fork          []byte                 `protobuf:"bytes,1,opt,name=fork,proto3" json:"fork,omitempty"`
+	First         []byte                 `protobuf:"bytes,2,opt,name=first,proto3" json:"first,omitempty"`
+	Head          []byte                 `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	State         []byte                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Tokens        uint64                 `protobuf:"varint,5,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	WeightQ16     uint32                 `protobuf:"varint,6,opt,name=weight_q16,json=weightQ16,proto3" json:"weight_q16,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Merge) Reset() {
+	*x = Merge{}
+	mi := &file_v1_message_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Merge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Merge) ProtoMessage() {}
+
+func (x *Merge) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Merge.ProtoReflect.Descriptor instead.
+func (*Merge) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Merge) GetFork() []byte {
+	if x != nil {
+		return x.Fork
+	}
+	return nil
+}
+
+func (x *Merge) GetFirst() []byte {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Merge) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *Merge) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *Merge) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *Merge) GetWeightQ16() uint32 {
+	if x != nil {
+		return x.WeightQ16
+	}
+	return 0
+}
+
 type Audit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"` // of the round before
@@ -252,7 +344,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_v1_message_proto_msgTypes[2]
+	mi := &file_v1_message_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +356,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[2]
+	mi := &file_v1_message_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +369,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{2}
+	return file_v1_message_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Audit) GetSeat() uint32 {
@@ -305,7 +397,7 @@ type HaveEntry struct {
 
 func (x *HaveEntry) Reset() {
 	*x = HaveEntry{}
-	mi := &file_v1_message_proto_msgTypes[3]
+	mi := &file_v1_message_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +409,7 @@ func (x *HaveEntry) String() string {
 func (*HaveEntry) ProtoMessage() {}
 
 func (x *HaveEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[3]
+	mi := &file_v1_message_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +422,7 @@ func (x *HaveEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaveEntry.ProtoReflect.Descriptor instead.
 func (*HaveEntry) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{3}
+	return file_v1_message_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HaveEntry) GetSeat() uint32 {
@@ -367,7 +459,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_v1_message_proto_msgTypes[4]
+	mi := &file_v1_message_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +471,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[4]
+	mi := &file_v1_message_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +484,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{4}
+	return file_v1_message_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *JoinRequest) GetRun() []byte {
@@ -437,7 +529,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_v1_message_proto_msgTypes[5]
+	mi := &file_v1_message_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +541,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[5]
+	mi := &file_v1_message_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +554,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{5}
+	return file_v1_message_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Proposal) GetRun() []byte {
@@ -515,7 +607,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +619,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +632,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{6}
+	return file_v1_message_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Vote) GetRun() []byte {
@@ -599,13 +691,14 @@ type Status struct {
 	TokensPerSecMilli uint64                 `protobuf:"varint,9,opt,name=tokens_per_sec_milli,json=tokensPerSecMilli,proto3" json:"tokens_per_sec_milli,omitempty"`
 	Agent             string                 `protobuf:"bytes,10,opt,name=agent,proto3" json:"agent,omitempty"`
 	Device            string                 `protobuf:"bytes,11,opt,name=device,proto3" json:"device,omitempty"`
+	Lost              []byte                 `protobuf:"bytes,12,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +710,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +723,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{7}
+	return file_v1_message_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Status) GetRun() []byte {
@@ -710,6 +803,13 @@ func (x *Status) GetDevice() string {
 	return ""
 }
 
+func (x *Status) GetLost() []byte {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
 var File_v1_message_proto protoreflect.FileDescriptor
 
 const file_v1_message_proto_rawDesc = "" +
@@ -730,7 +830,7 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x04norm\x18\n" +
 	" \x01(\x04R\x04norm\x12\x1d\n" +
 	"\n" +
-	"loss_micro\x18\v \x01(\x04R\tlossMicro\"\xcc\x01\n" +
+	"loss_micro\x18\v \x01(\x04R\tlossMicro\"\xf9\x01\n" +
 	"\x04Have\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -738,7 +838,16 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x04peer\x18\x04 \x01(\fR\x04peer\x121\n" +
 	"\aentries\x18\x05 \x03(\v2\x17.moot.wire.v1.HaveEntryR\aentries\x12\x14\n" +
 	"\x05joins\x18\x06 \x03(\fR\x05joins\x12+\n" +
-	"\x06audits\x18\a \x03(\v2\x13.moot.wire.v1.AuditR\x06audits\"8\n" +
+	"\x06audits\x18\a \x03(\v2\x13.moot.wire.v1.AuditR\x06audits\x12+\n" +
+	"\x06merges\x18\b \x03(\v2\x13.moot.wire.v1.MergeR\x06merges\"\x92\x01\n" +
+	"\x05Merge\x12\x12\n" +
+	"\x04fork\x18\x01 \x01(\fR\x04fork\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\fR\x05first\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\fR\x04head\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\fR\x05state\x12\x16\n" +
+	"\x06tokens\x18\x05 \x01(\x04R\x06tokens\x12\x1d\n" +
+	"\n" +
+	"weight_q16\x18\x06 \x01(\rR\tweightQ16\"8\n" +
 	"\x05Audit\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1b\n" +
 	"\tgain_nano\x18\x02 \x01(\x12R\bgainNano\"O\n" +
@@ -763,7 +872,7 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x04head\x18\x03 \x01(\fR\x04head\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x16\n" +
 	"\x06record\x18\x05 \x01(\fR\x06record\x12\x12\n" +
-	"\x04peer\x18\x06 \x01(\fR\x04peer\"\x95\x02\n" +
+	"\x04peer\x18\x06 \x01(\fR\x04peer\"\xa9\x02\n" +
 	"\x06Status\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
@@ -776,7 +885,8 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x14tokens_per_sec_milli\x18\t \x01(\x04R\x11tokensPerSecMilli\x12\x14\n" +
 	"\x05agent\x18\n" +
 	" \x01(\tR\x05agent\x12\x16\n" +
-	"\x06device\x18\v \x01(\tR\x06deviceB/Z-github.com/moot-net/moot/proto/wire/v1;wirev1b\x06proto3"
+	"\x06device\x18\v \x01(\tR\x06device\x12\x12\n" +
+	"\x04lost\x18\f \x01(\fR\x04lostB/Z-github.com/moot-net/moot/proto/wire/v1;wirev1b\x06proto3"
 
 var (
 	file_v1_message_proto_rawDescOnce sync.Once
@@ -790,25 +900,27 @@ func file_v1_message_proto_rawDescGZIP() []byte {
 	return file_v1_message_proto_rawDescData
 }
 
-var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_v1_message_proto_goTypes = []any{
 	(*Commit)(nil),      // 0: moot.wire.v1.Commit
 	(*Have)(nil),        // 1: moot.wire.v1.Have
-	(*Audit)(nil),       // 2: moot.wire.v1.Audit
-	(*HaveEntry)(nil),   // 3: moot.wire.v1.HaveEntry
-	(*JoinRequest)(nil), // 4: moot.wire.v1.JoinRequest
-	(*Proposal)(nil),    // 5: moot.wire.v1.Proposal
-	(*Vote)(nil),        // 6: moot.wire.v1.Vote
-	(*Status)(nil),      // 7: moot.wire.v1.Status
+	(*Merge)(nil),       // 2: moot.wire.v1.Merge
+	(*Audit)(nil),       // 3: moot.wire.v1.Audit
+	(*HaveEntry)(nil),   // 4: moot.wire.v1.HaveEntry
+	(*JoinRequest)(nil), // 5: moot.wire.v1.JoinRequest
+	(*Proposal)(nil),    // 6: moot.wire.v1.Proposal
+	(*Vote)(nil),        // 7: moot.wire.v1.Vote
+	(*Status)(nil),      // 8: moot.wire.v1.Status
 }
 var file_v1_message_proto_depIdxs = []int32{
-	3, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
-	2, // 1: moot.wire.v1.Have.audits:type_name -> moot.wire.v1.Audit
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
+	3, // 1: moot.wire.v1.Have.audits:type_name -> moot.wire.v1.Audit
+	2, // 2: moot.wire.v1.Have.merges:type_name -> moot.wire.v1.Merge
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_v1_message_proto_init() }
@@ -822,7 +934,7 @@ func file_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_message_proto_rawDesc), len(file_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -45,6 +45,7 @@ type Record struct {
 	Judgements        []*Judgement           `protobuf:"bytes,19,rep,name=judgements,proto3" json:"judgements,omitempty"`
 	Standings         []*Standing            `protobuf:"bytes,20,rep,name=standings,proto3" json:"standings,omitempty"`
 	Proofs            []*Proof               `protobuf:"bytes,21,rep,name=proofs,proto3" json:"proofs,omitempty"`
+	Merge             *Merge                 `protobuf:"bytes,22,opt,name=merge,proto3" json:"merge,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -222,6 +223,13 @@ func (x *Record) GetStandings() []*Standing {
 func (x *Record) GetProofs() []*Proof {
 	if x != nil {
 		return x.Proofs
+	}
+	return nil
+}
+
+func (x *Record) GetMerge() *Merge {
+	if x != nil {
+		return x.Merge
 	}
 	return nil
 }
@@ -738,7 +746,7 @@ var File_v1_record_proto protoreflect.FileDescriptor
 
 const file_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x0fv1/record.proto\x12\fmoot.wire.v1\"\xff\x05\n" +
+	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xaa\x06\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -764,7 +772,8 @@ const file_v1_record_proto_rawDesc = "" +
 	"judgements\x18\x13 \x03(\v2\x17.moot.wire.v1.JudgementR\n" +
 	"judgements\x124\n" +
 	"\tstandings\x18\x14 \x03(\v2\x16.moot.wire.v1.StandingR\tstandings\x12+\n" +
-	"\x06proofs\x18\x15 \x03(\v2\x13.moot.wire.v1.ProofR\x06proofs\"x\n" +
+	"\x06proofs\x18\x15 \x03(\v2\x13.moot.wire.v1.ProofR\x06proofs\x12)\n" +
+	"\x05merge\x18\x16 \x01(\v2\x13.moot.wire.v1.MergeR\x05merge\"x\n" +
 	"\x04Seat\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x16\n" +
@@ -828,6 +837,7 @@ var file_v1_record_proto_goTypes = []any{
 	(*Proof)(nil),        // 5: moot.wire.v1.Proof
 	(*Refusal)(nil),      // 6: moot.wire.v1.Refusal
 	(*Certificate)(nil),  // 7: moot.wire.v1.Certificate
+	(*Merge)(nil),        // 8: moot.wire.v1.Merge
 }
 var file_v1_record_proto_depIdxs = []int32{
 	7, // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
@@ -838,11 +848,12 @@ var file_v1_record_proto_depIdxs = []int32{
 	3, // 5: moot.wire.v1.Record.judgements:type_name -> moot.wire.v1.Judgement
 	4, // 6: moot.wire.v1.Record.standings:type_name -> moot.wire.v1.Standing
 	5, // 7: moot.wire.v1.Record.proofs:type_name -> moot.wire.v1.Proof
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	8, // 8: moot.wire.v1.Record.merge:type_name -> moot.wire.v1.Merge
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_v1_record_proto_init() }
@@ -850,6 +861,7 @@ func file_v1_record_proto_init() {
 	if File_v1_record_proto != nil {
 		return
 	}
+	file_v1_message_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
