@@ -8,12 +8,15 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/moot-net/moot/node/web"
 )
 
-func (s *Server) routes() {
+func (s *Server) routes(more prometheus.Gatherer) {
 	for pattern, h := range map[string]http.HandlerFunc{
 		"GET " + healthPath:                s.health,
+		"GET /metrics":                     s.metrics(more),
 		"GET /api/v1/version":              get(s, func(context.Context, *http.Request) (Version, error) { return ThisVersion(), nil }),
 		"GET /api/v1/status":               get(s, func(ctx context.Context, _ *http.Request) (Status, error) { return s.backend.Status(ctx) }),
 		"GET /api/v1/peers":                get(s, s.peers),
@@ -41,6 +44,7 @@ func (s *Server) routes() {
 		"POST /api/v1/shards/export":       long(s, s.fillExportShards, s.backend.ExportShards),
 		"POST /api/v1/shards/import": long(s, func(_ context.Context, req *ImportShardsRequest) error { return checkPath("file", req.File) },
 			s.backend.ImportShards),
+		"POST /api/v1/shards/pull":   long(s, checkPull, s.backend.PullShards),
 		"POST /api/v1/shards/verify": long(s, s.fillVerify, s.verifyShards),
 		"POST /api/v1/demo/assets":   s.demoAssets,
 		"POST /api/v1/control":       post(s, s.control),

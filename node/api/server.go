@@ -12,6 +12,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options are the settings of a Server.
@@ -27,6 +29,8 @@ type Options struct {
 	// PingInterval is how long a stream is silent before it shows that it
 	// lives. Default 15 s.
 	PingInterval time.Duration
+	// Metrics, if not nil, is told at /metrics beside what the server knows.
+	Metrics prometheus.Gatherer
 }
 
 // The bounds on what an asker can make the server hold or wait for.
@@ -78,7 +82,7 @@ func NewServer(b Backend, o Options) *Server {
 		streams: make(chan struct{}, o.MaxStreams),
 		closing: make(chan struct{}),
 	}
-	s.routes()
+	s.routes(o.Metrics)
 	return s
 }
 
