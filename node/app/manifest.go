@@ -185,7 +185,10 @@ func (n *node) describeModel(ctx context.Context, f *runfile.File, m *run.Manife
 	if !entry.Trainable {
 		return nil, &keyError{key: "model", err: api.Errorf(api.CodeModel, "model %s cannot be trained: %s", root, entry.Why)}
 	}
-	if f.Inner.SequenceTokens > uint32(cfg.Context) {
+	if !f.Inner.SequenceSet {
+		m.Inner.MaxTokens = min(m.Inner.MaxTokens, uint32(cfg.Context))
+	}
+	if m.Inner.MaxTokens > uint32(cfg.Context) {
 		msg := fmt.Sprintf("is %d, must be at most %d, which is what the model was made for", f.Inner.SequenceTokens, cfg.Context)
 		return nil, &keyError{key: "inner.sequence_tokens", msg: msg}
 	}

@@ -198,6 +198,16 @@ over_long = "drop"
 	}
 }
 
+// Who does not say how long samples are gets what the model was made for.
+func TestManifestShortContext(t *testing.T) {
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, d := imported(t, n)
+	got, err := n.manifest(t.Context(), &api.LaunchRequest{TOML: runText(m, d, "")}, time.Unix(1, 0))
+	if err != nil || got.Inner.MaxTokens != 256 {
+		t.Errorf("%v, %+v, want samples of 256 tokens", err, got)
+	}
+}
+
 func TestManifestFull(t *testing.T) {
 	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
 	m, d := imported(t, n)
@@ -234,6 +244,7 @@ func TestManifestErrors(t *testing.T) {
 		{"too fine", runText(m, d, "[inner]\nweight_decay = 0.00000012"), api.CodeConfig, "run.toml:5: inner.weight_decay is 1.2e-07, must be a multiple of 1e-06"},
 		{"long", runText(m, d, "[inner]\nsequence_tokens = 100000"), api.CodeConfig, "run.toml:5: inner.sequence_tokens is 100000, must be at most"},
 		{"targets", runText(m, d, "inner.sequence_tokens = 64\n[lora]\ntargets = [\"c_attn\"]"), api.CodeConfig, "run.toml:6: lora.targets cannot be used"},
+		{"all excluded", runText(m, d, "[lora]\nexclude_modules = '.*'"), api.CodeConfig, "all targets of the adapter (all-linear) are excluded"},
 		{"pattern", runText(m, d, "inner.sequence_tokens = 64\n[lora]\ntargets = 'x_proj'"), api.CodeConfig, "run.toml:6: lora.targets cannot be used: no layer"},
 		{"block", runText(m, d, "inner.sequence_tokens = 64\n[lora]\nlayers_to_transform = [0, 99]"), api.CodeConfig, "run.toml:6: lora.layers_to_transform has 99"},
 		{"rank pattern", runText(m, d, "inner.sequence_tokens = 64\n[lora]\ntargets = ['q_proj']\nrank_pattern = {v_proj = 2}"), api.CodeConfig, `run.toml:7: lora.rank_pattern has "v_proj"`},

@@ -313,7 +313,7 @@ func TestReadRefuses(t *testing.T) {
 		{"saved modules", map[string]any{"modules_to_save": []string{"lm_head"}}, nil, "modules_to_save"},
 		{"changed base", map[string]any{"init_lora_weights": "pissa"}, nil, "init_lora_weights is pissa"},
 		{"unknown", map[string]any{"lora_gamma": 3}, nil, "lora_gamma is 3"},
-		{"excluded", map[string]any{"exclude_modules": []string{"q_proj"}}, nil, "no layer of the model is a target"},
+		{"excluded", map[string]any{"exclude_modules": []string{"q_proj"}}, nil, "all targets of the adapter (q_proj) are excluded"},
 		{"broken exclusion", map[string]any{"exclude_modules": "("}, nil, "exclude pattern"},
 		{"broken layers", map[string]any{"layers_pattern": "(", "layers_to_transform": 1}, nil, "layers pattern"},
 		{"LoRA biases", map[string]any{"lora_bias": true}, nil, "lora_bias is true"},

@@ -165,6 +165,9 @@ func (s Spec) resolve(modules []Module) ([]TensorInfo, []Part, error) {
 			TensorInfo{namePrefix + m.Path + suffixA, rank, m.In},
 			TensorInfo{namePrefix + m.Path + suffixB, m.Out, rank})
 	}
+	if len(parts) == 0 && len(hits) > 0 {
+		return nil, nil, fmt.Errorf("all targets of the adapter (%s) are excluded", s.describeTargets())
+	}
 	if len(parts) == 0 {
 		return nil, nil, fmt.Errorf("no layer of the model is a target of the adapter (%s)", s.describeTargets())
 	}

@@ -144,12 +144,15 @@ type Inner struct {
 	// rounding. Default true.
 	BatchSamples uint32 `toml:"batch_samples"`
 	Packing      *bool  `toml:"packing"`
-	// SequenceTokens is how long a sample can be, default 512. OverLong is what
+	// SequenceTokens is how long a sample can be, default 512, or less where
+	// the model was made for less. OverLong is what
 	// becomes of longer rows: with "shorten" (default) a conversation loses its
 	// earliest turns and a text its end, and other rows are left out; with
 	// "drop" all are left out. They are counted.
 	SequenceTokens uint32 `toml:"sequence_tokens"`
 	OverLong       string `toml:"over_long"`
+	// SequenceSet says that SequenceTokens is the file's, not the default.
+	SequenceSet bool `toml:"-"`
 }
 
 // Outer is the step that the whole swarm takes with the averaged delta:
@@ -286,6 +289,7 @@ func (f *File) defaults(text []byte) {
 	setU(&f.Inner.MinSteps, 1)
 	setU(&f.Inner.MaxSteps, 30)
 	setU(&f.Inner.BatchSamples, 16)
+	f.Inner.SequenceSet = f.Inner.SequenceTokens != 0
 	setU(&f.Inner.SequenceTokens, 512)
 	setF(&f.Outer.LearningRate, 0.7)
 	setF(&f.Outer.Momentum, 0.6)
