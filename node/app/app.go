@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/config"
@@ -124,7 +125,7 @@ func runNode(ctx context.Context, o Options, store *shard.Store) error {
 	if err := api.WriteEndpoint(o.Config.DataDir, n.endpoint); err != nil {
 		return err
 	}
-	server := api.NewServer(n, api.Options{Token: token, Log: o.Log.With("component", "api")})
+	server := api.NewServer(n, api.Options{Token: token, Metrics: n.metrics, Log: o.Log.With("component", "api")})
 	if o.Started != nil {
 		o.Started(n.endpoint)
 	}
@@ -164,9 +165,10 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		return nil, api.Errorf(api.CodeConfig, "%w", err)
 	}
 	version := api.ThisVersion().Version
+	metrics := prometheus.NewRegistry()
 	host, err := p2p.New(p2p.Options{
 		Key: key, Listen: cfg.Listen, AnyPort: cfg.AnyPort, Bootstrap: cfg.Bootstrap, LocalDiscovery: cfg.MDNS,
-		PeerCache: filepath.Join(cfg.DataDir, peersFile), Agent: "moot/" + version, Log: o.Log,
+		PeerCache: filepath.Join(cfg.DataDir, peersFile), Agent: "moot/" + version, Metrics: metrics, Log: o.Log,
 	})
 	if err != nil {
 		return nil, listenError("start network", err, "give other addresses with --listen; port 0 takes a free one")
@@ -177,7 +179,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		store: store, host: host, events: api.NewEventLog(keptEvents),
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
-		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1),
+		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1), metrics: metrics,
 	}
 	if err := n.attach(); err != nil {
 		return nil, errors.Join(err, host.Close())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/exchange"
@@ -29,6 +30,7 @@ type node struct {
 	device   string
 	started  time.Time
 	endpoint api.Endpoint
+	metrics  *prometheus.Registry // of libp2p
 	log      *slog.Logger
 	stop     func() // ends the daemon
 	store    *shard.Store

@@ -88,6 +88,15 @@ func New(o Options) (*Host, error) {
 	return h, nil
 }
 
+// metrics is without metrics unless somebody wants them: hosts in one process
+// share them.
+func (h *Host) metrics() libp2p.Option {
+	if h.opt.Metrics == nil {
+		return libp2p.DisableMetrics()
+	}
+	return libp2p.PrometheusRegisterer(h.opt.Metrics)
+}
+
 func (h *Host) build() error {
 	rm, err := newResourceManager()
 	if err != nil {
@@ -113,7 +122,7 @@ func (h *Host) build() error {
 		libp2p.ConnectionGater(h.gater),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.DisableMetrics(), // they are global, and hosts in one process would share them
+		h.metrics(),
 		libp2p.EnableNATService(),
 		libp2p.EnableAutoNATv2(),
 		libp2p.Routing(h.newDHT),

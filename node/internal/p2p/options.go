@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options configure a [Host]. Only Key is needed.
@@ -50,6 +51,10 @@ type Options struct {
 
 	// Agent is the program and version that other peers see. Default "moot".
 	Agent string
+
+	// Metrics, if not nil, is where libp2p registers its own. They are of the
+	// process: two hosts in one count together.
+	Metrics prometheus.Registerer
 
 	// Log is where the host tells what happened. Default: nowhere.
 	Log *slog.Logger
