@@ -247,15 +247,24 @@ func TestActivations(t *testing.T) {
 				}
 			}
 
-			const limit = 1.1 // no bfloat16
+			for _, limit := range []float32{1.1, 1.3} { // rounded, one is larger and one smaller
+				rounded := bf16Float(floatBF16(limit))
+				x, d := wideValues(l.matrix(s[0], s[1])), l.matrix(s[0], s[1])
+				x.set(func(i int) float32 {
+					if v := x.Host()[i]; v != rounded && v != -rounded {
+						return v
+					}
+					return 0 // whether it was limited cannot be told
+				})
+				l.d.clamp(x.v, limit)
+				l.b.Clamp(x.Mat, limit)
+				x.check("clamp", 0)
+				l.d.clampBackward(d.v, x.v, limit)
+				l.b.ClampBackward(d.Mat, x.Mat, limit)
+				d.check("clampBackward", 0)
+			}
+			const limit = 1.1
 			x, d := wideValues(l.matrix(s[0], s[1])), l.matrix(s[0], s[1])
-			l.d.clamp(x.v, limit)
-			l.b.Clamp(x.Mat, limit)
-			x.check("clamp", 0)
-			l.d.clampBackward(d.v, x.v, limit)
-			l.b.ClampBackward(d.Mat, x.Mat, limit)
-			d.check("clampBackward", 0)
-			x, d = wideValues(l.matrix(s[0], s[1])), l.matrix(s[0], s[1])
 			l.d.softCap(x.v, limit)
 			l.b.SoftCap(x.Mat, limit)
 			x.check("softCap", 1e-6)
@@ -441,15 +450,24 @@ func TestAdam8(t *testing.T) {
 			l.d.copyIn(t, codes, mCode)
 			maps := l.scratch(4 * 512)
 			l.d.copyIn(t, maps, bytesOf(slices.Concat(signed, unsigned)))
-			o := tensor.AdamW{LearningRate: 0.01, Beta1: 0.9, Beta2: 0.95, Epsilon: 1e-8, WeightDecay: 0.1, GradScale: 0.5}
+			other, none := l.floats(1, n), l.scratch(4*n+8*blocks+4*512)
+			o := tensor.AdamW{LearningRate: 0.01, Beta1: 0.5, Beta2: 0.95, Epsilon: 1e-8, WeightDecay: 0.1, GradScale: 1}
 			for o.Step = 1; o.Step <= 4; o.Step++ {
 				g := l.floats(1, n)
-				g.set(func(i int) float32 { // a large range, zeros, a block of zeros
-					if i%7 == 0 || i >= 512 && i < 768 {
+				g.set(func(i int) float32 {
+					switch {
+					case i%7 == 0 || i >= 512 && i < 768: // zeros, and a block of them
 						return 0
+					case o.Step == 1 && i == 1: // the largest first moment is 1
+						return 2
+					case o.Step == 1 && i == 2: // between 0 and the next value
+						return signed[128]
 					}
-					return g.Host()[i] * float32(math.Pow10(-i%6))
+					return max(-2, min(2, g.Host()[i])) * float32(math.Pow10(-i%6))
 				})
+				// Leaves other maps in the shared memory.
+				scale := none + uintptr(4*n)
+				d.adam8(other.v, g.v, moments8{none, scale}, moments8{none + uintptr(n), scale + uintptr(4*blocks)}, scale+uintptr(8*blocks), o)
 				d.adam8(p.v, g.v, moments8{codes, scales}, moments8{codes + uintptr(n), scales + uintptr(4*blocks)}, maps, o)
 				root := math.Sqrt(1 - math.Pow(o.Beta2, float64(o.Step)))
 				decay, step := float32(1-o.LearningRate*o.WeightDecay), float32(o.LearningRate*root/(1-math.Pow(o.Beta1, float64(o.Step))))

@@ -70,7 +70,7 @@ var plantedBugs = []planted{
 	{file: "attention_f32.cuh", old: "g = e * (d[i][j] - dot) * slope;", new: "g = e * d[i][j] * slope;", tests: "TestAttention$"},
 	{file: "attention_f32.cuh", old: "for (int h = (int)blockIdx.y * group; h < ((int)blockIdx.y + 1) * group; h++)", new: "for (int h = (int)blockIdx.y * group; h < (int)blockIdx.y * group + 1; h++)", tests: "TestAttention$"},
 	{file: "attention_f32.cuh", old: "		load_rows(space, W, b, brow + from, 16, bhave - from, bhead, 0, W, hd);\n		__syncthreads();", new: "		load_rows(space, W, b, brow + from, 16, bhave - from, bhead, 0, W, hd);", tests: "TestAttention$"},
-	{file: "attention.cu", old: "if (from[i * (hd + 2) + hd] > LOWEST) s += from", new: "s += from", tests: "TestAttention$"},
+	{file: "attention.cu", old: "put(out, p.q + p.first, (long long)h * hd + c, s / total)", new: "put(out, p.q + p.first, (long long)h * hd + c, s)", tests: "TestAttention$"},
 	{file: "attention.cu", old: "total = total * shrink + e;", new: "total += e;", tests: "TestAttention$"},
 	{file: "attention.cu", old: "254 - exponent", new: "127", tests: "TestAttentionSmall", target: 75},
 
@@ -92,7 +92,7 @@ var plantedBugs = []planted{
 	{file: "attention_mma.cuh", old: "fminf(fmaxf(v, -65504.f), 65504.f)", new: "v * 0.99f", tests: "TestAttention$", target: 75},
 	{file: "attention_mma.cuh", old: "qs + 16 * warp * pitch<W>());\n}\n\n// keys", new: "qs + 8 * warp * pitch<W>());\n}\n\n// keys", tests: "TestAttention$"},
 	{file: "attention_256.cu", old: "KERNELS(256, 64, 4, 32, 2, 32)", new: "KERNELS(256, 64, 4, 32, 1, 32)", tests: "TestAttention$"},
-	{file: "attention_96.cu", old: "KERNELS(96, 64, 4, 32, 1, 32)", new: "KERNELS(96, 48, 4, 32, 1, 32)", tests: "TestAttention$"},
+	{file: "attention_96.cu", old: "KERNELS(96, 64, 4, 32, 1, 32)", new: "KERNELS(96, 64, 2, 32, 1, 32)", tests: "TestAttention$"},
 }
 
 // TestPlantedBugs takes minutes, most of which g++ takes, and runs when

@@ -126,7 +126,8 @@ KERNEL void __launch_bounds__(128) moot_attention_one(ATTENTION, float *parts, l
 	}
 }
 
-// moot_attention_join puts n parts together: a block has a query and a head.
+// moot_attention_join puts n parts together: a block has a query and a head. A
+// part may have no keys: its sums are 0, its largest score is LOWEST.
 KERNEL void moot_attention_join(MATRIX(out), MATRIX(lse), const float *parts, const int *pieces, long long n, long long hd) {
 	OPEN(out);
 	OPEN(lse);
@@ -135,12 +136,10 @@ KERNEL void moot_attention_join(MATRIX(out), MATRIX(lse), const float *parts, co
 	const float *from = parts + ((long long)blockIdx.x * gridDim.y + h) * n * (hd + 2);
 	float most = LOWEST, total = 0.f;
 	for (int i = 0; i < n; i++) most = fmaxf(most, from[i * (hd + 2) + hd]);
-	for (int i = 0; i < n; i++)
-		if (from[i * (hd + 2) + hd] > LOWEST) total += from[i * (hd + 2) + hd + 1] * expf(from[i * (hd + 2) + hd] - most);
+	for (int i = 0; i < n; i++) total += from[i * (hd + 2) + hd + 1] * expf(from[i * (hd + 2) + hd] - most);
 	for (int c = threadIdx.x; c < hd; c += blockDim.x) {
 		float s = 0.f;
-		for (int i = 0; i < n; i++)
-			if (from[i * (hd + 2) + hd] > LOWEST) s += from[i * (hd + 2) + c] * expf(from[i * (hd + 2) + hd] - most);
+		for (int i = 0; i < n; i++) s += from[i * (hd + 2) + c] * expf(from[i * (hd + 2) + hd] - most);
 		put(out, p.q + p.first, (long long)h * hd + c, s / total);
 	}
 	if (threadIdx.x == 0) put(lse, p.q + p.first, h, most + logf(total));
