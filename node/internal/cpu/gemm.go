@@ -137,8 +137,12 @@ func (b *Backend) split() {
 	inPlace := g.half != nil || g.csa == 1 && !aliased(g.rsa)
 	if want*nr <= g.n && (g.csa == 1 || g.n >= g.m) {
 		t.nStep = columnStep(g.n, want, b.k.panel)
-		if finer := columnStep(g.n, 2*want, b.k.panel); inPlace && longest(g.n, finer, want) <= longest(g.n, t.nStep, want) {
-			t.nStep = finer // one thread may be slower
+		for parts := 4; inPlace && parts > 1; parts /= 2 { // one thread may be slower, or interrupted
+			finer := columnStep(g.n, parts*want, b.k.panel)
+			if finer >= 2*nr && longest(g.n, finer, want) <= longest(g.n, t.nStep, want) {
+				t.nStep = finer
+				break
+			}
 		}
 		t.nParts = ceilDiv(g.n, t.nStep)
 		return
