@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 )
 
 // Options configure a Backend.
@@ -45,9 +46,21 @@ type Info struct {
 	Watts, LimitWatts  *float64
 }
 
-// ErrOldDriver is wrapped by the error for a driver that cannot compile the
-// kernels.
-var ErrOldDriver = errors.New("the driver is too old")
+// Test is what a self-test found.
+type Test struct {
+	Error        float64 // of a product, relative
+	Size         int     // rows and columns of the largest product that was measured
+	TFLOPS       float64 // of our own products
+	CuBLASTFLOPS float64 // of cuBLAS's, 0 without
+	CopyGBs      float64 // of a copy within the device, read and written, 10^9 bytes per second
+	Took         time.Duration
+}
+
+// What makes a driver or a device unusable.
+var (
+	ErrOldDriver = errors.New("the driver is too old")
+	ErrOldDevice = errors.New("the GPU is too old")
+)
 
 // minCUDA is the version of PTX's toolkit, minDriver the drivers that read it.
 const (

@@ -45,7 +45,7 @@ func modules(capability int) (map[string]*module, error) {
 		}
 	}
 	if target == 0 {
-		return nil, fmt.Errorf("compute capability is %d.%d, must be at least %d.%d", capability/10, capability%10, targets[0]/10, targets[0]%10)
+		return nil, fmt.Errorf("%w: compute capability is %d.%d, must be at least %d.%d", ErrOldDevice, capability/10, capability%10, targets[0]/10, targets[0]%10)
 	}
 	files, dir := fs.FS(shipped), path.Join("kernels/ptx", fmt.Sprintf("sm%d", target))
 	if other := os.Getenv("MOOT_PTX"); other != "" { // to try kernels without a build

@@ -28,3 +28,12 @@ func Query(int) (Info, error) { return Info{}, ErrNotBuilt }
 
 // Sizes returns the zero value.
 func (i Info) Sizes(bool) tensor.Sizes { return tensor.Sizes{} }
+
+// SelfTest returns ErrNotBuilt.
+func SelfTest(int) (Test, error) { return Test{}, ErrNotBuilt }
+
+// ErrorKind returns "not_built".
+func ErrorKind(error) string { return "not_built" }
+
+// Hint returns nothing: ErrNotBuilt says it.
+func Hint(error) string { return "" }
