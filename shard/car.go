@@ -58,10 +58,11 @@ func (s *Store) exportCAR(ctx context.Context, root cid.Cid, to io.Writer, progr
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		w.Write(binary.AppendUvarint(nil, uint64(c.ByteLen()+len(data)))) // a failed write makes the next one fail
-		w.Write(c.Bytes())
-		if _, err := w.Write(data); err != nil {
-			return err
+		head := append(binary.AppendUvarint(nil, uint64(c.ByteLen()+len(data))), c.Bytes()...)
+		for _, b := range [][]byte{head, data} {
+			if _, err := w.Write(b); err != nil {
+				return err
+			}
 		}
 		out.Blocks++
 		out.Bytes += int64(len(data))

@@ -418,7 +418,7 @@ func TestImportRefuses(t *testing.T) {
 		want string
 	}{
 		{"symbolic link", func(d string) error { return os.Symlink("/etc/hostname", filepath.Join(d, "link")) }, "symbolic link"},
-		{"link to a folder", func(d string) error { return os.Symlink("/etc", filepath.Join(d, "link")) }, "cp -rL"},
+		{"link to a folder", func(d string) error { return os.Symlink("/etc", filepath.Join(d, "link")) }, "--follow-links"},
 		{"name of a device", func(d string) error { return os.WriteFile(filepath.Join(d, "nul.txt"), nil, 0o644) }, "device"},
 		{"names that fold", func(d string) error {
 			return errors.Join(os.WriteFile(filepath.Join(d, "A"), nil, 0o644), os.WriteFile(filepath.Join(d, "a"), nil, 0o644))

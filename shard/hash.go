@@ -23,6 +23,7 @@ const hashPiece = 128 << 10
 // is, and closed after the last.
 type hashFile struct {
 	path string // slash-separated, below the folder
+	link bool   // a link is followed
 	left atomic.Int64
 
 	once sync.Once
@@ -132,7 +133,7 @@ func (h *hasher) work(ctx context.Context, jobs <-chan hashJob, results chan<- h
 }
 
 func (h *hasher) openFile(f *hashFile) {
-	f.f, f.err = openRegular(h.root, f.path)
+	f.f, f.err = openLeaves(h.root, f.path, f.link)
 	if f.err == nil {
 		h.mu.Lock()
 		h.open[f] = true

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/ipfs/go-cid"
@@ -18,6 +19,10 @@ type ImportOptions struct {
 	// them. They stay the user's; should one change, its leaves are not served
 	// any more.
 	InPlace bool
+	// FollowLinks takes a symbolic link to a file for that file, wherever it is,
+	// as ipfs add --dereference-symlinks does. Without it, links are refused: a
+	// folder of somebody else's could lead to private files. It needs InPlace.
+	FollowLinks bool
 	// TakeTo, if not nil, makes the folder one of the store: it moves to where
 	// TakeTo says, which must be on the same file system, and the store may
 	// remove it. If the store has a folder of its own for the root already, the
@@ -36,6 +41,9 @@ type Import struct {
 	Blocks int // of the DAG, repeated ones counted once
 }
 
+// follow says whether links are followed: not if the folder will move.
+func (o *ImportOptions) follow() bool { return o.FollowLinks && o.InPlace && o.TakeTo == nil }
+
 // ImportDir stores a folder as UnixFS. Hidden files are left out, as by ipfs
 // add -r; symbolic links and names that some system cannot write are refused,
 // and so is a file that changes meanwhile.
@@ -53,7 +61,7 @@ func importDir(ctx context.Context, s *Store, dir string, opts ImportOptions) (I
 		return Import{}, err
 	}
 	defer func() { _ = root.Close() }() // nothing to lose
-	folder, err := scan(ctx, root)
+	folder, err := scan(ctx, root, opts.follow())
 	if err != nil {
 		return Import{}, err
 	}
@@ -77,10 +85,12 @@ type folder struct {
 	// of the top only
 	bytes   int64
 	entries int
+	follow  bool
 }
 
 type file struct {
 	path string
+	link bool // that is followed
 	info fs.FileInfo
 }
 
@@ -100,8 +110,8 @@ func (f *folder) all(fn func(file) error) error {
 }
 
 // scan lists what of root is imported.
-func scan(ctx context.Context, root *os.Root) (*folder, error) {
-	top := &folder{path: "."}
+func scan(ctx context.Context, root *os.Root, follow bool) (*folder, error) {
+	top := &folder{path: ".", follow: follow}
 	if err := scanInto(ctx, root, top, top, 1); err != nil {
 		return nil, err
 	}
@@ -141,8 +151,16 @@ func scanInto(ctx context.Context, root *os.Root, top, f *folder, depth int) err
 		case info.Mode().IsRegular():
 			f.files = append(f.files, file{path: p, info: info})
 			top.bytes += info.Size()
+		case info.Mode()&fs.ModeSymlink != 0 && top.follow:
+			linked, err := followLink(filepath.Join(root.Name(), filepath.FromSlash(p)))
+			if err != nil {
+				return fmt.Errorf("%s: %w", p, err)
+			}
+			linked.path = p
+			f.files = append(f.files, linked)
+			top.bytes += linked.info.Size()
 		case info.Mode()&fs.ModeSymlink != 0:
-			return fmt.Errorf("%s: %w: symbolic link; copy the folder with its links followed (cp -rL) and import the copy", p, ErrInvalid)
+			return fmt.Errorf("%s: %w: symbolic link; if you trust the folder, have its links followed (--follow-links)", p, ErrInvalid)
 		default:
 			return fmt.Errorf("%s: %w: neither a file nor a folder", p, ErrInvalid)
 		}
@@ -156,6 +174,15 @@ func scanInto(ctx context.Context, root *os.Root, top, f *folder, depth int) err
 		}
 	}
 	return nil
+}
+
+// followLink finds the file that a link leads to.
+func followLink(path string) (file, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w: the link leads to no file", ErrInvalid)
+	}
+	return file{link: true, info: info}, err
 }
 
 // importCopy makes blocks of what scan found.

@@ -62,7 +62,7 @@ func importInPlace(ctx context.Context, s *Store, root *os.Root, top *folder, op
 	}
 	h := &treeHead{Root: r.cid.String(), Dir: dir}
 	for _, f := range files {
-		h.Files = append(h.Files, treeFile{Path: f.path, Size: f.info.Size(), Leaves: len(f.leaves), Stamp: f.stamp})
+		h.Files = append(h.Files, treeFile{Path: f.path, Linked: f.link, Size: f.info.Size(), Leaves: len(f.leaves), Stamp: f.stamp})
 	}
 	leaves := func(yield func(leafPlace) error) error {
 		for _, f := range files {
@@ -99,7 +99,7 @@ func (f *folder) toHash() (files []*hashed, total int64, err error) {
 func feedFiles(files []*hashed) func(yield func(hashJob) bool) error {
 	return func(yield func(hashJob) bool) error {
 		for tag, f := range files {
-			hf := &hashFile{path: f.path}
+			hf := &hashFile{path: f.path, link: f.link}
 			hf.left.Store(int64(len(f.leaves)))
 			hf.closing = func(open *os.File) (err error) {
 				f.stamp, err = f.unchanged(open)

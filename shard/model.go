@@ -53,11 +53,14 @@ func (s *Store) importModel(ctx context.Context, dir string, opts ImportOptions)
 		return Model{}, err
 	}
 	defer func() { _ = root.Close() }() // nothing to lose
-	folder, err := scan(ctx, root)
+	folder, err := scan(ctx, root, opts.follow())
 	if err != nil {
 		return Model{}, err
 	}
 	c := newCheckpoint(root.FS())
+	if opts.follow() {
+		c.fs = os.DirFS(dir) // scan has looked where links lead
+	}
 	_ = folder.all(func(f file) error { c.files[f.path] = f.info.Size(); return nil }) // fn never fails
 	m, err := c.check()
 	if err != nil {

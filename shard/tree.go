@@ -148,7 +148,7 @@ func (t *leafTree) read(l leafAt) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }() // nothing to lose
-	f, err := openRegular(root, t.files[l.file].Path)
+	f, err := openLeaves(root, t.files[l.file].Path, t.files[l.file].Linked)
 	if err != nil {
 		return nil, err
 	}
@@ -412,7 +412,7 @@ func (t *leafTree) feed(from, to int, filter func(i int) bool) func(yield func(h
 		last := -1
 		return t.eachOf(from, to, func(d digest, l leafAt) error {
 			if l.file != last {
-				f, last = &hashFile{path: t.files[l.file].Path}, l.file
+				f, last = &hashFile{path: t.files[l.file].Path, link: t.files[l.file].Linked}, l.file
 				f.left.Store(t.count(l.file, filter))
 			}
 			if filter != nil && !filter(l.i) {
@@ -539,18 +539,23 @@ func (e *ChangedError) Error() string {
 // Is says that what was looked for is not there.
 func (e *ChangedError) Is(target error) bool { return target == ipld.ErrNotFound{} }
 
-// openRegular opens a file to read. What is none is not there; to open a pipe
-// could wait forever.
-func openRegular(root *os.Root, path string) (*os.File, error) {
+// openLeaves opens a file below root to read. Only where the user said so, a
+// link may lead out of it. What is no file is not there; to open a pipe could
+// wait forever.
+func openLeaves(root *os.Root, path string, follow bool) (*os.File, error) {
 	path = filepath.FromSlash(path)
-	fi, err := root.Stat(path)
+	stat, open := root.Stat, root.Open
+	if follow {
+		path, stat, open = filepath.Join(root.Name(), path), os.Stat, os.Open
+	}
+	fi, err := stat(path)
 	if err == nil && !fi.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a file: %w", path, fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return root.Open(path)
+	return open(path)
 }
 
 // The journal of a growing tree has a record for each leaf that is durable:

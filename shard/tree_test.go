@@ -120,6 +120,58 @@ func TestImportInPlace(t *testing.T) {
 	}
 }
 
+// As the cache of Hugging Face has it: links out of the folder, followed only
+// when the user says so, and noticed when they lead elsewhere.
+func TestFollowLinks(t *testing.T) {
+	ctx := t.Context()
+	blobs := tree(t, map[string]string{"1": "config", "2": string(random(t, "linked", ChunkBytes+5)), "3": "other!"})
+	dir := tree(t, map[string]string{"plain": "p"})
+	link := func(target, name string) {
+		t.Helper()
+		_ = os.Remove(filepath.Join(dir, name))
+		if err := os.Symlink(filepath.Join(blobs, target), filepath.Join(dir, name)); err != nil {
+			t.Skip(err)
+		}
+	}
+	link("1", "config.json")
+	link("2", "weights")
+	s := testStore(t)
+	if _, err := s.ImportDir(ctx, dir, ImportOptions{InPlace: true}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "--follow-links") {
+		t.Errorf("ImportDir without following = %v", err)
+	}
+	imp, err := s.ImportDir(ctx, dir, ImportOptions{InPlace: true, FollowLinks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := mustImport(t, testStore(t), tree(t, map[string]string{
+		"plain": "p", "config.json": "config", "weights": string(random(t, "linked", ChunkBytes+5)),
+	}))
+	if imp != want {
+		t.Errorf("imported %+v, want %+v", imp, want)
+	}
+	s = reopen(t, s)
+	assertWhole(t, s, imp.Root)
+	opts := FolderOptions{MaxBytes: imp.Bytes}
+	if at, err := s.Folder(ctx, imp.Root, "/nowhere", opts); err != nil || at != dir {
+		t.Errorf("Folder = %s, %v", at, err)
+	}
+	link("3", "config.json")
+	if _, err := s.Folder(ctx, imp.Root, "/nowhere", opts); !errors.As(err, new(*ChangedError)) {
+		t.Errorf("Folder when a link leads elsewhere = %v", err)
+	}
+	assertMissing(t, s, rawBlock([]byte("config")).Cid())
+	link("1", "config.json")
+	if at, err := s.Folder(ctx, imp.Root, "/nowhere", opts); err != nil || at != dir {
+		t.Errorf("Folder when it is put back = %s, %v", at, err)
+	}
+	for _, target := range []string{".", "none"} {
+		link(target, "config.json")
+		if imp, err := s.ImportDir(ctx, dir, ImportOptions{InPlace: true, FollowLinks: true}); err == nil {
+			t.Errorf("ImportDir of a link to %s = %+v", target, imp)
+		}
+	}
+}
+
 // What changed after the import is never served, and named.
 func TestChangedFiles(t *testing.T) {
 	big := random(t, "changed", 3*ChunkBytes)

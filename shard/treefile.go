@@ -41,9 +41,11 @@ type treeHead struct {
 
 // treeFile is a file of a tree.
 type treeFile struct {
-	Path   string `json:"path"` // slash-separated, below the folder
-	Size   int64  `json:"size"`
-	Leaves int    `json:"leaves"`
+	Path string `json:"path"` // slash-separated, below the folder
+	// Linked says that Path is a symbolic link, which is followed.
+	Linked bool  `json:"linked,omitempty"`
+	Size   int64 `json:"size"`
+	Leaves int   `json:"leaves"`
 	// Stamp is how the file looked when its leaves were last known to be in it.
 	Stamp stamp `json:"stamp,omitzero"`
 	first int   // number of its first leaf
@@ -82,6 +84,9 @@ func (h *treeHead) check() (root cid.Cid, leaves int, err error) {
 		f := &h.Files[i]
 		if err := checkTreePath(f.Path); err != nil {
 			return cid.Undef, 0, fmt.Errorf("file %d: %w", i, err)
+		}
+		if f.Linked && h.Ours {
+			return cid.Undef, 0, fmt.Errorf("%s: a link in a folder of the store's own", f.Path)
 		}
 		if f.Size < 0 || f.Size > maxDAGBytes || f.Leaves < 1 || f.Leaves > maxTreeLeaves-leaves || int64(f.Leaves) > max(f.Size, 1) {
 			return cid.Undef, 0, fmt.Errorf("%s: %d bytes in %d leaves", f.Path, f.Size, f.Leaves)
@@ -136,12 +141,13 @@ func (d disk) writeTreeFile(dir string, h *treeHead, leaves func(yield func(leaf
 	if len(head) > maxTreeHead {
 		return "", fmt.Errorf("%w: the list of files has %d bytes", ErrTooLarge, len(head))
 	}
-	w.WriteString(treeMagic) // a failed write makes Flush fail
-	w.Write(head)
-	w.WriteByte('\n')
+	if _, err := fmt.Fprintf(w, "%s%s\n", treeMagic, head); err != nil {
+		return "", err
+	}
+	rec := make([]byte, 0, leafRecord)
 	if err := leaves(func(l leafPlace) error {
-		w.Write(l.digest[:])
-		_, err := w.Write(binary.LittleEndian.AppendUint64(nil, uint64(l.off)))
+		rec = binary.LittleEndian.AppendUint64(append(rec[:0], l.digest[:]...), uint64(l.off))
+		_, err := w.Write(rec)
 		return err
 	}); err != nil {
 		return "", err

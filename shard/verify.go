@@ -295,7 +295,7 @@ func (b *breakage) visit(ctx context.Context, at cid.Cid, name string, size int6
 	}
 	b.counted[at] = true
 	leaf := at.Prefix().Codec == rawCodec
-	if b.gone[at] && !(leaf && b.inFolder) {
+	if b.gone[at] && (!leaf || !b.inFolder) {
 		b.add(name, size)
 	}
 	if b.gone[at] || leaf {

@@ -19,7 +19,7 @@ it to what the daemon serves and trains. Its files are used where they are, and 
 stay as they are: one that changes is not served any more, and "moot shard verify" names
 it. With --copy the daemon keeps a copy of its own. The ID that is printed follows from
 the content alone. A folder with pytorch_model.bin is stored as safetensors; nothing in
-it is executed.
+it is executed. Folders in the cache of Hugging Face are full of links: --follow-links.
 
 With --quantize nf4 the linear layers are stored in four bits, as bitsandbytes does:
 a quarter of the bytes to pull and to hold, for a little of the quality. Anybody who
@@ -33,6 +33,7 @@ has the 16-bit model can do the same, and gets the same ID.`,
 		},
 	}
 	cmd.Flags().BoolVar(&req.Copy, "copy", false, "store a copy, so that the folder may change or go")
+	cmd.Flags().BoolVar(&req.FollowLinks, "follow-links", false, "take symbolic links to files for these files")
 	cmd.Flags().StringVar(&req.Quantize, "quantize", "", "store the weights in fewer bits: `nf4` (default: as they are)")
 	return cmd
 }

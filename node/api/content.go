@@ -12,6 +12,9 @@ type ImportModelRequest struct {
 	// Copy stores a copy of the files. Without it, the node uses those in Dir,
 	// which have to stay as they are.
 	Copy bool `json:"copy,omitempty"`
+	// FollowLinks takes symbolic links to files for these files, wherever they
+	// are. Without it, links are refused.
+	FollowLinks bool `json:"follow_links,omitempty"`
 }
 
 // QuantizeNF4 is the value of ImportModelRequest.Quantize.

@@ -258,3 +258,34 @@ func TestVerifyRepairs(t *testing.T) {
 		t.Errorf("VerifyShards = %+v, %v", v, err)
 	}
 }
+
+// A folder of links, as in the cache of Hugging Face, is taken when the user says
+// so, in place and as a copy.
+func TestImportLinks(t *testing.T) {
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	blobs := assets(t).ModelDir
+	plain, err := n.ImportModel(t.Context(), api.ImportModelRequest{Dir: blobs}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	entries, err := os.ReadDir(blobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if err := os.Symlink(filepath.Join(blobs, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			t.Skip(err)
+		}
+	}
+	for _, asCopy := range []bool{false, true} {
+		_, err := n.ImportModel(t.Context(), api.ImportModelRequest{Dir: dir, Copy: asCopy}, quiet)
+		if err == nil || !strings.Contains(err.Error(), "--follow-links") {
+			t.Errorf("copy %v: links are not refused: %v", asCopy, err)
+		}
+		m, err := n.ImportModel(t.Context(), api.ImportModelRequest{Dir: dir, Copy: asCopy, FollowLinks: true}, quiet)
+		if err != nil || m.ID != plain.ID || m.InPlace == asCopy || !m.Trainable {
+			t.Errorf("copy %v: %+v, %v", asCopy, m, err)
+		}
+	}
+}

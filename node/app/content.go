@@ -24,7 +24,7 @@ func (n *node) ImportModel(ctx context.Context, req api.ImportModelRequest, prog
 		return api.Model{}, importError(ctx, api.CodeModel, fmt.Errorf("import model: %w", err))
 	}
 	defer made.remove()
-	opts := shard.ImportOptions{InPlace: true, Progress: bytesOf("import", progress)}
+	opts := shard.ImportOptions{InPlace: true, FollowLinks: req.FollowLinks, Progress: bytesOf("import", progress)}
 	if made.temp != "" {
 		opts.TakeTo = n.modelPath
 	}

@@ -60,7 +60,7 @@ func (n *node) rewriteModel(ctx context.Context, req api.ImportModelRequest, pro
 	}()
 	r.dir = filepath.Join(r.temp, "model")
 	if !legacy && req.Quantize == "" {
-		return r, copyFolder(ctx, req.Dir, r.dir, size, bytesOf("copy", progress))
+		return r, copyFolder(ctx, req.Dir, r.dir, req.FollowLinks, size, bytesOf("copy", progress))
 	}
 	if legacy {
 		r.warnings = append(r.warnings, "its weights were in pytorch_model.bin; they are stored as safetensors, with the same values")
@@ -99,8 +99,9 @@ func isLegacy(dir string) (bool, error) {
 	return there("pytorch_model.bin", "pytorch_model.bin.index.json")
 }
 
-// copyFolder copies a folder of files and folders, but for hidden ones.
-func copyFolder(ctx context.Context, from, to string, size int64, progress func(done, total int64)) error {
+// copyFolder copies a folder of files and folders, but for hidden ones. Links to
+// files are followed only if so asked.
+func copyFolder(ctx context.Context, from, to string, follow bool, size int64, progress func(done, total int64)) error {
 	var done int64
 	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -118,9 +119,12 @@ func copyFolder(ctx context.Context, from, to string, size int64, progress func(
 			return nil
 		case e.IsDir():
 			return os.Mkdir(target, 0o755)
-		case !e.Type().IsRegular():
-			return fmt.Errorf("%s is neither a file nor a folder; copy what it leads to in its place (cp -rL)", path)
+		case e.Type()&fs.ModeSymlink != 0 && !follow:
+			return fmt.Errorf("%s is a symbolic link; if you trust the folder, have its links followed (--follow-links)", path)
 		default:
+			if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+				return errors.Join(err, fmt.Errorf("%s is neither a file nor a folder", path))
+			}
 			n, err := copyFile(ctx, path, target)
 			done += n
 			progress(done, max(size, done))
