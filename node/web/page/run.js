@@ -180,13 +180,18 @@ export function runView(id, log) {
     ]));
   }
 
+  const optimizers = { "adamw": "AdamW", "adamw-8bit": "AdamW in eight bits", "sgd": "SGD" };
+
   function drawManifest() {
     const m = run.manifest;
     const n = (v) => (v === 0 ? "0" : String(Number(v.toPrecision(6))));
     set(manifest, facts([
-      ["Adapter", `LoRA, rank ${m.lora_rank}, alpha ${m.lora_alpha}, ${f.count(m.adapter_parameters)} parameters`],
-      ["Targets", foreign((m.lora_targets ?? []).join(", "))],
-      ["Inner optimizer", `AdamW, learning rate ${n(m.learning_rate)} (${m.schedule}, ${f.plural(m.warmup_steps, "step")} of warm-up), betas ${n(m.beta1)} and ${n(m.beta2)}, decay ${n(m.weight_decay)}, clip ${n(m.clip)}`],
+      m.mode === "full"
+        ? ["Trains", `all ${f.count(m.adapter_parameters)} parameters`]
+        : ["Adapter", `LoRA, rank ${m.lora_rank}, alpha ${m.lora_alpha}${m.rslora ? " (rsLoRA)" : ""}, ${f.count(m.adapter_parameters)} parameters`],
+      m.mode !== "full" && ["Targets", foreign((m.lora_targets ?? []).join(", "))],
+      ["Inner optimizer", `${optimizers[m.optimizer] ?? m.optimizer}, learning rate ${n(m.learning_rate)} (${m.schedule}, ${f.plural(m.warmup_steps, "step")} of warm-up), `
+        + (m.optimizer === "sgd" ? `momentum ${n(m.momentum)}` : `betas ${n(m.beta1)} and ${n(m.beta2)}`) + `, decay ${n(m.weight_decay)}, clip ${n(m.clip)}`],
       ["Steps per round", `${f.count(m.min_steps)} to ${f.count(m.max_steps)}, of ${f.plural(m.batch_samples, "sample")} of at most ${f.plural(m.sequence_tokens, "token")}`],
       ["Outer optimizer", `Nesterov, learning rate ${f.short(m.outer_learning_rate)}, momentum ${f.short(m.outer_momentum)}`],
       ["Codec", `${f.plural(m.codec_bits, "bit")} per value`],
