@@ -34,8 +34,8 @@ type File struct {
 	// Rounds is how many rounds with at least one contribution are trained.
 	// Default 100.
 	Rounds uint32 `toml:"rounds"`
-	// MaxTokens ends the run earlier, after that many trained tokens. Default
-	// 0: only Rounds counts.
+	// MaxTokens ends the run earlier, after that many trained tokens; the
+	// schedule goes by Rounds all the same. Default 0: only Rounds counts.
 	MaxTokens uint64 `toml:"max_tokens"`
 	// Seats is how many peers train in a round. Default 32, at most 48.
 	Seats uint32 `toml:"seats"`
