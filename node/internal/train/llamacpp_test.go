@@ -201,9 +201,11 @@ func TestLlamaCpp(t *testing.T) {
 				t.Fatal(err)
 			}
 			alone := append([]float32{}, want...)
-			if d := distance(run("-"), want); d > llamaCppTolerance {
+			d := distance(run("-"), want)
+			if d > llamaCppTolerance {
 				t.Fatalf("the base model's logits differ by %v", d)
 			}
+			t.Logf("the base model's logits differ by %.2g", d)
 			a, err := lora.New(lora.Spec{Rank: 4, Alpha: 6, Targets: []string{lora.AllLinear}, RSLoRA: true, Ranks: []lora.Override{{Key: ".*[01].*(up|fc1|h_to).*", Value: 2}}}, modules(cfg))
 			if err != nil {
 				t.Fatal(err)
@@ -233,6 +235,8 @@ func TestLlamaCpp(t *testing.T) {
 				got := run(path)
 				if d, effect := distance(got, want), distance(alone, want); d > llamaCppTolerance || effect < 0.1 {
 					t.Errorf("%s: logits with the adapter differ by %v; it does %v", dtype, d, effect)
+				} else {
+					t.Logf("%s: logits with the adapter differ by %.2g; it does %.2g", dtype, d, effect)
 				}
 			}
 		})
