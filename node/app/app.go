@@ -17,12 +17,14 @@ import (
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/config"
 	"github.com/moot-net/moot/node/internal/cpu"
+	"github.com/moot-net/moot/node/internal/device"
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/traffic"
+	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
@@ -164,6 +166,10 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	if err != nil {
 		return nil, api.Errorf(api.CodeConfig, "%w", err)
 	}
+	gpu, err := device.Find(cfg.Device, o.Log.With("component", "gpu"))
+	if err != nil {
+		return nil, api.Errorf(api.CodeConfig, "%w", err)
+	}
 	version := api.ThisVersion().Version
 	metrics := prometheus.NewRegistry()
 	host, err := p2p.New(p2p.Options{
@@ -179,7 +185,14 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		store: store, host: host, events: api.NewEventLog(keptEvents),
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
-		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1), metrics: metrics,
+		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1), metrics: metrics, gpu: gpu,
+	}
+	openDevice := (func(*train.Options) error)(nil)
+	if gpu != nil {
+		openDevice = n.openGPU
+		if n.device, err = gpu.Text(); err != nil {
+			o.Log.Warn("the GPU cannot be used, nothing is trained", "err", err, "hint", gpu.Hint(err))
+		}
 	}
 	if err := n.attach(); err != nil {
 		return nil, errors.Join(err, host.Close())
@@ -194,7 +207,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	})
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
-			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, GrowModel: n.growModel, PlanMemory: n.planMemory, Threads: cfg.Threads, Precision: precision,
+			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, GrowModel: n.growModel, PlanMemory: n.planMemory, OpenDevice: openDevice, Threads: cfg.Threads, Precision: precision,
 			Device: n.device, Agent: "moot/" + version, Gate: n.keeper.gate, Emit: n.emit, Log: o.Log.With("component", "run"),
 		}))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/device"
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/p2p"
@@ -28,6 +29,7 @@ type node struct {
 	dir      string
 	threads  int
 	device   string
+	gpu      *device.GPU // nil: the processor trains
 	started  time.Time
 	endpoint api.Endpoint
 	metrics  *prometheus.Registry // of libp2p

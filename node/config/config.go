@@ -68,6 +68,12 @@ type Config struct {
 	// 1000.
 	MinFreeMB int64 `toml:"min_free_mb"`
 
+	// Device is what trains: cpu, or cuda:N for a GPU, counted from 0; auto is
+	// the first GPU in a binary that was built with CUDA, and the CPU in one
+	// that was not. Nothing is trained on the CPU where a GPU was asked for and
+	// cannot be used. Default auto.
+	Device string `toml:"device"`
+
 	// Threads is how many CPU threads training may use. Default: all
 	// logical processors.
 	Threads int `toml:"threads"`
@@ -141,6 +147,7 @@ func Default() Config {
 		MinFreeMB:  1000,
 		Threads:    runtime.NumCPU(),
 		Precision:  "auto",
+		Device:     "auto",
 		LogLevel:   "info",
 		Work:       Work{DutyPercent: 100, MaxTempC: 90, ResumeAfterSeconds: 120},
 	}
@@ -157,7 +164,7 @@ func DefaultPath() string {
 
 // Load starts from Default and applies the file and the environment
 // (MOOT_DATA_DIR, MOOT_LISTEN, MOOT_API, MOOT_BOOTSTRAP, MOOT_MDNS,
-// MOOT_CACHE_MAX_MB, MOOT_MIN_FREE_MB, MOOT_THREADS, MOOT_PRECISION,
+// MOOT_CACHE_MAX_MB, MOOT_MIN_FREE_MB, MOOT_DEVICE, MOOT_THREADS, MOOT_PRECISION,
 // MOOT_LOG_LEVEL; lists are separated by commas). An empty path means
 // DefaultPath, which need not exist; a path that is given must.
 func Load(path string, getenv func(string) string) (Config, error) {
@@ -234,6 +241,7 @@ func (c *Config) applyEnv(getenv func(string) string) error {
 	}
 	str("MOOT_DATA_DIR", &c.DataDir)
 	str("MOOT_PRECISION", &c.Precision)
+	str("MOOT_DEVICE", &c.Device)
 	str("MOOT_LOG_LEVEL", &c.LogLevel)
 	if v := getenv("MOOT_API"); v != "" {
 		c.SetAPI(v)
@@ -314,6 +322,9 @@ func (c *Config) Validate() error {
 	default:
 		return fmt.Errorf("precision is %q, must be auto, f32 or bf16", c.Precision)
 	}
+	if n, ok := strings.CutPrefix(c.Device, "cuda:"); c.Device != "auto" && c.Device != "cpu" && (!ok || !isOrdinal(n)) {
+		return fmt.Errorf("device is %q, must be auto, cpu or cuda:N, N counted from 0", c.Device)
+	}
 	switch w := &c.Work; {
 	case w.DutyPercent < 1 || w.DutyPercent > 100:
 		return fmt.Errorf("work.duty_percent is %d, must be between 1 and 100", w.DutyPercent)
@@ -333,8 +344,13 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+func isOrdinal(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n >= 0 && n < 1024
+}
+
 // keys are the names in a configuration file.
-var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "cache_max_mb", "min_free_mb", "threads", "precision", "log_level",
+var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "cache_max_mb", "min_free_mb", "device", "threads", "precision", "log_level",
 	"work.schedule", "work.duty_percent", "work.on_battery", "work.max_temp_c", "work.exclusive_apps", "work.resume_after_seconds",
 }
 

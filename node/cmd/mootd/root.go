@@ -19,7 +19,7 @@ it what to do. It runs until it is interrupted; then it finishes the training
 step that is under way, saves it, and goes on from there at the next start.
 
 Settings come from, in this order: a flag, the environment (MOOT_DATA_DIR,
-MOOT_LISTEN, MOOT_API, MOOT_BOOTSTRAP, MOOT_MDNS, MOOT_THREADS,
+MOOT_LISTEN, MOOT_API, MOOT_BOOTSTRAP, MOOT_MDNS, MOOT_DEVICE, MOOT_THREADS,
 MOOT_LOG_LEVEL), the configuration file, the default.
 
 On standard output it prints its peer ID, its addresses and the address of its

@@ -18,6 +18,7 @@ type settings struct {
 	api       string
 	bootstrap []string
 	noMDNS    bool
+	device    string
 	threads   int
 	precision string
 	logLevel  string
@@ -32,6 +33,7 @@ func (s *settings) register(c *cobra.Command) {
 	f.StringVar(&s.api, "api", d.API, "host:port of the local API; port 0 takes a free one")
 	f.StringSliceVar(&s.bootstrap, "bootstrap", d.Bootstrap, "multiaddrs of peers to connect to first")
 	f.BoolVar(&s.noMDNS, "no-mdns", false, "do not look for peers on this machine and on the LAN")
+	f.StringVar(&s.device, "device", d.Device, "what trains: cpu, cuda:N for a GPU, or auto")
 	f.IntVar(&s.threads, "threads", d.Threads, "CPU threads that training may use")
 	f.StringVar(&s.precision, "precision", d.Precision, "of products with 16- or 4-bit weights on the CPU: auto, f32, bf16")
 	f.StringVar(&s.logLevel, "log-level", d.LogLevel, "debug, info, warn or error")
@@ -49,6 +51,7 @@ func (s *settings) load(cmd *cobra.Command) (*config.Config, error) {
 		"api":       func() { c.SetAPI(s.api) },
 		"bootstrap": func() { c.Bootstrap = s.bootstrap },
 		"no-mdns":   func() { c.MDNS = !s.noMDNS },
+		"device":    func() { c.Device = s.device },
 		"threads":   func() { c.Threads = s.threads },
 		"precision": func() { c.Precision = s.precision },
 		"log-level": func() { c.LogLevel = s.logLevel },

@@ -52,10 +52,23 @@ func Open(o Options) (*Backend, error) {
 	return b, nil
 }
 
-// start takes memory and looks for cuBLAS.
+// start looks for cuBLAS, and takes memory.
 func (b *Backend) start() error {
 	d, o := b.d, b.options
 	d.arena.limit = int(o.MemoryBytes)
+	if !o.Float32 {
+		if err := d.openBLAS(); err != nil {
+			o.Log.Info("products are computed without cuBLAS", "err", err)
+		}
+		var list []product
+		for _, p := range o.Products {
+			list = append(list, phantom(p, false))
+		}
+		if err := d.tune(list, o.Choices, o.Log); err != nil {
+			return err
+		}
+		d.release() // what that took
+	}
 	if o.ReserveBytes > 0 {
 		if err := d.reserve(int(o.ReserveBytes)); err != nil {
 			return err
@@ -64,12 +77,17 @@ func (b *Backend) start() error {
 	if o.ScratchBytes > overheadBytes {
 		d.workspace(int(o.ScratchBytes) - overheadBytes)
 	}
-	if !o.Float32 {
-		if err := d.openBLAS(); err != nil {
-			o.Log.Info("products are computed without cuBLAS", "err", err)
-		}
-	}
 	return d.err()
+}
+
+// Choices returns who computes the products that were measured, "own" or
+// "cublas". Both are right, but they round in another order: who wants the same
+// bits later gives them to Open again.
+func (b *Backend) Choices() map[string]string {
+	if b.d.blas == nil {
+		return nil
+	}
+	return b.d.blas.choices()
 }
 
 // Sizes says what the backend takes memory for.

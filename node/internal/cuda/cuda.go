@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/moot-net/moot/node/internal/tensor"
 )
 
 // Options configure a Backend.
@@ -22,6 +24,11 @@ type Options struct {
 	// products in float32: twice the memory, a fraction of the speed, results
 	// that can be compared with those of a processor.
 	Float32 bool
+	// Products are those to come. Where cuBLAS is installed it is measured which
+	// of them it computes faster than our own kernels, but for those in Choices:
+	// see Backend.Choices.
+	Products []tensor.Product
+	Choices  map[string]string
 	// Log is told about the device. Default: nobody.
 	Log *slog.Logger
 }

@@ -20,6 +20,15 @@ type Backend struct{ tensor.Backend }
 // Open returns ErrNotBuilt.
 func Open(Options) (*Backend, error) { return nil, ErrNotBuilt }
 
+// Close returns ErrNotBuilt.
+func (b *Backend) Close() error { return ErrNotBuilt }
+
+// Precision returns nothing.
+func (b *Backend) Precision() string { return "" }
+
+// Choices returns nothing.
+func (b *Backend) Choices() map[string]string { return nil }
+
 // Devices returns ErrNotBuilt.
 func Devices() ([]Info, error) { return nil, ErrNotBuilt }
 

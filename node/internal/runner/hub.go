@@ -44,6 +44,9 @@ type HubOptions struct {
 	PlanMemory func(*train.Options) error
 	// Threads is how many goroutines of a run compute.
 	Threads int
+	// OpenDevice gives the options of a trainer a backend. Nil: it computes on
+	// the processor.
+	OpenDevice func(*train.Options) error
 	// Precision is that of train.Options.
 	Precision cpu.Precision
 	// Device and Agent are what other peers are told: "cpu (2 threads, avx2, f32)",

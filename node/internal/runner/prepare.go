@@ -136,6 +136,11 @@ func (r *Runner) openTrainer(modelDir string) (*train.Trainer, error) {
 			return nil, fmt.Errorf("open the trainer: %w", err)
 		}
 	}
+	if open := r.hub.o.OpenDevice; open != nil {
+		if err := open(&o); err != nil {
+			return nil, fmt.Errorf("open the device: %w", err)
+		}
+	}
 	t, err := train.Open(o)
 	switch {
 	case errors.Is(err, model.ErrUnsupported):
