@@ -15,9 +15,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// hashPiece is how much is read before it is hashed. Small enough to be still
-// in the cache of the core that hashes it.
-const hashPiece = 128 << 10
+const (
+	// hashPiece is how much is read before it is hashed. Small enough to be
+	// still in the cache of the core that hashes it.
+	hashPiece = 128 << 10
+	// hashRun is how many leaves in a row one core hashes. To map so many at
+	// once costs next to nothing, while a copy of the bytes costs an eighth of
+	// what SHA-256 does.
+	hashRun = 16
+)
 
 // hashFile is a file of which leaves are hashed. It is opened when the first
 // is, and closed after the last.
@@ -60,19 +66,37 @@ func hashLeaves(ctx context.Context, root *os.Root, feed func(yield func(hashJob
 	h := &hasher{root: root, open: make(map[*hashFile]bool)}
 	defer h.close()
 	workers := runtime.GOMAXPROCS(0)
-	jobs := make(chan hashJob, 2*workers)
+	jobs := make(chan []hashJob, 2*workers)
 	results := make(chan hashResult, 4*workers)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(jobs)
-		return feed(func(j hashJob) bool {
+		var run []hashJob
+		send := func() bool {
+			if len(run) == 0 {
+				return true
+			}
 			select {
-			case jobs <- j:
+			case jobs <- run:
+				run = nil
 				return true
 			case <-ctx.Done():
 				return false
 			}
+		}
+		err := feed(func(j hashJob) bool {
+			if n := len(run); n > 0 && (n == hashRun || run[n-1].file != j.file || run[n-1].off+run[n-1].size != j.off) {
+				if !send() {
+					return false
+				}
+			}
+			run = append(run, j)
+			return true
 		})
+		if err == nil && !send() {
+			err = ctx.Err()
+		}
+		return err
 	})
 	var hashing sync.WaitGroup
 	for range workers {
@@ -110,26 +134,55 @@ type hasher struct {
 	open map[*hashFile]bool // guarded by mu
 }
 
-func (h *hasher) work(ctx context.Context, jobs <-chan hashJob, results chan<- hashResult) error {
+func (h *hasher) work(ctx context.Context, jobs <-chan []hashJob, results chan<- hashResult) error {
 	buf := make([]byte, hashPiece)
-	for j := range jobs {
+	out := make([]hashResult, hashRun)
+	for run := range jobs {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r, err := h.hash(j, buf)
-		if err == nil {
-			err = h.release(j.file)
-		}
-		if err != nil {
+		out := out[:len(run)]
+		if err := h.hashRun(run, out, buf); err != nil {
 			return err
 		}
-		select {
-		case results <- r:
-		case <-ctx.Done():
-			return ctx.Err()
+		for _, r := range out {
+			if err := h.release(r.file); err != nil {
+				return err
+			}
+			select {
+			case results <- r:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 	}
 	return ctx.Err()
+}
+
+// hashRun hashes leaves that follow each other in a file.
+func (h *hasher) hashRun(run []hashJob, out []hashResult, buf []byte) error {
+	f := run[0].file
+	f.once.Do(func() { h.openFile(f) })
+	for i, j := range run {
+		out[i] = hashResult{hashJob: j}
+	}
+	switch {
+	case errors.Is(f.err, fs.ErrNotExist):
+		for i := range out {
+			out[i].short = true
+		}
+		return nil
+	case f.err != nil:
+		return f.err
+	case hashMapped(f.f, out):
+		return nil
+	}
+	for i := range out {
+		if err := out[i].read(buf); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (h *hasher) openFile(f *hashFile) {
@@ -163,20 +216,12 @@ func (h *hasher) close() {
 	}
 }
 
-func (h *hasher) hash(j hashJob, buf []byte) (hashResult, error) {
-	r := hashResult{hashJob: j}
-	j.file.once.Do(func() { h.openFile(j.file) })
-	if errors.Is(j.file.err, fs.ErrNotExist) {
-		r.short = true
-		return r, nil
-	}
-	if j.file.err != nil {
-		return r, j.file.err
-	}
+// read reads a leaf and hashes it.
+func (r *hashResult) read(buf []byte) error {
 	sum := sha256.New()
-	for off := j.off; off < j.off+j.size; {
-		part := buf[:min(int64(len(buf)), j.off+j.size-off)]
-		n, err := j.file.f.ReadAt(part, off)
+	for off := r.off; off < r.off+r.size; {
+		part := buf[:min(int64(len(buf)), r.off+r.size-off)]
+		n, err := r.file.f.ReadAt(part, off)
 		sum.Write(part[:n])
 		off += int64(n)
 		if n == len(part) {
@@ -184,10 +229,10 @@ func (h *hasher) hash(j hashJob, buf []byte) (hashResult, error) {
 		}
 		if errors.Is(err, io.EOF) {
 			r.short = true
-			break
+			return nil
 		}
-		return r, fmt.Errorf("read %s: %w", j.file.path, err)
+		return fmt.Errorf("read %s: %w", r.file.path, err)
 	}
 	sum.Sum(r.digest[:0])
-	return r, nil
+	return nil
 }
