@@ -26,13 +26,17 @@
 //
 //	GET  /                                 the dashboard, without token; its files below /web/ (package web)
 //	GET  /healthz                          "ok", without token
+//	GET  /metrics                          metrics for Prometheus
+//	GET  /api/v1/openapi.json              all of this, as OpenAPI 3.1
 //	GET  /api/v1/version                   Version
 //	GET  /api/v1/status                    Status
+//	POST /api/v1/control                   ControlRequest, answers Status
 //	GET  /api/v1/peers                     Peers
 //	GET  /api/v1/models                    Models
 //	POST /api/v1/models/import             ImportModelRequest, stream ending in Model
 //	GET  /api/v1/datasets                  Datasets
 //	POST /api/v1/datasets/import           ImportDatasetRequest, stream ending in Dataset
+//	POST /api/v1/datasets/check            CheckDatasetRequest, stream ending in DatasetCheck
 //	GET  /api/v1/runs                      Runs
 //	POST /api/v1/runs                      LaunchRequest, stream ending in Run
 //	GET  /api/v1/runs/{id}                 RunDetail
@@ -46,6 +50,13 @@
 //	POST /api/v1/generate                  GenerateRequest, stream ending in Generation
 //	POST /api/v1/export                    ExportRequest of a folder, stream ending in Export
 //	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
+//	GET  /api/v1/cache                     Cache
+//	POST /api/v1/cache/prune               PruneRequest, answers Pruned
+//	POST /api/v1/cache/pin                 PinRequest, answers CacheEntry
+//	POST /api/v1/shards/export             ExportShardsRequest, stream ending in Archive
+//	POST /api/v1/shards/import             ImportShardsRequest, stream ending in Archive
+//	POST /api/v1/shards/verify             VerifyRequest, stream ending in Verification
+//	POST /api/v1/shards/pull               PullShardsRequest, stream ending in CacheEntry
 //	POST /api/v1/demo/assets               DemoAssetsRequest, answers DemoAssets
 //	POST /api/v1/shutdown                  Stopping
 //

@@ -17,6 +17,7 @@ func (s *Server) routes(more prometheus.Gatherer) {
 	for pattern, h := range map[string]http.HandlerFunc{
 		"GET " + healthPath:                s.health,
 		"GET /metrics":                     s.metrics(more),
+		"GET /api/v1/openapi.json":         s.openAPI,
 		"GET /api/v1/version":              get(s, func(context.Context, *http.Request) (Version, error) { return ThisVersion(), nil }),
 		"GET /api/v1/status":               get(s, func(ctx context.Context, _ *http.Request) (Status, error) { return s.backend.Status(ctx) }),
 		"GET /api/v1/peers":                get(s, s.peers),
@@ -51,6 +52,7 @@ func (s *Server) routes(more prometheus.Gatherer) {
 		"POST /api/v1/shutdown":      get(s, s.shutdown),
 	} {
 		s.mux.HandleFunc(pattern, h)
+		s.patterns = append(s.patterns, pattern)
 	}
 	for pattern, h := range web.Routes() {
 		s.mux.HandleFunc(pattern, h)

@@ -53,7 +53,9 @@ type Server struct {
 	log     *slog.Logger
 	ping    time.Duration
 	mux     *http.ServeMux
-	streams chan struct{} // a slot for each open stream
+	// patterns are those of mux, but for the page's.
+	patterns []string
+	streams  chan struct{} // a slot for each open stream
 
 	closeOnce sync.Once
 	closing   chan struct{} // closed when Serve ends: streams say bye
