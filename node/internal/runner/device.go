@@ -18,9 +18,12 @@ import (
 // device gives the worker one thing to do after the other: training first,
 // and measuring when there is nothing to train.
 type device struct {
-	r *Runner
-	w *worker
-	t *train.Trainer
+	r    *Runner
+	w    *worker
+	open func() (*train.Trainer, error)
+
+	// owned by run
+	t *train.Trainer // nil while a GPU's memory is given back
 
 	mu     sync.Mutex
 	job    *job               // guarded by mu; to train, nil: nothing
@@ -37,8 +40,8 @@ type evalJob struct {
 	state  cid.Cid
 }
 
-func newDevice(r *Runner, t *train.Trainer, s Samples) *device {
-	d := &device{r: r, t: t, wake: make(chan struct{}, 1)}
+func newDevice(r *Runner, t *train.Trainer, s Samples, open func() (*train.Trainer, error)) *device {
+	d := &device{r: r, t: t, open: open, wake: make(chan struct{}, 1)}
 	d.w = &worker{
 		self: r.hub.self, manifest: r.manifest, layout: r.layout, trainer: t, samples: s, states: r.states,
 		store: roundStore{r.hub.o.Store, r.hub.o.Puller}, dir: r.dir, log: r.log, onStep: d.stepped, gate: r.hub.o.Gate,
@@ -108,10 +111,14 @@ func (d *device) run(ctx context.Context) error {
 		gate := d.r.hub.o.Gate
 		open, changed := gate.state()
 		if !open {
+			d.release(ctx)
 			select {
 			case <-ctx.Done():
 			case <-changed:
 			}
+			continue
+		}
+		if !d.acquire(ctx, changed) {
 			continue
 		}
 		d.mu.Lock()
@@ -147,6 +154,44 @@ func (d *device) run(ctx context.Context) error {
 	return nil
 }
 
+// release gives the memory of a GPU back while it may not be used. Every step is
+// saved, so that acquire goes on where that was.
+func (d *device) release(ctx context.Context) {
+	if d.r.hub.o.OpenDevice == nil || d.t == nil {
+		return
+	}
+	began := time.Now()
+	err := d.t.Close()
+	d.t = nil
+	d.r.log.InfoContext(ctx, "memory of the device was given back", "took", time.Since(began), "err", err)
+}
+
+// acquire opens the trainer again after release. Where that fails, because
+// another program has the memory for example, it waits, and returns false.
+func (d *device) acquire(ctx context.Context, changed <-chan struct{}) bool {
+	if d.t != nil {
+		return true
+	}
+	t, err := d.open()
+	if err == nil {
+		d.t, d.w.trainer, d.w.loaded = t, t, false
+		return true
+	}
+	d.r.log.WarnContext(ctx, "the device cannot be used yet", "err", err)
+	d.r.emit(api.Event{Type: api.EventAlert, Text: "device: " + err.Error()})
+	pause := time.NewTimer(reopenAfter)
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-pause.C:
+	}
+	return false
+}
+
+// reopenAfter is how long a device that could not be opened is left alone.
+const reopenAfter = 15 * time.Second
+
 // done takes a job off, unless there is another one already.
 func (d *device) done(j *job) {
 	d.mu.Lock()
@@ -170,6 +215,9 @@ func (d *device) doTrain(ctx, wctx context.Context, j *job) {
 	default:
 		d.r.log.WarnContext(ctx, "training has to wait", "round", j.round, "err", err)
 		d.r.emit(api.Event{Type: api.EventAlert, N: uint64(j.round), Text: "training: " + err.Error()})
+		if d.t.DeviceErr() != nil {
+			d.release(ctx) // nothing works on it any more
+		}
 		pause, cancel := context.WithTimeout(wctx, 2*time.Second)
 		defer cancel()
 		select {
@@ -210,4 +258,8 @@ func (d *device) doEvaluate(ctx, wctx context.Context, e *evalJob) {
 	}
 }
 
-func (d *device) close() { _ = d.t.Close() } // it has nothing to write
+func (d *device) close() {
+	if d.t != nil {
+		_ = d.t.Close() // it has nothing to write
+	}
+}

@@ -51,7 +51,7 @@ func (r *Runner) prepare(ctx context.Context) (*device, error) {
 	}
 	r.stage.havePulled()
 	r.stage.tell(api.Progress{Phase: "state", Text: "looking for the others of the run"})
-	return newDevice(r, t, samples), nil
+	return newDevice(r, t, samples, func() (*train.Trainer, error) { return r.openTrainer(dir) }), nil
 }
 
 // pull makes a DAG of about size bytes of content local. It goes on trying for

@@ -386,6 +386,10 @@ func (t *Trainer) ExportAdapter(dir string) error {
 	return t.adapter.Write(dir, t.base)
 }
 
+// DeviceErr returns what the device failed with, after which nothing works on
+// it; nil while it works.
+func (t *Trainer) DeviceErr() error { return t.b.Err() }
+
 // Close frees what the Trainer holds.
 func (t *Trainer) Close() error {
 	err := closeBackend(t.b)
