@@ -144,7 +144,7 @@ func sampleRecord(t testing.TB) *Record {
 }
 
 func sampleMerge() Merge {
-	return Merge{testCID("fork"), testCID("first"), testCID("lost"), testFolder("lost state"), 123_456, 20_000}
+	return Merge{testCID("fork"), testCID("first"), testCID("lost"), testFolder("lost state"), testFolder("base state"), 123_456, 20_000}
 }
 
 // sampleJudged is a record with audits, standings and a proof.

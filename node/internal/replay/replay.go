@@ -89,11 +89,23 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("replay: %w", err)
 	}
-	p := &player{Options: o, rules: rules, layout: layout, parent: round.Link{ID: id, Record: genesis}, state: state}
+	p := &player{Options: o, rules: rules, layout: layout, parent: round.Link{ID: id, Record: genesis}, state: state, bases: make(map[cid.Cid]*fold.State)}
 	if got := state.CID(); got != genesis.State {
 		return Result{}, fmt.Errorf("replay: genesis state is %s, its record says %s: %w", got, genesis.State, ErrMismatch)
 	}
 	p.res.Head, p.res.State = id, genesis.State
+	for n := msg.Round(1); ; n++ {
+		k, ok := o.Chain.Record(n)
+		if !ok {
+			break
+		}
+		if k.Record.Merge != nil {
+			p.bases[k.Record.Merge.Base] = nil
+		}
+	}
+	if _, ok := p.bases[genesis.State]; ok {
+		p.bases[genesis.State] = state
+	}
 	for n := msg.Round(1); ; n++ {
 		k, ok := o.Chain.Record(n)
 		if !ok {
@@ -117,7 +129,8 @@ type player struct {
 	rules  *round.Rules
 	layout *fold.Layout
 	parent round.Link
-	state  *fold.State // after parent; nil before From
+	state  *fold.State             // after parent; nil before From
+	bases  map[cid.Cid]*fold.State // that merges need later; nil: not computed here
 	res    Result
 }
 
@@ -187,11 +200,17 @@ func (p *player) fold(ctx context.Context, rec *msg.Record, want *round.Conseque
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
 	if m := rec.Merge; m != nil {
+		base, ok := p.bases[m.Base]
+		if !ok || base == nil {
+			if base, err = p.read(ctx, m.Base); err != nil {
+				return err
+			}
+		}
 		other, err := p.read(ctx, m.State)
 		if err != nil {
 			return err
 		}
-		if next, err = fold.Merge(next, p.state, other, m.WeightQ16); err != nil {
+		if next, err = fold.Merge(next, base, other, m.WeightQ16); err != nil {
 			return fmt.Errorf("%w: %w", ErrMismatch, err)
 		}
 	}
@@ -199,6 +218,9 @@ func (p *player) fold(ctx context.Context, rec *msg.Record, want *round.Conseque
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
 	p.state = next
+	if _, ok := p.bases[rec.State]; ok {
+		p.bases[rec.State] = next
+	}
 	return nil
 }
 

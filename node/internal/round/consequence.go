@@ -339,7 +339,7 @@ func foldID(state cid.Cid, inputs []Input, merge *msg.Merge) FoldID {
 		}
 	}
 	if merge != nil {
-		b = append(b, merge.State.Bytes()...)
+		b = append(append(b, merge.State.Bytes()...), merge.Base.Bytes()...)
 		b = append(b, byte(merge.WeightQ16), byte(merge.WeightQ16>>8), byte(merge.WeightQ16>>16))
 	}
 	return FoldID(msg.RawCID(b).KeyString())

@@ -63,15 +63,13 @@ type Audit struct {
 	Items  []AuditItem
 }
 
-// Gate asks whether the state between two, a part of the way from Ours to
-// Theirs, has a loss on held-out samples of at most 1.005 times the lesser of
-// theirs; Gated answers. It is for when there is nothing to train.
+// Gate asks whether a state has, after a merge, a loss on held-out samples of at
+// most 1.005 times that which it has without, and of the branch's state; Gated
+// answers. It is for when there is nothing to train.
 type Gate struct {
-	Round     msg.Round
-	Head      cid.Cid // of the branch that lost
-	Ours      cid.Cid // state
-	Theirs    cid.Cid // state
-	WeightQ16 uint32
+	Round msg.Round
+	State cid.Cid
+	Merge msg.Merge
 }
 
 // FoldID names a Fold by all that its result depends on.

@@ -34,7 +34,7 @@ type Audited struct {
 
 // Gated answers Gate.
 type Gated struct {
-	Head   cid.Cid // of the Gate that it answers
+	Head   cid.Cid // of the branch
 	Passes bool
 }
 

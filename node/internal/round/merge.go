@@ -15,6 +15,7 @@ const (
 	// that lost can still be merged.
 	mergeRounds = 50
 	maxLost     = 4
+	maxTries    = 5
 )
 
 // lostBranch is a branch that was not followed, or was left: what was trained
@@ -22,9 +23,10 @@ const (
 type lostBranch struct {
 	fork  Link
 	links []Link
-	// asked: a Gate was asked for. answered: so it was; passed: the merge makes
-	// nothing worse.
-	asked, answered, passed bool
+	// asked: a Gate was asked for. passed: the merge makes nothing worse. One
+	// that fails is tried again in a later round: rounds differ.
+	asked, passed bool
+	tries         int
 
 	at    cid.Cid // head for which merge was computed
 	merge *msg.Merge
@@ -74,10 +76,10 @@ func (b *lostBook) has(head cid.Cid) bool {
 }
 
 // keepLost drops what was merged, is too old, or does not part from our chain
-// any more. What was asked for and not answered in its round is asked again.
+// any more.
 func (m *Machine) keepLost() {
 	for _, l := range m.lost.list {
-		l.asked = l.answered
+		l.asked = l.passed || l.tries >= maxTries
 	}
 	m.lost.list = slices.DeleteFunc(m.lost.list, func(l *lostBranch) bool {
 		fork, ok := m.chain.link(l.fork.ID)
@@ -96,9 +98,9 @@ func (m *Machine) lostAfter(fork Link, links []Link) {
 	m.keepLost()
 }
 
-// mergeOf is what a branch is worth beside ours, of which it parted. Its weight
-// is its part of the tokens, but not more than its part of the support: tokens
-// are claimed, and one seat can claim as many as it likes.
+// mergeOf is what a branch is worth beside ours, of which it parted, over as
+// many rounds. Its weight is its part of the tokens, but not more than its part
+// of the support: tokens are claimed, and one seat can claim as many as it likes.
 func (m *Machine) mergeOf(l *lostBranch) (msg.Merge, bool) {
 	if !l.at.Equals(m.head.ID) {
 		l.at, l.merge = m.head.ID, nil
@@ -115,17 +117,19 @@ func (m *Machine) mergeOf(l *lostBranch) (msg.Merge, bool) {
 func (m *Machine) weighMerge(l *lostBranch) (msg.Merge, bool) {
 	ours := m.chain.after(l.fork.ID, m.head)
 	last := l.last().Record
-	if len(ours) == 0 || len(l.links) > mergeRounds || last.Tokens <= l.fork.Record.Tokens || m.head.Record.Tokens < l.fork.Record.Tokens {
+	if len(ours) == 0 || len(l.links) > mergeRounds || last.Tokens <= l.fork.Record.Tokens {
 		return msg.Merge{}, false
 	}
+	ours = ours[:min(len(ours), len(l.links))]
+	base := ours[len(ours)-1].Record
 	theirs := last.Tokens - l.fork.Record.Tokens
-	all := theirs/2 + (m.head.Record.Tokens-l.fork.Record.Tokens)/2
+	all := theirs/2 + (base.Tokens-min(base.Tokens, l.fork.Record.Tokens))/2
 	s, t := support(l.fork, l.links), support(l.fork, ours)
 	if all == 0 || s == 0 {
 		return msg.Merge{}, false
 	}
 	e := msg.Merge{
-		Fork: l.fork.ID, First: l.first(), Head: l.last().ID, State: last.State, Tokens: theirs,
+		Fork: l.fork.ID, First: l.first(), Head: l.last().ID, State: last.State, Base: base.State, Tokens: theirs,
 		WeightQ16: min(share(int64(theirs/2), int64(all)), share(int64(s), int64(s+t))),
 	}
 	return e, e.WeightQ16 > 0
@@ -150,14 +154,15 @@ func (m *Machine) gate() {
 	for _, l := range m.lost.list {
 		if e, ok := m.mergeOf(l); ok && !l.asked {
 			l.asked = true
-			m.emit(Gate{Round: m.cur.round, Head: e.Head, Ours: m.head.Record.State, Theirs: e.State, WeightQ16: e.WeightQ16})
+			m.emit(Gate{Round: m.cur.round, State: m.head.Record.State, Merge: e})
 		}
 	}
 }
 
 func (m *Machine) gated(ev Gated) {
 	if l := m.lost.find(ev.Head); l != nil && l.asked {
-		l.answered, l.passed = true, ev.Passes
+		l.passed = ev.Passes
+		l.tries++
 	}
 }
 

@@ -96,7 +96,7 @@ func TestMergeGate(t *testing.T) {
 func TestMergeRule(t *testing.T) {
 	s := newScene(t, 7, nil)
 	e := msg.Merge{
-		Fork: testCID("fork"), First: testCID("first"), Head: testCID("lost"), State: testCID("lost state"), Tokens: 700, WeightQ16: 20_000,
+		Fork: testCID("fork"), First: testCID("first"), Head: testCID("lost"), State: testCID("lost state"), Base: testCID("base state"), Tokens: 700, WeightQ16: 20_000,
 	}
 	other := e
 	other.WeightQ16++

@@ -448,7 +448,7 @@ func (n *simNode) do(e Effect) {
 	case Audit:
 		n.audit(e)
 	case Gate:
-		n.later(s.opts.auditTime, Gated{Head: e.Head, Passes: s.opts.gate == nil || s.opts.gate(n)})
+		n.later(s.opts.auditTime, Gated{Head: e.Merge.Head, Passes: s.opts.gate == nil || s.opts.gate(n)})
 	case Fold:
 		n.folds++
 		n.later(s.opts.foldTime, fakeFold(e))

@@ -104,11 +104,7 @@ func (r *Runner) compute(ctx context.Context, e round.Fold) (round.Folded, error
 		return round.Folded{}, fmt.Errorf("fold: %w", err)
 	}
 	if e.Merge != nil {
-		other, err := r.states.get(ctx, e.Merge.State)
-		if err != nil {
-			return round.Folded{}, err
-		}
-		if next, err = fold.Merge(next, prev, other, e.Merge.WeightQ16); err != nil {
+		if next, err = r.states.merge(ctx, next, *e.Merge); err != nil {
 			return round.Folded{}, err
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/ipfs/go-cid"
-
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/fold"
 )
@@ -17,7 +15,7 @@ const mergeWorse = 1.005
 // mergeJob is to find out whether a branch that lost is worth merging.
 type mergeJob round.Gate
 
-// tryMerge measures two states and the one between them.
+// tryMerge measures two states and what a merge makes of them.
 func (w *worker) tryMerge(ctx context.Context, j mergeJob) (bool, error) {
 	held, err := w.samples.HeldOut(ctx, int(w.manifest.EvalSamples))
 	if err != nil || len(held) == 0 {
@@ -33,25 +31,25 @@ func (w *worker) tryMerge(ctx context.Context, j mergeJob) (bool, error) {
 		loss, _, err := w.trainer.Eval(ctx, held)
 		return loss, err
 	}
-	var states []*fold.State
-	for _, id := range []cid.Cid{j.Ours, j.Theirs} {
-		st, err := w.states.get(ctx, id)
-		if err != nil {
-			return false, err
-		}
-		states = append(states, st)
+	ours, err := w.states.get(ctx, j.State)
+	if err != nil {
+		return false, err
 	}
-	merged, err := fold.Merge(states[0], states[0], states[1], j.WeightQ16)
+	merged, err := w.states.merge(ctx, ours, j.Merge)
+	if err != nil {
+		return false, err
+	}
+	theirs, err := w.states.get(ctx, j.Merge.State)
 	if err != nil {
 		return false, err
 	}
 	var losses [3]float64
-	for i, st := range append(states, merged) {
+	for i, st := range []*fold.State{ours, theirs, merged} {
 		if losses[i], err = measure(st); err != nil {
 			return false, err
 		}
 	}
-	w.log.InfoContext(ctx, "branch that lost was measured", "head", j.Head, "ours", losses[0], "theirs", losses[1], "merged", losses[2])
+	w.log.InfoContext(ctx, "branch that lost was measured", "head", j.Merge.Head, "ours", losses[0], "theirs", losses[1], "merged", losses[2])
 	return passes(losses[0], losses[1], losses[2]), nil
 }
 
@@ -84,8 +82,8 @@ func (d *device) doMerge(ctx, wctx context.Context, j *mergeJob) {
 	}
 	d.mu.Unlock()
 	if err != nil {
-		d.r.log.WarnContext(ctx, "branch that lost was not measured", "head", j.Head, "err", err)
+		d.r.log.WarnContext(ctx, "branch that lost was not measured", "head", j.Merge.Head, "err", err)
 		return
 	}
-	d.r.post(ctx, round.Gated{Head: j.Head, Passes: ok})
+	d.r.post(ctx, round.Gated{Head: j.Merge.Head, Passes: ok})
 }

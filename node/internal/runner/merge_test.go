@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"github.com/ipfs/go-cid"
 	"math"
 	"testing"
 	"time"
@@ -65,7 +66,12 @@ func TestMergedBranch(t *testing.T) {
 		t.Errorf("tokens are %d after %d and %d merged", merged(ra).Tokens, parent.Record.Tokens, e.Tokens)
 	}
 	upTo := merged(ra).Round
-	res, err := replay.Run(t.Context(), replay.Options{Manifest: man, Chain: firstRounds{ra, upTo}, Store: a.store})
+	// Who followed the other pulled the states of its branch, not the deltas.
+	winner := a
+	if e.Head.String() != alone.Head {
+		winner = b
+	}
+	res, err := replay.Run(t.Context(), replay.Options{Manifest: man, Chain: firstRounds{ra, upTo}, Store: winner.store})
 	if err != nil || res.State != merged(ra).State || res.Rounds != int(upTo) {
 		t.Errorf("replayed %+v, %v; want state %v", res, err, merged(ra).State)
 	}
@@ -110,7 +116,7 @@ func TestTryMerge(t *testing.T) {
 	}
 	values := make([]int32, w.layout.Params())
 	d.Values(values)
-	moved := func(times int32) mergeJob {
+	moved := func(times int32) cid.Cid {
 		st := fold.NewState(w.layout)
 		for i, v := range start.Theta {
 			st.Theta[i] = v - times*values[i]
@@ -119,16 +125,16 @@ func TestTryMerge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return mergeJob{Ours: id, WeightQ16: fold.One / 2}
+		return id
 	}
-	ours, good, bad := moved(1).Ours, moved(2).Ours, moved(-3).Ours
+	ours, good, bad := moved(1), moved(2), moved(-3)
 	for _, tt := range []struct {
 		name string
 		j    mergeJob
 		want bool
 	}{
-		{"two that were trained", mergeJob{Ours: ours, Theirs: good, WeightQ16: fold.One}, true},
-		{"one that went the other way", mergeJob{Ours: ours, Theirs: bad, WeightQ16: fold.One / 2}, false},
+		{"two that were trained", mergeJob{State: ours, Merge: msg.Merge{Base: ours, State: good, WeightQ16: fold.One}}, true},
+		{"one that went the other way", mergeJob{State: ours, Merge: msg.Merge{Base: ours, State: bad, WeightQ16: fold.One / 2}}, false},
 	} {
 		if got, err := w.tryMerge(t.Context(), tt.j); err != nil || got != tt.want {
 			t.Errorf("%s: %v, %v; want %v", tt.name, got, err, tt.want)

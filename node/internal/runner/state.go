@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
 )
 
 // Store keeps the bytes of deltas and states, named by their CIDs.
@@ -96,6 +97,19 @@ func (s *states) get(ctx context.Context, id cid.Cid) (*fold.State, error) {
 	}
 	s.remember(id, st)
 	return st, nil
+}
+
+// merge moves next by what a branch learned that lost.
+func (s *states) merge(ctx context.Context, next *fold.State, m msg.Merge) (*fold.State, error) {
+	base, err := s.get(ctx, m.Base)
+	if err != nil {
+		return nil, err
+	}
+	other, err := s.get(ctx, m.State)
+	if err != nil {
+		return nil, err
+	}
+	return fold.Merge(next, base, other, m.WeightQ16)
 }
 
 // dagOverhead bounds what the inner nodes of a file's DAG add to its bytes.

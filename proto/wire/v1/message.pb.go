@@ -258,6 +258,7 @@ type Merge struct {
 	State         []byte                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	Tokens        uint64                 `protobuf:"varint,5,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	WeightQ16     uint32                 `protobuf:"varint,6,opt,name=weight_q16,json=weightQ16,proto3" json:"weight_q16,omitempty"`
+	Base          []byte                 `protobuf:"bytes,7,opt,name=base,proto3" json:"base,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -332,6 +333,13 @@ func (x *Merge) GetWeightQ16() uint32 {
 		return x.WeightQ16
 	}
 	return 0
+}
+
+func (x *Merge) GetBase() []byte {
+	if x != nil {
+		return x.Base
+	}
+	return nil
 }
 
 type Audit struct {
@@ -839,7 +847,7 @@ const file_v1_message_proto_rawDesc = "" +
 	"\aentries\x18\x05 \x03(\v2\x17.moot.wire.v1.HaveEntryR\aentries\x12\x14\n" +
 	"\x05joins\x18\x06 \x03(\fR\x05joins\x12+\n" +
 	"\x06audits\x18\a \x03(\v2\x13.moot.wire.v1.AuditR\x06audits\x12+\n" +
-	"\x06merges\x18\b \x03(\v2\x13.moot.wire.v1.MergeR\x06merges\"\x92\x01\n" +
+	"\x06merges\x18\b \x03(\v2\x13.moot.wire.v1.MergeR\x06merges\"\xa6\x01\n" +
 	"\x05Merge\x12\x12\n" +
 	"\x04fork\x18\x01 \x01(\fR\x04fork\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\fR\x05first\x12\x12\n" +
@@ -847,7 +855,8 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\fR\x05state\x12\x16\n" +
 	"\x06tokens\x18\x05 \x01(\x04R\x06tokens\x12\x1d\n" +
 	"\n" +
-	"weight_q16\x18\x06 \x01(\rR\tweightQ16\"8\n" +
+	"weight_q16\x18\x06 \x01(\rR\tweightQ16\x12\x12\n" +
+	"\x04base\x18\a \x01(\fR\x04base\"8\n" +
 	"\x05Audit\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1b\n" +
 	"\tgain_nano\x18\x02 \x01(\x12R\bgainNano\"O\n" +
