@@ -145,6 +145,18 @@ func (e *Exchange) serveBans(ctx context.Context) {
 	}
 }
 
+// served is the store as bitswap sees it. Bitswap takes a block without bytes for
+// one that is missing, and asks for the size first.
+type served struct{ blockstore.Blockstore }
+
+func (s served) GetSize(ctx context.Context, c cid.Cid) (int, error) {
+	n, err := s.Blockstore.GetSize(ctx, c)
+	if err == nil {
+		n = max(n, 1)
+	}
+	return n, err
+}
+
 // metered is guard, and makes bitswap wait. Bitswap calls MessageSent before it
 // sends, and both where nobody waits but those who have to do with the peer.
 type metered struct {
@@ -207,7 +219,7 @@ func newBitswap(ctx context.Context, e *Exchange) *bitswapProtocol {
 	if e.opt.Router != nil {
 		find = e.opt.Router
 	}
-	return &bitswapProtocol{bitswap.New(ctx, bsnet.NewFromIpfsHost(e.host), find, e.store, opts...)}
+	return &bitswapProtocol{bitswap.New(ctx, bsnet.NewFromIpfsHost(e.host), find, served{e.store}, opts...)}
 }
 
 func (b *bitswapProtocol) session(ctx context.Context) getter { return b.bs.NewSession(ctx) }

@@ -269,6 +269,42 @@ func TestFetchFromOne(t *testing.T) {
 	}
 }
 
+// Bitswap does not carry a file without bytes.
+func TestEmptyFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, b := range map[string][]byte{"empty": nil, "full": content(1, 5)} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st := openShard(t, t.TempDir())
+	imp, err := st.ImportDir(t.Context(), dir, shard.ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bs := memory()
+	copyAll(t, bs, st)
+	seed := newNode(t, bs, nodeOptions{})
+	n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
+	if err := n.e.Fetch(within(t, time.Minute), imp.Root, FetchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wantAll(t, n.bs, bs)
+
+	// Who does not know that it is empty, as other programs, gets it too.
+	empty, err := shard.BytesCID(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
+	<-other.e.ready
+	b, err := other.e.proto.session(t.Context()).GetBlock(within(t, time.Minute), empty)
+	if err != nil || len(b.RawData()) != 0 {
+		t.Errorf("the empty block: %v", err)
+	}
+}
+
 func TestFetchFromThree(t *testing.T) {
 	t.Parallel()
 	bs, root, size := dag(t, 2, 20*mib)

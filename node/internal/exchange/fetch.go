@@ -1,7 +1,9 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -323,6 +325,17 @@ func (f *fetch) progress(done, total int64) {
 	f.o.Progress(done, total)
 }
 
+// emptyFile returns the block of a file without bytes, if c is its CID. Bitswap
+// takes such a block for one that is missing.
+func emptyFile(c cid.Cid) (blocks.Block, bool) {
+	d := sha256.Sum256(nil)
+	if c.Prefix().Codec != cid.Raw || !bytes.HasSuffix(c.Hash(), d[:]) {
+		return nil, false
+	}
+	b, err := blocks.NewBlockWithCid([]byte{}, c)
+	return b, err == nil
+}
+
 // pull asks peers for a block until it is there and stored, or ctx is done.
 func (f *fetch) pull(ctx context.Context, p part) (blocks.Block, error) {
 	f.e.guard.ask(p.cid)
@@ -334,6 +347,9 @@ func (f *fetch) pull(ctx context.Context, p part) (blocks.Block, error) {
 		s, err := f.current(ctx)
 		if err != nil {
 			return nil, err
+		}
+		if b, ok := emptyFile(p.cid); ok {
+			return b, f.keep(ctx, b)
 		}
 		b, err := s.get.GetBlock(s.ctx, p.cid)
 		switch {
