@@ -135,6 +135,12 @@ func roundLedger(p *page, r api.Round) {
 	} else {
 		p.line("  no deltas")
 	}
+	if m := r.Merged; m != nil {
+		p.line("  a branch of %s tokens that had lost was merged with weight %.2f", group(m.Tokens), m.Weight)
+	}
+	for _, id := range r.Proven {
+		p.line("  %s  signed two messages that contradict each other", clean(api.ShortID(id)))
+	}
 	for _, id := range r.Joined {
 		p.line("  %s  gets a seat", clean(api.ShortID(id)))
 	}

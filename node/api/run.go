@@ -186,6 +186,10 @@ type Round struct {
 	// Judged is what auditors found of the contributions of the round before.
 	Judged    []Judged   `json:"judged,omitempty"`
 	Standings []Standing `json:"standings,omitempty"` // after this round
+	// Merged is a branch that had lost and came back in this round.
+	Merged *Merged `json:"merged,omitempty"`
+	// Proven are peers of which the record proves that they lied.
+	Proven []string `json:"proven,omitempty"`
 
 	Tokens        uint64 `json:"tokens"`         // since the beginning
 	TrainedRounds uint64 `json:"trained_rounds"` // likewise
@@ -214,6 +218,15 @@ type Contribution struct {
 	// Reason is why it counts for nothing, such as "probation"; empty: it
 	// counts.
 	Reason string `json:"reason,omitempty"`
+}
+
+// Merged is a branch of a run that had lost.
+type Merged struct {
+	Fork   string  `json:"fork"` // record that both chains have
+	Head   string  `json:"head"` // last record of the branch
+	State  string  `json:"state"`
+	Tokens uint64  `json:"tokens"`
+	Weight float64 `json:"weight"`
 }
 
 // Judged is what auditors found of a contribution.

@@ -123,6 +123,16 @@ func (r *Runner) judged(d *api.Round, rec *msg.Record) {
 			Worth: q16(j.WorthQ16), Verdict: j.Verdict.String(),
 		})
 	}
+	for _, p := range rec.Proofs {
+		if s, err := msg.Open(p.First); err == nil {
+			d.Proven = append(d.Proven, s.From.String())
+		}
+	}
+	if m := rec.Merge; m != nil {
+		d.Merged = &api.Merged{
+			Fork: m.Fork.String(), Head: m.Head.String(), State: m.State.String(), Tokens: m.Tokens, Weight: q16(m.WeightQ16),
+		}
+	}
 	for _, s := range rec.Standings {
 		a := api.Standing{
 			Peer: s.Peer.String(), Owed: s.Owed, Strikes: float64(s.StrikesQ8) / 256, BannedUntil: uint64(s.Until),
