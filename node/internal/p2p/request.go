@@ -128,7 +128,7 @@ func (h *Host) request(ctx context.Context, to peer.ID, proto string, req []byte
 	}
 	s, err := h.host.NewStream(network.WithAllowLimitedConn(ctx, proto), to, protocol.ID(proto))
 	if err != nil {
-		return nil, oneLine(err)
+		return nil, oneLine(VersionError(h.host, to, protocol.ID(proto), err))
 	}
 	defer s.Close()
 	// Covers cancellation and the deadline alike, in the reads and the writes.

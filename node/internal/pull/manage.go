@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multistream"
 
+	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -191,16 +192,20 @@ func (f *fetch) session(ctx context.Context, id peer.ID, c *candidate) {
 	if ctx.Err() != nil {
 		return
 	}
-	f.p.log.DebugContext(ctx, "session ended", "peer", id, "shard", f.root, "err", err)
+	if !isMute(err) {
+		f.p.log.DebugContext(ctx, "session ended", "peer", id, "shard", f.root, "err", err)
+	} else if err = p2p.VersionError(f.p.host, id, Protocol, err); !c.tried {
+		// The fallback may bring what it has.
+		f.p.log.InfoContext(ctx, "peer speaks no version of this node's protocol", "peer", id, "err", err)
+	}
 	if isProtocol(err) {
 		f.p.ban(ctx, id, err.Error())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c.busy, c.speaks, c.tried = false, false, true
-	var mute multistream.ErrNotSupported[protocol.ID]
 	switch {
-	case errors.As(err, &mute):
+	case errors.Is(err, p2p.ErrVersion):
 		c.backoff = muteBackoff
 	case s.gave:
 		c.backoff = firstBackoff
@@ -208,6 +213,13 @@ func (f *fetch) session(ctx context.Context, id peer.ID, c *candidate) {
 		c.backoff = min(2*c.backoff, maxBackoff)
 	}
 	c.after = time.Now().Add(c.backoff)
+}
+
+// isMute says whether a session ended because the peer does not know the
+// protocol.
+func isMute(err error) bool {
+	var unknown multistream.ErrNotSupported[protocol.ID]
+	return errors.As(err, &unknown)
 }
 
 // fallback is the use of Options.Fallback. It is owned by manage.
