@@ -125,18 +125,11 @@ func TestExportGGUFRefused(t *testing.T) {
 		t.Errorf("hint %q", e.Hint)
 	}
 	wantCode(t, exportError("r", train.ErrMerge), api.CodeVerify, "")
-	n, r, id := trained(t, "")
-	dir, err := n.modelDir(t.Context(), r.manifest.Model)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := filepath.Join(dir, "config.json")
-	if err := os.Chmod(config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	rewrite(t, config, `"llama"`, `"olmo"`)
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	base := copyDir(t, assets(t).ModelDir)
+	rewrite(t, filepath.Join(base, "config.json"), `"llama"`, `"olmo"`)
 	out := filepath.Join(t.TempDir(), "x")
-	_, err = n.Export(t.Context(), api.ExportRequest{Run: id, Format: api.ExportGGUF, Dir: out}, quiet)
+	_, err = n.Export(t.Context(), api.ExportRequest{Adapter: theirAdapter(t, "plain"), Model: base, Format: api.ExportGGUF, Dir: out}, quiet)
 	wantCode(t, err, api.CodeModel, "olmo")
 	if _, err := os.Stat(out); err == nil {
 		t.Error("a refused export left a folder")
