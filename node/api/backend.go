@@ -80,6 +80,8 @@ type Backend interface {
 	ExportShards(ctx context.Context, req ExportShardsRequest, progress ProgressFunc) (Archive, error)
 	// ImportShards stores what is in a CAR.
 	ImportShards(ctx context.Context, req ImportShardsRequest, progress ProgressFunc) (Archive, error)
+	// PullShards makes local what peers have. It tries for as long as ctx lasts.
+	PullShards(ctx context.Context, req PullShardsRequest, progress ProgressFunc) (CacheEntry, error)
 	// VerifyShards reads what is here and compares it with its hashes.
 	VerifyShards(ctx context.Context, req VerifyRequest, progress ProgressFunc) (Verification, error)
 

@@ -73,6 +73,23 @@ type ImportShardsRequest struct {
 	File string `json:"file"`
 }
 
+// PullShardsRequest names a model, a data set or another folder or file that
+// peers have.
+type PullShardsRequest struct {
+	ID string `json:"id"` // its CID, in full
+	// Peers are multiaddrs of peers that have it, with /p2p/ and the peer ID; any
+	// IPFS node will do. Default: those that are connected or found.
+	Peers []string `json:"peers,omitempty"`
+	// Layers, if not nil, are all of a model that is wanted.
+	Layers *Layers `json:"layers,omitempty"`
+}
+
+// Layers are the layers of a model from First to Last, counted from 0.
+type Layers struct {
+	First int `json:"first"`
+	Last  int `json:"last"`
+}
+
 // Archive is a CAR that was written or read.
 type Archive struct {
 	File   string       `json:"file"`

@@ -179,6 +179,11 @@ func (c *Client) ImportShards(ctx context.Context, req api.ImportShardsRequest, 
 	return stream[api.Archive](ctx, c, "/api/v1/shards/import", req, progress)
 }
 
+// PullShards makes local what peers have.
+func (c *Client) PullShards(ctx context.Context, req api.PullShardsRequest, progress api.ProgressFunc) (api.CacheEntry, error) {
+	return stream[api.CacheEntry](ctx, c, "/api/v1/shards/pull", req, progress)
+}
+
 // VerifyShards compares what the node holds with its hashes.
 func (c *Client) VerifyShards(ctx context.Context, req api.VerifyRequest, progress api.ProgressFunc) (api.Verification, error) {
 	return stream[api.Verification](ctx, c, "/api/v1/shards/verify", req, progress)

@@ -727,6 +727,15 @@ func (f *Fake) ImportShards(ctx context.Context, req api.ImportShardsRequest, pr
 	return api.Archive{File: req.File, Blocks: 5, Bytes: e.Have, Roots: []api.CacheEntry{e}}, err
 }
 
+// PullShards implements api.Backend; all there is, is here.
+func (f *Fake) PullShards(ctx context.Context, req api.PullShardsRequest, progress api.ProgressFunc) (api.CacheEntry, error) {
+	if err := f.enter(ctx, "PullShards"); err != nil {
+		return api.CacheEntry{}, err
+	}
+	work(progress, "pull")
+	return f.entry(ctx, req.ID)
+}
+
 // VerifyShards implements api.Backend. Of a model named "broken" a block is
 // missing, until it is repaired.
 func (f *Fake) VerifyShards(ctx context.Context, req api.VerifyRequest, progress api.ProgressFunc) (api.Verification, error) {
