@@ -61,7 +61,7 @@ var plantedProducts = []planted{
 	{file: "nf4_gemm.cu", old: "		__syncthreads();\n		for (int i = threadIdx.x; i < 16 * CHUNK", new: "		for (int i = threadIdx.x; i < 16 * CHUNK", tests: "TestNF4Products"},
 	{file: "nf4_gemm.cu", old: "		__syncthreads();\n#pragma unroll\n		for (int r = 0; r < CHUNK / 128; r++) {\n			const u32 words", new: "#pragma unroll\n		for (int r = 0; r < CHUNK / 128; r++) {\n			const u32 words", tests: "TestNF4Products"},
 	{file: "nf4_gemm.cu", old: "l < (int)k2; l++", new: "l < (int)k2 - 1; l++", tests: "TestNF4Products"},
-	{file: "nf4_gemm.cu", old: "row < o.n && kk < width", new: "row < o.n", tests: "TestNF4Products"},
+	{file: "nf4_gemm.cu", old: "32 * t + 4 * i;", new: "32 * t + 2 * i;", tests: "TestNF4Products"},
 }
 
 // TestPlantedProducts is TestPlantedBugs for matrix products.

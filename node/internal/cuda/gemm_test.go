@@ -392,6 +392,7 @@ func TestPlans(t *testing.T) {
 // A sum is split so that one part begins within the second pair.
 func TestSplitInTheSecondPair(t *testing.T) {
 	t.Setenv("MOOT_EMU_SMS", "40")
+	t.Setenv("MOOT_EMU_SEED", "5")
 	eachCapability(t, func(t *testing.T, d *device) {
 		for _, kind := range []string{"float32", "bfloat16"} {
 			l := newLab(t, d, kind, false)

@@ -35,6 +35,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/klauspost/cpuid/v2"
@@ -164,7 +165,22 @@ func (b *builder) build(targets []int) (string, error) {
 		return "", err
 	}
 	c := &compilation{builder: b, src: src}
-	return c.all(targets)
+	path, err := c.all(targets)
+	b.prune()
+	return path, err
+}
+
+// prune removes what nobody has used for a week.
+func (b *builder) prune() {
+	entries, err := os.ReadDir(b.dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > 7*24*time.Hour {
+			os.RemoveAll(filepath.Join(b.dir, e.Name())) //nolint:errcheck // the next call tries again
+		}
+	}
 }
 
 // compilation is a builder with its sources written to a folder.
@@ -259,7 +275,7 @@ func (c *compilation) made(name, ext string, content []byte, make func(out strin
 	fmt.Fprintln(h, c.version, c.flags)
 	h.Write(content)
 	path := filepath.Join(c.dir, name+"-"+hex.EncodeToString(h.Sum(nil)[:10])+ext)
-	if _, err := os.Stat(path); err == nil {
+	if now := time.Now(); os.Chtimes(path, now, now) == nil {
 		return path, nil
 	}
 	tmp, err := os.MkdirTemp(c.dir, "new-")

@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 	"unsafe"
 
 	"gorgonia.org/cu"
@@ -360,5 +362,49 @@ func TestInjectedErrors(t *testing.T) {
 	t.Setenv("MOOT_EMU_MEM", "1")
 	if _, err := cu.MemAlloc(1<<20 + 1); err == nil {
 		t.Error("more memory than there is")
+	}
+}
+
+// What was built is found again, and what nobody used for long is removed.
+func TestCache(t *testing.T) {
+	dir := t.TempDir()
+	sources := fstest.MapFS{
+		"common.cuh": {Data: []byte(`#include "cuemu.h"`)},
+		"one.cu":     {Data: []byte("#include \"common.cuh\"\nextern \"C\" __global__ void one(long long *p) { *p = VALUE; }\n")},
+	}
+	if _, err := emu.Build(emu.Options{Kernels: sources, Targets: []int{80}, Dir: dir}); err == nil || !strings.Contains(err.Error(), "VALUE") {
+		t.Fatalf("error is %v, want what g++ says of VALUE", err)
+	}
+	build := func(value string) string {
+		t.Helper()
+		sources["common.cuh"] = &fstest.MapFile{Data: []byte("#include \"cuemu.h\"\n#define VALUE " + value)}
+		d, err := emu.Build(emu.Options{Kernels: sources, Targets: []int{80}, Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Path
+	}
+	first := build("1")
+	if second := build("2"); second == first {
+		t.Error("a header changed and the driver did not")
+	}
+	old := time.Now().Add(-30 * 24 * time.Hour)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if err := os.Chtimes(filepath.Join(dir, e.Name()), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if again := build("2"); again == first {
+		t.Error("the driver is not that of the sources")
+	}
+	if after, err := os.ReadDir(dir); err != nil || len(after) != 6 { // driver, cuBLAS, end, object, library, folder
+		t.Errorf("%d files are left, want 6 (%v)", len(after), err)
+	}
+	if _, err := os.Stat(first); err == nil {
+		t.Error("the first driver is still there")
 	}
 }

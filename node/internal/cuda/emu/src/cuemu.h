@@ -5,14 +5,13 @@
 // allow (a seed chooses it, which brings missing barriers to light), lanes of a
 // warp meet in the same operation, nobody waits for a barrier that others never
 // reach, asynchronous copies land only when they are waited for, dynamic shared
-// memory starts as NaN, addresses are aligned and allocated. What it cannot
-// show: speed, registers, real races, fast-math rounding.
+// memory and, with a seed, variables start as NaN, addresses are aligned and
+// allocated. What it cannot show: speed, registers, real races, fast-math rounding.
 //
 // The same .cu file is compiled by g++ with HOST_EMU and, by NVRTC, to PTX;
 // kernels/common.cuh holds what differs.
 #pragma once
 #include <cmath>
-#include <csetjmp>
 #include <cstdarg>
 #include <cstddef>
 #include <cstdint>
@@ -113,6 +112,7 @@ struct state {
 	char *dyn;
 	dim3 bid, bdim, gdim;
 	uint32_t seed; // not zero: random order
+	bool ahead;	   // and in this block warps run as far ahead as they can
 	const char *kernel;
 	int failed; // CUresult
 	char why[512];
@@ -151,6 +151,11 @@ inline void make_ready(unsigned i) {
 	S.ready[(S.head + S.nready++) % MAX_THREADS] = i;
 }
 
+inline uint32_t draw() {
+	S.seed ^= S.seed << 13, S.seed ^= S.seed >> 17, S.seed ^= S.seed << 5;
+	return S.seed;
+}
+
 // park runs another fibre that is ready; it returns when this one's turn comes.
 inline void park() {
 	fiber *me = S.cur;
@@ -165,13 +170,20 @@ inline void park() {
 					 S.w[i].arrived, S.w[i].live, i, op_names[S.w[i].kind]);
 		fail(719, "deadlock: %u of %u threads are at __syncthreads", S.nparked, S.live);
 	}
+	unsigned at = S.head;
 	if (S.seed) {
-		S.seed ^= S.seed << 13, S.seed ^= S.seed >> 17, S.seed ^= S.seed << 5;
-		unsigned k = (S.head + S.seed % S.nready) % MAX_THREADS;
-		std::swap(S.ready[k], S.ready[S.head]);
+		// The last one that became ready is of the warp that ran just now.
+		unsigned k = S.ahead ? S.nready - 1 : draw() % S.nready;
+		at = (S.head + k) % MAX_THREADS;
 	}
-	fiber *to = &S.f[S.ready[S.head]];
-	S.head = (S.head + 1) % MAX_THREADS, S.nready--;
+	fiber *to = &S.f[S.ready[at]];
+	S.nready--;
+	if (S.ahead) {
+		S.ready[at] = S.ready[(S.head + S.nready) % MAX_THREADS];
+	} else {
+		S.ready[at] = S.ready[S.head];
+		S.head = (S.head + 1) % MAX_THREADS;
+	}
 	if (to == me) return;
 	S.cur = to;
 	cuemu_swap(&me->sp, to->sp);
@@ -211,7 +223,7 @@ inline void release_warp(unsigned wi) {
 inline void together(op kind, resolver code, void *frame, unsigned mask = ~0u) {
 	unsigned wi = S.cur->lin / 32;
 	warp &w = S.w[wi];
-	for (unsigned i = 0; i < 32 && wi * 32 + i < S.n; i++)
+	for (unsigned i = 0; mask != ~0u && i < 32 && wi * 32 + i < S.n; i++)
 		if (!(mask >> i & 1) && !S.f[wi * 32 + i].done) fail(719, "%s with a mask (%08x) that leaves out lane %u", op_names[kind], mask, i);
 	if (w.arrived == 0)
 		w.kind = kind, w.code = (const void *)code;
@@ -303,24 +315,42 @@ struct mma_frame {
 	float *c;
 	const uint32_t *a, *b;
 };
-template <int K, bool HALF> __attribute__((optimize("O3"))) void mma_all(fiber *f, unsigned n) {
+template <bool HALF> inline float element(uint32_t pair, int odd) {
+	if (HALF) return half_float((uint16_t)(pair >> 16 * odd));
+	return bits_float(odd ? pair & 0xffff0000u : pair << 16);
+}
+template <int K, bool HALF> __attribute__((no_sanitize("alignment"))) void mma_all(fiber *f, unsigned n) {
+	typedef float row __attribute__((vector_size(32))); // of B and C
 	if (n < 32) fail(719, "mma in a warp of %u lanes", n);
-	float A[16][K], B[K][8], C[16][8];
-	auto val = [](uint32_t v) { return HALF ? half_float((uint16_t)v) : bits_float(v << 16); };
+	typedef uint32_t pairs __attribute__((vector_size(32)));
+	uint32_t A[16][K / 2];
+	pairs B[K / 2]; // two values of K in each
+	row C[16];
 	for (unsigned l = 0; l < 32; l++) {
 		if (f[l].done) fail(719, "mma after lane %u has returned", l);
-		mma_frame *me = (mma_frame *)f[l].frame;
+		const mma_frame *me = (mma_frame *)f[l].frame;
 		unsigned g = l / 4, t = l % 4;
-		for (int r = 0; r < K / 4; r++)
-			for (int i = 0; i < 2; i++) A[g + (r & 1) * 8][2 * t + (r >> 1) * 8 + i] = val(me->a[r] >> (16 * i));
-		for (int r = 0; r < K / 8; r++)
-			for (int i = 0; i < 2; i++) B[2 * t + r * 8 + i][g] = val(me->b[r] >> (16 * i));
+#pragma GCC unroll 4
+		for (int r = 0; r < K / 4; r++) A[g + (r & 1) * 8][t + (r >> 1) * 4] = me->a[r];
+#pragma GCC unroll 4
+		for (int r = 0; r < K / 8; r++) B[t + r * 4][g] = me->b[r];
+#pragma GCC unroll 4
 		for (int r = 0; r < 4; r++) C[g + (r >> 1) * 8][2 * t + (r & 1)] = me->c[r];
 	}
-	for (int i = 0; i < 16; i++)
-		for (int k = 0; k < K; k++)
-			for (int j = 0; j < 8; j++) C[i][j] += A[i][k] * B[k][j];
+	row b[K];
+	for (int k = 0; k < K; k++)
+		if (HALF)
+			for (int j = 0; j < 8; j++) b[k][j] = element<HALF>(B[k / 2][j], k & 1);
+		else
+			b[k] = (row)(k & 1 ? B[k / 2] & 0xffff0000u : B[k / 2] << 16);
+	for (int i = 0; i < 16; i++) {
+		row c = C[i];
+#pragma GCC unroll 16
+		for (int k = 0; k < K; k++) c += element<HALF>(A[i][k / 2], k & 1) * b[k];
+		C[i] = c;
+	}
 	for (unsigned l = 0; l < 32; l++)
+#pragma GCC unroll 4
 		for (int r = 0; r < 4; r++) ((mma_frame *)f[l].frame)->c[r] = C[l / 4 + (r >> 1) * 8][2 * (l % 4) + (r & 1)];
 }
 
@@ -331,7 +361,7 @@ struct ldmatrix_frame {
 	uint32_t *r;
 	const void *p;
 };
-template <int N, bool TRANS> void ldmatrix_all(fiber *f, unsigned n) {
+template <int N, bool TRANS> __attribute__((no_sanitize("alignment"))) void ldmatrix_all(fiber *f, unsigned n) {
 	if (n < 32) fail(719, "ldmatrix in a warp of %u lanes", n);
 	for (unsigned l = 0; l < 32; l++)
 		if (f[l].done) fail(719, "ldmatrix after lane %u has returned", l);
@@ -380,7 +410,7 @@ template <class F> int launch(const char *name, dim3 g, dim3 b, size_t shared, F
 	S.arg = (void *)&body;
 	// Which block comes first must not matter either.
 	unsigned long blocks = (unsigned long)g.x * g.y * g.z;
-	bool backwards = S.seed & 1;
+	bool backwards = S.seed && draw() & 1;
 	for (unsigned long k = 0; k < blocks; k++) {
 		unsigned long i = backwards ? blocks - 1 - k : k;
 		S.bid = {(unsigned)(i % g.x), (unsigned)(i / g.x % g.y), (unsigned)(i / g.x / g.y)};
@@ -392,10 +422,16 @@ template <class F> int launch(const char *name, dim3 g, dim3 b, size_t shared, F
 			S.w[i / 32].live++;
 			t.tid = {i % b.x, i / b.x % b.y, i / b.x / b.y}, t.lin = i, t.done = false, t.frame = nullptr;
 			t.copies.clear(), t.ended.clear();
+			// What is not initialised is NaN, and not what the block before left.
+			if (S.seed) memset(S.stack[i] + STACK - 4096, 0xff, 4096);
 			void **sp = (void **)(S.stack[i] + STACK - 64);
 			*sp = (void *)entry, sp -= 6; // ret goes to entry
 			t.sp = sp;
 			make_ready(i);
+		}
+		S.ahead = S.seed && draw() & 1;
+		if (S.seed) {
+			for (unsigned i = n - 1; i; i--) std::swap(S.ready[i], S.ready[draw() % (i + 1)]);
 		}
 		S.cur = &S.f[S.ready[S.head]];
 		S.head = (S.head + 1) % MAX_THREADS, S.nready--;
