@@ -19,6 +19,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/client"
+	"github.com/moot-net/moot/node/internal/cuda"
 )
 
 // The test binary is mootd when it is called by that name, and a program that
@@ -46,6 +47,12 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("XDG_DATA_HOME", filepath.Join(e.WorkDir, "data"))
 			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "cuda" {
+				return false, fmt.Errorf("unknown condition %s", cond)
+			}
+			return cuda.Built, nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// waitfor FILE: somebody writes it.

@@ -1,0 +1,63 @@
+//go:build cuda && cgo
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/moot-net/moot/node/internal/cuda/cudatest"
+	"github.com/moot-net/moot/node/internal/cuda/emu"
+)
+
+func TestGPU(t *testing.T) {
+	driver, err := cudatest.Load()
+	switch {
+	case errors.Is(err, emu.ErrNoCompiler):
+		t.Skip(err)
+	case err != nil:
+		t.Fatal(err)
+	case driver == nil:
+		t.Skip("knows what the emulated driver has")
+	}
+	t.Setenv("MOOT_EMU_COUNT", "2")
+	r := lookForGPUs(true)
+	if r.err != nil || len(r.Devices) != 2 {
+		t.Fatalf("%d devices, %v", len(r.Devices), r.err)
+	}
+	var out strings.Builder
+	if err := r.print(&out, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"cuda:0  ", "cuda:1  ", "memory", " of 8.6 GB free", "compute capability  8.0, 4 multiprocessors", "bfloat16 products",
+		"cuBLAS", "self-test", "passed: ",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	out.Reset()
+	if err := r.print(&out, true); err != nil {
+		t.Fatal(err)
+	}
+	var back gpuReport
+	if err := json.Unmarshal([]byte(out.String()), &back); err != nil || len(back.Devices) != 2 || !back.Devices[1].Test.OK || back.Devices[1].Test.TFLOPS <= 0 {
+		t.Errorf("%v in\n%s", err, out.String())
+	}
+
+	// One that is too old, and one that fails its test.
+	t.Setenv("MOOT_EMU_CC", "5.2")
+	if r := lookForGPUs(true); r.err == nil || r.Error.Kind != "old_device" || r.Devices[0].Error.Kind != "old_device" || r.Devices[0].Test != nil {
+		t.Errorf("an old device: %+v", r)
+	}
+	t.Setenv("MOOT_EMU_CC", "8.0")
+	t.Setenv("MOOT_EMU_COUNT", "1")
+	t.Setenv("MOOT_EMU_FAIL", "cuStreamCreate:1:2")
+	r = lookForGPUs(true)
+	if r.err == nil || r.Devices[0].Error == nil || r.Devices[0].Error.Kind != "no_memory" || r.Devices[0].Test.OK {
+		t.Errorf("a device without memory: %+v", r)
+	}
+}
