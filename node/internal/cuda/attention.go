@@ -29,15 +29,13 @@ type attentionBackward struct {
 // maxHead is the widest head that there are kernels for.
 const maxHead = 256
 
-// headDim checks the arguments and returns the width of a head.
-func (p *attention) headDim() int {
+// attentionHead checks the arguments and returns the width of a head. It is not
+// ok where there is no kernel.
+func (d *device) attentionHead(p *attention) (hd int, ok bool) {
 	if p.heads <= 0 || p.kvHeads <= 0 || p.heads%p.kvHeads != 0 || p.q.cols%p.heads != 0 {
 		panic(fmt.Sprintf("bug: %d and %d heads of %d columns", p.heads, p.kvHeads, p.q.cols))
 	}
-	hd := p.q.cols / p.heads
-	if hd > maxHead {
-		panic(fmt.Sprintf("bug: heads of %d values, at most %d", hd, maxHead))
-	}
+	hd = p.q.cols / p.heads
 	mustShape("V", p.v, p.k.rows, p.kvHeads*hd)
 	mustShape("K", p.k, p.k.rows, p.kvHeads*hd)
 	mustShape("Out", p.out, p.q.rows, p.q.cols)
@@ -50,7 +48,11 @@ func (p *attention) headDim() int {
 			panic(fmt.Sprintf("bug: span %+v of %d queries and %d keys", s, p.q.rows, p.k.rows))
 		}
 	}
-	return hd
+	if hd > maxHead {
+		d.fail(fmt.Errorf("attention with heads of %d values: a GPU computes heads of up to %d: train on the CPU", hd, maxHead))
+		return hd, false
+	}
+	return hd, true
 }
 
 // keysSeen is how many keys query i of a span sees.
@@ -175,7 +177,10 @@ func (p *attention) generating() bool {
 
 // attend is tensor.Backend's Attention.
 func (d *device) attend(p attention) {
-	hd := p.headDim()
+	hd, ok := d.attentionHead(&p)
+	if !ok {
+		return
+	}
 	w := wide(hd, p.q, p.k, p.v, p.out)
 	if p.generating() {
 		d.attendOne(p, hd, w)
@@ -216,7 +221,10 @@ func (d *device) attendOne(p attention, hd int, w bool) {
 
 // attendBackward is tensor.Backend's AttentionBackward.
 func (d *device) attendBackward(p attentionBackward) {
-	hd := p.headDim()
+	hd, ok := d.attentionHead(&p.attention)
+	if !ok {
+		return
+	}
 	mustShape("dOut", p.dOut, p.out.rows, p.out.cols)
 	mustShape("dQ", p.dQ, p.q.rows, p.q.cols)
 	mustShape("dK", p.dK, p.k.rows, p.k.cols)

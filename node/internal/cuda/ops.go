@@ -200,7 +200,7 @@ func mustIndex(idx []int32, rows int) {
 
 // overRows launches a kernel that has a warp for each row, or, where rows are
 // long, a block.
-func (d *device) overRows(name string, w bool, rows, cols int, args []uint64) {
+func (d *device) overRows(name string, rows, cols int, args []uint64) {
 	whole := cols > 1024
 	grid := rows
 	if !whole {
@@ -218,7 +218,7 @@ func (d *device) rmsNorm(out, inv, x, w view, o tensor.RMSNorm) {
 	all := wide(x.cols, out, x, w)
 	args := matrix(space[:0], all, out, inv, x, w)
 	args = append(args, num(x.rows), num(x.cols), double(float64(o.Eps)), flag(o.PlusOne))
-	d.overRows("moot_rmsnorm", all, x.rows, x.cols, args)
+	d.overRows("moot_rmsnorm", x.rows, x.cols, args)
 }
 
 func (d *device) rmsNormBackward(dx, dw, dout, x, inv, w view, o tensor.RMSNorm) {
@@ -233,7 +233,7 @@ func (d *device) rmsNormBackward(dx, dw, dout, x, inv, w view, o tensor.RMSNorm)
 	all := wide(x.cols, dx, dout, x, w)
 	args := matrix(space[:0], all, dx, dout, x, inv, w)
 	args = append(args, num(x.rows), num(x.cols), flag(o.PlusOne))
-	d.overRows("moot_rmsnorm_back", all, x.rows, x.cols, args)
+	d.overRows("moot_rmsnorm_back", x.rows, x.cols, args)
 }
 
 // layerNorm: stats is (T,2).
@@ -248,7 +248,7 @@ func (d *device) layerNorm(out, stats, x, w, bias view, eps float32) {
 	all := wide(x.cols, out, x, w, bias)
 	args := matrix(space[:0], all, out, stats, x, w, bias)
 	args = append(args, num(x.rows), num(x.cols), double(float64(eps)))
-	d.overRows("moot_layernorm", all, x.rows, x.cols, args)
+	d.overRows("moot_layernorm", x.rows, x.cols, args)
 }
 
 func (d *device) layerNormBackward(dx, dw, dbias, dout, x, stats, w view) {
@@ -266,7 +266,7 @@ func (d *device) layerNormBackward(dx, dw, dbias, dout, x, stats, w view) {
 	all := wide(x.cols, dx, dout, x, w)
 	args := matrix(space[:0], all, dx, dout, x, stats, w)
 	args = append(args, num(x.rows), num(x.cols))
-	d.overRows("moot_layernorm_back", all, x.rows, x.cols, args)
+	d.overRows("moot_layernorm_back", x.rows, x.cols, args)
 }
 
 func (d *device) sumRows(row, m view) {
