@@ -1,0 +1,72 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+// A model and a data set are pulled by CID and address alone; the model lies once
+// on the disk, and can be trained.
+func TestPullShards(t *testing.T) {
+	seed, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, d := imported(t, seed)
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	addr := seed.host.Addrs()[:1]
+	for id, want := range map[string]string{m.ID: modelKind, d.ID: dataKind} {
+		e, err := n.PullShards(t.Context(), api.PullShardsRequest{ID: id, Peers: addr}, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.ID != id || e.Kind != want || e.Have != e.Total {
+			t.Errorf("pulled %+v, want a whole %s", e, want)
+		}
+	}
+	models, err := n.Models(t.Context())
+	if err != nil || len(models) != 1 || models[0].ID != m.ID || !models[0].Trainable || models[0].InPlace {
+		t.Errorf("models are %+v, %v", models, err)
+	}
+	if used := folderSize(t, n.dir); used > m.Bytes+d.Bytes+(m.Bytes+d.Bytes)/10+200<<10 {
+		t.Errorf("%d bytes are used for %d", used, m.Bytes+d.Bytes)
+	}
+	if s, err := n.Status(t.Context()); err != nil || s.Traffic.PulledBytes < uint64(m.Bytes) {
+		t.Errorf("status says %d bytes were pulled: %v", s.Traffic.PulledBytes, err)
+	}
+	_, err = n.PullShards(t.Context(), api.PullShardsRequest{ID: m.ID, Peers: []string{"nobody"}}, quiet)
+	wantCode(t, err, api.CodeUsage, `"nobody" is not the address of a peer`)
+}
+
+// Of a model only some layers are pulled, and what is in none.
+func TestPullLayers(t *testing.T) {
+	seed, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, _ := imported(t, seed)
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	e, err := n.PullShards(t.Context(), api.PullShardsRequest{ID: m.ID, Peers: seed.host.Addrs()[:1], Layers: &api.Layers{First: 0, Last: 0}}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := cid.MustParse(m.ID)
+	sel, err := n.store.SelectLayers(t.Context(), root, 0, 0)
+	if err != nil || !sel.Final {
+		t.Fatalf("SelectLayers = %+v, %v", sel, err)
+	}
+	if e.Have < sel.Bytes || e.Have > e.Total {
+		t.Errorf("%d of %d bytes are here, the layer needs %d", e.Have, e.Total, sel.Bytes)
+	}
+	for _, c := range sel.Leaves {
+		if ok, err := n.store.Has(t.Context(), c); err != nil || !ok {
+			t.Errorf("leaf %s is not here: %v", c, err)
+		}
+	}
+	if files, _ := filepath.Glob(filepath.Join(n.dir, modelsDir, "*", "*")); len(files) > 0 {
+		t.Errorf("there is a folder: %v", files)
+	}
+	_, err = os.Stat(n.modelPath(root))
+	if !os.IsNotExist(err) {
+		t.Errorf("stat of the folder: %v", err)
+	}
+}
