@@ -85,20 +85,20 @@ type gemmPlan struct {
 // panel is a copy of a matrix in the workspace, or none if it has no size.
 type panel struct{ at, ld, bytes int }
 
-func (p *gemmPlan) reserve(bytes int) int {
-	at := p.bytes
-	p.bytes += blocks(bytes, alignment) * alignment
+func (g *gemmPlan) reserve(bytes int) int {
+	at := g.bytes
+	g.bytes += blocks(bytes, alignment) * alignment
 	return at
 }
 
 // panel plans a copy of v, in rows that begin at multiples of 16 bytes.
-func (p *gemmPlan) panel(rows, cols int, bf16 bool) panel {
+func (g *gemmPlan) panel(rows, cols int, bf16 bool) panel {
 	elem := 4
 	if bf16 {
 		elem = 2
 	}
 	ld := blocks(cols, 8) * 8
-	return panel{at: p.reserve(rows * ld * elem), ld: ld, bytes: rows * ld * elem}
+	return panel{at: g.reserve(rows * ld * elem), ld: ld, bytes: rows * ld * elem}
 }
 
 // plan decides how a product is computed.

@@ -178,7 +178,7 @@ func (b *builder) prune() {
 	}
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > 7*24*time.Hour {
-			os.RemoveAll(filepath.Join(b.dir, e.Name())) //nolint:errcheck // the next call tries again
+			os.RemoveAll(filepath.Join(b.dir, e.Name())) // the next call tries again
 		}
 	}
 }
