@@ -101,6 +101,9 @@ func (m *Model) SetRecompute(layers int) {
 	m.dropWorkspace()
 }
 
+// Recompute returns how many layers compute their activations again.
+func (m *Model) Recompute() int { return m.again }
+
 // newModel allocates a model whose parameters are zero.
 func newModel(c Config, b tensor.Backend) *Model {
 	m := newPacked(c, b, nil)

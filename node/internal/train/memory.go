@@ -34,11 +34,22 @@ func EstimateMemory(o Options) (Memory, error) {
 	if err := o.optimizer().check(); err != nil {
 		return Memory{}, err
 	}
-	t := Trainer{}
-	t.limits(c, o.MaxTokens, o.MicroBatchTokens)
 	if o.Full {
+		t := Trainer{}
+		t.limits(c, o.MaxTokens, o.MicroBatchTokens)
 		return t.fullMemory(c, o)
 	}
+	weights, err := weightsOf(c, o)
+	if err != nil {
+		return Memory{}, err
+	}
+	return estimate(c, weights, o)
+}
+
+// estimate is EstimateMemory of a model that is known.
+func estimate(c model.Config, weights []model.Weight, o Options) (Memory, error) {
+	t := Trainer{}
+	t.limits(c, o.MaxTokens, o.MicroBatchTokens)
 	if err := trainable(o.Spec); err != nil {
 		return Memory{}, err
 	}
@@ -47,10 +58,6 @@ func EstimateMemory(o Options) (Memory, error) {
 		return Memory{}, err
 	}
 	load, err := t.workload(c, a.Parts(), o.ActivationBytes, o.Sizes)
-	if err != nil {
-		return Memory{}, err
-	}
-	weights, err := weightsOf(c, o)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -95,6 +102,10 @@ func Products(o Options) ([]tensor.Product, error) {
 	if err != nil {
 		return nil, err
 	}
+	return productsOf(c, weights, o)
+}
+
+func productsOf(c model.Config, weights []model.Weight, o Options) ([]tensor.Product, error) {
 	t := Trainer{}
 	t.limits(c, o.MaxTokens, o.MicroBatchTokens)
 	var parts []lora.Part
