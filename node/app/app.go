@@ -174,13 +174,14 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	metrics := prometheus.NewRegistry()
 	host, err := p2p.New(p2p.Options{
 		Key: key, Listen: cfg.Listen, AnyPort: cfg.AnyPort, Bootstrap: cfg.Bootstrap, LocalDiscovery: cfg.MDNS,
+		Public: cfg.Network.Public, NoRelay: !cfg.Network.Relay, IPFSBootstrap: cfg.Network.IPFSBootstrap,
 		PeerCache: filepath.Join(cfg.DataDir, peersFile), Agent: "moot/" + version, Metrics: metrics, Log: o.Log,
 	})
 	if err != nil {
 		return nil, listenError("start network", err, "give other addresses with --listen; port 0 takes a free one")
 	}
 	n := &node{
-		freeMemory: freeMemory, maxBytes: cfg.CacheMaxMB * 1e6, minFree: cfg.MinFreeMB * 1e6,
+		limits: cfg.Network.Limits(), freeMemory: freeMemory, maxBytes: cfg.CacheMaxMB * 1e6, minFree: cfg.MinFreeMB * 1e6,
 		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host, events: api.NewEventLog(keptEvents),
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
@@ -238,7 +239,7 @@ func openRunner(hub *runner.Hub) func(dir string, m *run.Manifest) (participant,
 // attach makes what stands on host and store.
 func (n *node) attach() (err error) {
 	ban := func(p peer.ID, reason string) { n.host.Block(p, reason, banTime) }
-	n.traffic, err = traffic.New(traffic.Options{Near: n.host.Near, File: filepath.Join(n.dir, trafficFile), Log: n.log})
+	n.traffic, err = traffic.New(traffic.Options{Limits: n.limits, Near: n.host.Near, File: filepath.Join(n.dir, trafficFile), Log: n.log})
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ type node struct {
 	exchange *exchange.Exchange // for peers that do not speak pull's protocol
 	puller   *pull.Puller
 	traffic  *traffic.Meter // bounds and counts what both carry
+	limits   traffic.Limits
 	gossip   *gossip.Gossip
 	events   *api.EventLog
 	models   *catalogue[api.Model]

@@ -90,6 +90,9 @@ type Config struct {
 
 	// Work is when this machine works for others, and how hard.
 	Work Work `toml:"work"`
+
+	// Network is how much it sends and receives, and what it does for others.
+	Network Network `toml:"network"`
 }
 
 // Work is when a machine works for others, and how hard. What is not told by
@@ -150,6 +153,7 @@ func Default() Config {
 		Device:     "auto",
 		LogLevel:   "info",
 		Work:       Work{DutyPercent: 100, MaxTempC: 90, ResumeAfterSeconds: 120},
+		Network:    DefaultNetwork(),
 	}
 }
 
@@ -336,6 +340,9 @@ func (c *Config) Validate() error {
 	if _, err := c.Work.Settings(); err != nil {
 		return err
 	}
+	if err := c.Network.validate(); err != nil {
+		return err
+	}
 	switch c.LogLevel {
 	case "debug", "info", "warn", "error":
 	default:
@@ -352,6 +359,7 @@ func isOrdinal(s string) bool {
 // keys are the names in a configuration file.
 var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "cache_max_mb", "min_free_mb", "device", "threads", "precision", "log_level",
 	"work.schedule", "work.duty_percent", "work.on_battery", "work.max_temp_c", "work.exclusive_apps", "work.resume_after_seconds",
+	"network.upload_mbit", "network.download_mbit", "network.monthly_gb", "network.public", "network.relay", "network.ipfs_bootstrap",
 }
 
 func didYouMean(key string) string {

@@ -2,10 +2,13 @@ package p2p
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -52,7 +55,7 @@ func (h *Host) Provide(_ context.Context, c cid.Cid) error {
 func (h *Host) runProvide(ctx context.Context) error {
 	for {
 		wait := provideRetry
-		if h.dht.RoutingTable().Size() == 0 {
+		if h.dht.RoutingTable().Size() == 0 && (h.ipfs == nil || h.ipfs.RoutingTable().Size() == 0) {
 			wait = provideAlone // nobody to tell yet
 		} else {
 			h.provideDue(ctx)
@@ -69,7 +72,7 @@ func (h *Host) runProvide(ctx context.Context) error {
 func (h *Host) provideDue(ctx context.Context) {
 	for _, c := range h.dueProvides(time.Now()) {
 		pctx, cancel := context.WithTimeout(ctx, provideTimeout)
-		err := h.dht.Provide(pctx, c, true)
+		err := h.provide(pctx, c)
 		cancel()
 		if err != nil {
 			if ctx.Err() != nil {
@@ -84,6 +87,18 @@ func (h *Host) provideDue(ctx context.Context) {
 		}
 		h.mu.Unlock()
 	}
+}
+
+// provide tells both networks; it is enough that one of them heard it.
+func (h *Host) provide(ctx context.Context, c cid.Cid) error {
+	err := h.dht.Provide(ctx, c, true)
+	if h.ipfs == nil {
+		return err
+	}
+	if ierr := h.ipfs.Provide(ctx, c, true); ierr != nil && err != nil {
+		return errors.Join(err, ierr)
+	}
+	return nil
 }
 
 func (h *Host) dueProvides(now time.Time) []cid.Cid {
@@ -116,18 +131,27 @@ func (h *Host) FindProviders(ctx context.Context, c cid.Cid) ([]peer.AddrInfo, e
 // itself and peers that are blocked are left out.
 func (h *Host) FindProvidersAsync(ctx context.Context, c cid.Cid, limit int) <-chan peer.AddrInfo {
 	out := make(chan peer.AddrInfo)
-	go func() {
-		defer close(out)
-		for ai := range h.dht.FindProvidersAsync(ctx, c, limit) {
-			if ai.ID == h.ID() || h.Blocked(ai.ID) {
-				continue
-			}
-			select {
-			case out <- ai:
-			case <-ctx.Done():
-				return
-			}
+	var wg sync.WaitGroup
+	for _, d := range []*dht.IpfsDHT{h.dht, h.ipfs} {
+		if d == nil {
+			continue
 		}
+		wg.Go(func() {
+			for ai := range d.FindProvidersAsync(ctx, c, limit) {
+				if ai.ID == h.ID() || h.Blocked(ai.ID) {
+					continue
+				}
+				select {
+				case out <- ai:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	go func() {
+		wg.Wait()
+		close(out)
 	}()
 	return out
 }

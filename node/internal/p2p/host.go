@@ -40,6 +40,7 @@ type Host struct {
 	log    *slog.Logger
 	host   host.Host
 	dht    *dht.IpfsDHT
+	ipfs   *dht.IpfsDHT // of the public IPFS network; nil: not used
 	gater  *gater
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -137,6 +138,12 @@ func (h *Host) build() error {
 	if h.reachEvents, err = h.host.EventBus().Subscribe(new(event.EvtLocalReachabilityChanged)); err != nil {
 		return err
 	}
+	if len(h.opt.ipfs) > 0 {
+		// A client: what it knows of others' content is nobody's business.
+		if h.ipfs, err = dht.New(h.host, dht.Mode(dht.ModeClient), dht.BootstrapPeers(h.opt.ipfs...)); err != nil {
+			return fmt.Errorf("DHT of the IPFS network: %w", err)
+		}
+	}
 	if err := h.listen(); err != nil {
 		return err
 	}
@@ -226,6 +233,11 @@ func (h *Host) Run(ctx context.Context) error {
 	if err := h.dht.Bootstrap(ctx); err != nil {
 		h.log.WarnContext(ctx, "dht did not start", "err", err)
 	}
+	if h.ipfs != nil {
+		if err := h.ipfs.Bootstrap(ctx); err != nil {
+			h.log.WarnContext(ctx, "dht of the IPFS network did not start", "err", err)
+		}
+	}
 	err := g.Wait()
 	return errors.Join(err, h.Close())
 }
@@ -237,6 +249,9 @@ func (h *Host) Close() error { return h.close() }
 func (h *Host) shutdown() error {
 	h.cancel()
 	var errs []error
+	if h.ipfs != nil {
+		errs = append(errs, h.ipfs.Close())
+	}
 	if h.dht != nil {
 		errs = append(errs, h.dht.Close())
 	}

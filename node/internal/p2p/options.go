@@ -36,6 +36,10 @@ type Options struct {
 	// cannot reach each other. What it carries is little; see relay.go.
 	NoRelay bool
 
+	// IPFSBootstrap are nodes of the public IPFS network, as multiaddrs that end
+	// in /p2p/PEERID. With any, CIDs are also provided and looked for in its DHT.
+	IPFSBootstrap []string
+
 	// LocalDiscovery finds nodes on the LAN (mDNS) and, also where there is
 	// no multicast, nodes of the same user on this machine (LocalFolder).
 	LocalDiscovery bool
@@ -65,6 +69,7 @@ type parsed struct {
 	Options
 	listen    []multiaddr.Multiaddr
 	bootstrap []peer.AddrInfo
+	ipfs      []peer.AddrInfo
 }
 
 func (o Options) parse() (*parsed, error) {
@@ -88,15 +93,24 @@ func (o Options) parse() (*parsed, error) {
 		}
 		p.listen = append(p.listen, a)
 	}
-	for _, s := range p.Bootstrap {
+	var err error
+	if p.bootstrap, err = parsePeers("bootstrap", p.Bootstrap); err != nil {
+		return nil, err
+	}
+	p.ipfs, err = parsePeers("IPFS bootstrap", p.IPFSBootstrap)
+	return p, err
+}
+
+func parsePeers(what string, addrs []string) (out []peer.AddrInfo, err error) {
+	for _, s := range addrs {
 		ai, err := peer.AddrInfoFromString(s)
 		if err != nil {
-			return nil, fmt.Errorf("bootstrap address %q: %w", s, err)
+			return nil, fmt.Errorf("%s address %q: %w", what, s, err)
 		}
 		if len(ai.Addrs) == 0 {
-			return nil, fmt.Errorf("bootstrap address %q names a peer, but no address", s)
+			return nil, fmt.Errorf("%s address %q names a peer, but no address", what, s)
 		}
-		p.bootstrap = append(p.bootstrap, *ai)
+		out = append(out, *ai)
 	}
-	return p, nil
+	return out, nil
 }

@@ -1,0 +1,55 @@
+package config
+
+import (
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/internal/traffic"
+)
+
+// Network is how much a node sends and receives over the internet, and what it
+// does for others there. This machine and the LAN are never limited.
+type Network struct {
+	// UploadMbit and DownloadMbit are the most of models, data, deltas and
+	// states that are sent and received, in 1e6 bits per second; deltas and
+	// states go first. Default 0: no limit.
+	UploadMbit   float64 `toml:"upload_mbit"`
+	DownloadMbit float64 `toml:"download_mbit"`
+	// MonthlyGB is the most of both together in a calendar month (UTC), in 1e9
+	// bytes. The last tenth is kept for deltas and states. Default 0: no limit.
+	MonthlyGB float64 `toml:"monthly_gb"`
+	// Public says that the addresses of listen can be reached from everywhere,
+	// as on a server, so that nobody need be asked. Default false: found out.
+	Public bool `toml:"public"`
+	// Relay lets a node that is public carry requests, at most 1 MiB for a
+	// connection, between peers that cannot reach each other. Default true.
+	Relay bool `toml:"relay"`
+	// IPFSBootstrap are nodes of the public IPFS network, as multiaddrs that end
+	// in /p2p/PEERID. With any, models and runs are also announced and looked
+	// for there, where everybody can see it. Default none.
+	IPFSBootstrap []string `toml:"ipfs_bootstrap,omitempty"`
+}
+
+// DefaultNetwork limits nothing.
+func DefaultNetwork() Network { return Network{Relay: true} }
+
+// Limits returns n as package traffic takes it.
+func (n *Network) Limits() traffic.Limits {
+	return traffic.Limits{UpMbit: n.UploadMbit, DownMbit: n.DownloadMbit, MonthlyBytes: uint64(n.MonthlyGB * 1e9)}
+}
+
+func (n *Network) validate() error {
+	if n.MonthlyGB < 0 || n.MonthlyGB > 1e9 {
+		return fmt.Errorf("network.monthly_gb is %v, must be from 0 to 1e9", n.MonthlyGB)
+	}
+	if err := n.Limits().Validate(); err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	for _, a := range n.IPFSBootstrap {
+		if _, err := peer.AddrInfoFromString(a); err != nil {
+			return fmt.Errorf("network.ipfs_bootstrap: %q: %w", a, err)
+		}
+	}
+	return nil
+}
