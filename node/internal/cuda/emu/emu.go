@@ -6,20 +6,6 @@
 // what device it pretends to be.
 package emu
 
-// #cgo linux LDFLAGS: -ldl
-// #include <dlfcn.h>
-// #include <stdlib.h>
-// static void *emu_open(const char *path) { return dlopen(path, RTLD_NOW | RTLD_LOCAL); }
-// static long emu_stat(void *h, const char *what) {
-//   long (*f)(const char *) = (long (*)(const char *))dlsym(h, "cuemu_stat");
-//   return f ? f(what) : -1;
-// }
-// static void emu_call(void *h, const char *name) {
-//   void (*f)(void) = (void (*)(void))dlsym(h, name);
-//   if (f) f();
-// }
-import "C"
-
 import (
 	"bytes"
 	"crypto/sha256"
@@ -36,7 +22,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unsafe"
 
 	"github.com/klauspost/cpuid/v2"
 	"golang.org/x/sync/errgroup"
@@ -65,7 +50,7 @@ type Options struct {
 type Driver struct {
 	Path   string // of libcuda.so.1
 	CUBLAS string // path of an emulated cuBLAS
-	lib    unsafe.Pointer
+	lib
 }
 
 // Build compiles the driver and the kernels, or finds them as an earlier call
@@ -352,35 +337,4 @@ func (c *compilation) output(args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("g++: %w\n%s", err, stderr.String())
 	}
 	return out, nil
-}
-
-func (d *Driver) handle() unsafe.Pointer {
-	if d.lib == nil {
-		path := C.CString(d.Path)
-		defer C.free(unsafe.Pointer(path))
-		d.lib = C.emu_open(path)
-	}
-	return d.lib
-}
-
-// Stat returns a count of the driver's: bytes and allocations of device memory
-// in use, peak bytes, host bytes pinned, handles open (streams, events, modules,
-// graphs), launches, errors, pending operations.
-func (d *Driver) Stat(what string) int {
-	s := C.CString(what)
-	defer C.free(unsafe.Pointer(s))
-	return int(C.emu_stat(d.handle(), s))
-}
-
-// Reset ends a fault, after which every call fails otherwise, and sets launches,
-// errors and the peak to what they are at the start.
-func (d *Driver) Reset() { d.call("cuemu_reset") }
-
-// Repair lets memory be freed that something wrote behind the end of.
-func (d *Driver) Repair() { d.call("cuemu_repair") }
-
-func (d *Driver) call(name string) {
-	s := C.CString(name)
-	defer C.free(unsafe.Pointer(s))
-	C.emu_call(d.handle(), s)
 }
