@@ -32,6 +32,8 @@ func (s *Store) Grow(ctx context.Context, root cid.Cid, dir string, opts FolderO
 }
 
 func (s *Store) growOnce(ctx context.Context, root cid.Cid, dir string, opts FolderOptions) error {
+	s.growMu.Lock() // who comes second finds the folder of the first
+	defer s.growMu.Unlock()
 	if t := s.tree(root); t != nil {
 		if !t.ours {
 			at, err := s.settled(ctx, t, opts)

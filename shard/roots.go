@@ -222,6 +222,9 @@ func (s *Store) held1(ctx context.Context, r Root) (Held, error) {
 	h := Held{Root: r, Place: s.Place(r.CID)}
 	var err error
 	if _, h.Have, h.Total, err = s.Missing(ctx, r.CID); err != nil {
+		if errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLarge) {
+			return h, nil // of no use, and no reason to list nothing
+		}
 		return h, err
 	}
 	t := s.tree(r.CID)

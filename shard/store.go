@@ -63,6 +63,7 @@ type Store struct {
 
 	trees   atomic.Pointer[[]*leafTree] // folders in which leaves lie
 	treesMu sync.Mutex                  // held while trees changes
+	growMu  sync.Mutex                  // held while a folder is made to grow
 
 	rootsMu sync.Mutex
 	roots   map[cid.Cid]Root // guarded by rootsMu
@@ -91,7 +92,7 @@ func Open(dir string) (*Store, error) { return OpenOptions{}.Open(dir) }
 type OpenOptions struct {
 	// Problem, if not nil, is told of files in which something else is than
 	// should be. It may be called at any time, from any goroutine, and more than
-	// once for a file.
+	// once for a file. It must not use the store.
 	Problem func(Problem)
 }
 

@@ -223,7 +223,6 @@ func (t *leafTree) changed(file int) *ChangedError {
 // lose marks leaves as missing, unless a second look finds them right.
 func (t *leafTree) lose(d digest, places []leafAt) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for _, l := range places {
 		if data, err := t.read(l); err == nil && sha256.Sum256(data) == d {
 			continue
@@ -231,6 +230,7 @@ func (t *leafTree) lose(d digest, places []leafAt) error {
 		t.drop(l.i)
 	}
 	err := t.changed(places[0].file)
+	t.mu.Unlock()
 	t.s.report(Problem{Root: t.root, Path: err.Path, Text: err.Error()})
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -553,4 +554,41 @@ func TestTakeFolder(t *testing.T) {
 	if entries, _ := os.ReadDir(base); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
 	}
+}
+
+// Many may ask for a folder at the same time.
+func TestGrowTogether(t *testing.T) {
+	ctx := t.Context()
+	from := testStore(t)
+	files := map[string]string{"a": "aaaa", "b": "bbbb", "c/d": "dddd", "c/": ""}
+	imp := mustImport(t, from, tree(t, files))
+	s := testStore(t)
+	leaves := pulled(t, from, s, imp.Root)
+	dir := filepath.Join(t.TempDir(), "model")
+	opts := FolderOptions{MaxBytes: imp.Bytes}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := s.Grow(ctx, imp.Root, dir, opts); err != nil {
+				t.Error(err)
+			}
+			for _, c := range leaves {
+				b, err := from.Get(ctx, c)
+				if err == nil {
+					err = s.Put(ctx, b)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			if at, err := s.Folder(ctx, imp.Root, dir, opts); err != nil || at != dir {
+				t.Errorf("Folder = %s, %v", at, err)
+			}
+		})
+	}
+	wg.Wait()
+	if diff := cmp.Diff(files, readTree(t, dir)); diff != "" {
+		t.Errorf("folder (-want +got):\n%s", diff)
+	}
+	assertWhole(t, reopen(t, s), imp.Root)
 }

@@ -444,3 +444,62 @@ func TestTreesConcurrently(t *testing.T) {
 	}
 	assertWhole(t, s, imp.Root)
 }
+
+// What an earlier process wrote to a folder that grows is not believed: it is
+// hashed before the folder gets its name.
+func TestDoubts(t *testing.T) {
+	s, from, imp, dir, leaves := growing(t)
+	partial := partialPath(dir, imp.Root)
+	s = reopen(t, s)
+	wrong := 0
+	for _, name := range filesBelow(t, partial) {
+		path := filepath.Join(partial, name)
+		b, err := os.ReadFile(path)
+		if err == nil && b[0] != 0 && wrong == 0 {
+			wrong++
+			err = os.WriteFile(path, []byte("evil"), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range leaves[3:] {
+		give(t, from, s, c)
+	}
+	opts := FolderOptions{MaxBytes: imp.Bytes}
+	if at, err := s.Folder(t.Context(), imp.Root, dir, opts); !errors.Is(err, ErrIncomplete) {
+		t.Fatalf("Folder = %s, %v, want ErrIncomplete", at, err)
+	}
+	missing, _, _, err := s.Missing(t.Context(), imp.Root)
+	if err != nil || len(missing) != 1 {
+		t.Fatalf("Missing = %v, %v", missing, err)
+	}
+	give(t, from, s, missing[0])
+	if at, err := s.Folder(t.Context(), imp.Root, dir, opts); err != nil || at != dir {
+		t.Errorf("Folder = %s, %v", at, err)
+	}
+	assertWhole(t, s, imp.Root)
+}
+
+// A record that was cut off does not make those unreadable that follow.
+func TestJournalAfterCut(t *testing.T) {
+	s, from, imp, _, leaves := growing(t)
+	path := s.journalPath(imp.Root)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 3*journalRecord-3); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range leaves[3:] {
+		give(t, from, s, c)
+	}
+	s = reopen(t, s)
+	if missing, _, _, err := s.Missing(t.Context(), imp.Root); err != nil || len(missing) != 1 {
+		t.Errorf("Missing = %v, %v, want the one that was cut off", missing, err)
+	}
+}

@@ -354,7 +354,13 @@ func (s *Store) folder(ctx context.Context, root cid.Cid, dir string, opts Folde
 		}
 	}
 	if t == nil || !t.ours {
-		if err := s.grow(ctx, root, dir, opts); err != nil {
+		s.growMu.Lock()
+		var err error
+		if t = s.tree(root); t == nil || !t.ours {
+			err = s.grow(ctx, root, dir, opts)
+		}
+		s.growMu.Unlock()
+		if err != nil {
 			return "", err
 		}
 		t = s.tree(root)
