@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/moot-net/moot/node/internal/chat"
+	"github.com/moot-net/moot/node/internal/goldentest"
 	"github.com/moot-net/moot/node/internal/tokenizer"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/shard"
@@ -188,7 +189,7 @@ func TestEncodeText(t *testing.T) {
 }
 
 func TestLoadEncoder(t *testing.T) {
-	golden := filepath.Join(golden(t), "tokenizers", "bpe-llama3")
+	golden := goldentest.Dir(t, "tokenizers", "bpe-llama3")
 	if _, err := LoadEncoder(golden, None, 10); err != nil {
 		t.Error(err)
 	}
@@ -283,7 +284,7 @@ func TestGoldenChat(t *testing.T) {
 // TestPieces checks that turns are cut without a change to their tokens by a
 // tokenizer that puts a space in front of a text.
 func TestPieces(t *testing.T) {
-	tok, err := tokenizer.Load(filepath.Join(golden(t), "tokenizers", "sp-llama"))
+	tok, err := tokenizer.Load(goldentest.Dir(t, "tokenizers", "sp-llama"))
 	if err != nil {
 		t.Fatal(err)
 	}

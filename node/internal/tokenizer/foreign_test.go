@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/moot-net/moot/node/internal/goldentest"
 )
 
 // byteJSON is a tokenizer.json whose tokens are bytes, with special tokens:
@@ -103,16 +105,18 @@ func TestForeignChangesNothing(t *testing.T) {
 		text = strings.ReplaceAll(text, s, "")
 	}
 	for _, name := range []string{"bpe-gpt2", "bpe-llama3", "bpe-qwen2", "sp-llama"} {
-		tok, err := Load(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := tok.Encode(text, EncodeOptions{ParseSpecial: true})
-		for _, foreign := range [][]Range{{{0, len(text)}}, {{3, 50}, {51, 400}, {1000, 1001}}} {
-			if got := tok.Encode(text, EncodeOptions{ParseSpecial: true, Foreign: foreign}); !slices.Equal(got, want) {
-				t.Errorf("%s: tokens differ with the parts %v", name, foreign)
+		t.Run(name, func(t *testing.T) {
+			tok, err := Load(goldentest.Dir(t, "tokenizers", name))
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
+			want := tok.Encode(text, EncodeOptions{ParseSpecial: true})
+			for _, foreign := range [][]Range{{{0, len(text)}}, {{3, 50}, {51, 400}, {1000, 1001}}} {
+				if got := tok.Encode(text, EncodeOptions{ParseSpecial: true, Foreign: foreign}); !slices.Equal(got, want) {
+					t.Errorf("tokens differ with the parts %v", foreign)
+				}
+			}
+		})
 	}
 }
 
