@@ -243,6 +243,9 @@ func (n *node) attach() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := n.metrics.Register(n.traffic); err != nil {
+		return err
+	}
 	n.exchange, err = exchange.New(n.host.Libp2p(), n.store, exchange.Options{Router: n.host, Ban: ban, Meter: n.traffic, Log: n.log})
 	if err != nil {
 		return err
