@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/moot-net/moot/shard"
+	"github.com/moot-net/moot/shard/importbench"
 )
 
 const mib = 1 << 20
@@ -43,6 +44,7 @@ func init() {
 		{"swarm", "one peer on 50 Mbit/s to four that begin at once, each 50 up and 200 down", []string{
 			"swarm_seeder_copies", "swarm_ratio_ideal", "swarm_duplicate_share",
 		}, (*bench).swarm},
+		{"import", "import of files beside SHA-256 of the same bytes on all cores", []string{"import_ratio_sha256"}, (*bench).imports},
 	}
 }
 
@@ -81,7 +83,7 @@ func (b *bench) content(n, copies int) (file, root string, bytes int64, stores [
 		if err != nil {
 			return "", "", 0, nil, err
 		}
-		imp, err := st.ImportDir(b.ctx, dir, shard.ImportOptions{})
+		imp, err := st.ImportDir(b.ctx, dir, shard.ImportOptions{InPlace: true})
 		if err == nil {
 			_, bytes, _, err = st.Missing(b.ctx, imp.Root)
 		}
@@ -394,6 +396,16 @@ func (b *bench) swarm() error {
 	b.out.set("swarm_seeder_copies", copies)
 	b.out.set("swarm_ratio_ideal", x.seconds/ideal)
 	b.out.set("swarm_duplicate_share", float64(twice)/float64(size)/4)
+	return nil
+}
+
+func (b *bench) imports() error {
+	r, err := importbench.Measure(b.ctx, b.newStore(), int64(b.o.mib)*mib, b.o.runs)
+	if err != nil {
+		return err
+	}
+	b.row("import", fmt.Sprintf("%.2f of the speed of SHA-256", r.Ratio))
+	b.out.set("import_ratio_sha256", r.Ratio)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -130,7 +131,7 @@ func (o *childOptions) node(ctx context.Context, begin <-chan struct{}) error {
 	select {
 	case <-ctx.Done(): // it only served
 	case <-begin:
-		if err := o.fetch(ctx, h, puller); err != nil {
+		if err := o.fetch(ctx, h, store, puller); err != nil {
 			return err
 		}
 		<-ctx.Done()
@@ -140,7 +141,7 @@ func (o *childOptions) node(ctx context.Context, begin <-chan struct{}) error {
 	return nil
 }
 
-func (o *childOptions) fetch(ctx context.Context, h *p2p.Host, puller *pull.Puller) error {
+func (o *childOptions) fetch(ctx context.Context, h *p2p.Host, store *shard.Store, puller *pull.Puller) error {
 	root, err := cid.Decode(o.root)
 	if err != nil {
 		return err
@@ -158,7 +159,14 @@ func (o *childOptions) fetch(ctx context.Context, h *p2p.Host, puller *pull.Pull
 	}
 	before, _ := usage()
 	began := time.Now()
-	if err := puller.Fetch(ctx, root, pull.FetchOptions{Providers: from}); err != nil {
+	folder, opts := filepath.Join(o.dir, "folder"), shard.FolderOptions{MaxBytes: 1 << 40}
+	err = puller.Fetch(ctx, root, pull.FetchOptions{Providers: from, Before: func(_, _ int64) error {
+		return store.Grow(ctx, root, folder, opts)
+	}})
+	if err == nil {
+		_, err = store.Folder(ctx, root, folder, opts)
+	}
+	if err != nil {
 		return err
 	}
 	took := time.Since(began).Seconds()
