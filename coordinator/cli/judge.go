@@ -91,7 +91,7 @@ lines with id and text.`,
 	f.Float64Var(&o.price.Prompt, "price-prompt", 0, "what a million tokens of prompts `cost`s")
 	f.Float64Var(&o.price.Completion, "price-completion", 0, "what a million tokens of answers `cost`s")
 	f.IntVar(&o.parallel, "parallel", 4, "`number` of requests at once")
-	f.StringVar(&o.out, "out", "judge", "`folder` for answers, judgements, result.json, chart.svg and chart.png")
+	f.StringVar(&o.out, "out", "judge", "`folder` for answers, judgements, result.json,\nchart.svg and chart.png")
 	f.BoolVar(&o.yes, "yes", false, "start without asking")
 	f.BoolVar(&o.estimate, "estimate", false, "say what it would take, and stop")
 	cmd.MarkFlagsMutuallyExclusive("run", "adapter")
