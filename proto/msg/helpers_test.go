@@ -143,6 +143,11 @@ func sampleRecord(t testing.TB) *Record {
 	}
 }
 
+func invitedJoin(t testing.TB, from peer.ID) *JoinRequest {
+	ticket := sampleTicket(t)
+	return &JoinRequest{Run: testCID("run"), Peer: from, Seq: 4, Invite: ticket.Invite, Proof: ticket.Prove(testCID("run"), from), Nonce: 77}
+}
+
 func sampleMerge() Merge {
 	return Merge{testCID("fork"), testCID("first"), testCID("lost"), testFolder("lost state"), testFolder("base state"), 123_456, 20_000}
 }
@@ -197,6 +202,8 @@ func samples(t testing.TB, from peer.ID) []Message {
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Audits: []Audit{{1, -250_000}, {3, 1_500_000}}},
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Merges: []Merge{sampleMerge()}},
 		&Status{Run: testCID("run"), Peer: from, Seq: 1, Head: testCID("head"), Lost: testCID("lost")},
+		&Invite{Run: testCID("run"), Peer: from, Key: bytes.Repeat([]byte{7}, 32), Until: 20},
+		invitedJoin(t, from),
 	}
 }
 

@@ -1,6 +1,8 @@
 package msg
 
 import (
+	"crypto/ed25519"
+
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -12,6 +14,11 @@ type JoinRequest struct {
 	Peer  peer.ID
 	Seq   uint64
 	Leave bool
+	// Invite and Proof show that the peer was invited; Nonce, that it took some
+	// trouble. What a run asks for is in its manifest.
+	Invite []byte `json:",omitzero"` // envelope
+	Proof  []byte `json:",omitzero"`
+	Nonce  uint64 `json:",omitzero"`
 }
 
 // Validate implements Message.
@@ -19,6 +26,9 @@ func (m *JoinRequest) Validate() error {
 	c := check("join")
 	c.rawCID("run", m.Run)
 	c.peer("peer", m.Peer)
+	c.that(len(m.Invite) <= maxInviteBytes, "invite has %d bytes, must have at most %d", len(m.Invite), maxInviteBytes)
+	c.that(len(m.Proof) == 0 || len(m.Proof) == ed25519.SignatureSize, "proof has %d bytes, must have %d", len(m.Proof), ed25519.SignatureSize)
+	c.that((len(m.Invite) > 0) == (len(m.Proof) > 0), "an invite without proof, or a proof without invite")
 	return c.result()
 }
 

@@ -9,8 +9,8 @@ import (
 // Round counts the rounds of a run from 1; 0 is genesis.
 type Round uint64
 
-// Message is one of *Commit, *Have, *JoinRequest, *Proposal, *Vote and
-// *Status; the set is closed.
+// Message is one of *Commit, *Have, *JoinRequest, *Proposal, *Vote, *Status and
+// *Invite; the set is closed.
 type Message interface {
 	// Validate reports the first rule that the message breaks, without
 	// looking at anything but the message. The error is an *InvalidError.
@@ -46,11 +46,12 @@ const (
 	kindProposal kind = "/moot/proposal/1"
 	kindVote     kind = "/moot/vote/1"
 	kindStatus   kind = "/moot/status/1"
+	kindInvite   kind = "/moot/invite/1"
 )
 
 func (k kind) known() bool {
 	switch k {
-	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus:
+	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus, kindInvite:
 		return true
 	}
 	return false

@@ -25,6 +25,8 @@ func fromWire(k kind, b []byte) (Message, error) {
 		return convert(k, b, &wirev1.Vote{}, voteFromWire)
 	case kindStatus:
 		return convert(k, b, &wirev1.Status{}, statusFromWire)
+	case kindInvite:
+		return convert(k, b, &wirev1.Invite{}, inviteFromWire)
 	}
 	panic("bug: no message has the type " + string(k))
 }
@@ -137,12 +139,25 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 }
 
 func (m *JoinRequest) toWire() proto.Message {
-	return &wirev1.JoinRequest{Run: m.Run.Bytes(), Peer: []byte(m.Peer), Seq: m.Seq, Leave: m.Leave}
+	return &wirev1.JoinRequest{
+		Run: m.Run.Bytes(), Peer: []byte(m.Peer), Seq: m.Seq, Leave: m.Leave, Invite: m.Invite, Proof: m.Proof, Nonce: m.Nonce,
+	}
 }
 
 func joinFromWire(w *wirev1.JoinRequest) (*JoinRequest, error) {
 	var r cidReader
-	return &JoinRequest{Run: r.read(w.Run), Peer: peer.ID(w.Peer), Seq: w.Seq, Leave: w.Leave}, r.err
+	return &JoinRequest{
+		Run: r.read(w.Run), Peer: peer.ID(w.Peer), Seq: w.Seq, Leave: w.Leave, Invite: w.Invite, Proof: w.Proof, Nonce: w.Nonce,
+	}, r.err
+}
+
+func (m *Invite) toWire() proto.Message {
+	return &wirev1.Invite{Run: m.Run.Bytes(), Peer: []byte(m.Peer), Key: m.Key, Until: uint64(m.Until)}
+}
+
+func inviteFromWire(w *wirev1.Invite) (*Invite, error) {
+	var r cidReader
+	return &Invite{Run: r.read(w.Run), Peer: peer.ID(w.Peer), Key: w.Key, Until: Round(w.Until)}, r.err
 }
 
 func (m *Proposal) toWire() proto.Message {

@@ -148,9 +148,37 @@ type Manifest struct {
 	EvalSamples  uint32 // held-out samples that an evaluation reads
 	Licences     Licences
 	Launcher     peer.ID
-	Created      int64  // Unix seconds, informational
-	Template     string // prompt template, "alpaca"
-	Trust        Trust  `json:",omitzero"` // zero: every seat is believed
+	Created      int64     // Unix seconds, informational
+	Template     string    // prompt template, "alpaca"
+	Trust        Trust     `json:",omitzero"` // zero: every seat is believed
+	Admission    Admission `json:",omitzero"` // zero: everybody may take part
+}
+
+// AdmissionMode says who may take part in a run.
+type AdmissionMode uint32
+
+// The modes. The launcher always may.
+const (
+	AdmissionOpen   AdmissionMode = 0
+	AdmissionList   AdmissionMode = 1 // the peers in Allowed
+	AdmissionInvite AdmissionMode = 2 // whoever has an invite of the launcher
+)
+
+var admissionNames = []string{"open", "list", "invite"}
+
+// String returns the name used in run.toml.
+func (a AdmissionMode) String() string { return nameOf(admissionNames, "admission", uint32(a)) }
+
+// ParseAdmission is the inverse of String.
+func ParseAdmission(name string) (AdmissionMode, error) {
+	return parseName[AdmissionMode](admissionNames, name)
+}
+
+// Admission says who may take part.
+type Admission struct {
+	Mode     AdmissionMode
+	Allowed  []peer.ID // sorted bytewise
+	WorkBits uint32    // of a join request: about 2^bits hashes, once for each identity
 }
 
 // Trust says how much of what peers send is audited.

@@ -60,7 +60,9 @@ func sample(t testing.TB) *Manifest {
 func TestManifestRoundTrip(t *testing.T) {
 	bare := sample(t)
 	bare.Licences, bare.Created, bare.GenesisSeed, bare.Outer.MomentumQ16 = Licences{}, 0, 0, 0
-	for name, m := range map[string]*Manifest{"sample": sample(t), "zeros": bare, "options": options(t), "full": full(t)} {
+	guarded := sample(t)
+	guarded.Trust, guarded.Admission = Trust{3, 32, 5}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -177,6 +179,12 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Trust.Probation = 1 }, "trust.probation is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Auditors = 1 }, "trust.audit_samples is 0 with 1 auditors"},
 		{func(m *Manifest) { m.Trust.AuditSamples = 1 }, "trust.audit_samples is 1 with 0 auditors"},
+		{func(m *Manifest) { m.Admission.Mode = 3 }, "admission.mode is 3, must be open, list or invite"},
+		{func(m *Manifest) { m.Admission.WorkBits = 33 }, "admission.work_bits is 33, must be at most 32"},
+		{func(m *Manifest) { m.Admission.Allowed = []peer.ID{m.Launcher} }, "admission.allowed has 1 peers, must have none in mode open"},
+		{func(m *Manifest) { m.Admission = Admission{AdmissionList, []peer.ID{"x"}, 0} }, `admission.allowed has "x"`},
+		{func(m *Manifest) { m.Admission = Admission{AdmissionList, []peer.ID{m.Launcher, m.Launcher}, 0} }, "sorted, each once"},
+		{func(m *Manifest) { m.Admission = Admission{AdmissionList, make([]peer.ID, 4097), 0} }, "admission.allowed has 4097 peers"},
 		{func(m *Manifest) { m.Mode = 2 }, "mode is mode-2, must be lora or full"},
 		{func(m *Manifest) { m.Inner.Optimizer = 3 }, "inner.optimizer is optimizer-3, must be adamw, adamw-8bit or sgd"},
 		{func(m *Manifest) { m.Inner.OverLong = 2 }, "inner.over_long is over-long-2, must be shorten or drop"},

@@ -15,6 +15,8 @@ const (
 	MaxRank      = 1024
 	MaxAuditors  = msg.MaxAudits
 	MaxProbation = 1000
+	MaxAllowed   = 4096
+	MaxWorkBits  = 32
 	MaxAlpha     = 1 << 16
 	MaxTargets   = fold.MaxTensors / 2
 	// MaxFullParams bounds a model of which all parameters are trained: every
@@ -36,7 +38,7 @@ func (e *InvalidError) Error() string { return e.Field + " " + e.Rule }
 // its value and the bound, and is an *InvalidError.
 func (m *Manifest) Validate() error {
 	for _, rule := range []func() *InvalidError{
-		m.checkNumbers, m.checkIDs, m.checkTexts, m.checkChoices, m.checkOptimizer, m.checkTrained,
+		m.checkNumbers, m.checkIDs, m.checkTexts, m.checkAdmission, m.checkChoices, m.checkOptimizer, m.checkTrained,
 	} {
 		if err := rule(); err != nil {
 			return err
@@ -92,6 +94,7 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"trust.auditors", uint64(m.Trust.Auditors), 0, MaxAuditors},
 		{"trust.audit_samples", uint64(m.Trust.AuditSamples), 0, 1e6},
 		{"trust.probation", uint64(m.Trust.Probation), 0, MaxProbation},
+		{"admission.work_bits", uint64(m.Admission.WorkBits), 0, MaxWorkBits},
 	} {
 		if err := within(n.field, n.v, n.lo, n.hi); err != nil {
 			return err
@@ -117,6 +120,24 @@ func (m *Manifest) checkIDs() *InvalidError {
 	}
 	if !msg.IsPeer(m.Launcher) {
 		return invalid("launcher", "is %q, must be the peer ID of an Ed25519 key", string(m.Launcher))
+	}
+	return nil
+}
+
+func (m *Manifest) checkAdmission() *InvalidError {
+	a := &m.Admission
+	switch {
+	case !known(admissionNames, uint32(a.Mode)):
+		return invalid("admission.mode", "is %d, must be %s", uint32(a.Mode), choices(admissionNames))
+	case len(a.Allowed) > MaxAllowed:
+		return invalid("admission.allowed", "has %d peers, must have at most %d", len(a.Allowed), MaxAllowed)
+	case a.Mode != AdmissionList && len(a.Allowed) > 0:
+		return invalid("admission.allowed", "has %d peers, must have none in mode %v", len(a.Allowed), a.Mode)
+	}
+	for i, id := range a.Allowed {
+		if !msg.IsPeer(id) || i > 0 && a.Allowed[i-1] >= id {
+			return invalid("admission.allowed", "has %q, must have peer IDs of Ed25519 keys, sorted, each once", string(id))
+		}
 	}
 	return nil
 }

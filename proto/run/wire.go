@@ -56,6 +56,12 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 	if t := m.Trust; t != (Trust{}) {
 		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation}
 	}
+	if a := &m.Admission; a.Mode != 0 || len(a.Allowed) > 0 || a.WorkBits > 0 {
+		w.Admission = &wirev1.Admission{Mode: uint32(a.Mode), WorkBits: a.WorkBits}
+		for _, id := range a.Allowed {
+			w.Admission.Allowed = append(w.Admission.Allowed, []byte(id))
+		}
+	}
 	for _, a := range m.LoRA.Alphas {
 		w.Lora.Alphas = append(w.Lora.Alphas, &wirev1.Alpha{Module: a.Module, Alpha: a.Alpha})
 	}
@@ -121,6 +127,12 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 	}
 	if t := w.Trust; t != nil {
 		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation}
+	}
+	if a := w.Admission; a != nil {
+		m.Admission = Admission{Mode: AdmissionMode(a.Mode), WorkBits: a.WorkBits}
+		for _, id := range a.Allowed {
+			m.Admission.Allowed = append(m.Admission.Allowed, peer.ID(id))
+		}
 	}
 	for _, a := range w.Lora.GetAlphas() {
 		m.LoRA.Alphas = append(m.LoRA.Alphas, ModuleAlpha{Module: a.GetModule(), Alpha: a.GetAlpha()})

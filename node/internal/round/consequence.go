@@ -226,7 +226,7 @@ func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int)
 		switch {
 		case !ok:
 			c.Unknown = append(c.Unknown, id)
-		case isJoin && j.Run.Equals(ru.run) && !c.standings.banned(s.From):
+		case isJoin && ru.Admits(j, r.Round) && !c.standings.banned(s.From):
 			requests = append(requests, s)
 		}
 	}

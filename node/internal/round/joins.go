@@ -147,7 +147,11 @@ func (m *Machine) request() {
 
 func (m *Machine) ask(leave bool) {
 	seq := max(m.millis(), m.lastSeq+1)
-	s, ok := m.send(&msg.JoinRequest{Run: m.rules.run, Peer: m.cfg.Self, Seq: seq, Leave: leave})
+	v := &msg.JoinRequest{Run: m.rules.run, Peer: m.cfg.Self, Seq: seq, Leave: leave}
+	if c := m.cfg.Credentials; !leave {
+		v.Invite, v.Proof, v.Nonce = c.Invite, c.Proof, c.Nonce
+	}
+	s, ok := m.send(v)
 	if !ok {
 		return
 	}

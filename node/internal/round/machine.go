@@ -332,7 +332,9 @@ func (m *Machine) receive(s msg.Signed) {
 	case *msg.Status:
 		m.members.add(m, v)
 	case *msg.JoinRequest:
-		m.joins.add(s)
+		if m.rules.Admits(v, m.head.Record.Round+1) {
+			m.joins.add(s)
+		}
 	default:
 		m.place(s)
 	}

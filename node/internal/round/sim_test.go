@@ -285,9 +285,10 @@ type simNode struct {
 	// lie says what is sent to a node in place of a message
 	lie func(to int, s msg.Signed) []msg.Signed
 	// answer replaces what is offered on a sync
-	answer func(locator []cid.Cid) []Item
-	folds  int
-	reorgs int
+	answer      func(locator []cid.Cid) []Item
+	folds       int
+	reorgs      int
+	credentials Credentials
 }
 
 func newSim(t testing.TB, seed uint64, n int, manifest *run.Manifest, opts simOpts) *sim {
@@ -365,7 +366,7 @@ func (n *simNode) start() {
 	own := slices.Clone(n.stored)
 	n.sim.rnd.Shuffle(len(own), func(i, j int) { own[i], own[j] = own[j], own[i] })
 	m, err := New(Config{
-		Manifest: n.sim.manifest, Run: n.sim.runID, Self: n.id, Chain: n.chain, Own: own,
+		Manifest: n.sim.manifest, Run: n.sim.runID, Self: n.id, Chain: n.chain, Own: own, Credentials: n.credentials,
 		Sign: func(v msg.Message) (msg.Signed, error) { return msg.Seal(n.priv, v) },
 	}, n.sim.now)
 	if err != nil {

@@ -246,6 +246,7 @@ type Manifest struct {
 	Template      string                 `protobuf:"bytes,23,opt,name=template,proto3" json:"template,omitempty"`
 	Mode          Mode                   `protobuf:"varint,24,opt,name=mode,proto3,enum=moot.wire.v1.Mode" json:"mode,omitempty"`
 	Trust         *Trust                 `protobuf:"bytes,30,opt,name=trust,proto3" json:"trust,omitempty"`
+	Admission     *Admission             `protobuf:"bytes,31,opt,name=admission,proto3" json:"admission,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +456,73 @@ func (x *Manifest) GetTrust() *Trust {
 	return nil
 }
 
+func (x *Manifest) GetAdmission() *Admission {
+	if x != nil {
+		return x.Admission
+	}
+	return nil
+}
+
+type Admission struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Allowed       [][]byte               `protobuf:"bytes,2,rep,name=allowed,proto3" json:"allowed,omitempty"`
+	WorkBits      uint32                 `protobuf:"varint,3,opt,name=work_bits,json=workBits,proto3" json:"work_bits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Admission) Reset() {
+	*x = Admission{}
+	mi := &file_v1_manifest_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Admission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Admission) ProtoMessage() {}
+
+func (x *Admission) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_manifest_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Admission.ProtoReflect.Descriptor instead.
+func (*Admission) Descriptor() ([]byte, []int) {
+	return file_v1_manifest_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Admission) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Admission) GetAllowed() [][]byte {
+	if x != nil {
+		return x.Allowed
+	}
+	return nil
+}
+
+func (x *Admission) GetWorkBits() uint32 {
+	if x != nil {
+		return x.WorkBits
+	}
+	return 0
+}
+
 type Trust struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Auditors      uint32                 `protobuf:"varint,1,opt,name=auditors,proto3" json:"auditors,omitempty"`
@@ -466,7 +534,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_v1_manifest_proto_msgTypes[1]
+	mi := &file_v1_manifest_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +546,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[1]
+	mi := &file_v1_manifest_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +559,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{1}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Trust) GetAuditors() uint32 {
@@ -528,7 +596,7 @@ type LoRA struct {
 
 func (x *LoRA) Reset() {
 	*x = LoRA{}
-	mi := &file_v1_manifest_proto_msgTypes[2]
+	mi := &file_v1_manifest_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +608,7 @@ func (x *LoRA) String() string {
 func (*LoRA) ProtoMessage() {}
 
 func (x *LoRA) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[2]
+	mi := &file_v1_manifest_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +621,7 @@ func (x *LoRA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoRA.ProtoReflect.Descriptor instead.
 func (*LoRA) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LoRA) GetRank() uint32 {
@@ -601,7 +669,7 @@ type Alpha struct {
 
 func (x *Alpha) Reset() {
 	*x = Alpha{}
-	mi := &file_v1_manifest_proto_msgTypes[3]
+	mi := &file_v1_manifest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +681,7 @@ func (x *Alpha) String() string {
 func (*Alpha) ProtoMessage() {}
 
 func (x *Alpha) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[3]
+	mi := &file_v1_manifest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +694,7 @@ func (x *Alpha) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alpha.ProtoReflect.Descriptor instead.
 func (*Alpha) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Alpha) GetModule() string {
@@ -654,7 +722,7 @@ type Tensor struct {
 
 func (x *Tensor) Reset() {
 	*x = Tensor{}
-	mi := &file_v1_manifest_proto_msgTypes[4]
+	mi := &file_v1_manifest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +734,7 @@ func (x *Tensor) String() string {
 func (*Tensor) ProtoMessage() {}
 
 func (x *Tensor) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[4]
+	mi := &file_v1_manifest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +747,7 @@ func (x *Tensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tensor.ProtoReflect.Descriptor instead.
 func (*Tensor) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{4}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Tensor) GetName() string {
@@ -728,7 +796,7 @@ type Inner struct {
 
 func (x *Inner) Reset() {
 	*x = Inner{}
-	mi := &file_v1_manifest_proto_msgTypes[5]
+	mi := &file_v1_manifest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +808,7 @@ func (x *Inner) String() string {
 func (*Inner) ProtoMessage() {}
 
 func (x *Inner) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[5]
+	mi := &file_v1_manifest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +821,7 @@ func (x *Inner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inner.ProtoReflect.Descriptor instead.
 func (*Inner) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{5}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Inner) GetLearningRateNano() uint64 {
@@ -885,7 +953,7 @@ type Outer struct {
 
 func (x *Outer) Reset() {
 	*x = Outer{}
-	mi := &file_v1_manifest_proto_msgTypes[6]
+	mi := &file_v1_manifest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +965,7 @@ func (x *Outer) String() string {
 func (*Outer) ProtoMessage() {}
 
 func (x *Outer) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[6]
+	mi := &file_v1_manifest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +978,7 @@ func (x *Outer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outer.ProtoReflect.Descriptor instead.
 func (*Outer) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{6}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Outer) GetLearningRateQ16() uint32 {
@@ -937,7 +1005,7 @@ type Licences struct {
 
 func (x *Licences) Reset() {
 	*x = Licences{}
-	mi := &file_v1_manifest_proto_msgTypes[7]
+	mi := &file_v1_manifest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1017,7 @@ func (x *Licences) String() string {
 func (*Licences) ProtoMessage() {}
 
 func (x *Licences) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[7]
+	mi := &file_v1_manifest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1030,7 @@ func (x *Licences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Licences.ProtoReflect.Descriptor instead.
 func (*Licences) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{7}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Licences) GetModel() string {
@@ -983,7 +1051,7 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xe4\x06\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\x9b\a\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1014,7 +1082,12 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\acreated\x18\x16 \x01(\x03R\acreated\x12\x1a\n" +
 	"\btemplate\x18\x17 \x01(\tR\btemplate\x12&\n" +
 	"\x04mode\x18\x18 \x01(\x0e2\x12.moot.wire.v1.ModeR\x04mode\x12)\n" +
-	"\x05trust\x18\x1e \x01(\v2\x13.moot.wire.v1.TrustR\x05trust\"f\n" +
+	"\x05trust\x18\x1e \x01(\v2\x13.moot.wire.v1.TrustR\x05trust\x125\n" +
+	"\tadmission\x18\x1f \x01(\v2\x17.moot.wire.v1.AdmissionR\tadmission\"V\n" +
+	"\tAdmission\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x18\n" +
+	"\aallowed\x18\x02 \x03(\fR\aallowed\x12\x1b\n" +
+	"\twork_bits\x18\x03 \x01(\rR\bworkBits\"f\n" +
 	"\x05Trust\x12\x1a\n" +
 	"\bauditors\x18\x01 \x01(\rR\bauditors\x12#\n" +
 	"\raudit_samples\x18\x02 \x01(\rR\fauditSamples\x12\x1c\n" +
@@ -1089,38 +1162,40 @@ func file_v1_manifest_proto_rawDescGZIP() []byte {
 }
 
 var file_v1_manifest_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_v1_manifest_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_v1_manifest_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_v1_manifest_proto_goTypes = []any{
-	(Schedule)(0),    // 0: moot.wire.v1.Schedule
-	(Mode)(0),        // 1: moot.wire.v1.Mode
-	(Optimizer)(0),   // 2: moot.wire.v1.Optimizer
-	(OverLong)(0),    // 3: moot.wire.v1.OverLong
-	(*Manifest)(nil), // 4: moot.wire.v1.Manifest
-	(*Trust)(nil),    // 5: moot.wire.v1.Trust
-	(*LoRA)(nil),     // 6: moot.wire.v1.LoRA
-	(*Alpha)(nil),    // 7: moot.wire.v1.Alpha
-	(*Tensor)(nil),   // 8: moot.wire.v1.Tensor
-	(*Inner)(nil),    // 9: moot.wire.v1.Inner
-	(*Outer)(nil),    // 10: moot.wire.v1.Outer
-	(*Licences)(nil), // 11: moot.wire.v1.Licences
+	(Schedule)(0),     // 0: moot.wire.v1.Schedule
+	(Mode)(0),         // 1: moot.wire.v1.Mode
+	(Optimizer)(0),    // 2: moot.wire.v1.Optimizer
+	(OverLong)(0),     // 3: moot.wire.v1.OverLong
+	(*Manifest)(nil),  // 4: moot.wire.v1.Manifest
+	(*Admission)(nil), // 5: moot.wire.v1.Admission
+	(*Trust)(nil),     // 6: moot.wire.v1.Trust
+	(*LoRA)(nil),      // 7: moot.wire.v1.LoRA
+	(*Alpha)(nil),     // 8: moot.wire.v1.Alpha
+	(*Tensor)(nil),    // 9: moot.wire.v1.Tensor
+	(*Inner)(nil),     // 10: moot.wire.v1.Inner
+	(*Outer)(nil),     // 11: moot.wire.v1.Outer
+	(*Licences)(nil),  // 12: moot.wire.v1.Licences
 }
 var file_v1_manifest_proto_depIdxs = []int32{
-	6,  // 0: moot.wire.v1.Manifest.lora:type_name -> moot.wire.v1.LoRA
-	8,  // 1: moot.wire.v1.Manifest.tensors:type_name -> moot.wire.v1.Tensor
-	9,  // 2: moot.wire.v1.Manifest.inner:type_name -> moot.wire.v1.Inner
-	10, // 3: moot.wire.v1.Manifest.outer:type_name -> moot.wire.v1.Outer
+	7,  // 0: moot.wire.v1.Manifest.lora:type_name -> moot.wire.v1.LoRA
+	9,  // 1: moot.wire.v1.Manifest.tensors:type_name -> moot.wire.v1.Tensor
+	10, // 2: moot.wire.v1.Manifest.inner:type_name -> moot.wire.v1.Inner
+	11, // 3: moot.wire.v1.Manifest.outer:type_name -> moot.wire.v1.Outer
 	0,  // 4: moot.wire.v1.Manifest.schedule:type_name -> moot.wire.v1.Schedule
-	11, // 5: moot.wire.v1.Manifest.licences:type_name -> moot.wire.v1.Licences
+	12, // 5: moot.wire.v1.Manifest.licences:type_name -> moot.wire.v1.Licences
 	1,  // 6: moot.wire.v1.Manifest.mode:type_name -> moot.wire.v1.Mode
-	5,  // 7: moot.wire.v1.Manifest.trust:type_name -> moot.wire.v1.Trust
-	7,  // 8: moot.wire.v1.LoRA.alphas:type_name -> moot.wire.v1.Alpha
-	2,  // 9: moot.wire.v1.Inner.optimizer:type_name -> moot.wire.v1.Optimizer
-	3,  // 10: moot.wire.v1.Inner.over_long:type_name -> moot.wire.v1.OverLong
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	6,  // 7: moot.wire.v1.Manifest.trust:type_name -> moot.wire.v1.Trust
+	5,  // 8: moot.wire.v1.Manifest.admission:type_name -> moot.wire.v1.Admission
+	8,  // 9: moot.wire.v1.LoRA.alphas:type_name -> moot.wire.v1.Alpha
+	2,  // 10: moot.wire.v1.Inner.optimizer:type_name -> moot.wire.v1.Optimizer
+	3,  // 11: moot.wire.v1.Inner.over_long:type_name -> moot.wire.v1.OverLong
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_v1_manifest_proto_init() }
@@ -1134,7 +1209,7 @@ func file_v1_manifest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_manifest_proto_rawDesc), len(file_v1_manifest_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

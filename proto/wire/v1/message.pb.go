@@ -461,6 +461,9 @@ type JoinRequest struct {
 	Peer          []byte                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
 	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	Leave         bool                   `protobuf:"varint,4,opt,name=leave,proto3" json:"leave,omitempty"`
+	Invite        []byte                 `protobuf:"bytes,5,opt,name=invite,proto3" json:"invite,omitempty"` // envelope
+	Proof         []byte                 `protobuf:"bytes,6,opt,name=proof,proto3" json:"proof,omitempty"`
+	Nonce         uint64                 `protobuf:"varint,7,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -523,6 +526,96 @@ func (x *JoinRequest) GetLeave() bool {
 	return false
 }
 
+func (x *JoinRequest) GetInvite() []byte {
+	if x != nil {
+		return x.Invite
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+// Payload type /moot/invite/1.
+type Invite struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Peer          []byte                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Until         uint64                 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invite) Reset() {
+	*x = Invite{}
+	mi := &file_v1_message_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invite) ProtoMessage() {}
+
+func (x *Invite) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invite.ProtoReflect.Descriptor instead.
+func (*Invite) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Invite) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *Invite) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Invite) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Invite) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
 // Payload type /moot/proposal/1.
 type Proposal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -537,7 +630,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +642,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +655,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{6}
+	return file_v1_message_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Proposal) GetRun() []byte {
@@ -615,7 +708,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +720,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +733,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{7}
+	return file_v1_message_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Vote) GetRun() []byte {
@@ -706,7 +799,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_v1_message_proto_msgTypes[8]
+	mi := &file_v1_message_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +811,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[8]
+	mi := &file_v1_message_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +824,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{8}
+	return file_v1_message_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Status) GetRun() []byte {
@@ -863,12 +956,20 @@ const file_v1_message_proto_rawDesc = "" +
 	"\tHaveEntry\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\fR\x06commit\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\rR\x06reason\"[\n" +
+	"\x06reason\x18\x03 \x01(\rR\x06reason\"\x9f\x01\n" +
 	"\vJoinRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
-	"\x05leave\x18\x04 \x01(\bR\x05leave\"x\n" +
+	"\x05leave\x18\x04 \x01(\bR\x05leave\x12\x16\n" +
+	"\x06invite\x18\x05 \x01(\fR\x06invite\x12\x14\n" +
+	"\x05proof\x18\x06 \x01(\fR\x05proof\x12\x14\n" +
+	"\x05nonce\x18\a \x01(\x04R\x05nonce\"V\n" +
+	"\x06Invite\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x04R\x05until\"x\n" +
 	"\bProposal\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x18\n" +
@@ -909,7 +1010,7 @@ func file_v1_message_proto_rawDescGZIP() []byte {
 	return file_v1_message_proto_rawDescData
 }
 
-var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_v1_message_proto_goTypes = []any{
 	(*Commit)(nil),      // 0: moot.wire.v1.Commit
 	(*Have)(nil),        // 1: moot.wire.v1.Have
@@ -917,9 +1018,10 @@ var file_v1_message_proto_goTypes = []any{
 	(*Audit)(nil),       // 3: moot.wire.v1.Audit
 	(*HaveEntry)(nil),   // 4: moot.wire.v1.HaveEntry
 	(*JoinRequest)(nil), // 5: moot.wire.v1.JoinRequest
-	(*Proposal)(nil),    // 6: moot.wire.v1.Proposal
-	(*Vote)(nil),        // 7: moot.wire.v1.Vote
-	(*Status)(nil),      // 8: moot.wire.v1.Status
+	(*Invite)(nil),      // 6: moot.wire.v1.Invite
+	(*Proposal)(nil),    // 7: moot.wire.v1.Proposal
+	(*Vote)(nil),        // 8: moot.wire.v1.Vote
+	(*Status)(nil),      // 9: moot.wire.v1.Status
 }
 var file_v1_message_proto_depIdxs = []int32{
 	4, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
@@ -943,7 +1045,7 @@ func file_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_message_proto_rawDesc), len(file_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,35 @@
+package round
+
+import (
+	"slices"
+
+	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// Credentials are what a run may ask for before it gives a seat.
+type Credentials struct {
+	Invite, Proof []byte
+	Nonce         uint64
+}
+
+// Admits reports whether a request can have an effect in a round: the run lets
+// the peer in, and it took the trouble that the run asks for. Everybody may
+// leave.
+func (ru *Rules) Admits(j *msg.JoinRequest, round msg.Round) bool {
+	a := &ru.manifest.Admission
+	switch {
+	case !j.Run.Equals(ru.run):
+		return false
+	case j.Leave:
+		return true
+	case j.Work() < int(a.WorkBits):
+		return false
+	case j.Peer == ru.manifest.Launcher || a.Mode == run.AdmissionOpen:
+		return true
+	case a.Mode == run.AdmissionList:
+		_, ok := slices.BinarySearchFunc(a.Allowed, j.Peer, comparePeers)
+		return ok
+	}
+	return j.Invited(ru.manifest.Launcher, round)
+}
