@@ -13,8 +13,9 @@ import (
 // c (M,N) is float32 or bf16, and so are the others. The second pair is LoRA's:
 // it has the transpositions of the first and another K.
 //
-// A product of bf16 matrices, or of one and a float32 matrix that is rounded to
-// bf16 for it, is made on tensor cores where there are any, with sums in float32.
+// A product with a bf16 matrix, or with weights of four bits, is made on tensor
+// cores where there are any: a float32 matrix is rounded to bf16 for it, sums are
+// float32.
 // A product of float32 matrices, and every one with exact set, is made in
 // float32, and then the types of the matrices do not matter: equal values give
 // equal bits.
@@ -124,7 +125,7 @@ func (d *device) plan(p product) gemmPlan {
 			g.k2 = p.a2.rows
 		}
 	}
-	half := p.a.bf16 || (p.nf4 == nil && p.b.bf16) // else both are float32
+	half := p.a.bf16 || p.b.bf16 || p.nf4 != nil // else both are float32
 	switch {
 	case p.exact || !half || d.capability < 75:
 		g.method = fma
