@@ -239,11 +239,30 @@ type Outer struct {
 	MomentumQ16     uint32
 }
 
+// Use is what a run says that its result is for.
+type Use uint32
+
+// The uses.
+const (
+	UseUnstated   Use = 0
+	UseResearch   Use = 1
+	UseCommercial Use = 2
+)
+
+var useNames = []string{"unstated", "research", "commercial"}
+
+// String returns the name used in run.toml.
+func (u Use) String() string { return nameOf(useNames, "use", uint32(u)) }
+
+// ParseUse is the inverse of String.
+func ParseUse(name string) (Use, error) { return parseName[Use](useNames, name) }
+
 // Licences are those of the base model and of the data, as their makers name
-// them.
+// them, and what the launcher says that the result is for.
 type Licences struct {
 	Model string
 	Data  string
+	Use   Use `json:",omitzero"`
 }
 
 // Encode validates m and returns its canonical bytes.

@@ -61,6 +61,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	bare := sample(t)
 	bare.Licences, bare.Created, bare.GenesisSeed, bare.Outer.MomentumQ16 = Licences{}, 0, 0, 0
 	guarded := sample(t)
+	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{3, 32, 5}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
 	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -207,6 +208,7 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { *m = *full(t); m.Tensors = nil }, "tensors are not a layout"},
 		{func(m *Manifest) { *m = *full(t); m.Tensors[0].Rows = 10_000_000 }, "tensors are not a layout"},
 		{func(m *Manifest) { *m = *full(t); m.Tensors[0].Rows = 4_000_000 }, "mode is full, must be lora for a model of 192004848 parameters"},
+		{func(m *Manifest) { m.Licences.Use = 3 }, "licence.use is use-3, must be unstated, research or commercial"},
 		{func(m *Manifest) { m.Licences.Data = strings.Repeat("x", 65) }, "licence.data has 65 bytes"},
 		{func(m *Manifest) { m.Launcher = "x" }, `launcher is "x", must be the peer ID of an Ed25519 key`},
 		{func(m *Manifest) { m.Created = -1 }, "created is -1, must be 0 to"},

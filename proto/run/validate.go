@@ -178,6 +178,7 @@ func (m *Manifest) checkChoices() *InvalidError {
 		{"mode", modeNames, uint32(m.Mode), m.Mode},
 		{"inner.schedule", scheduleNames, uint32(m.Schedule), m.Schedule},
 		{"inner.optimizer", optimizerNames, uint32(m.Inner.Optimizer), m.Inner.Optimizer},
+		{"licence.use", useNames, uint32(m.Licences.Use), m.Licences.Use},
 		{"inner.over_long", overLongNames, uint32(m.Inner.OverLong), m.Inner.OverLong},
 	} {
 		if !known(c.names, c.v) {

@@ -999,6 +999,7 @@ type Licences struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Model         string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	Data          string                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Use           uint32                 `protobuf:"varint,3,opt,name=use,proto3" json:"use,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1045,6 +1046,13 @@ func (x *Licences) GetData() string {
 		return x.Data
 	}
 	return ""
+}
+
+func (x *Licences) GetUse() uint32 {
+	if x != nil {
+		return x.Use
+	}
+	return 0
 }
 
 var File_v1_manifest_proto protoreflect.FileDescriptor
@@ -1128,10 +1136,11 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\tover_long\x18\x11 \x01(\x0e2\x16.moot.wire.v1.OverLongR\boverLong\"V\n" +
 	"\x05Outer\x12*\n" +
 	"\x11learning_rate_q16\x18\x01 \x01(\rR\x0flearningRateQ16\x12!\n" +
-	"\fmomentum_q16\x18\x02 \x01(\rR\vmomentumQ16\"4\n" +
+	"\fmomentum_q16\x18\x02 \x01(\rR\vmomentumQ16\"F\n" +
 	"\bLicences\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\tR\x04data*w\n" +
+	"\x04data\x18\x02 \x01(\tR\x04data\x12\x10\n" +
+	"\x03use\x18\x03 \x01(\rR\x03use*w\n" +
 	"\bSchedule\x12\x18\n" +
 	"\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSCHEDULE_COSINE\x10\x01\x12\x15\n" +
