@@ -10,6 +10,7 @@ import (
 
 func newJoin(e *env) *cobra.Command {
 	var peers []string
+	var invite string
 	cmd := &cobra.Command{
 		Use:   "join ID",
 		Short: "Help with a run",
@@ -21,19 +22,20 @@ command is interrupted, the node goes on; "moot leave" ends the membership.`,
     --peer /ip4/192.0.2.7/tcp/4717/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA`,
 		Args: needs(false, "ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runJoin(cmd.Context(), e, args[0], peers)
+			return runJoin(cmd.Context(), e, api.JoinRequest{Run: args[0], Peers: peers, Invite: invite})
 		},
 	}
 	cmd.Flags().StringSliceVar(&peers, "peer", nil, "`address` of a node that is in the run (may be given again)")
+	cmd.Flags().StringVar(&invite, "invite", "", "`invitation` that the launcher's \"moot invite\" printed")
 	return cmd
 }
 
-func runJoin(ctx context.Context, e *env, id string, peers []string) error {
+func runJoin(ctx context.Context, e *env, req api.JoinRequest) error {
 	c, err := e.open()
 	if err != nil {
 		return err
 	}
-	r, err := c.Join(ctx, api.JoinRequest{Run: id, Peers: peers}, e.board.progress(""))
+	r, err := c.Join(ctx, req, e.board.progress(""))
 	if err != nil {
 		return err
 	}

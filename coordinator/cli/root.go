@@ -50,7 +50,7 @@ object. The exit code says what went wrong: 2 usage, 3 run file, 4 no daemon,
 		group("run", "Describe runs, list them and show their rounds", newRunInit(e), newRunList(e), newRunShow(e)),
 		group("peer", "List peers", newPeerList(e)),
 		group("adapter", "Export what was trained", newAdapterExport(e)),
-		newLaunch(e), newJoin(e), newLeave(e), newWatch(e), newStatus(e), newDashboard(e), newStop(e),
+		newLaunch(e), newJoin(e), newInvite(e), newLeave(e), newWatch(e), newStatus(e), newDashboard(e), newStop(e),
 		newGenerate(e), newEvaluate(e), newJudge(e), newReplay(e), newVersion(e), newDemo(e),
 	)
 	return root

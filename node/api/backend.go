@@ -51,6 +51,9 @@ type Backend interface {
 	// ctx ends early, the node goes on joining in the background, and after a
 	// restart too. Joining again waits for the same.
 	Join(ctx context.Context, req JoinRequest, progress ProgressFunc) (Run, error)
+	// Invite makes an invitation, E_CONFLICT when this node did not launch the
+	// run or the run asks for none.
+	Invite(ctx context.Context, req InviteRequest) (Invite, error)
 	// Leave ends the membership; what was pulled stays.
 	Leave(ctx context.Context, id string) (Run, error)
 	// Watch calls emit with each event of a run (all, when run is "") after

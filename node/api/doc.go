@@ -43,6 +43,7 @@
 //	GET  /api/v1/runs/{id}/rounds          Rounds (?from=N&limit=N)
 //	GET  /api/v1/runs/{id}/rounds/{n}      Round
 //	POST /api/v1/runs/{id}/join            JoinRequest, stream ending in Run
+//	POST /api/v1/runs/{id}/invite          InviteRequest, Invite
 //	POST /api/v1/runs/{id}/leave           Run
 //	GET  /api/v1/runs/{id}/events          Event stream of one run
 //	POST /api/v1/runs/{id}/export          ExportRequest, stream ending in Export

@@ -32,6 +32,7 @@ func (s *Server) routes(more prometheus.Gatherer) {
 		"GET /api/v1/runs/{id}/rounds":     get(s, s.rounds),
 		"GET /api/v1/runs/{id}/rounds/{n}": get(s, s.round),
 		"POST /api/v1/runs/{id}/join":      s.join,
+		"POST /api/v1/runs/{id}/invite":    s.invite,
 		"POST /api/v1/runs/{id}/leave":     get(s, s.leave),
 		"GET /api/v1/runs/{id}/events":     s.events,
 		"POST /api/v1/runs/{id}/export":    s.export,
@@ -283,6 +284,22 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
 		return s.backend.Join(ctx, req, progress)
 	})
+}
+
+func (s *Server) invite(w http.ResponseWriter, r *http.Request) {
+	var req InviteRequest
+	err := decode(w, r, &req)
+	if err == nil && req.Rounds > 1<<32 {
+		err = Errorf(CodeUsage, "rounds is %d, must be at most %d", req.Rounds, uint64(1<<32))
+	}
+	if err == nil {
+		req.Run, err = s.run(r.Context(), r.PathValue("id"))
+	}
+	var v Invite
+	if err == nil {
+		v, err = s.backend.Invite(r.Context(), req)
+	}
+	s.answer(w, r, v, err)
 }
 
 func (s *Server) leave(ctx context.Context, r *http.Request) (Run, error) {

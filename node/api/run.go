@@ -20,6 +20,24 @@ type JoinRequest struct {
 	Run string `json:"-"`
 	// Peers are multiaddrs of nodes that are in the run, to begin with.
 	Peers []string `json:"peers,omitempty"`
+	// Invite is what the launcher's "moot invite" printed, for a run that asks
+	// for it.
+	Invite string `json:"invite,omitempty"`
+}
+
+// InviteRequest asks for an invitation to a run that this node launched.
+type InviteRequest struct {
+	// Run is taken from the route.
+	Run string `json:"-"`
+	// Rounds is how many rounds from now on let a peer in by it; 0: all.
+	Rounds uint64 `json:"rounds,omitempty"`
+}
+
+// Invite is an invitation. Whoever has it can let any peer into the run.
+type Invite struct {
+	Run    string `json:"run"`
+	Invite string `json:"invite"`
+	Until  uint64 `json:"until"` // last round that lets a peer in by it; 0: any
 }
 
 // RunState is where a run stands, seen from one node.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/pull"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -72,6 +75,11 @@ func (n *node) Join(ctx context.Context, req api.JoinRequest, progress api.Progr
 				WithHint("mootd prints its addresses when it starts; they end in /p2p/ and the peer ID")
 		}
 	}
+	if req.Invite != "" {
+		if err := n.keepInvite(id, req.Invite); err != nil {
+			return api.Run{}, err
+		}
+	}
 	m, s, err := n.runs.join(ctx, id, req.Peers)
 	if err != nil {
 		return api.Run{}, err
@@ -112,6 +120,40 @@ func (n *node) waitOpen(ctx context.Context, m *member, s *stay, progress api.Pr
 			progress(api.Progress{Phase: "manifest", Text: text})
 		}
 	}
+}
+
+// keepInvite puts an invitation where the run will look for it.
+func (n *node) keepInvite(id cid.Cid, invite string) error {
+	t, err := msg.ParseTicket(invite)
+	if err != nil {
+		return api.Errorf(api.CodeUsage, "%w", err).WithHint("ask whoever launched the run for the line that \"moot invite\" prints")
+	}
+	if v, _, err := msg.OpenAs[*msg.Invite](t.Invite); err != nil || v.Run != id {
+		return api.Errorf(api.CodeUsage, "the invitation is to another run than %s", api.ShortID(id.String()))
+	}
+	dir := n.runs.folder(id)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("keep invitation: %w", err)
+	}
+	if err := writeFileDurably(filepath.Join(dir, runner.InviteFile), []byte(invite+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep invitation: %w", err)
+	}
+	return nil
+}
+
+// Invite implements api.Backend.
+func (n *node) Invite(_ context.Context, req api.InviteRequest) (api.Invite, error) {
+	m, err := n.runs.find(req.Run)
+	if err != nil {
+		return api.Invite{}, err
+	}
+	r, ok := n.runs.view(m).runner.(interface {
+		Invite(rounds uint64) (api.Invite, error)
+	})
+	if !ok {
+		return api.Invite{}, api.Errorf(api.CodeConflict, "run %s is not open on this node", api.ShortID(req.Run))
+	}
+	return r.Invite(req.Rounds)
 }
 
 // Leave implements api.Backend.

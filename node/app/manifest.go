@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/dataset"
@@ -22,6 +23,7 @@ import (
 	"github.com/moot-net/moot/node/internal/runfile"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
@@ -111,6 +113,19 @@ func takeChoices(m *run.Manifest, f *runfile.File) (err error) {
 		return &keyError{key: "inner.over_long", msg: err.Error()}
 	}
 	m.Inner.Unpacked = !*f.Inner.Packing
+	m.Admission.WorkBits = f.Admission.WorkBits
+	if m.Admission.Mode, err = run.ParseAdmission(f.Admission.Mode); err != nil {
+		return &keyError{key: "admission.mode", msg: err.Error()}
+	}
+	for _, s := range f.Admission.Allowed {
+		id, err := peer.Decode(s)
+		if err != nil || !msg.IsPeer(id) {
+			return &keyError{key: "admission.allowed", msg: fmt.Sprintf("has %q, must have peer IDs as \"moot status\" shows them", s)}
+		}
+		m.Admission.Allowed = append(m.Admission.Allowed, id)
+	}
+	slices.Sort(m.Admission.Allowed)
+	m.Admission.Allowed = slices.Compact(m.Admission.Allowed)
 	return nil
 }
 

@@ -108,6 +108,11 @@ func (c *Client) Join(ctx context.Context, req api.JoinRequest, progress api.Pro
 	return stream[api.Run](ctx, c, runPath(req.Run)+"/join", req, progress)
 }
 
+// Invite makes an invitation to the run that req.Run names.
+func (c *Client) Invite(ctx context.Context, req api.InviteRequest) (api.Invite, error) {
+	return call[api.Invite](ctx, c, http.MethodPost, runPath(req.Run)+"/invite", req)
+}
+
 // Leave ends the membership in a run.
 func (c *Client) Leave(ctx context.Context, id string) (api.Run, error) {
 	return call[api.Run](ctx, c, http.MethodPost, runPath(id)+"/leave", nil)

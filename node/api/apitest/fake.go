@@ -449,6 +449,21 @@ func (f *Fake) Join(ctx context.Context, req api.JoinRequest, progress api.Progr
 	return r.Run, nil
 }
 
+// Invite implements api.Backend.
+func (f *Fake) Invite(_ context.Context, req api.InviteRequest) (api.Invite, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(req.Run)
+	if err != nil {
+		return api.Invite{}, err
+	}
+	v := api.Invite{Run: r.ID, Invite: "moot1-ZmFrZQ"}
+	if req.Rounds > 0 {
+		v.Until = r.Round + req.Rounds
+	}
+	return v, nil
+}
+
 // Leave implements api.Backend.
 func (f *Fake) Leave(_ context.Context, id string) (api.Run, error) {
 	f.mu.Lock()

@@ -53,11 +53,25 @@ type File struct {
 	// an adapter, which is for models of at most 150 million parameters.
 	Mode string `toml:"mode"`
 
-	LoRA    LoRA    `toml:"lora"`
-	Inner   Inner   `toml:"inner"`
-	Outer   Outer   `toml:"outer"`
-	Trust   Trust   `toml:"trust"`
-	Licence Licence `toml:"licence"`
+	LoRA      LoRA      `toml:"lora"`
+	Inner     Inner     `toml:"inner"`
+	Outer     Outer     `toml:"outer"`
+	Trust     Trust     `toml:"trust"`
+	Admission Admission `toml:"admission"`
+	Licence   Licence   `toml:"licence"`
+}
+
+// Admission is who may take part. The launcher always may.
+type Admission struct {
+	// Mode is "open" (default), "list" (the peers in Allowed) or "invite"
+	// (whoever has what "moot invite" prints).
+	Mode string `toml:"mode"`
+	// Allowed are peer IDs, for "list".
+	Allowed []string `toml:"allowed"`
+	// WorkBits is how much work a newcomer has to do once, about 2^bits hashes,
+	// so that new identities are not for nothing: at most 32; 20 takes a second.
+	// Default 0.
+	WorkBits uint32 `toml:"work_bits"`
 }
 
 // Trust is how peers are kept honest: others measure what their deltas do.
@@ -260,6 +274,7 @@ func (f *File) defaults(text []byte) {
 		}
 	}
 	setS(&f.Mode, modeLoRA)
+	setS(&f.Admission.Mode, "open")
 	if f.Mode != modeFull {
 		setU(&f.LoRA.Rank, 16)
 		setU(&f.LoRA.Alpha, 2*f.LoRA.Rank)
@@ -354,6 +369,7 @@ func (f *File) check() (key, msg string) {
 		{"inner.sequence_tokens", float64(f.Inner.SequenceTokens), 8, 1 << 17},
 		{"outer.learning_rate", *f.Outer.LearningRate, 0.01, 4},
 		{"outer.momentum", *f.Outer.Momentum, 0, 0.99},
+		{"admission.work_bits", float64(f.Admission.WorkBits), 0, 32},
 		{"trust.auditors", float64(*f.Trust.Auditors), 0, 16},
 		{"trust.audit_samples", float64(f.Trust.AuditSamples), 0, 1e5},
 		{"trust.probation", float64(*f.Trust.Probation), 0, 1000},

@@ -37,8 +37,13 @@ type driver struct {
 
 // loop drives the round until ctx is done.
 func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error {
+	credentials, err := r.credentials(ctx)
+	if err != nil {
+		return err
+	}
 	m, err := round.New(round.Config{
-		Manifest: r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, Own: r.ledger.Own(),
+		Credentials: credentials,
+		Manifest:    r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, Own: r.ledger.Own(),
 		Sign: func(m msg.Message) (msg.Signed, error) { return msg.Seal(r.hub.o.Key, m) },
 	}, time.Now())
 	if err != nil {
