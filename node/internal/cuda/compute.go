@@ -9,6 +9,8 @@ import (
 	"github.com/moot-net/moot/node/internal/tensor"
 )
 
+var _ tensor.Fuser = (*Backend)(nil)
+
 // The operations of tensor.Backend; what they do is in ops.go, attention.go and
 // gemm.go.
 
@@ -63,9 +65,17 @@ func (b *Backend) ScatterAdd(dst, src tensor.Mat, idx []int32) {
 
 // MatMul sets c to the product of op(a) and op(b).
 func (b *Backend) MatMul(c, a, w tensor.Mat, o tensor.MatMul) {
-	p := product{
-		c: b.view(c), a: b.view(a), transA: o.TransA, transB: o.TransB, alpha: o.Alpha, add: o.Add, exact: b.options.Float32,
-	}
+	b.multiply(product{c: b.view(c), a: b.view(a), alpha: o.Alpha}, w, o)
+}
+
+// MatMulSum sets c to op(a) op(b) + op(a2) op(b2) + bias.
+func (b *Backend) MatMulSum(c, a, w, a2, w2, bias tensor.Mat, o tensor.MatMul) {
+	b.multiply(product{c: b.view(c), a: b.view(a), a2: b.view(a2), b2: b.view(w2), bias: b.view(bias)}, w, o)
+}
+
+// multiply computes a product whose right operand may be of four bits.
+func (b *Backend) multiply(p product, w tensor.Mat, o tensor.MatMul) {
+	p.transA, p.transB, p.add, p.exact = o.TransA, o.TransB, o.Add, b.options.Float32
 	m, free := mem(w.Buf).weight, func() {}
 	if m != nil && w.Off == 0 && w.Rows == m.rows && w.Cols == m.cols && w.Stride == w.Cols {
 		p.nf4 = m

@@ -141,6 +141,9 @@ func phantom(t tensor.Product, float32s bool) product {
 		c: matrix(t.Rows, t.Cols, false, t.C), a: matrix(t.Rows, t.Inner, t.TransA, t.A), b: matrix(t.Inner, t.Cols, t.TransB, t.B),
 		transA: t.TransA, transB: t.TransB, add: t.Add, exact: float32s,
 	}
+	if t.Rank > 0 {
+		p.a2, p.b2 = matrix(t.Rows, t.Rank, t.TransA, tensor.Activation), matrix(t.Rank, t.Cols, t.TransB, tensor.Plain)
+	}
 	if t.B == tensor.FourBits {
 		p.nf4 = &nf4Matrix{rows: p.b.rows, cols: p.b.cols}
 		p.b = view{}

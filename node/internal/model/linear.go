@@ -20,8 +20,17 @@ func (l *linear) rank() int {
 }
 
 // forward sets y (T,out), or adds to it. low (T,R) keeps x A^T for the
-// backward pass.
+// backward pass; where the backend fuses, scale * x A^T.
 func (l *linear) forward(b tensor.Backend, y, x, low tensor.Mat, add bool) {
+	if f, ok := b.(tensor.Fuser); ok && l.dora == nil && (l.lora != nil || !l.bias.None()) {
+		var up tensor.Mat
+		if l.lora != nil {
+			b.MatMul(low, x, l.lora.A, tensor.MatMul{TransB: true, Alpha: l.lora.Scale})
+			up = l.lora.B
+		}
+		f.MatMulSum(y, x, l.w, low, up, l.bias, tensor.MatMul{TransB: true, Add: add})
+		return
+	}
 	if l.dora != nil {
 		l.dora.forward(b, l, y, x, low, add)
 	} else {
@@ -46,19 +55,28 @@ func (l *linear) backward(b tensor.Backend, dx, dy, x, low, dlow tensor.Mat, add
 			b.SumRows(l.dBias, dy)
 		}
 	}
-	if !dx.None() {
-		b.MatMul(dx, dy, l.w, tensor.MatMul{Add: add})
+	a, f, fuses := l.lora, tensor.Fuser(nil), false
+	if a != nil {
+		f, fuses = b.(tensor.Fuser)
+		b.MatMul(dlow, dy, a.B, tensor.MatMul{Alpha: a.Scale})
 	}
-	a := l.lora
-	if a == nil {
+	switch {
+	case dx.None():
+	case fuses:
+		f.MatMulSum(dx, dy, l.w, dlow, a.A, tensor.Mat{}, tensor.MatMul{Add: add})
+	default:
+		b.MatMul(dx, dy, l.w, tensor.MatMul{Add: add})
+		if a != nil {
+			b.MatMul(dx, dlow, a.A, tensor.MatMul{Add: true})
+		}
+	}
+	if a == nil || a.DA.None() {
 		return
 	}
-	b.MatMul(dlow, dy, a.B, tensor.MatMul{Alpha: a.Scale})
-	if !a.DA.None() {
-		b.MatMul(a.DB, dy, low, tensor.MatMul{TransA: true, Add: true, Alpha: a.Scale})
-		b.MatMul(a.DA, dlow, x, tensor.MatMul{TransA: true, Add: true})
+	scale := a.Scale
+	if fuses {
+		scale = 1 // low has it
 	}
-	if !dx.None() {
-		b.MatMul(dx, dlow, a.A, tensor.MatMul{Add: true})
-	}
+	b.MatMul(a.DB, dy, low, tensor.MatMul{TransA: true, Add: true, Alpha: scale})
+	b.MatMul(a.DA, dlow, x, tensor.MatMul{TransA: true, Add: true})
 }

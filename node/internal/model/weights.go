@@ -124,20 +124,19 @@ func (c Config) Products(l Workload, weights []Weight) []tensor.Product {
 	return list
 }
 
-// layerProducts are those of linear.forward and linear.backward.
+// layerProducts are those of linear.forward and linear.backward on a backend
+// that fuses.
 func (c *Config) layerProducts(add func(tensor.Product), l Workload, m Module, w tensor.Kind, rank int) {
-	act := func(cols, inner int, b tensor.Kind, transB, more bool) {
-		add(tensor.Product{Rows: l.Tokens, Cols: cols, Inner: inner, TransB: transB, Add: more, C: tensor.Activation, A: tensor.Activation, B: b})
+	act := func(cols, inner, rank int, b tensor.Kind, transB bool) {
+		add(tensor.Product{Rows: l.Tokens, Cols: cols, Inner: inner, Rank: rank, TransB: transB, C: tensor.Activation, A: tensor.Activation, B: b})
 	}
-	act(m.Out, m.In, w, true, false)
-	act(rank, m.In, tensor.Plain, true, false)
-	act(m.Out, rank, tensor.Plain, true, true)
+	act(m.Out, m.In, rank, w, true)
+	act(rank, m.In, 0, tensor.Plain, true)
 	if !l.Training {
 		return
 	}
-	act(m.In, m.Out, w, false, false)
-	act(rank, m.Out, tensor.Plain, false, false)
-	act(m.In, rank, tensor.Plain, false, true)
+	act(m.In, m.Out, rank, w, false)
+	act(rank, m.Out, 0, tensor.Plain, false)
 	for _, s := range [][2]int{{m.Out, rank}, {rank, m.In}} {
 		add(tensor.Product{Rows: s[0], Cols: s[1], Inner: l.Tokens, TransA: true, Add: true, A: tensor.Activation, B: tensor.Activation})
 	}

@@ -17,9 +17,11 @@ type Sizes struct {
 }
 
 // Product is a matrix product by its shape and types: op(a) is (Rows,Inner),
-// op(b) is (Inner,Cols).
+// op(b) is (Inner,Cols). If Rank is not 0 it is that of Fuser.MatMulSum, with
+// op(a2) of activations (Rows,Rank) and op(b2) of float32 (Rank,Cols).
 type Product struct {
 	Rows, Cols, Inner int
+	Rank              int
 	TransA, TransB    bool
 	Add               bool
 	// C and A are float32 or activations; B is what a weight is kept as.
@@ -35,3 +37,10 @@ const (
 	Half                   // packed BF16
 	FourBits               // packed weights of four bits
 )
+
+// Fuser is implemented by a backend that makes these in one pass over c.
+type Fuser interface {
+	// MatMulSum sets c (M,N) to op(a) op(b) + op(a2) op(b2) + bias, bias being
+	// (1,N) or none. All have the options' transpositions; Alpha is not used.
+	MatMulSum(c, a, b, a2, b2, bias Mat, o MatMul)
+}
