@@ -18,6 +18,7 @@ func Backend(t *testing.T, open func(threads int) tensor.Backend) {
 		fn   func(t *testing.T, b tensor.Backend)
 	}{
 		{"MatMul", matMul},
+		{"MatMulSum", matMulSum},
 		{"Packed", packed},
 		{"Rows", rows},
 		{"RMSNorm", rmsNorm},
