@@ -115,13 +115,7 @@ func (r *Report) CountedShare() float64 {
 
 // Check reads a file of rows as an import would, and encodes all of them.
 func Check(ctx context.Context, path string, e *Encoder, o CheckOptions) (*Report, error) {
-	if o.Samples == 0 {
-		o.Samples = 3
-	}
-	if o.Problems == 0 {
-		o.Problems = 20
-	}
-	c := checker{Encoder: e, o: o, report: &Report{}}
+	c := newChecker(e, o)
 	d, err := shard.ReadInput(ctx, path, o.Format, func(row shard.InputRow) error {
 		c.row(row)
 		return ctx.Err()
@@ -146,6 +140,16 @@ type checker struct {
 	o       CheckOptions
 	report  *Report
 	lengths []int
+}
+
+func newChecker(e *Encoder, o CheckOptions) *checker {
+	if o.Samples == 0 {
+		o.Samples = 3
+	}
+	if o.Problems == 0 {
+		o.Problems = 20
+	}
+	return &checker{Encoder: e, o: o, report: &Report{}}
 }
 
 func (c *checker) row(row shard.InputRow) {

@@ -17,13 +17,23 @@ const (
 	keepRounds = 4
 )
 
+// roundBytes is what a round adds to the disk.
+func roundBytes(l *fold.Layout, codecBits, seats int) int64 {
+	return fold.StateBytes(l) + int64(seats)*fold.EncodedBytes(l, codecBits)
+}
+
+// KeptBytes is how much of the disk a run's states and deltas take at most.
+func KeptBytes(l *fold.Layout, codecBits, seats int, rounds uint64) int64 {
+	each := roundBytes(l, codecBits, seats)
+	return each * int64(min(rounds, uint64(max(keepRounds, keepRoundBytes/each))))
+}
+
 // evict removes states and deltas that nobody will ask for, so that a run does
 // not fill the disk.
 func (l *driver) evict(ctx context.Context, head msg.Round) {
 	r := l.r
 	r.deltas.forget(head) // of this round and later ones stay in memory
-	perRound := fold.StateBytes(r.layout) + int64(len(r.ledger.Head().Record.Seats))*fold.EncodedBytes(r.layout, int(r.manifest.CodecBits))
-	keep := msg.Round(max(keepRounds, keepRoundBytes/perRound))
+	keep := msg.Round(max(keepRounds, keepRoundBytes/roundBytes(r.layout, int(r.manifest.CodecBits), len(r.ledger.Head().Record.Seats))))
 	if head <= keep {
 		return
 	}

@@ -31,6 +31,16 @@ func EstimateMemory(o Options) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
+	weights, err := weightsOf(c, o)
+	if err != nil {
+		return Memory{}, err
+	}
+	return EstimateModel(c, weights, o)
+}
+
+// EstimateModel is EstimateMemory of a model that need not be there: o.ModelDir
+// is not read.
+func EstimateModel(c model.Config, weights []model.Weight, o Options) (Memory, error) {
 	if err := o.optimizer().check(); err != nil {
 		return Memory{}, err
 	}
@@ -38,10 +48,6 @@ func EstimateMemory(o Options) (Memory, error) {
 		t := Trainer{}
 		t.limits(c, o.MaxTokens, o.MicroBatchTokens)
 		return t.fullMemory(c, o)
-	}
-	weights, err := weightsOf(c, o)
-	if err != nil {
-		return Memory{}, err
 	}
 	return estimate(c, weights, o)
 }
