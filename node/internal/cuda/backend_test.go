@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -100,4 +101,106 @@ func TestSelfTest(t *testing.T) {
 			run(t)
 		})
 	}
+}
+
+// TestHalfBuffers: what is kept in 16 bits goes in rounded to nearest, to even,
+// and comes out as it is; with gaps between rows too.
+func TestHalfBuffers(t *testing.T) {
+	t.Cleanup(func() { checkLeaks(t) })
+	b := openBackend(t, Options{})
+	for _, pad := range []int{0, 3} {
+		m := tensor.Mat{Buf: b.AllocActivations(400), Off: 5, Rows: 11, Cols: 17, Stride: 17 + pad}
+		if m.Buf.Type != tensor.BFloat16 {
+			t.Fatalf("activations are of type %d", m.Buf.Type)
+		}
+		src := make([]float32, 11*17)
+		for i := range src {
+			src[i] = float32(i) * 1.001953125 // needs more than 8 bits
+		}
+		src[3], src[4], src[5] = 1.00390625, 1.01171875, float32(math.Inf(-1)) // halfway, to even: down and up
+		b.Upload(m, src)
+		got := make([]float32, len(src))
+		b.Download(got, m)
+		for i, v := range src {
+			want := math.Float32frombits(uint32(roundBF16(v)) << 16)
+			if got[i] != want {
+				t.Fatalf("value %d is %v, want %v rounded to %v", i, got[i], v, want)
+			}
+		}
+		if got[3] != 1 || got[4] != 1.015625 {
+			t.Errorf("halfway values became %v and %v", got[3], got[4])
+		}
+		all := make([]float32, 400)
+		b.Download(all, m.Buf.Vec())
+		sum := 0.
+		for i, v := range all {
+			at := i - m.Off
+			if at < 0 || at >= 11*m.Stride || at%m.Stride >= 17 {
+				sum += math.Abs(float64(v))
+			}
+		}
+		if sum != 0 {
+			t.Error("values beside the matrix were written")
+		}
+		b.Free(m.Buf)
+	}
+	if used := b.Usage().Used; used > int64(overheadBytes) {
+		t.Errorf("%d bytes are in use after everything was freed", used)
+	}
+
+	// Rows that stay with the host.
+	table := make(tensor.BF16, 50*12)
+	for i := range table {
+		table[i] = roundBF16(float32(i % 77))
+	}
+	before := b.Usage().Used
+	held := b.PackHost(table).Mat(0, 50, 12)
+	if b.Usage().Used != before {
+		t.Error("values for the host took memory of the device")
+	}
+	rows := b.AllocActivations(3*12).Mat(0, 3, 12)
+	b.Gather(rows, held, []int32{49, 0, 7})
+	got := make([]float32, 36)
+	b.Download(got, rows)
+	for i, row := range []int{49, 0, 7} {
+		for j := range 12 {
+			if want := float32((row*12 + j) % 77); got[i*12+j] != want {
+				t.Errorf("row %d, column %d is %v, want %v", row, j, got[i*12+j], want)
+			}
+		}
+	}
+}
+
+// TestAfterAnError: nothing that comes out of a device that failed is a number.
+func TestAfterAnError(t *testing.T) {
+	if emulated == nil {
+		t.Skip("needs a driver that fails on demand")
+	}
+	b, err := Open(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := b.Alloc(64).Mat(0, 8, 8)
+	b.Upload(m, make([]float32, 64))
+	if s := b.SumSquares(m); s != 0 || b.Err() != nil {
+		t.Fatalf("SumSquares() = %v, %v", s, b.Err())
+	}
+	t.Setenv("MOOT_EMU_FAIL", "cuLaunchKernel:1:719")
+	b.Zero(m)
+	nll, top, values := []float32{1}, []int32{3}, make([]float32, 64)
+	b.CrossEntropy(m.RowRange(0, 1), []int32{0}, 1, nll, top)
+	b.Download(values, m)
+	s := b.SumSquares(m)
+	if b.Alloc(9) == nil || b.Err() == nil || !strings.Contains(b.Err().Error(), "kernel moot_zero") || !strings.Contains(b.Err().Error(), "CUresult 719") {
+		t.Errorf("Err() = %v", b.Err())
+	}
+	for name, v := range map[string]float64{"a loss": float64(nll[0]), "a value": float64(values[9]), "a sum": s} {
+		if !math.IsNaN(v) {
+			t.Errorf("%s is %v", name, v)
+		}
+	}
+	if b.Close() == nil {
+		t.Error("Close tells nothing")
+	}
+	checkLeaks(t)
 }
