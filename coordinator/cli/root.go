@@ -51,7 +51,7 @@ object. The exit code says what went wrong: 2 usage, 3 run file, 4 no daemon,
 		group("peer", "List peers", newPeerList(e)),
 		group("adapter", "Export what was trained", newAdapterExport(e)),
 		newLaunch(e), newJoin(e), newInvite(e), newLeave(e), newWatch(e), newStatus(e), newDashboard(e), newStop(e),
-		newGenerate(e), newEvaluate(e), newJudge(e), newReplay(e), newVersion(e), newDemo(e),
+		newGenerate(e), newEvaluate(e), newJudge(e), newReplay(e), newSim(e), newVersion(e), newDemo(e),
 	)
 	return root
 }

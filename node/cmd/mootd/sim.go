@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/sim"
+)
+
+// simFlags are the flags of a simulation.
+type simFlags struct {
+	list     bool
+	scenario string
+	out      string
+	asJSON   bool
+	sim.Options
+}
+
+// allQuick is all scenarios in their short forms.
+const allQuick = "all-quick"
+
+func newSim() *cobra.Command {
+	var o simFlags
+	c := &cobra.Command{
+		Use: "sim", Short: "Simulate a run of many nodes, and measure what the protocol promises",
+		Long: `Runs many nodes of one run in this process, under virtual time, with the daemon's
+own round, fold and trainer, and measures what has to hold: agreement, progress,
+traffic, and what is learned among liars. The same seed gives the same run.
+
+Each scenario ends with one line: with --json an object with figures and the
+limits they have to keep. --out writes that and pictures into a folder. The exit
+code is 18 when a limit is missed.`,
+		Example: `  mootd sim --list
+  mootd sim --scenario half-vanish --seed 1 --json
+  mootd sim --scenario all-quick --out ./sim`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Progress = func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }
+			return runSim(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&o.list, "list", false, "list the scenarios")
+	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, or "+allQuick+" for all in their short forms")
+	f.Uint64Var(&o.Seed, "seed", 1, "`number` that everything is drawn from")
+	f.BoolVar(&o.Quick, "quick", false, "the short form: fewer rounds, the same limits")
+	f.StringVar(&o.out, "out", "", "write results and pictures into this `folder`")
+	f.BoolVar(&o.asJSON, "json", false, "print one JSON object for each scenario")
+	return c
+}
+
+func runSim(ctx context.Context, o simFlags, out io.Writer) error {
+	switch {
+	case o.list:
+		return listScenarios(o, out)
+	case o.scenario == allQuick:
+		return simAll(ctx, o, out)
+	case o.scenario == "":
+		return api.Errorf(api.CodeUsage, "--scenario is missing").WithHint("--list shows the scenarios")
+	}
+	s, err := sim.Find(o.scenario)
+	if err != nil {
+		return api.Errorf(api.CodeNotFound, "%w", err).WithHint("--list shows the scenarios")
+	}
+	r, err := simOne(ctx, s, o, out)
+	if err == nil && !r.Pass {
+		err = api.Errorf(api.CodeVerify, "scenario %s, seed %d: missed %s", r.Scenario, r.Seed, strings.Join(r.Missed, ", "))
+	}
+	return err
+}
+
+func listScenarios(o simFlags, out io.Writer) error {
+	type entry struct {
+		Name  string `json:"name"`
+		About string `json:"about"`
+		Quick bool   `json:"quick"`
+	}
+	var list []entry
+	for _, s := range sim.All() {
+		if !o.asJSON {
+			fmt.Fprintf(out, "%-26s %s\n", s.Name, s.About)
+		}
+		list = append(list, entry{s.Name, s.About, s.Quick})
+	}
+	if !o.asJSON {
+		return nil
+	}
+	return printJSON(out, map[string]any{"scenarios": list})
+}
+
+func printJSON(out io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s\n", b)
+	return err
+}
+
+func simOne(ctx context.Context, s sim.Scenario, o simFlags, out io.Writer) (sim.Result, error) {
+	r, err := s.Run(ctx, o.Options)
+	if err != nil {
+		if ctx.Err() != nil {
+			return r, api.AsError(ctx.Err())
+		}
+		return r, api.Errorf(api.CodeInternal, "%w", err)
+	}
+	if o.out != "" {
+		if err := r.Write(o.out); err != nil {
+			return r, api.Errorf(api.CodeInternal, "%w", err)
+		}
+	}
+	if o.asJSON {
+		return r, printJSON(out, r)
+	}
+	_, err = io.WriteString(out, r.Text())
+	return r, err
+}
+
+// simAll runs what has a short form. One that misses a limit ends nothing.
+func simAll(ctx context.Context, o simFlags, out io.Writer) error {
+	began := time.Now()
+	o.Quick = true
+	sum := sim.Result{Scenario: allQuick, Seed: o.Seed, Quick: true, Figures: map[string]sim.Figure{}, Limits: map[string]sim.Limit{}}
+	none := 0.0
+	var errs []error
+	for _, s := range sim.All() {
+		if !s.Quick {
+			continue
+		}
+		o.Progress(s.Name)
+		r, err := simOne(ctx, s, o, out)
+		if ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, err)
+		sum.Figures["scenarios"]++
+		if err != nil || !r.Pass {
+			sum.Missed = append(sum.Missed, s.Name)
+		}
+	}
+	sum.Figures["missed"] = sim.Figure(len(sum.Missed))
+	sum.Limits["missed"] = sim.Limit{AtMost: &none}
+	sum.Pass = len(sum.Missed) == 0
+	sum.WallS = time.Since(began).Round(10 * time.Millisecond).Seconds()
+	slices.Sort(sum.Missed)
+	var err error
+	if o.asJSON {
+		err = printJSON(out, sum)
+	} else {
+		_, err = io.WriteString(out, sum.Text())
+	}
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return api.Errorf(api.CodeInternal, "%w", err)
+	}
+	if !sum.Pass {
+		return api.Errorf(api.CodeVerify, "missed: %s", strings.Join(sum.Missed, ", "))
+	}
+	return nil
+}

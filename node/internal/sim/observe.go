@@ -1,0 +1,131 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// observations are what somebody sees who sees everything.
+type observations struct {
+	certified map[cid.Cid]cid.Cid // record by parent
+	verified  map[cid.Cid]bool    // records of which a certificate was verified
+	forks     int                 // heads on which two records were certified
+	evidence  map[int]bool        // nodes that contradicted themselves
+	reorgs    int                 // times that a node left a branch
+	// firstAt and certifiedAt are when a record was adopted first, and when a
+	// certificate for it was.
+	firstAt, certifiedAt map[cid.Cid]time.Duration
+	// onAdopt, if not nil, is told of each adopted record.
+	onAdopt func(n *node, l round.Link)
+	// onPublish, if not nil, is told of each message.
+	onPublish func(n *node, s msg.Signed)
+}
+
+func newObservations() observations {
+	return observations{
+		certified: make(map[cid.Cid]cid.Cid), verified: make(map[cid.Cid]bool), evidence: make(map[int]bool),
+		firstAt: make(map[cid.Cid]time.Duration), certifiedAt: make(map[cid.Cid]time.Duration),
+	}
+}
+
+func (w *world) sawAdopt(n *node, links []round.Link) {
+	for _, l := range links {
+		w.note('a', n, l.ID)
+		if _, ok := w.seen.firstAt[l.ID]; !ok {
+			w.seen.firstAt[l.ID] = w.now
+		}
+		if l.Certificate != nil {
+			w.sawCertificate(l.ID, l.Record, l.Certificate)
+		}
+		if w.seen.onAdopt != nil {
+			w.seen.onAdopt(n, l)
+		}
+	}
+}
+
+func (w *world) sawCertificate(id cid.Cid, r *msg.Record, c *msg.Certificate) {
+	if !w.seen.verified[id] {
+		if err := round.VerifyCertificate(c, id, r); err != nil {
+			w.fail(err)
+			return
+		}
+		w.seen.verified[id] = true
+		w.seen.certifiedAt[id] = w.now
+	}
+	old, ok := w.seen.certified[r.Parent]
+	if !ok {
+		w.seen.certified[r.Parent] = id
+	} else if !old.Equals(id) {
+		w.seen.forks++
+	}
+}
+
+// tally is what a chain says of a span of rounds.
+type tally struct {
+	rounds, certified int
+	honestSeats       int // seat-rounds of honest nodes in rounds that train
+	included          int // of their contributions
+	excluded          int // of their commits that were refused or judged damaging
+	liarWeight        uint64
+	weight            uint64
+	contributions     int
+	merged            int
+	mergedTokens      uint64
+}
+
+// tally counts what is in the chain of a node after a round, up to another one.
+func (w *world) tally(n *node, after, to msg.Round) tally {
+	var t tally
+	for r := after + 1; r <= to; r++ {
+		l, ok := n.chain.Record(r)
+		if !ok {
+			break
+		}
+		parent, _ := n.chain.Record(r - 1)
+		t.rounds++
+		if l.Certificate != nil {
+			t.certified++
+		}
+		if m := l.Record.Merge; m != nil {
+			t.merged++
+			t.mergedTokens += m.Tokens
+		}
+		w.tallyRound(&t, parent, l)
+	}
+	return t
+}
+
+func (w *world) tallyRound(t *tally, parent, l round.Link) {
+	rec := l.Record
+	is := func(s msg.Seat) bool { return w.nodes[w.index[s.Peer]].fault == honest }
+	if !w.rules.Assembly(parent.Record) {
+		for _, s := range rec.Seats {
+			if is(s) {
+				t.honestSeats++
+			}
+		}
+	}
+	for _, c := range rec.Contributions {
+		t.contributions++
+		t.weight += c.Weight
+		if is(rec.Seats[c.Seat]) {
+			t.included++
+		} else {
+			t.liarWeight += c.Weight
+		}
+	}
+	for _, c := range rec.Refused {
+		if is(rec.Seats[c.Seat]) && c.Reason != msg.NotHeld && c.Reason != msg.Timeout {
+			t.excluded++
+		}
+	}
+	for _, j := range rec.Judgements {
+		if is(parent.Record.Seats[j.Seat]) && j.Verdict == msg.Damaging {
+			t.excluded++
+		}
+	}
+}
