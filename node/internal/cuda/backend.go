@@ -130,22 +130,18 @@ func (b *Backend) Precision() string { return precision(b.d.capability, b.option
 
 // memory is a buffer's: Buffer.Device.
 type memory struct {
-	ptr   uintptr
-	bytes int
-	// volatile memory needs not be kept over a pause: activations, which are
-	// dead between steps.
-	volatile bool
-	weight   *nf4Matrix    // of four bits
-	host     tensor.Packed // stays there
-	saved    []byte        // while paused
+	ptr    uintptr
+	bytes  int
+	weight *nf4Matrix    // of four bits
+	host   tensor.Packed // stays there
 }
 
 // Alloc returns n zeros.
-func (b *Backend) Alloc(n int) *tensor.Buffer { return b.zeros(n, tensor.Float32, false) }
+func (b *Backend) Alloc(n int) *tensor.Buffer { return b.zeros(n, tensor.Float32) }
 
 // AllocActivations returns n zeros, of 16 bits unless Options.Float32.
 func (b *Backend) AllocActivations(n int) *tensor.Buffer {
-	return b.zeros(n, b.ActivationType(), true)
+	return b.zeros(n, b.ActivationType())
 }
 
 // ActivationType is the type of what AllocActivations returns.
@@ -156,10 +152,9 @@ func (b *Backend) ActivationType() tensor.DType {
 	return tensor.BFloat16
 }
 
-func (b *Backend) zeros(n int, t tensor.DType, volatile bool) *tensor.Buffer {
+func (b *Backend) zeros(n int, t tensor.DType) *tensor.Buffer {
 	buf := b.buffer(n, t, n*t.Bytes())
 	if m := mem(buf); m.ptr != 0 {
-		m.volatile = volatile
 		b.d.fill(m.ptr, m.bytes)
 	}
 	return buf

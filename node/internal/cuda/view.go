@@ -34,15 +34,6 @@ func (v view) rowRange(i, j int) view {
 	return v
 }
 
-// colRange returns columns i to j, j excluded.
-func (v view) colRange(i, j int) view {
-	if i < 0 || j < i || j > v.cols {
-		panic(fmt.Sprintf("bug: columns %d to %d of %d", i, j, v.cols))
-	}
-	v.ptr, v.cols = v.at(0, i), j-i
-	return v
-}
-
 // dense reports whether the rows follow each other.
 func (v view) dense() bool { return v.stride == v.cols || v.rows <= 1 }
 

@@ -31,6 +31,7 @@ type Product struct {
 // Kind is what a matrix of a product holds.
 type Kind uint8
 
+// The kinds of matrices.
 const (
 	Plain      Kind = iota // float32
 	Activation             // what AllocActivations gives
