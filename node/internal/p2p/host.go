@@ -167,6 +167,7 @@ func (h *Host) newDHT(on host.Host) (routing.PeerRouting, error) {
 }
 
 func (h *Host) listen() error {
+	open := 0
 	for _, a := range h.opt.listen {
 		err := h.host.Network().Listen(a)
 		if err != nil && h.opt.AnyPort && isAddrInUse(err) {
@@ -174,9 +175,14 @@ func (h *Host) listen() error {
 			h.log.Warn("port was taken, a free one is used", "address", a.String())
 			err = h.host.Network().Listen(free)
 		}
+		if _, v6 := a.ValueForProtocol(multiaddr.P_IP6); err != nil && v6 == nil && h.opt.AnyPort && open > 0 {
+			h.log.Info("this machine has no IPv6", "address", a.String(), "err", oneLine(err))
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w", a, oneLine(err))
 		}
+		open++
 	}
 	return nil
 }

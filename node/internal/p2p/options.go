@@ -21,7 +21,8 @@ type Options struct {
 	Listen []string
 
 	// AnyPort takes a free port of the same interface when a port of Listen
-	// is taken. Otherwise that is an error of New.
+	// is taken, and does without the IPv6 addresses of Listen, which come last,
+	// where there is no IPv6. Otherwise that is an error of New.
 	AnyPort bool
 
 	// Bootstrap are addresses that end in /p2p/PEERID. The host tries them
