@@ -40,6 +40,9 @@ func (d *device) attentionHead(p *attention) (hd int, ok bool) {
 	mustShape("K", p.k, p.k.rows, p.kvHeads*hd)
 	mustShape("Out", p.out, p.q.rows, p.q.cols)
 	mustShape("LSE", p.lse, p.q.rows, p.heads)
+	if p.lse.bf16 {
+		panic("bug: LSE in 16 bits")
+	}
 	if p.slopes != nil && len(p.slopes) != p.heads {
 		panic(fmt.Sprintf("bug: %d slopes for %d heads", len(p.slopes), p.heads))
 	}

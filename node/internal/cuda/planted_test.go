@@ -74,9 +74,9 @@ var plantedBugs = []planted{
 	{file: "attention.cu", old: "total = total * shrink + e;", new: "total += e;", tests: "TestAttention$"},
 	{file: "attention.cu", old: "254 - exponent", new: "127", tests: "TestAttentionSmall", target: 75},
 
-	{file: "attention_mma.cuh", old: "(group ^ (row & 7)) << 3", new: "(group ^ (row & 7)) << 2", tests: "TestAttention$"},
+	{file: "attention_mma.cuh", old: "(group ^ (row & 7)) << 4", new: "(group ^ (row & 3)) << 5", tests: "TestAttention$"},
 	{file: "attention_mma.cuh", old: "mma(s[2 * j + 1], x, y + 2);", new: "mma(s[2 * j + 1], x, y);", tests: "TestAttention$"},
-	{file: "attention_mma.cuh", old: "ldmatrix_x4_trans(y, b", new: "ldmatrix_x4(y, b", tests: "TestAttention$"},
+	{file: "attention_mma.cuh", old: "fragments<true>(y", new: "fragments<false>(y", tests: "TestAttention$"},
 	{file: "attention_mma.cuh", old: "sum1 *= shrink1;", new: "", tests: "TestAttention$"},
 	{file: "attention_mma.cuh", old: "arrived<0>(); // and all have done with the last values", new: "cp_async_wait<0>(); // and all have done with the last values", tests: "TestAttention$"},
 	{file: "attention_mma.cuh", old: "arrived<0>(); // and all have done with these keys", new: "arrived<1>(); // and all have done with these keys", tests: "TestAttention$"},
@@ -86,13 +86,29 @@ var plantedBugs = []planted{
 	{file: "attention_mma.cuh", old: "		if (more) {\n			__syncthreads();", new: "		if (more) {", tests: "TestAttention$"},
 	{file: "attention_mma.cuh", old: "if (d) d[j][i] *= 1.f - t * t;", new: "", tests: "TestAttention$"},
 	{file: "attention_mma.cuh", old: "(row ? key1 : key0) - own0 - c", new: "key0 - own0 - c", tests: "TestAttention$"},
-	{file: "attention_mma.cuh", old: "accumulate<W, N, C>(accv, s, ds, part * (C / 8));\n		__syncthreads();", new: "accumulate<W, N, C>(accv, s, ds, part * (C / 8));", tests: "TestAttention$"},
+	{file: "attention_mma.cuh", old: "accumulate<W, N, C>(accv, s, space, ds, part * (C / 8));\n		__syncthreads();", new: "accumulate<W, N, C>(accv, s, space, ds, part * (C / 8));", tests: "TestAttention$"},
 	{file: "attention_mma.cuh", old: "arrived<1>(); // derivatives by the output", new: "cp_async_wait<1>(); // derivatives by the output", tests: "TestAttention$"},
 	{file: "attention_mma.cuh", old: "1.f / up, 1.f / up, tile", new: "1.f, 1.f, tile", tests: "TestAttentionSmall", target: 75},
 	{file: "attention_mma.cuh", old: "fminf(fmaxf(v, -65504.f), 65504.f)", new: "v * 0.99f", tests: "TestAttention$", target: 75},
-	{file: "attention_mma.cuh", old: "qs + 16 * warp * pitch<W>());\n}\n\n// keys", new: "qs + 8 * warp * pitch<W>());\n}\n\n// keys", tests: "TestAttention$"},
+	{file: "attention_mma.cuh", old: "qs + bytes<W>(16 * warp));\n}\n\n// keys", new: "qs + bytes<W>(8 * warp));\n}\n\n// keys", tests: "TestAttention$"},
+	{file: "attention_mma.cuh", old: "r < have, by);", new: "true, by);", tests: "TestAttention$"},
+	{file: "attention_mma.cuh", old: "if (c >= hd) have = 0;", new: "", tests: "TestAttention$"},
+	{file: "attention_mma.cuh", old: "r < have && c < hd, by", new: "c < hd, by", tests: "TestAttention$"},
 	{file: "attention_256.cu", old: "KERNELS(256, 64, 4, 32, 2, 32)", new: "KERNELS(256, 64, 4, 32, 1, 32)", tests: "TestAttention$"},
 	{file: "attention_96.cu", old: "KERNELS(96, 64, 4, 32, 1, 32)", new: "KERNELS(96, 64, 2, 32, 1, 32)", tests: "TestAttention$"},
+}
+
+// TestBugsCanBePlanted: kernels still have the texts that bugs replace.
+func TestBugsCanBePlanted(t *testing.T) {
+	for _, p := range plantedBugs {
+		text, err := os.ReadFile("kernels/" + p.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.old == p.new || !strings.Contains(string(text), p.old) {
+			t.Errorf("%s has no %q", p.file, p.old)
+		}
+	}
 }
 
 // TestPlantedBugs takes minutes, most of which g++ takes, and runs when
