@@ -33,6 +33,13 @@ import (
 type Options struct {
 	// Config is the configuration; Run validates it.
 	Config config.Config
+	// File and Reload make the node follow its configuration while it runs:
+	// when File changes, Reload returns what is to be in effect. Default: it
+	// does not follow it.
+	File   string
+	Reload func() (*config.Config, error)
+	// Level, if not nil, is set when the configuration has another one.
+	Level *slog.LevelVar
 	// Log is where it is told what happened. Default: nowhere.
 	Log *slog.Logger
 	// Started, if not nil, is called once the node answers.
@@ -150,7 +157,9 @@ func (n *node) stages() []stage {
 		{"pull", n.puller.Run},
 		{"gossip", n.gossip.Run},
 		{"keeper", n.keeper.run},
+		{"configuration", n.follow.run},
 		{"runs", n.runs.run},
+		{"cache", n.keepCap},
 		{"status", n.watchState},
 	}
 }
@@ -181,13 +190,14 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		return nil, listenError("start network", err, "give other addresses with --listen; port 0 takes a free one")
 	}
 	n := &node{
-		limits: cfg.Network.Limits(), freeMemory: freeMemory, maxBytes: cfg.CacheMaxMB * 1e6, minFree: cfg.MinFreeMB * 1e6,
+		limits: cfg.Network.Limits(), freeMemory: freeMemory,
 		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host, events: api.NewEventLog(keptEvents),
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
 		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1), metrics: metrics, gpu: gpu,
 	}
+	n.setCaps(cfg)
 	openDevice := (func(*train.Options) error)(nil)
 	if gpu != nil {
 		openDevice = n.openGPU
@@ -195,6 +205,8 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 			o.Log.Warn("the GPU cannot be used, nothing is trained", "err", err, "hint", gpu.Hint(err))
 		}
 	}
+	n.maxBytes.Store(cfg.CacheMaxMB * 1e6)
+	n.minFree.Store(cfg.MinFreeMB * 1e6)
 	if err := n.attach(); err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
@@ -206,6 +218,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		dir: cfg.DataDir, settings: settings, duty: cfg.Work.DutyPercent, log: o.Log, changed: n.poke, stop: stop,
 		runs: func() []api.Run { return n.runs.list() },
 	})
+	n.follow = newFollower(o, n)
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
 			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, GrowModel: n.growModel, PlanMemory: n.planMemory, OpenDevice: openDevice, Threads: cfg.Threads, Precision: precision,

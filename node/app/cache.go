@@ -82,7 +82,7 @@ func (n *node) Cache(ctx context.Context) (api.Cache, error) {
 	if err != nil {
 		return api.Cache{}, fmt.Errorf("list cache: %w", err)
 	}
-	c := api.Cache{MaxBytes: n.maxBytes, MinFreeBytes: n.minFree}
+	c := api.Cache{MaxBytes: n.maxBytes.Load(), MinFreeBytes: n.minFree.Load()}
 	for _, h := range held {
 		c.Entries = append(c.Entries, entryOf(&h, inUse))
 	}
@@ -212,18 +212,41 @@ func (n *node) makeRoom(ctx context.Context, need int64) error {
 	return err
 }
 
+// trimEvery is how often it is looked whether the cache is over its cap, which
+// runs and a new configuration can bring about.
+const trimEvery = 10 * time.Minute
+
+// keepCap keeps the cache below its cap, as far as it can, until ctx is done.
+func (n *node) keepCap(ctx context.Context) error {
+	t := time.NewTicker(trimEvery)
+	defer t.Stop()
+	told := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		err := n.makeRoom(ctx, 1)
+		if err != nil && ctx.Err() == nil && err.Error() != told {
+			n.log.WarnContext(ctx, "cache is larger than it should be", "component", "node", "err", err)
+			told = err.Error()
+		}
+	}
+}
+
 // lack is how many bytes too few there are for need more.
 func (n *node) lack(ctx context.Context, need int64) (int64, error) {
 	var over int64
 	if free, err := freeBytes(n.dir); err == nil {
-		over = need + n.minFree - free
+		over = need + n.minFree.Load() - free
 	}
-	if n.maxBytes > 0 {
+	if n.maxBytes.Load() > 0 {
 		_, used, err := n.store.Usage(ctx)
 		if err != nil {
 			return 0, err
 		}
-		over = max(over, used+need-n.maxBytes)
+		over = max(over, used+need-n.maxBytes.Load())
 	}
 	return over, nil
 }
@@ -237,7 +260,7 @@ func (n *node) noRoom(ctx context.Context, need int64) error {
 		return err
 	}
 	return api.Errorf(api.CodeDisk, "%s more are needed, %s of at most %s are used, and the rest is pinned or in use",
-		megabytes(need), megabytes(used), megabytes(n.maxBytes)).WithHint("raise cache_max_mb, or see \"moot cache ls\" for what could be unpinned or left")
+		megabytes(need), megabytes(used), megabytes(n.maxBytes.Load())).WithHint("raise cache_max_mb, or see \"moot cache ls\" for what could be unpinned or left")
 }
 
 // ExportShards implements api.Backend.

@@ -145,7 +145,7 @@ func TestCacheCap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.maxBytes = m.Bytes + m.Bytes/2
+	n.maxBytes.Store(m.Bytes + m.Bytes/2)
 	if err := n.makeRoom(ctx, m.Bytes/4); err != nil {
 		t.Error(err)
 	}
@@ -159,7 +159,20 @@ func TestCacheCap(t *testing.T) {
 	if l, _ := n.Models(ctx); len(l) != 0 {
 		t.Errorf("still listed: %v", l)
 	}
-	n.maxBytes, n.minFree = 0, 1<<60
+	// A cap that was lowered is kept to as well.
+	again, err := n.ImportModel(ctx, api.ImportModelRequest{Dir: assets(t).ModelDir, Copy: true}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.maxBytes.Store(again.Bytes / 2)
+	if err := n.makeRoom(ctx, 1); err != nil {
+		t.Error(err)
+	}
+	if l, _ := n.Models(ctx); len(l) != 0 {
+		t.Errorf("over the cap are still %v", l)
+	}
+	n.maxBytes.Store(0)
+	n.minFree.Store(1 << 60)
 	wantCode(t, n.makeRoom(ctx, 1), api.CodeDisk, "")
 }
 

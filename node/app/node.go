@@ -47,10 +47,11 @@ type node struct {
 	datasets *catalogue[api.Dataset]
 	runs     *runs
 	keeper   *keeper
+	follow   *follower
 
 	// maxBytes is how much of the disk the store may take (0: all there is),
-	// minFree what stays free.
-	maxBytes, minFree int64
+	// minFree what stays free. They may be changed at any time.
+	maxBytes, minFree atomic.Int64
 
 	// freeMemory is what a trainer may take, in bytes.
 	freeMemory func() (int64, error)
@@ -78,6 +79,7 @@ func (n *node) Status(context.Context) (api.Status, error) {
 			s.Runs++
 		}
 	}
+	s.ConfigError, s.RestartNeeded = n.follow.state()
 	activity := n.activity(runs)
 	s.State, s.Why, s.Reason, s.Do, s.Until = activity.state, activity.why, activity.reason, activity.do, activity.until
 	return s, nil
