@@ -205,8 +205,6 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 			o.Log.Warn("the GPU cannot be used, nothing is trained", "err", err, "hint", gpu.Hint(err))
 		}
 	}
-	n.maxBytes.Store(cfg.CacheMaxMB * 1e6)
-	n.minFree.Store(cfg.MinFreeMB * 1e6)
 	if err := n.attach(); err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
