@@ -248,19 +248,18 @@ func TestWolfOnProvisional(t *testing.T) {
 
 // TestThreeWay: a network in three parts comes together.
 func TestThreeWay(t *testing.T) {
-	for _, n := range []int{6, 9} {
-		s := newSim(t, uint64(n), n, testManifest(func(m *run.Manifest) { m.MinPeers = uint32(n) }), simOpts{})
-		s.startAll()
-		s.runUntil(time.Minute, func() bool { return s.minRound() >= 3 })
-		s.blocked = func(a, b *simNode) bool { return a.i%3 != b.i%3 }
-		s.runFor(4 * time.Minute)
-		// First two of the parts meet, then all.
-		s.blocked = func(a, b *simNode) bool { return a.i%3 != b.i%3 && (a.i%3 == 2 || b.i%3 == 2) }
-		s.runFor(90 * time.Second)
-		s.converge(5 * time.Minute)
-		s.progress(2*time.Minute, 3, true)
-		if got := len(s.nodes[0].chain.Head().Record.NextSeats); got != n {
-			t.Errorf("%d seats after healing, want %d", got, n)
-		}
+	const n = 6
+	s := newSim(t, uint64(n), n, testManifest(func(m *run.Manifest) { m.MinPeers = uint32(n) }), simOpts{})
+	s.startAll()
+	s.runUntil(time.Minute, func() bool { return s.minRound() >= 3 })
+	s.blocked = func(a, b *simNode) bool { return a.i%3 != b.i%3 }
+	s.runFor(2 * time.Minute)
+	// First two of the parts meet, then all.
+	s.blocked = func(a, b *simNode) bool { return a.i%3 != b.i%3 && (a.i%3 == 2 || b.i%3 == 2) }
+	s.runFor(time.Minute)
+	s.converge(5 * time.Minute)
+	s.progress(2*time.Minute, 3, true)
+	if got := len(s.nodes[0].chain.Head().Record.NextSeats); got != n {
+		t.Errorf("%d seats after healing, want %d", got, n)
 	}
 }

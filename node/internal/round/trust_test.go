@@ -333,7 +333,7 @@ func TestDamaging(t *testing.T) {
 				return honestGain(s, auditor)
 			}
 			s.startAll()
-			if !s.runUntil(10*time.Minute, func() bool { return s.minRound() >= 40 }) {
+			if !s.runUntil(10*time.Minute, func() bool { return s.minRound() >= 24 }) {
 				t.Fatalf("stuck:\n%s", s.describe())
 			}
 			chain := s.nodes[n-1].chain
@@ -342,13 +342,13 @@ func TestDamaging(t *testing.T) {
 				seat := seatOf(chain.Head().Record.NextSeats, s.nodes[i].id)
 				e := standings(chain.Head().Record.Standings).of(s.nodes[i].id)
 				switch {
-				case i >= liars && counted[i] < 37:
+				case i >= liars && counted[i] < 21:
 					t.Errorf("honest node %d counted in %d rounds", i, counted[i])
 				case i >= liars && (seat < 0 || e.Owed > 0):
 					t.Errorf("honest node %d has seat %d and standing %+v", i, seat, e)
 				case i < liars && !lying && (counted[i] > 1 || seat >= 0 || e.Reason != msg.Harmful):
 					t.Errorf("liar %d counted in %d rounds, has seat %d and standing %+v", i, counted[i], seat, e)
-				case i < liars && lying && counted[i] > 12:
+				case i < liars && lying && counted[i] > 9:
 					t.Errorf("liar %d counted in %d rounds", i, counted[i])
 				}
 			}
