@@ -35,6 +35,12 @@ type Status struct {
 	Until  *time.Time `json:"until,omitempty"`
 	Do     string     `json:"do,omitempty"`
 
+	// ConfigError is why the configuration file, as it is now, is not used:
+	// what was in effect before still is. RestartNeeded are the settings that
+	// were changed and take effect at the next start.
+	ConfigError   string   `json:"config_error,omitempty"`
+	RestartNeeded []string `json:"restart_needed,omitempty"`
+
 	Device  string  `json:"device"` // what it trains on, such as "cpu (2 threads, avx2, f32)"
 	Peers   int     `json:"peers"`  // connected
 	Runs    int     `json:"runs"`   // joined

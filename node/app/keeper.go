@@ -22,23 +22,23 @@ const observeInterval = 2 * time.Second
 // its runs.
 type keeper struct {
 	// constant after newKeeper
-	path     string
-	settings volunteer.Settings
-	duty     int
-	gate     *runner.Gate
-	log      *slog.Logger
-	changed  func() // is told of another verdict
-	observe  func(volunteer.Settings) volunteer.Observation
-	runs     func() []api.Run
-	stop     func() // ends the daemon
+	path    string
+	gate    *runner.Gate
+	log     *slog.Logger
+	changed func() // is told of another verdict
+	observe func(volunteer.Settings) volunteer.Observation
+	runs    func() []api.Run
+	stop    func() // ends the daemon
 
 	mu sync.Mutex
 	// guarded by mu
-	policy  *volunteer.Policy
-	seen    volunteer.Observation
-	control volunteer.Control
-	verdict volunteer.Verdict
-	rounds  map[string]uint64 // of the runs, when it was asked to finish
+	settings volunteer.Settings
+	duty     int
+	policy   *volunteer.Policy
+	seen     volunteer.Observation
+	control  volunteer.Control
+	verdict  volunteer.Verdict
+	rounds   map[string]uint64 // of the runs, when it was asked to finish
 }
 
 // keeperOptions are what newKeeper needs.
@@ -76,7 +76,10 @@ func (k *keeper) run(ctx context.Context) error {
 	t := time.NewTicker(observeInterval)
 	defer t.Stop()
 	for {
-		o := k.observe(k.settings)
+		k.mu.Lock()
+		settings := k.settings
+		k.mu.Unlock()
+		o := k.observe(settings)
 		k.mu.Lock()
 		k.seen = o
 		k.decide(ctx)
@@ -161,6 +164,15 @@ func (k *keeper) ask(ctx context.Context, req api.ControlRequest) error {
 	k.control, k.rounds = c, nil
 	k.decide(ctx)
 	return nil
+}
+
+// set replaces the settings. They are in effect when it returns.
+func (k *keeper) set(ctx context.Context, s volunteer.Settings, duty int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.settings, k.duty = s, duty
+	k.policy.SetSettings(s)
+	k.decide(ctx)
 }
 
 // now is the last verdict.

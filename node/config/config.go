@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -142,7 +141,7 @@ const maxMB = 1 << 40
 func Default() Config {
 	return Config{
 		DataDir:    client.DefaultDataDir(),
-		Listen:     []string{DefaultListen, "/ip4/0.0.0.0/udp/4717/quic-v1"},
+		Listen:     []string{DefaultListen, "/ip4/0.0.0.0/udp/4717/quic-v1", "/ip6/::/tcp/4717", "/ip6/::/udp/4717/quic-v1"},
 		AnyPort:    true,
 		API:        DefaultAPI,
 		AnyAPIPort: true,
@@ -164,32 +163,6 @@ func DefaultPath() string {
 		return ""
 	}
 	return filepath.Join(dir, "moot", "mootd.toml")
-}
-
-// Load starts from Default and applies the file and the environment
-// (MOOT_DATA_DIR, MOOT_LISTEN, MOOT_API, MOOT_BOOTSTRAP, MOOT_MDNS,
-// MOOT_CACHE_MAX_MB, MOOT_MIN_FREE_MB, MOOT_DEVICE, MOOT_THREADS, MOOT_PRECISION,
-// MOOT_LOG_LEVEL; lists are separated by commas). An empty path means
-// DefaultPath, which need not exist; a path that is given must.
-func Load(path string, getenv func(string) string) (Config, error) {
-	c := Default()
-	given := path != ""
-	if !given {
-		path = DefaultPath()
-	}
-	b, err := os.ReadFile(path)
-	switch {
-	case err == nil:
-		if err := c.decode(path, b); err != nil {
-			return Config{}, err
-		}
-	case given || !errors.Is(err, fs.ErrNotExist):
-		return Config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	if err := c.applyEnv(getenv); err != nil {
-		return Config{}, err
-	}
-	return c, nil
 }
 
 // SetListen and SetAPI set what somebody asked for: a port of theirs that is
@@ -230,56 +203,6 @@ func (c *Config) decode(path string, b []byte) error {
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
-
-func (c *Config) applyEnv(getenv func(string) string) error {
-	str := func(name string, to *string) {
-		if v := getenv(name); v != "" {
-			*to = v
-		}
-	}
-	list := func(name string) []string {
-		return strings.FieldsFunc(getenv(name), func(r rune) bool { return r == ',' || r == ' ' })
-	}
-	str("MOOT_DATA_DIR", &c.DataDir)
-	str("MOOT_PRECISION", &c.Precision)
-	str("MOOT_DEVICE", &c.Device)
-	str("MOOT_LOG_LEVEL", &c.LogLevel)
-	if v := getenv("MOOT_API"); v != "" {
-		c.SetAPI(v)
-	}
-	if l := list("MOOT_LISTEN"); len(l) > 0 {
-		c.SetListen(l)
-	}
-	if l := list("MOOT_BOOTSTRAP"); len(l) > 0 {
-		c.Bootstrap = l
-	}
-	if v := getenv("MOOT_MDNS"); v != "" {
-		b, err := strconv.ParseBool(v)
-		if err != nil {
-			return fmt.Errorf("environment: MOOT_MDNS is %q, must be true or false", v)
-		}
-		c.MDNS = b
-	}
-	for name, to := range map[string]*int64{"MOOT_CACHE_MAX_MB": &c.CacheMaxMB, "MOOT_MIN_FREE_MB": &c.MinFreeMB} {
-		v := getenv(name)
-		if v == "" {
-			continue
-		}
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil {
-			return fmt.Errorf("environment: %s is %q, must be a number", name, v)
-		}
-		*to = n
-	}
-	if v := getenv("MOOT_THREADS"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil {
-			return fmt.Errorf("environment: MOOT_THREADS is %q, must be a number", v)
-		}
-		c.Threads = n
 	}
 	return nil
 }
@@ -356,21 +279,19 @@ func isOrdinal(s string) bool {
 	return err == nil && n >= 0 && n < 1024
 }
 
-// keys are the names in a configuration file.
-var keys = []string{"data_dir", "listen", "api", "bootstrap", "mdns", "cache_max_mb", "min_free_mb", "device", "threads", "precision", "log_level",
-	"work.schedule", "work.duty_percent", "work.on_battery", "work.max_temp_c", "work.exclusive_apps", "work.resume_after_seconds",
-	"network.upload_mbit", "network.download_mbit", "network.monthly_gb", "network.public", "network.relay", "network.ipfs_bootstrap",
-}
-
 func didYouMean(key string) string {
 	best, bestD := "", 4
-	for _, k := range keys {
+	for _, k := range Keys() {
+		// A key without its table, or not written out.
+		if strings.HasSuffix(k, "."+key) || len(key) > 3 && strings.HasPrefix(k, key) {
+			return fmt.Sprintf("; did you mean %q?", k)
+		}
 		if d := distance(key, k); d < bestD {
 			best, bestD = k, d
 		}
 	}
 	if best == "" {
-		return "; known keys are " + strings.Join(keys, ", ")
+		return "; known keys are " + strings.Join(Keys(), ", ")
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
 }

@@ -39,6 +39,7 @@ func TestBadFiles(t *testing.T) {
 		{"unknown key", "\nthread = 3\n", `:2: unknown key "thread"; did you mean "threads"?`},
 		{"far key", "colour = 3\n", "known keys are"},
 		{"unknown key of a table", "[work]\nduty = 3\n", `:2: unknown key "work.duty"`},
+		{"key without its table", "duty_percent = 3\n", `did you mean "work.duty_percent"?`},
 		{"near key of a table", "[work]\nschedul = []\n", `did you mean "work.schedule"?`},
 		{"wrong type", "threads = \"x\"\n", ":1:"},
 		{"syntax", "threads = \n", ":1:"},
@@ -130,7 +131,7 @@ func TestEncode(t *testing.T) {
 		t.Fatalf("%v in\n%s", err, b)
 	}
 	c.AnyPort, c.AnyAPIPort = false, false // they are in the file now
-	if diff := cmp.Diff(c, got); diff != "" {
+	if diff := cmp.Diff(c, got.Config); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -139,11 +139,15 @@ func ask(cmd *cobra.Command, s *settings, asJSON bool, fn func(context.Context, 
 		printStatus(cmd.OutOrStdout(), v, time.Now())
 		return nil
 	}
+	return writeJSON(cmd.OutOrStdout(), v)
+}
+
+func writeJSON(w io.Writer, v any) error {
 	b, err := api.Marshal(v)
 	if err != nil {
 		return api.Errorf(api.CodeInternal, "%w", err)
 	}
-	_, err = cmd.OutOrStdout().Write(append(b, '\n'))
+	_, err = w.Write(append(b, '\n'))
 	return err
 }
 
@@ -166,6 +170,12 @@ func printStatus(w io.Writer, v api.Status, now time.Time) {
 	}
 	if v.Do != "" {
 		fmt.Fprintf(w, "do       %s\n", clean(v.Do))
+	}
+	if v.ConfigError != "" {
+		fmt.Fprintf(w, "config   as before, for the file is wrong: %s\n", clean(v.ConfigError))
+	}
+	if len(v.RestartNeeded) > 0 {
+		fmt.Fprintf(w, "config   takes effect at the next start: %s\n", clean(strings.Join(v.RestartNeeded, ", ")))
 	}
 	fmt.Fprintf(w, "device   %s\nruns     %d\npeers    %d\n", clean(v.Device), v.Runs, v.Peers)
 	fmt.Fprintf(w, "traffic  %.1f MB in, %.1f MB out\n", float64(v.Traffic.PulledBytes)/1e6, float64(v.Traffic.SentBytes)/1e6)

@@ -18,9 +18,11 @@ it has joined, and serves what it holds to other nodes. The command moot tells
 it what to do. It runs until it is interrupted; then it finishes the training
 step that is under way, saves it, and goes on from there at the next start.
 
-Settings come from, in this order: a flag, the environment (MOOT_DATA_DIR,
-MOOT_LISTEN, MOOT_API, MOOT_BOOTSTRAP, MOOT_MDNS, MOOT_DEVICE, MOOT_THREADS,
-MOOT_LOG_LEVEL), the configuration file, the default.
+Settings come from, in this order: a flag, the environment (each setting has a
+variable, such as MOOT_BOOTSTRAP, and MOOT_WORK_DUTY_PERCENT for work.duty_percent),
+the configuration file, the default. "mootd config show --origin" lists them. The
+file may be changed while the daemon runs: what concerns work, limits and the log
+takes effect at once.
 
 On standard output it prints its peer ID, its addresses and the address of its
 API, each on a line of its own; its log goes to standard error.`
@@ -39,7 +41,14 @@ func newRoot() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runDaemon(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			reload := func() (*config.Config, error) {
+				l, err := s.load(cmd)
+				if err != nil {
+					return nil, err
+				}
+				return &l.Config, nil
+			}
+			return runDaemon(cmd.Context(), cfg, reload, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	s.register(c)
@@ -47,7 +56,7 @@ func newRoot() *cobra.Command {
 		return api.Errorf(api.CodeUsage, "%w", err).WithHint("%q lists the flags", cmd.CommandPath()+" --help")
 	})
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(newStatus(s), newPause(s), newResume(s), newFinish(s), newConfig(s), newReplay(s), newGPU(), newSim(), newVersion())
+	c.AddCommand(newStatus(s), newPause(s), newResume(s), newFinish(s), newConfig(s), newPaths(s), newReplay(s), newGPU(), newSim(), newVersion())
 	return c
 }
 
@@ -59,14 +68,14 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		WithHint("%q shows what it knows", cmd.CommandPath()+" --help")
 }
 
-func runDaemon(ctx context.Context, cfg *config.Config, out, errOut io.Writer) error {
-	var level slog.Level
+func runDaemon(ctx context.Context, cfg *config.Loaded, reload func() (*config.Config, error), out, errOut io.Writer) error {
+	level := new(slog.LevelVar)
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
 		return api.Errorf(api.CodeConfig, "log_level: %w", err)
 	}
 	return app.Run(ctx, app.Options{
-		Config: *cfg,
-		Log:    slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level})),
+		Config: cfg.Config, File: cfg.File, Reload: reload, Level: level,
+		Log: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level})),
 		Started: func(e api.Endpoint) {
 			fmt.Fprintf(out, "peer %s\n", e.Peer)
 			for _, a := range e.Addrs {

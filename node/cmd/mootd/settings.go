@@ -40,32 +40,36 @@ func (s *settings) register(c *cobra.Command) {
 }
 
 // load returns the configuration that is in effect.
-func (s *settings) load(cmd *cobra.Command) (*config.Config, error) {
+func (s *settings) load(cmd *cobra.Command) (*config.Loaded, error) {
 	c, err := config.Load(s.file, os.Getenv)
 	if err != nil {
 		return nil, api.Errorf(api.CodeConfig, "%w", err)
 	}
-	for name, set := range map[string]func(){
-		"data-dir":  func() { c.DataDir = s.dataDir },
-		"listen":    func() { c.SetListen(s.listen) },
-		"api":       func() { c.SetAPI(s.api) },
-		"bootstrap": func() { c.Bootstrap = s.bootstrap },
-		"no-mdns":   func() { c.MDNS = !s.noMDNS },
-		"device":    func() { c.Device = s.device },
-		"threads":   func() { c.Threads = s.threads },
-		"precision": func() { c.Precision = s.precision },
-		"log-level": func() { c.LogLevel = s.logLevel },
+	for _, f := range []struct {
+		name, key string
+		set       func()
+	}{
+		{"data-dir", "data_dir", func() { c.DataDir = s.dataDir }},
+		{"listen", "listen", func() { c.Listen = s.listen }},
+		{"api", "api", func() { c.API = s.api }},
+		{"bootstrap", "bootstrap", func() { c.Bootstrap = s.bootstrap }},
+		{"no-mdns", "mdns", func() { c.MDNS = !s.noMDNS }},
+		{"device", "device", func() { c.Device = s.device }},
+		{"threads", "threads", func() { c.Threads = s.threads }},
+		{"precision", "precision", func() { c.Precision = s.precision }},
+		{"log-level", "log_level", func() { c.LogLevel = s.logLevel }},
 	} {
-		if cmd.Flags().Changed(name) {
-			set()
+		if cmd.Flags().Changed(f.name) {
+			f.set()
+			c.Flagged(f.key, f.name)
 		}
 	}
 	if err := c.Validate(); err != nil {
-		return nil, api.Errorf(api.CodeConfig, "configuration: %w", err).WithHint(`"mootd --help" says what can be set, and how`)
+		return nil, api.Errorf(api.CodeConfig, "configuration: %w", err).WithHint(`"mootd config show --origin" says where each value is from`)
 	}
 	// It stays the same folder when the process goes to another one.
 	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
 		return nil, api.Errorf(api.CodeConfig, "data_dir: %w", err)
 	}
-	return &c, nil
+	return c, nil
 }
