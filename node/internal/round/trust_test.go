@@ -183,8 +183,12 @@ func TestSettle(t *testing.T) {
 			Owed: 10, Until: 13 + 1 + 200, Reason: msg.Harmful, LackQ16: 44800,
 		}},
 		{"a ban ends with probation", msg.Standing{Until: 11, Reason: msg.Harmful}, []measured{none, none}, msg.Standing{Owed: 5}},
-		{"an eternal one does not", msg.Standing{Until: msg.MaxRound, Reason: msg.Equivocation}, []measured{none, none},
-			msg.Standing{Until: msg.MaxRound, Reason: msg.Equivocation}},
+		{
+			"an eternal one does not",
+			msg.Standing{Until: msg.MaxRound, Reason: msg.Equivocation},
+			[]measured{none, none},
+			msg.Standing{Until: msg.MaxRound, Reason: msg.Equivocation},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

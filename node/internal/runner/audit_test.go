@@ -91,7 +91,11 @@ func TestGainNano(t *testing.T) {
 		before, after float64
 		want          int64
 	}{
-		{1, 0.5, 5e8}, {0.5, 1, -5e8}, {1, 1, 0}, {1, math.NaN(), -msg.MaxGainNano}, {1, math.Inf(1), -msg.MaxGainNano},
+		{1, 0.5, 5e8},
+		{0.5, 1, -5e8},
+		{1, 1, 0},
+		{1, math.NaN(), -msg.MaxGainNano},
+		{1, math.Inf(1), -msg.MaxGainNano},
 		{1e300, 0, msg.MaxGainNano},
 	} {
 		if got := gainNano(tt.before, tt.after); got != tt.want {

@@ -21,7 +21,6 @@ type drawn struct {
 	rnd    *rand.Rand
 	common []float64
 	alike  float64
-	made   [][]float64
 }
 
 func newDrawn(t *testing.T, alike float64) *drawn {

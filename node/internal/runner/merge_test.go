@@ -1,10 +1,11 @@
 package runner
 
 import (
-	"github.com/ipfs/go-cid"
 	"math"
 	"testing"
 	"time"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/internal/replay"
 	"github.com/moot-net/moot/node/internal/round"
@@ -147,8 +148,14 @@ func TestPasses(t *testing.T) {
 		ours, theirs, merged float64
 		want                 bool
 	}{
-		{1, 1, 1, true}, {1, 2, 1.004, true}, {1, 2, 1.006, false}, {2, 1, 1.006, false}, {2, 1, 0.5, true},
-		{1, 1, math.NaN(), false}, {math.NaN(), 1, 1, false}, {1, math.Inf(1), 1, true},
+		{1, 1, 1, true},
+		{1, 2, 1.004, true},
+		{1, 2, 1.006, false},
+		{2, 1, 1.006, false},
+		{2, 1, 0.5, true},
+		{1, 1, math.NaN(), false},
+		{math.NaN(), 1, 1, false},
+		{1, math.Inf(1), 1, true},
 	} {
 		if got := passes(tt.ours, tt.theirs, tt.merged); got != tt.want {
 			t.Errorf("passes(%v, %v, %v) = %v", tt.ours, tt.theirs, tt.merged, got)
