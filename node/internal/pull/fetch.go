@@ -483,7 +483,7 @@ func (f *fetch) write(ctx context.Context) error {
 		}
 		err := f.p.store.PutMany(context.WithoutCancel(ctx), bs)
 		if f.p.storeChecks && errors.Is(err, shard.ErrInvalid) {
-			if got = f.sortOut(got); len(got) == 0 {
+			if got = f.sortOut(ctx, got); len(got) == 0 {
 				continue
 			}
 			bs = bs[:0]
@@ -524,9 +524,9 @@ func (f *fetch) forget() {
 	}
 }
 
-// sortOut drops the blocks with wrong bytes, which are asked for again, and ends
-// the sessions with those who sent them.
-func (f *fetch) sortOut(got []arrival) (good []arrival) {
+// sortOut drops the blocks with wrong bytes, which are asked for again, and bans
+// those who sent them.
+func (f *fetch) sortOut(ctx context.Context, got []arrival) (good []arrival) {
 	for _, a := range got {
 		if digest(sha256.Sum256(a.block.RawData())) == digestOf(a.piece.cid) {
 			good = append(good, a)
@@ -534,7 +534,8 @@ func (f *fetch) sortOut(got []arrival) (good []arrival) {
 		}
 		f.settled(a.source, a.block)
 		f.unclaim(a.piece)
-		a.source.fail(wrongBytes(a.piece.cid))
+		f.p.ban(ctx, a.source.id, wrongBytes(a.piece.cid).Error())
+		a.source.end()
 	}
 	return good
 }

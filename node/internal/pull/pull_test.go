@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -197,18 +198,27 @@ func TestForgerAlone(t *testing.T) {
 	}
 }
 
+// A store on disk checks the hashes itself; a store in memory does not.
 func TestForgerAmongGoodPeers(t *testing.T) {
 	t.Parallel()
-	bs, root, _ := dagOf(t, 8, 20*mib)
+	bs, root, size := dagOf(t, 8, 20*mib)
 	bad := newNode(t, forger(bs), nodeOptions{})
 	good := newNode(t, slowly(bs, 2*time.Millisecond), nodeOptions{})
-	n := newNode(t, memory(), nodeOptions{seeds: []*node{bad, good}})
-	if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	wantAll(t, n.bs, bs)
-	if got := n.bans.list(); len(got) != 1 || got[0] != bad.h.ID() {
-		t.Errorf("banned %v, the forger is %s", got, bad.h.ID())
+	for name, to := range map[string]blockstore.Blockstore{"memory": memory(), "disk": openShard(t, t.TempDir())} {
+		n := newNode(t, to, nodeOptions{seeds: []*node{bad, good}})
+		if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		wantAll(t, n.bs, bs)
+		if got := n.bans.list(); len(got) != 1 || got[0] != bad.h.ID() {
+			t.Errorf("%s: banned %v, the forger is %s", name, got, bad.h.ID())
+		}
+		if got := n.p.Stats().PulledBytes; got != uint64(size) {
+			t.Errorf("%s: pulled %d bytes, want %d", name, got, size)
+		}
+		if !n.p.buffers.left.TryAcquire(maxBuffered) {
+			t.Errorf("%s: some memory was not given back", name)
+		}
 	}
 }
 

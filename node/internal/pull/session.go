@@ -76,7 +76,7 @@ func (f *fetch) talk(ctx context.Context, s *source, connected func()) error {
 		s.near = isNear(st.Conn().RemoteMultiaddr())
 	}
 	connected()
-	s.fail = func(err error) { g.Go(func() error { return err }) }
+	s.end = cancel
 	f.enter(s)
 	defer f.leave(s)
 	for _, l := range lanes {
