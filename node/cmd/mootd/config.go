@@ -39,11 +39,15 @@ each value says which of them it is from.`,
   mootd --config mootd.toml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := s.load(cmd)
+			cfg, err := s.read(cmd)
 			if err != nil {
 				return err
 			}
-			return runConfigShow(cmd.OutOrStdout(), cfg, origin)
+			if err := runConfigShow(cmd.OutOrStdout(), cfg, origin); err != nil {
+				return err
+			}
+			_, err = s.load(cmd)
+			return err
 		},
 	}
 	c.Flags().BoolVar(&origin, "origin", false, "say where each value is from")

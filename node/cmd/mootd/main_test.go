@@ -64,6 +64,15 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Fatalf("there is no %s", args[0])
 			},
+			// waitstatus TEXT: "mootd status" has it.
+			"waitstatus": func(ts *testscript.TestScript, _ bool, args []string) {
+				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+					if ts.Exec("mootd", "status") == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
+						return
+					}
+				}
+				ts.Fatalf("the status has no %q", args[0])
+			},
 			// exits N args...: the command ends with exit code N.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				err := ts.Exec(args[1], args[2:]...)

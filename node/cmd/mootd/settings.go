@@ -41,6 +41,18 @@ func (s *settings) register(c *cobra.Command) {
 
 // load returns the configuration that is in effect.
 func (s *settings) load(cmd *cobra.Command) (*config.Loaded, error) {
+	c, err := s.read(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Validate(); err != nil {
+		return nil, api.Errorf(api.CodeConfig, "configuration: %w", err).WithHint(`"mootd config show --origin" says where each value is from`)
+	}
+	return c, nil
+}
+
+// read is load for a configuration that may be wrong.
+func (s *settings) read(cmd *cobra.Command) (*config.Loaded, error) {
 	c, err := config.Load(s.file, os.Getenv)
 	if err != nil {
 		return nil, api.Errorf(api.CodeConfig, "%w", err)
@@ -64,8 +76,8 @@ func (s *settings) load(cmd *cobra.Command) (*config.Loaded, error) {
 			c.Flagged(f.key, f.name)
 		}
 	}
-	if err := c.Validate(); err != nil {
-		return nil, api.Errorf(api.CodeConfig, "configuration: %w", err).WithHint(`"mootd config show --origin" says where each value is from`)
+	if c.DataDir == "" {
+		return c, nil
 	}
 	// It stays the same folder when the process goes to another one.
 	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
