@@ -57,7 +57,14 @@ type DatasetImport struct {
 	Index    DatasetIndex
 	Detected Detected // what the first file was found to be
 	Dropped  int      // rows left out by DropInvalid
+	Rejected []Rejected
 	Warnings []string // for people
+}
+
+// Rejected is one of the first rows that were left out.
+type Rejected struct {
+	Place string // such as "rows.jsonl:7"
+	Why   string
 }
 
 const (
@@ -115,7 +122,7 @@ func (s *Store) importDataset(ctx context.Context, opts DatasetOptions) (Dataset
 	if opts.Shuffle {
 		shuffle(train, opts.Seed)
 	}
-	imp := DatasetImport{Detected: in.form, Dropped: in.dropped, Warnings: in.warnings()}
+	imp := DatasetImport{Detected: in.form, Dropped: in.dropped, Rejected: in.rejected, Warnings: in.warnings()}
 	imp.Index = DatasetIndex{
 		Format: in.form.Format, Template: cmp.Or(opts.Template, defaultTemplate(in.form.Format)), HeldOut: held, Seed: opts.Seed, Shuffled: opts.Shuffle,
 		Licence: opts.Licence, Source: opts.Source,
@@ -157,19 +164,20 @@ type rowMeta struct {
 
 // rowImport reads the rows of an import.
 type rowImport struct {
-	opts    DatasetOptions
-	files   []rawRow // one per file, to say where a row is
-	form    Detected // of the first file
-	formOf  string
-	train   []rowMeta
-	eval    []rowMeta
-	off     int64
-	dropped int
-	others  map[string]bool // names of fields that are left out
-	bad     []error
-	shared  int // held-out rows whose prompt is also trained on
-	total   int64
-	done    int64
+	opts     DatasetOptions
+	files    []rawRow // one per file, to say where a row is
+	form     Detected // of the first file
+	formOf   string
+	train    []rowMeta
+	eval     []rowMeta
+	off      int64
+	dropped  int
+	others   map[string]bool // names of fields that are left out
+	bad      []error
+	rejected []Rejected
+	shared   int // held-out rows whose prompt is also trained on
+	total    int64
+	done     int64
 }
 
 func (in *rowImport) read(ctx context.Context, spool *os.File) error {
@@ -221,7 +229,10 @@ func (in *rowImport) readFile(ctx context.Context, path string, w io.Writer, int
 		}
 		if p.err != nil {
 			in.dropped++
-			if !in.opts.DropInvalid && len(in.bad) < maxRowErrors {
+			switch {
+			case in.opts.DropInvalid && len(in.rejected) < maxRowErrors:
+				in.rejected = append(in.rejected, Rejected{p.place(), p.err.Error()})
+			case !in.opts.DropInvalid && len(in.bad) < maxRowErrors:
 				in.bad = append(in.bad, fmt.Errorf("%s: %w", p.place(), p.err))
 			}
 			return nil

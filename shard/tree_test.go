@@ -219,6 +219,11 @@ func TestChangedFiles(t *testing.T) {
 							t.Errorf("Get = %v, want a ChangedError with the file", err)
 						}
 					}
+					if ask == "Has first" {
+						if ok, err := s.Has(t.Context(), c); ok || err != nil {
+							t.Errorf("Has = %v, %v, want false", ok, err)
+						}
+					}
 					assertMissing(t, s, c)
 				}
 				if len(tt.lost) > 0 && len(problems) == 0 {
