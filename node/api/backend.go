@@ -33,6 +33,8 @@ type Backend interface {
 	Models(ctx context.Context) ([]Model, error)
 	Datasets(ctx context.Context) ([]Dataset, error)
 
+	// Plan looks at a run file as Launch does, and tells what it found.
+	Plan(ctx context.Context, req LaunchRequest, progress ProgressFunc) (Plan, error)
 	// Launch turns a run file into a manifest, publishes it and joins the run.
 	// It returns as soon as the run is on disk and can be joined by others.
 	Launch(ctx context.Context, req LaunchRequest, progress ProgressFunc) (Run, error)
@@ -54,6 +56,10 @@ type Backend interface {
 	// Invite makes an invitation, E_CONFLICT when this node did not launch the
 	// run or the run asks for none.
 	Invite(ctx context.Context, req InviteRequest) (Invite, error)
+	// CheckRun says what a run needs of this machine, for which it pulls the
+	// manifest and, of the model, the configuration. That it does not fit is no
+	// error.
+	CheckRun(ctx context.Context, req CheckRunRequest, progress ProgressFunc) (Fit, error)
 	// Leave ends the membership; what was pulled stays.
 	Leave(ctx context.Context, id string) (Run, error)
 	// Watch calls emit with each event of a run (all, when run is "") after
@@ -110,6 +116,8 @@ type Progress struct {
 	Unit string `json:"unit,omitempty"`
 	// Text is a line for people, such as whom it is waiting for.
 	Text string `json:"text,omitempty"`
+	// Fit says, before anything large is pulled, what the run needs.
+	Fit *Fit `json:"fit,omitempty"`
 }
 
 // UnitBytes is the Unit of a Progress in bytes.

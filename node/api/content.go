@@ -81,17 +81,19 @@ type Dataset struct {
 	Template string `json:"template"`
 	// Detected says what the first file was found to be, and why. It is only
 	// told by an import.
-	Detected    string    `json:"detected,omitempty"`
-	TrainRows   int64     `json:"train_rows"`
-	EvalRows    int64     `json:"eval_rows"`
-	DroppedRows int64     `json:"dropped_rows"`
-	TrainShards int       `json:"train_shards"`
-	EvalShards  int       `json:"eval_shards"`
-	Bytes       int64     `json:"bytes"`
-	Licence     string    `json:"licence,omitempty"`
-	Source      string    `json:"source,omitempty"`
-	Imported    time.Time `json:"imported"`
-	Warnings    []string  `json:"warnings,omitempty"`
+	Detected    string `json:"detected,omitempty"`
+	TrainRows   int64  `json:"train_rows"`
+	EvalRows    int64  `json:"eval_rows"`
+	DroppedRows int64  `json:"dropped_rows"`
+	// Rejected are the first of the dropped rows, and why.
+	Rejected    []RowProblem `json:"rejected,omitempty"`
+	TrainShards int          `json:"train_shards"`
+	EvalShards  int          `json:"eval_shards"`
+	Bytes       int64        `json:"bytes"`
+	Licence     string       `json:"licence,omitempty"`
+	Source      string       `json:"source,omitempty"`
+	Imported    time.Time    `json:"imported"`
+	Warnings    []string     `json:"warnings,omitempty"`
 }
 
 // Datasets answers a list of data sets.

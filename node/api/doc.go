@@ -42,6 +42,8 @@
 //	GET  /api/v1/runs/{id}                 RunDetail
 //	GET  /api/v1/runs/{id}/rounds          Rounds (?from=N&limit=N)
 //	GET  /api/v1/runs/{id}/rounds/{n}      Round
+//	POST /api/v1/runs/plan                 LaunchRequest, stream ending in Plan
+//	POST /api/v1/runs/{id}/check           CheckRunRequest, stream ending in Fit
 //	POST /api/v1/runs/{id}/join            JoinRequest, stream ending in Run
 //	POST /api/v1/runs/{id}/invite          InviteRequest, Invite
 //	POST /api/v1/runs/{id}/leave           Run

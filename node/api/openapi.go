@@ -47,6 +47,8 @@ func described() []route {
 		{"POST /api/v1/datasets/check", "Reads files of rows, and says what is wrong with them", CheckDatasetRequest{}, DatasetCheck{}, formLines, nil},
 		{"GET /api/v1/runs", "The runs that the node knows, oldest first", nil, Runs{}, formObject, nil},
 		{"POST /api/v1/runs", "Launches a run", LaunchRequest{}, Run{}, formLines, nil},
+		{"POST /api/v1/runs/plan", "Looks at a run file as a launch does", LaunchRequest{}, Plan{}, formLines, nil},
+		{"POST /api/v1/runs/{id}/check", "Says what a run needs of this machine", CheckRunRequest{}, Fit{}, formLines, nil},
 		{"GET /api/v1/runs/{id}", "All about a run", nil, RunDetail{}, formObject, nil},
 		{"GET /api/v1/runs/{id}/rounds", "Decided rounds, a page", nil, Rounds{}, formObject, []string{"from", "limit"}},
 		{"GET /api/v1/runs/{id}/rounds/{n}", "A decided round", nil, Round{}, formObject, nil},

@@ -114,6 +114,8 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"POST /api/v1/datasets/check", "", api.CheckDatasetRequest{Files: []string{rows}}},
 		{"GET /api/v1/runs", "", nil},
 		{"POST /api/v1/runs", "", api.LaunchRequest{Name: "run.toml", TOML: `name = "new"`, Model: "last", Dataset: "last"}},
+		{"POST /api/v1/runs/plan", "", api.LaunchRequest{Name: "run.toml", TOML: `name = "new"`, Model: "last", Dataset: "last"}},
+		{"POST /api/v1/runs/{id}/check", "/api/v1/runs/" + run.ID + "/check", api.CheckRunRequest{LinkMbit: 10}},
 		{"GET /api/v1/runs/{id}", "/api/v1/runs/" + run.ID, nil},
 		{"GET /api/v1/runs/{id}/rounds", "/api/v1/runs/" + run.ID + "/rounds?from=1&limit=5", nil},
 		{"GET /api/v1/runs/{id}/rounds/{n}", "/api/v1/runs/" + run.ID + "/rounds/1", nil},

@@ -28,6 +28,8 @@ func (s *Server) routes(more prometheus.Gatherer) {
 		"POST /api/v1/datasets/check":      s.checkDataset,
 		"GET /api/v1/runs":                 get(s, s.runs),
 		"POST /api/v1/runs":                s.launch,
+		"POST /api/v1/runs/plan":           long(s, s.fillPlan, s.backend.Plan),
+		"POST /api/v1/runs/{id}/check":     s.checkRun,
 		"GET /api/v1/runs/{id}":            get(s, s.runDetail),
 		"GET /api/v1/runs/{id}/rounds":     get(s, s.rounds),
 		"GET /api/v1/runs/{id}/rounds/{n}": get(s, s.round),
@@ -271,8 +273,8 @@ func (s *Server) round(ctx context.Context, r *http.Request) (Round, error) {
 func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 	var req JoinRequest
 	err := decode(w, r, &req)
-	if err == nil && len(req.Peers) > 100 {
-		err = Errorf(CodeUsage, "peers has %d addresses, at most 100 are tried", len(req.Peers))
+	if err == nil && len(req.Peers) > maxJoinPeers {
+		err = Errorf(CodeUsage, "peers has %d addresses, at most %d are tried", len(req.Peers), maxJoinPeers)
 	}
 	if err == nil {
 		req.Run, err = s.run(r.Context(), r.PathValue("id"))

@@ -96,6 +96,9 @@ func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 	entry := datasetEntry(d.Root, &d.Index, d.Bytes, strings.TrimSuffix(name, filepath.Ext(name)))
 	entry.Detected = fmt.Sprintf("%s (%s)", d.Detected.Input, d.Detected.Why)
 	entry.DroppedRows, entry.Warnings = int64(d.Dropped), d.Warnings
+	for _, r := range d.Rejected {
+		entry.Rejected = append(entry.Rejected, api.RowProblem{Place: r.Place, Kind: "invalid", Why: r.Why})
+	}
 	err = n.store.Keep(d.Root, dataKind, entry.Name, time.Now())
 	if err == nil {
 		err = n.datasets.put(entry)

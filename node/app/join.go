@@ -22,10 +22,12 @@ import (
 
 // Launch implements api.Backend.
 func (n *node) Launch(ctx context.Context, req api.LaunchRequest, progress api.ProgressFunc) (api.Run, error) {
-	progress(api.Progress{Phase: "check"})
-	manifest, err := n.manifest(ctx, &req, time.Now())
+	manifest, plan, err := n.plan(ctx, &req, time.Now(), progress)
 	if err != nil {
 		return api.Run{}, err
+	}
+	if len(plan.Refused) > 0 {
+		return api.Run{}, &plan.Refused[0]
 	}
 	b, err := manifest.Encode()
 	if err != nil {
@@ -61,19 +63,13 @@ func (n *node) Launch(ctx context.Context, req api.LaunchRequest, progress api.P
 
 // Join implements api.Backend.
 func (n *node) Join(ctx context.Context, req api.JoinRequest, progress api.ProgressFunc) (api.Run, error) {
-	id, err := parseID("run", req.Run)
+	id, err := checkRunID(req.Run, req.Peers)
 	if err != nil {
 		return api.Run{}, err
 	}
-	if !msg.IsRawCID(id) {
-		return api.Run{}, api.Errorf(api.CodeUsage, "%s is not the ID of a run: it names a file or folder", id).
-			WithHint("IDs of runs begin with bafkrei; the launcher's \"moot run list\" shows it")
-	}
-	for _, a := range req.Peers {
-		if _, err := peer.AddrInfoFromString(a); err != nil {
-			return api.Run{}, api.Errorf(api.CodeUsage, "%q is not the address of a peer: %v", a, err).
-				WithHint("mootd prints its addresses when it starts; they end in /p2p/ and the peer ID")
-		}
+	was := false
+	if m, err := n.runs.find(req.Run); err == nil {
+		was = n.runs.view(m).file.Joined
 	}
 	if req.Invite != "" {
 		if err := n.keepInvite(id, req.Invite); err != nil {
@@ -92,17 +88,51 @@ func (n *node) Join(ctx context.Context, req api.JoinRequest, progress api.Progr
 		if v := n.runs.view(m); v.err != nil {
 			err = v.err
 		}
+		if !was && isRefusal(err) { // it would be refused again
+			_ = n.runs.leave(ctx, m) // then it is a member that cannot take part
+		}
 		return api.Run{}, fmt.Errorf("join run %s: %w", id, err)
 	}
 	return n.runs.view(m).summary(), nil
+}
+
+// checkRunID checks what names a run, and addresses of peers that are in it.
+func checkRunID(given string, peers []string) (cid.Cid, error) {
+	id, err := parseID("run", given)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if !msg.IsRawCID(id) {
+		return cid.Undef, api.Errorf(api.CodeUsage, "%s is not the ID of a run: it names a file or folder", id).
+			WithHint("IDs of runs begin with bafkrei; the launcher's \"moot run list\" shows it")
+	}
+	for _, a := range peers {
+		if _, err := peer.AddrInfoFromString(a); err != nil {
+			return cid.Undef, api.Errorf(api.CodeUsage, "%q is not the address of a peer: %v", a, err).
+				WithHint("mootd prints its addresses when it starts; they end in /p2p/ and the peer ID")
+		}
+	}
+	return id, nil
 }
 
 // waitOpen waits until the manifest of a run is here.
 func (n *node) waitOpen(ctx context.Context, m *member, s *stay, progress api.ProgressFunc) (participant, error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	told := false
+	tellFit := func() {
+		if f := s.fit.Load(); f != nil && !told {
+			told = true
+			progress(api.Progress{Phase: "fit", Text: string(f.Verdict), Fit: f})
+		}
+	}
+	defer tellFit()
+	fitted := s.fitted
 	for {
 		select {
+		case <-fitted:
+			fitted = nil
+			tellFit()
 		case <-s.opened:
 			if p := n.runs.view(m).runner; p != nil {
 				return p, nil
@@ -243,7 +273,13 @@ func (r *runs) findManifest(ctx context.Context, m *member) (*run.Manifest, erro
 	if manifest != nil || err != nil {
 		return manifest, err
 	}
-	id := m.id.String()
+	return r.fetchManifest(ctx, m.id, r.view(m).file.Peers)
+}
+
+// fetchManifest gets the manifest of a run from a peer, of which some addresses
+// may be known.
+func (r *runs) fetchManifest(ctx context.Context, root cid.Cid, addrs []string) (*run.Manifest, error) {
+	id := root.String()
 	r.log.InfoContext(ctx, "manifest is looked for", "run", api.ShortID(id))
 	r.node.emit(api.Event{Type: api.EventPull, Run: id, Progress: &api.Progress{Phase: "manifest", Text: "looks for a peer that has the manifest"}})
 	aside, cancel := context.WithCancel(ctx)
@@ -255,23 +291,29 @@ func (r *runs) findManifest(ctx context.Context, m *member) (*run.Manifest, erro
 			r.log.WarnContext(ctx, "rendezvous failed", "run", api.ShortID(id), "err", err)
 		}
 	})
-	var from []peer.ID
-	for _, a := range r.view(m).file.Peers {
-		if info, err := peer.AddrInfoFromString(a); err == nil {
-			from = append(from, info.ID)
-		}
-	}
-	err = r.node.puller.Fetch(ctx, m.id, pull.FetchOptions{MaxBytes: run.MaxManifestBytes, Providers: from})
+	err := r.node.puller.Fetch(ctx, root, pull.FetchOptions{MaxBytes: run.MaxManifestBytes, Providers: peersOf(addrs)})
 	if errors.Is(err, pull.ErrTooLarge) || errors.Is(err, shard.ErrInvalid) {
-		return nil, notAManifest(m.id, err)
+		return nil, notAManifest(root, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("fetch manifest of run %s: %w", id, err)
 	}
-	if manifest, err = r.localManifest(ctx, m.id); manifest == nil && err == nil {
+	manifest, err := r.localManifest(ctx, root)
+	if manifest == nil && err == nil {
 		err = fmt.Errorf("fetch manifest of run %s: it is gone again", id)
 	}
 	return manifest, err
+}
+
+// peersOf are the peers with these addresses.
+func peersOf(addrs []string) []peer.ID {
+	var list []peer.ID
+	for _, a := range addrs {
+		if info, err := peer.AddrInfoFromString(a); err == nil {
+			list = append(list, info.ID)
+		}
+	}
+	return list
 }
 
 // How often the peers that somebody named are dialled.
@@ -297,12 +339,28 @@ func (r *runs) connect(ctx context.Context, addr string) {
 	}
 }
 
-// checkRoom reports why a run has no room on the disk or in memory.
-func (r *runs) checkRoom(ctx context.Context, m *run.Manifest) error {
-	if err := r.checkSpace(ctx, m); err != nil {
+// checkRoom says what a run needs, and reports why this node cannot or may not
+// take part. Nothing of the model but its configuration was pulled then.
+func (r *runs) checkRoom(ctx context.Context, m *member, s *stay, manifest *run.Manifest) error {
+	f, err := r.node.fit(ctx, manifest, fitting{id: m.id, from: peersOf(r.view(m).file.Peers)})
+	if err != nil {
 		return err
 	}
-	return r.node.checkMemory(m)
+	s.fit.Store(f)
+	close(s.fitted)
+	if err := f.Err(); err != nil {
+		return err
+	}
+	return r.checkSpace(ctx, manifest)
+}
+
+// isRefusal reports whether a run was refused because of what it needs.
+func isRefusal(err error) bool {
+	switch api.AsError(err).Code {
+	case api.CodeRAM, api.CodeVRAM, api.CodeDisk, api.CodeRefused:
+		return true
+	}
+	return false
 }
 
 // checkSpace makes room for what a run has to bring here.

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,8 @@ import (
 // keyError is what is wrong with the value of a key of a run file.
 type keyError struct {
 	key, msg string
-	err      error // what to tell instead, when it is not the run file's fault
+	code     api.Code // default: E_CONFIG
+	err      error    // what to tell instead, when it is not the run file's fault
 }
 
 func (e *keyError) Error() string { return e.key + " " + e.msg }
@@ -56,7 +58,7 @@ func (n *node) manifest(ctx context.Context, req *api.LaunchRequest, now time.Ti
 	case errors.As(err, &key) && key.err != nil:
 		return nil, key.err
 	case errors.As(err, &key):
-		return nil, api.Errorf(api.CodeConfig, "%w", runfile.KeyError(req.Name, text, key.key, key.msg))
+		return nil, api.Errorf(cmp.Or(key.code, api.CodeConfig), "%w", runfile.KeyError(req.Name, text, key.key, key.msg))
 	case errors.As(err, &invalid):
 		return nil, api.Errorf(api.CodeConfig, "%w", runfile.KeyError(req.Name, text, invalid.Field, invalid.Rule))
 	}
@@ -85,6 +87,9 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	if err := n.describeData(ctx, f, m); err != nil {
 		return nil, err
 	}
+	if broken, _ := licenceRules(&m.Licences); len(broken) > 0 {
+		return nil, &keyError{key: "licence.use", msg: strings.TrimPrefix(strings.Join(broken, "; "), "licence.use "), code: api.CodeRefused}
+	}
 	if err := n.checkEncoding(ctx, m); err != nil {
 		return nil, err
 	}
@@ -96,7 +101,7 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	if err != nil {
 		return nil, err
 	}
-	return m, n.checkMemory(m)
+	return m, nil
 }
 
 func takeChoices(m *run.Manifest, f *runfile.File) (err error) {
@@ -108,6 +113,9 @@ func takeChoices(m *run.Manifest, f *runfile.File) (err error) {
 	}
 	if m.Inner.Optimizer, err = run.ParseOptimizer(f.Inner.Optimizer); err != nil {
 		return &keyError{key: "inner.optimizer", msg: err.Error()}
+	}
+	if m.Licences.Use, err = run.ParseUse(f.Licence.Use); err != nil {
+		return &keyError{key: "licence.use", msg: err.Error()}
 	}
 	if m.Inner.OverLong, err = run.ParseOverLong(f.Inner.OverLong); err != nil {
 		return &keyError{key: "inner.over_long", msg: err.Error()}

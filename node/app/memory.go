@@ -5,9 +5,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/model"
-	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/train"
-	"github.com/moot-net/moot/proto/run"
 )
 
 // spareMemory stays free beside a trainer.
@@ -84,18 +82,4 @@ func (n *node) gpuError(err error) error {
 func ramError(need, free int64, format string, args ...any) *api.Error {
 	return api.Errorf(api.CodeRAM, "training takes %s of memory ("+format+"), %s are free", append(append([]any{megabytes(need)}, args...), megabytes(free))...).
 		WithHint("close other programs, or choose a run with a smaller model, one in four bits (--quantize nf4), or shorter samples")
-}
-
-// checkMemory reports whether a run that is to be joined fits into memory, as
-// far as that can be told before its model is here.
-func (n *node) checkMemory(m *run.Manifest) error {
-	if dir, ok := n.localModel(m.Model); ok {
-		o := runner.TrainOptions(m, dir)
-		return n.planMemory(&o)
-	}
-	free, err := n.room(&train.Options{})
-	if err != nil || free < 0 || int64(m.ModelBytes)+spareMemory <= free {
-		return err
-	}
-	return ramError(int64(m.ModelBytes)+spareMemory, free, "%s of weights at least", megabytes(int64(m.ModelBytes)))
 }

@@ -47,7 +47,14 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	free(1000)
-	wantCode(t, n.checkMemory(r.manifest), api.CodeRAM, "of adapter and optimizer")
+	fitErr := func(n *node) error {
+		f, err := n.fit(t.Context(), r.manifest, fitting{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Err()
+	}
+	wantCode(t, fitErr(n), api.CodeRAM, "of optimizer")
 	m, d := imported(t, n)
 	_, err = n.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, d, "[inner]\nsequence_tokens = 32\n")}, quiet)
 	wantCode(t, err, api.CodeRAM, "are free")
@@ -56,9 +63,9 @@ func TestMemory(t *testing.T) {
 	}
 	other, _ := testNode(t, filepath.Join(t.TempDir(), "other"), new(fakeRuns).open)
 	other.freeMemory = func() (int64, error) { return 1000, nil }
-	wantCode(t, other.checkMemory(r.manifest), api.CodeRAM, "of weights at least")
+	wantCode(t, fitErr(other), api.CodeRAM, "of weights at least")
 	other.freeMemory = func() (int64, error) { return 0, errors.ErrUnsupported }
-	if err := other.checkMemory(r.manifest); err != nil {
+	if err := fitErr(other); err != nil {
 		t.Errorf("where free memory cannot be told: %v", err)
 	}
 	if _, err := n.Leave(t.Context(), id); err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -82,6 +83,8 @@ type stay struct {
 	cancel context.CancelFunc
 	opened chan struct{} // closed when the runner is there
 	done   chan struct{} // closed when it is over
+	fitted chan struct{} // closed when fit is there, which may never be
+	fit    atomic.Pointer[api.Fit]
 }
 
 // newRuns reads the memberships in dir and opens the runs whose manifests are
@@ -179,7 +182,7 @@ func (r *runs) start(m *member) {
 		return
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
-	s := &stay{cancel: cancel, opened: make(chan struct{}), done: make(chan struct{})}
+	s := &stay{cancel: cancel, opened: make(chan struct{}), done: make(chan struct{}), fitted: make(chan struct{})}
 	m.stay, m.err = s, nil
 	r.wg.Go(func() {
 		defer close(s.done)
@@ -205,7 +208,7 @@ func (r *runs) stayIn(ctx context.Context, m *member, s *stay) {
 		wg.Go(func() { r.connect(ctx, addr) })
 	}
 	id := m.id.String()
-	err := r.openRun(ctx, m)
+	err := r.openRun(ctx, m, s)
 	switch {
 	case err == nil:
 		close(s.opened)
@@ -225,19 +228,19 @@ func (r *runs) stayIn(ctx context.Context, m *member, s *stay) {
 }
 
 // openRun opens the runner, for which it may have to find the manifest.
-func (r *runs) openRun(ctx context.Context, m *member) error {
+func (r *runs) openRun(ctx context.Context, m *member, s *stay) error {
 	r.mu.Lock()
 	p := m.runner
 	used := m.used
 	r.mu.Unlock()
 	if p != nil && !used {
-		return r.checkRoom(ctx, p.Manifest())
+		return r.checkRoom(ctx, m, s, p.Manifest())
 	}
 	manifest, err := r.findManifest(ctx, m)
 	if err != nil {
 		return err
 	}
-	if err := r.checkRoom(ctx, manifest); err != nil {
+	if err := r.checkRoom(ctx, m, s, manifest); err != nil {
 		return err
 	}
 	if p != nil { // it runs once, and a run is open once at a time

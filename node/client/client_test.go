@@ -174,11 +174,20 @@ func TestEveryRoute(t *testing.T) {
 	if x, err := c.Leave(ctx, r.ID); err != nil || x.State != api.RunLeft {
 		t.Errorf("Leave = %+v, %v", x, err)
 	}
+	if p, err := c.Plan(ctx, api.LaunchRequest{Name: "run.toml", TOML: string(toml), Model: m.ID[:12], Dataset: "last"}, nil); err != nil || p.Name != "demo" {
+		t.Errorf("Plan = %+v, %v", p, err)
+	}
+	if f, err := c.CheckRun(ctx, api.CheckRunRequest{Run: r.ID}, nil); err != nil || f.Run != r.ID || f.Err() != nil {
+		t.Errorf("CheckRun = %+v, %v", f, err)
+	}
+	if f, err := c.CheckRun(ctx, api.CheckRunRequest{Run: apitest.ID("large")}, nil); err != nil || api.AsError(f.Err()).Exit != 10 {
+		t.Errorf("CheckRun = %+v, %v", f, err)
+	}
 	phases = nil
 	if x, err := c.Join(ctx, api.JoinRequest{Run: r.ID, Peers: []string{"/ip4/127.0.0.1/tcp/1"}}, progress); err != nil || !x.Joined {
 		t.Errorf("Join = %+v, %v", x, err)
 	}
-	if diff := cmp.Diff([]string{"manifest", "model", "data", "state"}, phases); diff != "" {
+	if diff := cmp.Diff([]string{"manifest", "fit", "model", "data", "state"}, phases); diff != "" {
 		t.Errorf("phases of Join (-want +got):\n%s", diff)
 	}
 	if err := c.Shutdown(ctx); err != nil {

@@ -64,6 +64,16 @@ func (c *Client) Launch(ctx context.Context, req api.LaunchRequest, progress api
 	return stream[api.Run](ctx, c, "/api/v1/runs", req, progress)
 }
 
+// Plan looks at a run file as a launch does.
+func (c *Client) Plan(ctx context.Context, req api.LaunchRequest, progress api.ProgressFunc) (api.Plan, error) {
+	return stream[api.Plan](ctx, c, "/api/v1/runs/plan", req, progress)
+}
+
+// CheckRun says what the run that req.Run names needs of the node's machine.
+func (c *Client) CheckRun(ctx context.Context, req api.CheckRunRequest, progress api.ProgressFunc) (api.Fit, error) {
+	return stream[api.Fit](ctx, c, runPath(req.Run)+"/check", req, progress)
+}
+
 // Run tells all about one run; of its rounds, the last few.
 func (c *Client) Run(ctx context.Context, id string) (api.RunDetail, error) {
 	return call[api.RunDetail](ctx, c, http.MethodGet, runPath(id), nil)

@@ -330,6 +330,80 @@ func (f *Fake) Launch(ctx context.Context, req api.LaunchRequest, progress api.P
 	return d.Run, nil
 }
 
+// Plan implements api.Backend. A run file with "refused" in its name is.
+func (f *Fake) Plan(ctx context.Context, req api.LaunchRequest, progress api.ProgressFunc) (api.Plan, error) {
+	if err := f.enter(ctx, "Plan"); err != nil {
+		return api.Plan{}, err
+	}
+	work(progress, "check", "data")
+	tokens := &api.TokenStats{Sum: 120, Counted: 30, Min: 10, Median: 20, P95: 40, Max: 50}
+	sample := api.SampleShown{Place: "train/00000.jsonl:1", Parts: []api.SamplePart{{Text: "A question\n", Tokens: 9}, {Text: "an answer</s>", Tokens: 3, Counted: true}}}
+	p := api.Plan{
+		Name: "demo", Refused: []api.Error{}, Warnings: []string{"the run begins with 2 peers; from 4 on a liar among them is survived"}, Use: "research",
+		Model: api.PlanModel{ID: DirID("model"), Name: "tiny", Type: "llama", Parameters: 1_000_000, Trained: 24_576, Bytes: 2_000_000, Context: 256, Licence: "apache-2.0"},
+		Data: api.PlanData{
+			Dataset: api.Dataset{ID: DirID("data"), Name: "rows", Format: "alpaca", Template: "alpaca", TrainRows: 6, EvalRows: 2, Licence: "cc0-1.0"},
+			Train:   api.FileCheck{File: "train", Input: "alpaca", Format: "alpaca", Template: "alpaca", Rows: 6, Tokens: tokens, Problems: []api.RowProblem{}, Samples: []api.SampleShown{sample}},
+			Eval:    api.FileCheck{File: "eval", Input: "alpaca", Format: "alpaca", Template: "alpaca", Rows: 2, Tokens: tokens, Problems: []api.RowProblem{}, Samples: []api.SampleShown{}},
+		},
+		Here:    TestFit(""),
+		Devices: []api.PlanDevice{{Name: "GPU, 8 GB", Memory: TestFit("").Items[0]}},
+		Traffic: api.PlanTraffic{
+			DeltaBytes: 6_144, StateBytes: 196_608, Seconds: 3,
+			Links: []api.PlanLink{{Mbit: 10, Seats: 4, UpBytes: 18_432, DownBytes: 18_432, Seconds: 0.0147, Verdict: api.VerdictFits}},
+		},
+		Length: api.PlanLength{Rounds: 8, PeriodSeconds: 15, Seconds: 120, SamplesPerSeat: 480, TokensPerSeat: 2400},
+		Swarms: []api.PlanSwarm{{Peers: 4, Seats: 4, Guarantee: api.Guarantee{Level: "byzantine", Seats: 4, Quorum: 3, Faulty: 1, Text: "4 seats: 3 must agree; 1 may be gone or lie"}, Rounds: 8, Seconds: 120, Passes: 2560}},
+	}
+	if strings.Contains(req.Name, "refused") {
+		p.Refused = append(p.Refused, *api.Errorf(api.CodeData, "2 of the held-out rows are trained on too").WithHint("take them out of one side"))
+	}
+	return p, nil
+}
+
+// TestFit is what a run needs of a machine: it fits, unless its ID is that of
+// "large" or "fat", which have no room in memory and on the disk.
+func TestFit(id string) api.Fit {
+	fit := api.Fit{
+		Run: id, Name: "demo", Launcher: PeerID("someone"), Model: DirID("model"), ModelBytes: 2_000_000, MissingBytes: 2_400_000, ModelLicence: "apache-2.0",
+		Dataset: DirID("data"), DatasetBytes: 400_000, DataLicence: "cc0-1.0", Use: "research", Device: "cpu (2 threads)", Verdict: api.VerdictFits,
+		Items: []api.FitItem{
+			{
+				Name: "memory", Verdict: api.VerdictFits, NeedBytes: 40_000_000, HaveBytes: 8_000_000_000,
+				Parts: []api.FitPart{{Name: "weights", Bytes: 4_000_000}, {Name: "activations", Bytes: 36_000_000}},
+				Text:  "training takes 40.0 MB of memory (4.0 MB of weights, 36.0 MB of activations), 8000.0 MB are free",
+			},
+			{
+				Name: "disk", Verdict: api.VerdictFits, NeedBytes: 3_000_000, HaveBytes: 9_000_000_000, Parts: []api.FitPart{{Name: "model", Bytes: 2_000_000}},
+				Text: "the run takes 3.0 MB of disk (2.0 MB of model), 9000.0 MB are free for it",
+			},
+			{Name: "traffic", Verdict: api.VerdictUnknown, NeedBytes: 190_464, HaveBytes: -1, Text: "a round moves up to 0.2 MB in each direction"},
+			{Name: "licence", Verdict: api.VerdictFits, Text: "model apache-2.0, data cc0-1.0, use research"},
+			{Name: "admission", Verdict: api.VerdictFits, Text: "everybody may take part"},
+		},
+	}
+	exceeds := func(i int, code api.Code, way string) {
+		fit.Items[i].Verdict, fit.Items[i].Code, fit.Items[i].Way = api.VerdictExceeds, code, way
+		fit.Items[i].NeedBytes, fit.Verdict = 10_000_000_000, api.VerdictExceeds
+	}
+	switch id {
+	case ID("large"):
+		exceeds(0, api.CodeRAM, "close other programs")
+	case ID("fat"):
+		exceeds(1, api.CodeDisk, "make 1000.0 MB more room")
+	}
+	return fit
+}
+
+// CheckRun implements api.Backend.
+func (f *Fake) CheckRun(ctx context.Context, req api.CheckRunRequest, progress api.ProgressFunc) (api.Fit, error) {
+	if err := f.enter(ctx, "CheckRun"); err != nil {
+		return api.Fit{}, err
+	}
+	work(progress, "manifest")
+	return TestFit(req.Run), nil
+}
+
 // Detail makes a run that a peer launched and that has not begun.
 func Detail(name, launcher string) api.RunDetail {
 	return api.RunDetail{
@@ -431,7 +505,13 @@ func (f *Fake) Join(ctx context.Context, req api.JoinRequest, progress api.Progr
 	if err := f.enter(ctx, "Join"); err != nil {
 		return api.Run{}, err
 	}
-	work(progress, "manifest", "model", "data", "state")
+	work(progress, "manifest")
+	fit := TestFit(req.Run)
+	progress(api.Progress{Phase: "fit", Text: string(fit.Verdict), Fit: &fit})
+	if err := fit.Err(); err != nil {
+		return api.Run{}, fmt.Errorf("join run %s: %w", req.Run, err)
+	}
+	work(progress, "model", "data", "state")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r, err := f.find(req.Run)

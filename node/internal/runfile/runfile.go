@@ -180,6 +180,9 @@ type Outer struct {
 type Licence struct {
 	Model string `toml:"model"`
 	Data  string `toml:"data"`
+	// Use is what the result is for, "research" or "commercial": a licence that
+	// forbids that is refused. Default: not stated, and nothing is refused.
+	Use string `toml:"use"`
 }
 
 // Duration is a time.Duration written as "10m" or "90s".
@@ -285,6 +288,7 @@ func (f *File) defaults(text []byte) {
 	if f.Inner.LoRAPlusRatio == 0 && lineOf(text, "inner.lora_plus_ratio") == 0 {
 		f.Inner.LoRAPlusRatio = 1
 	}
+	setS(&f.Licence.Use, "unstated")
 	setS(&f.Inner.Optimizer, "adamw")
 	setS(&f.Inner.Schedule, "cosine")
 	setS(&f.Inner.OverLong, "shorten")
@@ -402,6 +406,7 @@ func (f *File) check() (key, msg string) {
 		{"inner.optimizer", f.Inner.Optimizer, []string{"adamw", "adamw-8bit", optimizerSGD}},
 		{"inner.schedule", f.Inner.Schedule, []string{"cosine", "constant", "linear", scheduleWSD}},
 		{"inner.over_long", f.Inner.OverLong, []string{"shorten", "drop"}},
+		{"licence.use", f.Licence.Use, []string{"unstated", "research", "commercial"}},
 	} {
 		if !slices.Contains(c.choices, c.v) {
 			last := len(c.choices) - 1

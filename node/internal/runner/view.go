@@ -27,7 +27,7 @@ func (r *Runner) Summary() api.Run {
 		Round: uint64(head.Record.Round), TrainedRounds: head.Record.TrainedRounds, MaxRounds: m.MaxRounds,
 		CertifiedRounds: head.Certified, Tokens: head.Record.Tokens, MaxTokens: m.MaxTokens,
 		Final: head.Record.Final, Head: head.ID.String(), StateCID: head.Record.State.String(),
-		Seats: len(head.Record.NextSeats), MaxSeats: int(m.Seats), Guarantee: guarantee(round.Witnesses(head.Record.NextSeats)),
+		Seats: len(head.Record.NextSeats), MaxSeats: int(m.Seats), Guarantee: Guarantee(round.Witnesses(head.Record.NextSeats)),
 		Launcher: m.Launcher.String(), Created: time.Unix(m.Created, 0).UTC(),
 	}
 	s.TrainLoss, s.EvalLoss = r.lastLosses(head)
@@ -160,8 +160,8 @@ func whyLeft(rec *msg.Record, id string) string {
 	return "absent"
 }
 
-// guarantee says how strong the agreement of n witnesses can be.
-func guarantee(n int) api.Guarantee {
+// Guarantee says how strong the agreement of n witnesses can be.
+func Guarantee(n int) api.Guarantee {
 	if n == 0 {
 		return api.Guarantee{Level: "none", Text: "no seat"}
 	}

@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+func newRunPlan(e *env) *cobra.Command {
+	var model, data string
+	cmd := &cobra.Command{
+		Use:   "plan FILE",
+		Short: "Check a run file before anybody else sees the run",
+		Long: `Looks at all that can be known before a run begins: whether the model can be
+trained, the licences, every row of the data as the model sees it (the tokens that
+the loss counts stand between [[ and ]]), the memory that kinds of devices need,
+what a round moves over links of several speeds, how long the run lasts, and how
+strong the agreement of so many peers is. Nothing is published.
+
+When "moot launch" would refuse the run, the exit code is that of the first reason.`,
+		Example: `  moot run plan run.toml
+  moot run plan run.toml --model last --data last --json`,
+		Args: needs(false, "FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runRunPlan(cmd.Context(), e, args[0], model, data)
+		},
+	}
+	cmd.Flags().StringVar(&model, "model", "", "`ID` of the base model, instead of the file's")
+	cmd.Flags().StringVar(&data, "data", "", "`ID` of the data set, instead of the file's")
+	return cmd
+}
+
+func runRunPlan(ctx context.Context, e *env, file, model, data string) error {
+	text, err := readRunFile(file)
+	if err != nil {
+		return err
+	}
+	c, err := e.open()
+	if err != nil {
+		return err
+	}
+	plan, err := c.Plan(ctx, api.LaunchRequest{Name: file, TOML: text, Model: model, Dataset: data}, e.board.progress(""))
+	if err != nil {
+		return err
+	}
+	if err := e.answer(plan, func(p *page) { planPage(p, &plan) }); err != nil {
+		return err
+	}
+	if len(plan.Refused) == 0 {
+		return nil
+	}
+	first := &plan.Refused[0]
+	if e.json {
+		return reported{first}
+	}
+	return first
+}
+
+func planPage(p *page, plan *api.Plan) {
+	m, d := &plan.Model, &plan.Data
+	p.field("run", "%s", plan.Name)
+	p.field("model", "%s (%s)", m.ID, m.Name)
+	p.field("", "%s, %s parameters, %s, context %s, licence %s", orElse(m.Type, "?"), group(m.Parameters), size(m.Bytes), group(m.Context), orElse(m.Licence, "not stated"))
+	p.field("trains", "%s parameters", group(m.Trained))
+	p.field("use", "%s", plan.Use)
+	p.field("data", "%s (%s)", d.ID, d.Name)
+	p.field("", "%s, licence %s", plural(d.TrainRows+d.EvalRows, "row"), orElse(d.Licence, "not stated"))
+	if d.DroppedRows > 0 {
+		p.field("left out", "%s when it was imported", plural(d.DroppedRows, "row"))
+		for _, x := range d.Rejected {
+			p.field("", "%s: %s", x.Place, x.Why)
+		}
+	}
+	p.line("")
+	fileCheck(p, d.Train)
+	p.line("")
+	fileCheck(p, d.Eval)
+	p.line("\nmemory")
+	rows := make([][]string, 0, len(plan.Devices)+1)
+	for _, x := range append(plan.Devices, api.PlanDevice{Name: "this machine", Memory: plan.Here.Items[0]}) {
+		rows = append(rows, append([]string{x.Name}, amounts(x.Memory)...))
+	}
+	p.table([]string{"DEVICE", ">NEEDS", ">HAS", "VERDICT", "OF IT"}, rows)
+	p.line("\na round leaves %s for the deltas of all seats, each of %s", seconds(plan.Traffic.Seconds), size(plan.Traffic.DeltaBytes))
+	rows = rows[:0]
+	for _, l := range plan.Traffic.Links {
+		rows = append(rows, []string{fmt.Sprintf("%g Mbit/s", l.Mbit), fmt.Sprint(l.Seats), size(l.UpBytes), size(l.DownBytes), seconds(l.Seconds), string(l.Verdict)})
+	}
+	p.table([]string{">LINK", ">SEATS", ">UP", ">DOWN", ">TAKES", "VERDICT"}, rows)
+	p.line("\nat most %s of %s: %s; a seat trains on up to %s, %s, in each", plural(plan.Length.Rounds, "round"), seconds(plan.Length.PeriodSeconds),
+		seconds(plan.Length.Seconds), plural(plan.Length.SamplesPerSeat, "row"), plural(plan.Length.TokensPerSeat, "counted token"))
+	rows = rows[:0]
+	for _, s := range plan.Swarms {
+		rows = append(rows, []string{fmt.Sprint(s.Peers), group(s.Rounds), seconds(s.Seconds), fmt.Sprintf("%.1f", s.Passes), s.Guarantee.Text})
+	}
+	p.table([]string{">PEERS", ">ROUNDS", ">LAST", ">PASSES", "GUARANTEE"}, rows)
+	p.line("")
+	for _, w := range plan.Warnings {
+		p.field("warning", "%s", w)
+	}
+	for _, r := range plan.Refused {
+		p.field("refused", "%s", r.Message)
+	}
+	if len(plan.Refused) == 0 {
+		p.line("It can be launched.")
+	}
+}
+
+// amounts are what an item needs, what there is, the verdict and the parts.
+func amounts(i api.FitItem) []string {
+	have, verdict := "?", string(i.Verdict)
+	if i.HaveBytes > 0 {
+		have = size(i.HaveBytes)
+		verdict = fmt.Sprintf("%s (%.0f %%)", i.Verdict, 100*float64(i.NeedBytes)/float64(i.HaveBytes))
+	} else if i.HaveBytes == 0 {
+		have = "0 B"
+	}
+	var parts []string
+	for _, x := range i.Parts {
+		if x.Bytes > 0 {
+			parts = append(parts, x.Name+" "+size(x.Bytes))
+		}
+	}
+	return []string{size(i.NeedBytes), have, verdict, strings.Join(parts, ", ")}
+}
+
+// seconds writes how long something takes.
+func seconds(v float64) string {
+	if v < 60 {
+		return fmt.Sprintf("%.3g s", v)
+	}
+	return time.Duration(v * float64(time.Second)).Round(time.Second).String()
+}
+
+// fitPage says what a run needs of this machine.
+func fitPage(p *page, f *api.Fit) {
+	p.field("run", "%s", f.Run)
+	p.field("name", "%s, by %s", f.Name, f.Launcher)
+	p.field("model", "%s, %s, licence %s", f.Model, size(f.ModelBytes), orElse(f.ModelLicence, "not stated"))
+	p.field("data", "%s, %s, licence %s", f.Dataset, size(f.DatasetBytes), orElse(f.DataLicence, "not stated"))
+	p.field("to pull", "%s", size(f.MissingBytes))
+	p.field("device", "%s", f.Device)
+	p.line("")
+	var rows [][]string
+	for _, i := range f.Items {
+		row := []string{i.Name, "", "", string(i.Verdict), ""}
+		if i.NeedBytes > 0 {
+			copy(row[1:], amounts(i))
+		}
+		rows = append(rows, row)
+	}
+	p.table([]string{"", ">NEEDS", ">HAS", "VERDICT", "OF IT"}, rows)
+	p.line("")
+	for _, i := range f.Items {
+		p.field(i.Name, "%s", i.Text)
+		p.field("", "%s", i.Way)
+	}
+}
