@@ -118,9 +118,6 @@ func (d *device) run(ctx context.Context) error {
 			}
 			continue
 		}
-		if !d.acquire(ctx, changed) {
-			continue
-		}
 		d.mu.Lock()
 		j, a, g, e := d.job, d.audits, d.merge, d.eval
 		if gate.Draining() {
@@ -133,6 +130,10 @@ func (d *device) run(ctx context.Context) error {
 		wctx, cancel := gate.whileOpen(context.WithoutCancel(ctx))
 		d.cancel = cancel
 		d.mu.Unlock()
+		if (j != nil || a != nil || g != nil || e != nil) && !d.acquire(ctx, changed) {
+			cancel()
+			continue
+		}
 		switch {
 		case j != nil:
 			d.doTrain(ctx, wctx, j)
@@ -143,18 +144,26 @@ func (d *device) run(ctx context.Context) error {
 		case e != nil:
 			d.doEvaluate(ctx, wctx, e)
 		default:
+			idle := time.NewTimer(d.r.hub.idleAfter)
 			select {
 			case <-ctx.Done():
 			case <-d.wake:
 			case <-changed:
+			case <-idle.C:
+				d.release(ctx)
 			}
+			idle.Stop()
 		}
 		cancel()
 	}
 	return nil
 }
 
-// release gives the memory of a GPU back while it may not be used. Every step is
+// idleAfter is longer than what lies between two rounds, as a rule: loading a
+// model takes a while.
+const idleAfter = 5 * time.Minute
+
+// release gives the memory of a GPU back while it is not used. Every step is
 // saved, so that acquire goes on where that was.
 func (d *device) release(ctx context.Context) {
 	if d.r.hub.o.OpenDevice == nil || d.t == nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -63,8 +64,9 @@ type HubOptions struct {
 
 // Hub is what the runs of a node share.
 type Hub struct {
-	o    HubOptions
-	self peer.ID
+	o         HubOptions
+	self      peer.ID
+	idleAfter time.Duration // without work a GPU's memory is given back
 
 	mu   sync.Mutex
 	runs map[cid.Cid]*Runner // guarded by mu; the open ones
@@ -81,7 +83,7 @@ func NewHub(o HubOptions) *Hub {
 	if o.Emit == nil {
 		o.Emit = func(api.Event) {}
 	}
-	h := &Hub{o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
+	h := &Hub{idleAfter: idleAfter, o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
 	o.Host.Handle(syncProtocol, maxSyncRequest, h.answerSync)
 	o.Host.Handle(branchProtocol, maxSyncRequest, h.answerBranch)
 	return h
