@@ -23,6 +23,8 @@ type Backend struct {
 	buffers  map[*tensor.Buffer]*memory
 	resultAt uintptr // device memory for results
 	result   []byte
+	rows     []float32 // that are gathered in the host's memory
+	half     []uint16  // values on their way
 	closed   bool
 }
 
@@ -245,11 +247,11 @@ func (b *Backend) Upload(dst tensor.Mat, src []float32) {
 	}
 	v, data := b.view(dst), bytesOf(src)
 	if v.bf16 {
-		half := make([]uint16, len(src))
+		b.half = grow(b.half, len(src))
 		for i, x := range src {
-			half[i] = roundBF16(x)
+			b.half[i] = roundBF16(x)
 		}
-		data = bytesOf(half)
+		data = bytesOf(b.half[:len(src)])
 	}
 	b.d.toDevice2D(v, data)
 }

@@ -42,15 +42,34 @@ func (b *Backend) Gather(dst, src tensor.Mat, idx []int32) {
 	if dst.Rows != len(idx) || dst.Cols != src.Cols {
 		panic(fmt.Sprintf("bug: destination is (%d,%d), want (%d,%d)", dst.Rows, dst.Cols, len(idx), src.Cols))
 	}
-	rows := make([]float32, len(idx)*src.Cols)
-	for i, at := range idx {
+	for _, at := range idx {
 		if at < 0 || int(at) >= src.Rows {
 			panic(fmt.Sprintf("bug: row %d of %d", at, src.Rows))
 		}
-		from := src.Off + int(at)*src.Stride
-		p.DequantRange(rows[i*src.Cols:(i+1)*src.Cols], from, from+src.Cols)
 	}
-	b.Upload(dst, rows)
+	n := len(idx) * src.Cols
+	if half, ok := p.(tensor.BF16); ok && dst.Buf.Type == tensor.BFloat16 { // as they are
+		b.half = grow(b.half, n)
+		for i, at := range idx {
+			copy(b.half[i*src.Cols:(i+1)*src.Cols], half[src.Off+int(at)*src.Stride:])
+		}
+		b.d.toDevice2D(b.view(dst), bytesOf(b.half[:n]))
+		return
+	}
+	b.rows = grow(b.rows, n)
+	for i, at := range idx {
+		from := src.Off + int(at)*src.Stride
+		p.DequantRange(b.rows[i*src.Cols:(i+1)*src.Cols], from, from+src.Cols)
+	}
+	b.Upload(dst, b.rows[:n])
+}
+
+// grow returns a slice of at least n values, which may be any.
+func grow[T any](s []T, n int) []T {
+	if len(s) < n {
+		return make([]T, n)
+	}
+	return s
 }
 
 // Scatter sets row idx[i] of dst to row i of src.

@@ -147,7 +147,7 @@ func ErrorKind(err error) string {
 
 // hint is the way out for each kind of error.
 var hints = map[string]string{
-	"no_library":    "install NVIDIA's driver (nvidia-smi comes with it), or set " + cushim.Env + " to the path of libcuda.so.1",
+	"no_library":    "install NVIDIA's driver (nvidia-smi comes with it), or set " + cushim.Env + " to the path of its library",
 	"no_driver":     "the library and the kernel's driver do not fit: reboot after an update of the driver, or install it again",
 	"no_device":     "look whether nvidia-smi lists the GPU; CUDA_VISIBLE_DEVICES can hide it",
 	"no_permission": "add the user to the group that owns /dev/nvidia0 (often video or render)",
