@@ -464,16 +464,16 @@ func TestFallback(t *testing.T) {
 	l := &late{}
 	n := newNode(t, memory(), nodeOptions{seeds: []*node{old}, alone: true, opt: Options{Fallback: l}})
 	l.e = withExchange(t, n.bs, n)
-	w := &watcher{t: t}
+	w := &watcher{T: t}
 	begun := time.Now()
-	o := FetchOptions{Providers: []peer.ID{old.h.ID()}, Progress: w.progress}
+	o := FetchOptions{Providers: []peer.ID{old.h.ID()}, Progress: w.Progress}
 	if err := n.p.Fetch(within(t, time.Minute), root, o); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%v", time.Since(begun))
 	wantAll(t, n.bs, bs)
-	if w.done != size || w.total != size || n.p.Stats().PulledBytes != 0 {
-		t.Errorf("progress ended at %d of %d, want %d; %+v", w.done, w.total, size, n.p.Stats())
+	if w.Done != size || w.Total != size || n.p.Stats().PulledBytes != 0 {
+		t.Errorf("progress ended at %d of %d, want %d; %+v", w.Done, w.Total, size, n.p.Stats())
 	}
 	if err := n.p.Fetch(within(t, 3*time.Second), fileNode(claim{leaf(nil), 1, 1}).Cid(), FetchOptions{Providers: o.Providers, MaxBytes: 1}); err == nil {
 		t.Error("what nobody has was fetched")
@@ -497,7 +497,7 @@ func TestFallbackThenNative(t *testing.T) {
 	n := newNode(t, memory(), nodeOptions{seeds: []*node{old, bad}, alone: true, opt: Options{Fallback: l}})
 	l.e = withExchange(t, n.bs, n)
 	got := make(chan struct{})
-	w := &watcher{t: t, at: func(done int64) {
+	w := &watcher{T: t, At: func(done int64) {
 		if done > 2*mib {
 			select {
 			case <-got:
@@ -507,7 +507,7 @@ func TestFallbackThenNative(t *testing.T) {
 		}
 	}}
 	ended := make(chan error, 1)
-	go func() { ended <- n.p.Fetch(within(t, time.Minute), root, FetchOptions{Progress: w.progress}) }()
+	go func() { ended <- n.p.Fetch(within(t, time.Minute), root, FetchOptions{Progress: w.Progress}) }()
 	<-got
 	native := newNode(t, bs, nodeOptions{})
 	if err := n.h.Connect(t.Context(), native.h.Addrs()[0]); err != nil {
@@ -522,7 +522,7 @@ func TestFallbackThenNative(t *testing.T) {
 	if s.PulledBytes == 0 || s.PulledBytes > uint64(size)-2*mib {
 		t.Errorf("%+v of %d, 2 MiB were there when it came", s, size)
 	}
-	if w.done != size {
-		t.Errorf("progress ended at %d of %d", w.done, size)
+	if w.Done != size {
+		t.Errorf("progress ended at %d of %d", w.Done, size)
 	}
 }

@@ -204,7 +204,7 @@ func TestStalledPeerIsOvertaken(t *testing.T) {
 	var never chan struct{}
 	stalls := func() blockstore.Blockstore {
 		never = make(chan struct{}) // one from outside would stop the virtual time
-		return altered{bs, func(_ context.Context, c cid.Cid, b blocks.Block) (blocks.Block, error) {
+		return altered{Blockstore: bs, Alter: func(_ context.Context, c cid.Cid, b blocks.Block) (blocks.Block, error) {
 			if c.Prefix().Codec == cid.Raw {
 				<-never
 			}
@@ -331,7 +331,7 @@ func TestFallbackBringsAPart(t *testing.T) {
 	var later chan struct{}
 	stalls := func() blockstore.Blockstore {
 		later = make(chan struct{}) // one from outside would stop the virtual time
-		return altered{bs, func(_ context.Context, c cid.Cid, b blocks.Block) (blocks.Block, error) {
+		return altered{Blockstore: bs, Alter: func(_ context.Context, c cid.Cid, b blocks.Block) (blocks.Block, error) {
 			if c.Prefix().Codec == cid.Raw {
 				<-later
 			}
@@ -351,8 +351,8 @@ func TestFallbackBringsAPart(t *testing.T) {
 	})
 	simulate(t, []line{{100, 100, stalls, Options{}, nil}, {100, 100, same(dst), Options{Fallback: half}, nil}}, func(ctx context.Context, nodes []simulated) {
 		begun := time.Now()
-		w := &watcher{t: t}
-		if err := nodes[1].p.Fetch(ctx, root, FetchOptions{Progress: w.progress}); err != nil {
+		w := &watcher{T: t}
+		if err := nodes[1].p.Fetch(ctx, root, FetchOptions{Progress: w.Progress}); err != nil {
 			t.Error(err)
 		}
 		s := nodes[1].p.Stats()
@@ -363,8 +363,8 @@ func TestFallbackBringsAPart(t *testing.T) {
 		if s.PulledBytes > size/2+(firstWindow+1)*mib {
 			t.Errorf("pulled %d bytes of %d, half of which the fallback brought", s.PulledBytes, size)
 		}
-		if w.done != total {
-			t.Errorf("progress ended at %d of %d", w.done, total)
+		if w.Done != total {
+			t.Errorf("progress ended at %d of %d", w.Done, total)
 		}
 	})
 }
