@@ -8,10 +8,14 @@ import (
 	"time"
 
 	"github.com/ipfs/boxo/blockstore"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
 	"github.com/marcopolo/simnet"
+
+	"github.com/moot-net/moot/node/internal/fetchtest"
 )
 
 // simulated is an exchange on a simulated line.
@@ -119,7 +123,11 @@ func TestStalledPeerIsOvertaken(t *testing.T) {
 	var never chan struct{}
 	stores := func() []blockstore.Blockstore {
 		never = make(chan struct{}) // one from outside would stop the virtual time
-		return []blockstore.Blockstore{slowly{bs, never}, bs, memory()}
+		stalls := fetchtest.Altered{Blockstore: bs, Alter: func(_ context.Context, _ cid.Cid, b blocks.Block) (blocks.Block, error) {
+			<-never
+			return b, nil
+		}}
+		return []blockstore.Blockstore{stalls, bs, memory()}
 	}
 	simulate(t, 50, stores, func(ctx context.Context, nodes []simulated) {
 		begun := time.Now()
