@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/lora"
@@ -87,6 +88,10 @@ sequence_tokens = 100
 [outer]
 learning_rate = 0.7
 momentum = 0.6
+[admission]
+mode = "list"
+allowed = ["12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"]
+work_bits = 3
 [trust]
 auditors = 2
 audit_samples = 7
@@ -101,6 +106,10 @@ model = "mine"
 	if len(got.Tensors) == 0 || len(got.Tensors)%4 != 0 { // A and B of two modules in each layer
 		t.Errorf("%d tensors", len(got.Tensors))
 	}
+	friend, err := peer.Decode("12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := &run.Manifest{
 		Version: 1, Name: "test", Model: got.Model, Dataset: got.Dataset, ModelBytes: uint64(m.Bytes), DatasetBytes: uint64(d.Bytes),
 		LoRA: run.LoRA{Rank: 3, Alpha: 7, Targets: []string{"q_proj", "v_proj"}}, Tensors: got.Tensors, GenesisSeed: 42,
@@ -111,7 +120,8 @@ model = "mine"
 		Outer: run.Outer{LearningRateQ16: 45875, MomentumQ16: 39322}, CodecBits: 4, PeriodMillis: 1500, Seats: 5, MinPeers: 2,
 		MaxRounds: 7, MaxTokens: 1_000_000, Schedule: run.ScheduleConstant, EvalSamples: 9,
 		Licences: run.Licences{Model: "mine", Data: d.Licence}, Launcher: n.host.ID(), Created: 1_700_000_000, Template: "alpaca",
-		Trust: run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4},
+		Trust:     run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4},
+		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3},
 	}
 	if diff := cmp.Diff(want.Inner, got.Inner); diff != "" {
 		t.Errorf("inner (-want +got):\n%s", diff)

@@ -166,6 +166,9 @@ func (m *Machine) confirm(l Link, cert *msg.Certificate) error {
 // extend checks one more record.
 func (b *branch) extend(m *Machine, id cid.Cid, r *msg.Record, cert *msg.Certificate) error {
 	parent := b.last()
+	if slices.ContainsFunc(m.frauds, id.Equals) {
+		return fmt.Errorf("record %v of round %d has a wrong state, whoever voted for it", id, r.Round)
+	}
 	v, err := m.rules.verify(parent, r, m.open)
 	if err != nil {
 		return err

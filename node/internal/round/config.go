@@ -43,6 +43,8 @@ type Config struct {
 	// are sent again instead of made anew, and the sequence number of join
 	// requests goes on.
 	Own []msg.Signed
+	// Evidence is what was told by Evidence effects before, in pairs.
+	Evidence [][2]msg.Signed
 	// Credentials are shown with requests for a seat.
 	Credentials Credentials
 	// Timing overrides DefaultTiming.

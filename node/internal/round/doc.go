@@ -16,10 +16,15 @@
 //
 // What may surprise:
 //
-//   - A certified record is never left for one on the same head that is not,
-//     however many certified records follow that one: a single seat that plays
-//     the others absent is the only seat after two rounds, and can certify as
-//     many as it likes.
+//   - How many records a chain has does not count, certified or not, only who
+//     signed for it where it parts from another: a single seat that plays the
+//     others absent is the only seat after two rounds, and can certify as many
+//     as it likes. What is known of who signed what only grows (forkBook).
+//   - Deltas are audited one round later, and the verdicts are in the haves of
+//     that round: they are signed, gossiped and recorded once for each head
+//     already. A seat on probation trains, and its word counts for nothing.
+//   - A branch that was left is not forgotten: it may come back as a merge, on
+//     the word of more than half of the witnesses.
 //   - A seat leaves the round under way for a provisional record that was
 //     offered only when more seats than may lie are further already, or when
 //     its own round failed. A peer without a seat follows at once.

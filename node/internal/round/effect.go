@@ -111,6 +111,15 @@ type Sync struct {
 // Evidence is two messages that no honest peer signs both of.
 type Evidence struct{ A, B msg.Signed }
 
+// Fraud says that a quorum voted for a record whose state is not what its deltas
+// give. The record is not followed, whatever comes after it. The votes and the
+// deltas prove it to everybody who computes the state.
+type Fraud struct {
+	Certificate *msg.Certificate
+	Claimed     cid.Cid // state
+	Computed    cid.Cid // state
+}
+
 // Misbehaved says that what a peer offered is against the rules.
 type Misbehaved struct {
 	Peer peer.ID
@@ -129,4 +138,5 @@ func (Gate) effect()         {}
 func (Fold) effect()         {}
 func (Sync) effect()         {}
 func (Evidence) effect()     {}
+func (Fraud) effect()        {}
 func (Misbehaved) effect()   {}

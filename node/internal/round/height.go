@@ -71,7 +71,8 @@ type candidate struct {
 	from    msg.Signed // the proposal that brought it
 	foldID  FoldID
 	state   candidateState
-	omitted bool // leaves out a join request that we know
+	given   Folded // what the fold gave, if bad
+	omitted bool   // leaves out a join request that we know
 }
 
 type candidateState int

@@ -253,3 +253,25 @@ func (s *sim) judgeRounds(from msg.Round) {
 		}
 	}
 }
+
+// TestEvidenceIsKept: what proved a peer to lie before a restart is proposed
+// after it.
+func TestEvidenceIsKept(t *testing.T) {
+	b := newBench(t, 4, 0)
+	liar := b.others()[0]
+	v := b.voteFor(liar, b.head().Record)
+	v.Record = testCID("one")
+	one := liar.seal(v)
+	v.Record = testCID("two")
+	two := liar.seal(v)
+	m, err := New(Config{
+		Manifest: b.manifest, Run: b.runID, Self: b.node.id, Chain: b.node.chain, Evidence: [][2]msg.Signed{{one, two}},
+		Sign: func(x msg.Message) (msg.Signed, error) { return msg.Seal(b.node.priv, x) },
+	}, b.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := m.proofs.against(b.head().Record); len(list) != 1 || list[0].peer() != liar.id {
+		t.Errorf("proofs are %v", list)
+	}
+}

@@ -38,6 +38,7 @@ type Machine struct {
 
 	proofs proofBook
 	deltas deltaBook
+	frauds []cid.Cid // records that a quorum voted for and that are wrong
 
 	joins   joinPool
 	want    wish
@@ -97,6 +98,9 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 	m.chain = chainView{chain: cfg.Chain}
 	m.deltas.fill(cfg.Chain)
 	m.restore(cfg.Own)
+	for _, e := range cfg.Evidence {
+		m.proofs.add(e[0], e[1])
+	}
 	if !head.Record.Final {
 		m.cur = m.newHeight(head)
 	}
@@ -215,6 +219,7 @@ func (m *Machine) advanceRound() bool {
 	m.propose(h)
 	m.judge(h)
 	m.vote(h)
+	m.exposeFraud(h)
 	return m.certificate(h) || m.fallback(h)
 }
 

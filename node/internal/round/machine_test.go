@@ -2,6 +2,7 @@ package round
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -272,7 +273,7 @@ func TestVoteOnce(t *testing.T) {
 }
 
 // TestWrongState: a record whose state is not the one that follows gets no vote
-// and is not adopted, whoever votes for it.
+// and is not adopted, whoever votes for it; that a quorum did is told.
 func TestWrongState(t *testing.T) {
 	b := newBench(t, 4, 3)
 	by, r := b.toVote(-1)
@@ -315,15 +316,44 @@ func TestWrongState(t *testing.T) {
 	if bad := effects[Misbehaved](b); len(bad) != 1 || bad[0].Peer != by.id {
 		t.Errorf("misbehaved is %v", bad)
 	}
+	id := mustCID(t, r)
+	cert := &msg.Certificate{Record: id}
+	frauds := 0
 	for _, n := range b.others() {
-		b.receive(n, b.voteFor(n, r))
+		cert.Votes = append(cert.Votes, b.receive(n, b.voteFor(n, r)).Envelope)
 		if len(effects[Adopt](b)) != 0 {
 			t.Fatal("a wrong state became the head")
 		}
+		for _, e := range effects[Fraud](b) {
+			frauds++
+			if !e.Claimed.Equals(r.State) || !e.Computed.Equals(f.State) || VerifyCertificate(e.Certificate, id, r) != nil {
+				t.Errorf("told of %+v", e)
+			}
+		}
+	}
+	if frauds != 1 {
+		t.Errorf("told of %d frauds, want 1", frauds)
 	}
 	if b.node.m.own.at(r.Parent).vote != nil {
 		t.Error("a vote for a wrong state")
 	}
+	// Nor when a peer offers it, on the word of its quorum.
+	slices.SortFunc(cert.Votes, func(x, y []byte) int { return b.seatOfEnvelope(r, x) - b.seatOfEnvelope(r, y) })
+	if err := VerifyCertificate(cert, id, r); err != nil {
+		t.Fatal(err)
+	}
+	b.step(0, Offered{From: by.id, Items: []Item{itemOf(t, Link{ID: id, Record: r, Certificate: cert})}})
+	if len(effects[Adopt](b)) > 0 || len(effects[Misbehaved](b)) != 1 {
+		t.Errorf("an offer of the wrong record: %d adopted, %d misbehaved", len(effects[Adopt](b)), len(effects[Misbehaved](b)))
+	}
+}
+
+func (b *bench) seatOfEnvelope(r *msg.Record, e []byte) int {
+	s, err := msg.Open(e)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return seatOf(r.Seats, s.From)
 }
 
 // TestFallback: after the attempts each seat proposes on what it has, and after

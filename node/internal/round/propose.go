@@ -319,7 +319,7 @@ func (m *Machine) judge(h *height) {
 		}
 		c.state = valid
 		if err := Weigh(c.record, f); err != nil {
-			c.state = bad
+			c.state, c.given = bad, f
 			m.emit(Misbehaved{Peer: c.record.Proposer, Err: fmt.Errorf("proposal of %v: %w", c.record.Proposer, err)})
 		}
 	}

@@ -288,6 +288,7 @@ type simNode struct {
 	answer      func(locator []cid.Cid) []Item
 	folds       int
 	reorgs      int
+	frauds      int
 	credentials Credentials
 }
 
@@ -460,6 +461,8 @@ func (n *simNode) do(e Effect) {
 			s.t.Fatalf("evidence against nobody: %v", e)
 		}
 		s.evidence[e.A.From] = true
+	case Fraud:
+		n.frauds++
 	case Misbehaved:
 		n.misbehaved[e.Peer] = e.Err
 	default:

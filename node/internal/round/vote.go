@@ -47,6 +47,23 @@ func (m *Machine) certificate(h *height) bool {
 	return false
 }
 
+// maxFrauds bounds how many are remembered: it takes a quorum to make one.
+const maxFrauds = 64
+
+// exposeFraud tells of records that a quorum voted for though their states are
+// wrong.
+func (m *Machine) exposeFraud(h *height) {
+	for _, c := range h.candidates {
+		if c.state != bad || slices.ContainsFunc(m.frauds, c.id.Equals) || len(m.frauds) == maxFrauds {
+			continue
+		}
+		if cert := h.certificateOf(c); cert != nil {
+			m.frauds = append(m.frauds, c.id)
+			m.emit(Fraud{Certificate: cert, Claimed: c.record.State, Computed: c.given.State})
+		}
+	}
+}
+
 // certificateOf returns the certificate of a record, with the votes of a quorum
 // in the order of the seats; nil if there are too few.
 func (h *height) certificateOf(c *candidate) *msg.Certificate {

@@ -69,11 +69,23 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+func TestAdmission(t *testing.T) {
+	f, err := Parse("run.toml", []byte(minimal))
+	if err != nil || f.Admission.Mode != "open" {
+		t.Errorf("Parse() = %+v, %v", f.Admission, err)
+	}
+	f, err = Parse("run.toml", []byte(minimal+"[admission]\nmode = \"list\"\nallowed = [\"a\", \"b\"]\nwork_bits = 20\n"))
+	if err != nil || f.Admission.Mode != "list" || len(f.Admission.Allowed) != 2 || f.Admission.WorkBits != 20 {
+		t.Errorf("Parse() = %+v, %v", f.Admission, err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{minimal + "[lora]\n\nrank = 2000\n", "run.toml:6: lora.rank is 2000, must be at most 1024"},
 		{minimal + "min_peers = 33\n", "run.toml:4: min_peers is 33, must be at most 32"},
 		{minimal + "[trust]\nauditors = 17\n", "run.toml:5: trust.auditors is 17, must be at most 16"},
+		{minimal + "[admission]\nwork_bits = 33\n", "run.toml:5: admission.work_bits is 33, must be at most 32"},
 		{minimal + "codec_bits = 3\n", "run.toml:4: codec_bits is 3"},
 		{minimal + "ranks = 3\n", `run.toml:4: unknown key "ranks"`},
 		{minimal + "[lora]\nrnk = 3\n", `run.toml:5: unknown key "lora.rnk"`},

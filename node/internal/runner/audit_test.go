@@ -135,7 +135,7 @@ func TestAuditedRun(t *testing.T) {
 	c := newNode(t, 43, a.addr())
 	man := launch(t, a, func(m *run.Manifest) {
 		m.MinPeers, m.MaxRounds, m.Inner.MaxSteps, m.Inner.BatchSamples = 3, 4, 6, 8
-		m.PeriodMillis = 60_000 // the machine may be busy; rounds end when all is there
+		m.PeriodMillis = 12_000 // the machine may be busy; rounds end when all is there
 		m.Trust = run.Trust{Auditors: 2, AuditSamples: 16, Probation: 1}
 	})
 	var runs []*Runner

@@ -37,13 +37,17 @@ type driver struct {
 
 // loop drives the round until ctx is done.
 func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error {
+	var evidence [][2]msg.Signed
+	for _, e := range r.ledger.Evidence() {
+		evidence = append(evidence, [2]msg.Signed{e.A, e.B})
+	}
 	credentials, err := r.credentials(ctx)
 	if err != nil {
 		return err
 	}
 	m, err := round.New(round.Config{
-		Credentials: credentials,
-		Manifest:    r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, Own: r.ledger.Own(),
+		Credentials: credentials, Evidence: evidence,
+		Manifest: r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, Own: r.ledger.Own(),
 		Sign: func(m msg.Message) (msg.Signed, error) { return msg.Seal(r.hub.o.Key, m) },
 	}, time.Now())
 	if err != nil {
@@ -139,6 +143,10 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 		r.log.WarnContext(ctx, "peer contradicted itself", "peer", e.A.From)
 		r.emit(api.Event{Type: api.EventAlert, Peer: e.A.From.String(), Text: "this peer signed two messages that contradict each other; the ledger keeps both"})
 		return r.ledger.AddEvidence(e.A, e.B)
+	case round.Fraud:
+		r.log.ErrorContext(ctx, "a quorum voted for a wrong state", "record", e.Certificate.Record, "claimed", e.Claimed, "computed", e.Computed)
+		r.emit(api.Event{Type: api.EventAlert, Text: fmt.Sprintf(
+			"%d seats voted for a record whose state is not what its deltas give; this node does not follow it. More seats lie than the run can bear: see the log", len(e.Certificate.Votes))})
 	case round.Misbehaved:
 		r.log.WarnContext(ctx, "peer offered records that break the rules", "peer", e.Peer, "err", e.Err)
 	default:
