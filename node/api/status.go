@@ -41,6 +41,11 @@ type Status struct {
 	ConfigError   string   `json:"config_error,omitempty"`
 	RestartNeeded []string `json:"restart_needed,omitempty"`
 
+	// Reachability is whether others can connect to this node: "public", from
+	// everywhere; "private", over a relay or where a hole can be punched;
+	// "unknown", nobody has tried yet.
+	Reachability string `json:"reachability,omitempty"`
+
 	Device  string  `json:"device"` // what it trains on, such as "cpu (2 threads, avx2, f32)"
 	Peers   int     `json:"peers"`  // connected
 	Runs    int     `json:"runs"`   // joined

@@ -80,6 +80,7 @@ func (n *node) Status(context.Context) (api.Status, error) {
 		}
 	}
 	s.ConfigError, s.RestartNeeded = n.follow.state()
+	s.Reachability = string(n.host.Reachability())
 	activity := n.activity(runs)
 	s.State, s.Why, s.Reason, s.Do, s.Until = activity.state, activity.why, activity.reason, activity.do, activity.until
 	return s, nil

@@ -1,7 +1,12 @@
 package app
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
 )
@@ -17,4 +22,22 @@ func Paths(dataDir string) []Path {
 		in("runs", runsDir), in("peers", peersFile), in("traffic", trafficFile), in("control", controlFile),
 		in("api", api.EndpointFile), in("token", api.TokenFile),
 	}
+}
+
+// FreeBytes is what this user may still write to the file system of dir.
+func FreeBytes(dir string) (int64, error) { return freeBytes(dir) }
+
+// PeerID reads who a node is from its data folder. It makes no identity.
+func PeerID(dataDir string) (string, error) {
+	path := filepath.Join(dataDir, identityFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	key, err := crypto.UnmarshalPrivateKey(b)
+	if err != nil {
+		return "", fmt.Errorf("identity %s is damaged: %w", path, err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	return id.String(), err
 }
