@@ -132,6 +132,7 @@ func (n *node) planData(ctx context.Context, m *run.Manifest, progress api.Progr
 		return p, importError(ctx, api.CodeData, err)
 	}
 	p.Train, p.Eval = fileCheck("train", m.Template, training), fileCheck("eval", m.Template, heldOut)
+	p.Eval.Samples = []api.SampleShown{} // those of the other are enough
 	return p, nil
 }
 
@@ -258,7 +259,7 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 	}
 	t, e := &p.Data.Train, &p.Data.Eval
 	if e.Rows-e.Dropped == 0 {
-		warn("no row is held out, so that nobody can tell whether the run learns: import with --eval-split or --eval")
+		warn("no row is held out, so that nobody can tell whether the run learns: import with --eval-fraction or --eval")
 	}
 	if t.Dropped > 0 {
 		warn("%d of %d rows give no sample", t.Dropped, t.Rows)
