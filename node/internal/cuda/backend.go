@@ -102,6 +102,11 @@ func (b *Backend) Close() error {
 		return nil
 	}
 	b.closed = true
+	for buf, m := range b.buffers {
+		if m.pinned != nil {
+			b.Free(buf)
+		}
+	}
 	b.d.dropBLAS()
 	return b.d.close()
 }
@@ -136,6 +141,7 @@ type memory struct {
 	bytes  int
 	weight *nf4Matrix    // of four bits
 	host   tensor.Packed // stays there
+	pinned []byte        // of the host, instead of ptr
 }
 
 // Alloc returns n zeros.
@@ -144,6 +150,17 @@ func (b *Backend) Alloc(n int) *tensor.Buffer { return b.zeros(n, tensor.Float32
 // AllocActivations returns n zeros, of 16 bits unless Options.Float32.
 func (b *Backend) AllocActivations(n int) *tensor.Buffer {
 	return b.zeros(n, b.ActivationType())
+}
+
+// AllocOffload returns pinned memory of the host for n activations.
+func (b *Backend) AllocOffload(n int) *tensor.Buffer {
+	t := b.ActivationType()
+	m := &memory{bytes: n * t.Bytes()}
+	buf := &tensor.Buffer{Len: n, Type: t, Device: m}
+	if m.pinned = b.d.allocPinned(m.bytes); m.pinned != nil {
+		b.buffers[buf] = m
+	}
+	return buf
 }
 
 // ActivationType is the type of what AllocActivations returns.
@@ -184,7 +201,11 @@ func (b *Backend) Free(buf *tensor.Buffer) {
 	if buf == nil || b.buffers[buf] == nil {
 		return
 	}
-	b.d.free(mem(buf).ptr)
+	if m := mem(buf); m.pinned != nil {
+		b.d.freePinned(m.pinned)
+	} else {
+		b.d.free(m.ptr)
+	}
 	delete(b.buffers, buf)
 	*mem(buf) = memory{}
 }
@@ -204,7 +225,7 @@ func (b *Backend) view(m tensor.Mat) view {
 		return view{}
 	}
 	at := mem(m.Buf)
-	if at.weight != nil || at.host != nil {
+	if at.weight != nil || at.host != nil || at.pinned != nil {
 		panic("bug: packed values where only others can be")
 	}
 	v := view{ptr: at.ptr, rows: m.Rows, cols: m.Cols, stride: m.Stride, bf16: m.Buf.Type == tensor.BFloat16}

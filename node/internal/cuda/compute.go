@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/moot-net/moot/node/internal/cuda/cuext"
 	"github.com/moot-net/moot/node/internal/tensor"
 )
 
-var _ tensor.Fuser = (*Backend)(nil)
+var (
+	_ tensor.Fuser     = (*Backend)(nil)
+	_ tensor.Offloader = (*Backend)(nil)
+)
 
 // The operations of tensor.Backend; what they do is in ops.go, attention.go and
 // gemm.go.
@@ -17,8 +21,36 @@ var _ tensor.Fuser = (*Backend)(nil)
 // Zero sets m to 0.
 func (b *Backend) Zero(m tensor.Mat) { b.d.zero(b.view(m)) }
 
-// Copy sets dst to src.
-func (b *Backend) Copy(dst, src tensor.Mat) { b.d.copy(b.view(dst), b.view(src)) }
+// Copy sets dst to src, one of which may be from AllocOffload.
+func (b *Backend) Copy(dst, src tensor.Mat) {
+	to, from := mem(dst.Buf).pinned, mem(src.Buf).pinned
+	switch {
+	case to != nil:
+		at := b.dense(src, dst)
+		b.d.later(func() error { return cuext.ToHost(part(to, dst), at, b.d.stream) })
+	case from != nil:
+		at := b.dense(dst, src)
+		b.d.later(func() error { return cuext.ToDevice(at, part(from, src), b.d.stream) })
+	default:
+		b.d.copy(b.view(dst), b.view(src))
+	}
+}
+
+// dense returns the address of m, which must be as long as what is offloaded.
+func (b *Backend) dense(m, offloaded tensor.Mat) uintptr {
+	v := b.view(m)
+	mustShape("what is offloaded", v, offloaded.Rows, offloaded.Cols)
+	if !v.dense() || offloaded.Stride != offloaded.Cols || m.Buf.Type != offloaded.Buf.Type {
+		panic("bug: offloaded values with gaps, or of another type")
+	}
+	return v.ptr
+}
+
+// part is the memory of a dense matrix.
+func part(b []byte, m tensor.Mat) []byte {
+	size := m.Buf.Type.Bytes()
+	return b[m.Off*size : (m.Off+m.Rows*m.Cols)*size]
+}
 
 // Add adds src to dst.
 func (b *Backend) Add(dst, src tensor.Mat) { b.d.add(b.view(dst), b.view(src)) }

@@ -102,7 +102,7 @@ func (i *Info) read() error {
 // Sizes says what a backend on this device takes memory for.
 func (i Info) Sizes(float32s bool) tensor.Sizes {
 	d := &device{capability: i.Capability, sms: i.SMs}
-	s := tensor.Sizes{ActivationBytes: 2, LogitsValues: logitsValues, HostTables: true}
+	s := tensor.Sizes{ActivationBytes: 2, LogitsValues: logitsValues, HostTables: true, Offload: true}
 	if float32s {
 		s.ActivationBytes = 4
 	}

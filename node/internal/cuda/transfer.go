@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"errors"
+	"fmt"
 
 	"gorgonia.org/cu"
 
@@ -66,5 +67,24 @@ func (d *device) toHost2D(dst []byte, src view) {
 	d.do(func() error {
 		return errors.Join(cuext.ToHost2D(dst, src.ptr, src.stride*src.elem(), src.cols*src.elem(), src.rows, d.stream),
 			call("cuStreamSynchronize", d.stream.Synchronize()))
+	})
+}
+
+// allocPinned returns memory of the host, or makes the device fail and returns
+// nil.
+func (d *device) allocPinned(bytes int) (b []byte) {
+	d.do(func() (err error) {
+		if b, err = cuext.HostAlloc(bytes); err != nil {
+			return fmt.Errorf("%s of pinned memory of the host: %w", mebi(bytes), err)
+		}
+		return nil
+	})
+	return b
+}
+
+// freePinned frees it after everything before it.
+func (d *device) freePinned(b []byte) {
+	d.always(func() error {
+		return errors.Join(call("cuStreamSynchronize", d.stream.Synchronize()), cuext.HostFree(b))
 	})
 }

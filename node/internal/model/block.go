@@ -19,6 +19,9 @@ func (m *Model) forward(b *Batch, kv *cache) tensor.Mat {
 		if m.trace != nil {
 			m.trace(i, x)
 		}
+		if host, ok := m.ws.host(i, n); ok && kv == nil {
+			m.b.Copy(host, x)
+		}
 		out := m.ws.x.RowRange(0, n)
 		if i+1 < len(m.layers) {
 			out = m.ws.act(i+1).x.RowRange(0, n)
@@ -229,7 +232,11 @@ func (m *Model) backward(b *Batch) {
 	lowest := m.lowestTrained()
 	for i := len(m.layers) - 1; i >= max(0, lowest); i-- {
 		if i < m.ws.again-1 { // the last of those that share is still there
-			m.block(i, b, nil, m.ws.act(i).x.RowRange(0, b.Tokens()), m.ws.x.RowRange(0, b.Tokens()))
+			x := m.ws.act(i).x.RowRange(0, b.Tokens())
+			if host, ok := m.ws.host(i, b.Tokens()); ok {
+				m.b.Copy(x, host)
+			}
+			m.block(i, b, nil, x, m.ws.x.RowRange(0, b.Tokens()))
 		}
 		m.blockBackward(i, b, i > lowest)
 	}

@@ -88,6 +88,17 @@ func TestWorkspaceBytes(t *testing.T) {
 	}
 }
 
+// offloading is a backend that counts what is left in the host's memory.
+type offloading struct {
+	tensor.Backend
+	taken int
+}
+
+func (b *offloading) AllocOffload(n int) *tensor.Buffer {
+	b.taken++
+	return b.Backend.Alloc(n)
+}
+
 // TestRecompute: what is computed again is the same to the bit.
 func TestRecompute(t *testing.T) {
 	for name, c := range testConfigs() {
@@ -96,11 +107,13 @@ func TestRecompute(t *testing.T) {
 			c.Windows = []int{c.Windows[0], c.Windows[1], c.Windows[0], c.Windows[1]}
 		}
 		var want []float32
-		for again := range 6 {
-			m, err := lively(c, Options{Recompute: again})
+		for i := range 12 {
+			again, b := i/2, &offloading{Backend: cpu.New(cpu.Options{})}
+			m, err := lively(c, Options{Backend: b, Recompute: again})
 			if err != nil {
 				t.Fatal(err)
 			}
+			m.SetOffload(i%2 == 1)
 			m.EnableFullGradients()
 			attach(t, m, inSlots(qSlot, upSlot, gateSlot, downSlot))
 			var got []float32
@@ -117,11 +130,14 @@ func TestRecompute(t *testing.T) {
 					}
 				}
 			}
-			if again == 0 {
+			if i == 0 {
 				want = got
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("%s: other derivatives with %d layers computed again", name, again)
+				t.Errorf("%s: other derivatives with %d layers computed again, offloaded %v", name, again, m.offload)
+			}
+			if left := max(0, min(again, c.Layers)-1); m.offload && b.taken != left {
+				t.Errorf("%s: %d inputs of layers were left with the host, want %d", name, b.taken, left)
 			}
 		}
 	}

@@ -54,6 +54,7 @@ type Model struct {
 	grads              *tensor.Buffer
 	dEmbed, dPositions tensor.Mat
 	again              int // layers that do not keep their activations
+	offload            bool
 
 	replaced map[string]tensor.Mat // parameters that others take the place of
 	fixed    string                // path of an adapter that cannot be trained
@@ -98,6 +99,15 @@ type norm struct {
 // SetRecompute changes Options.Recompute.
 func (m *Model) SetRecompute(layers int) {
 	m.again = max(0, min(layers, len(m.layers)))
+	m.dropWorkspace()
+}
+
+// SetOffload leaves the inputs of layers that compute their activations again
+// in the host's memory until the backward pass, where the backend can: the same
+// results, a little slower, in less memory of the device.
+func (m *Model) SetOffload(on bool) {
+	_, can := m.b.(tensor.Offloader)
+	m.offload = on && can
 	m.dropWorkspace()
 }
 

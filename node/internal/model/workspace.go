@@ -18,9 +18,12 @@ type workspace struct {
 	again  int
 	shared acts
 	inputs []tensor.Mat // (T,C) of the layers that share, none without kept
-	acts   []acts       // of the other layers
-	x      tensor.Mat   // (T,C) residual stream after the last layer
-	qkv    tensor.Mat   // (T, (NH+2*KH)*HD) of a fused layer, or its derivative
+	// hosts hold the inputs in the host's memory, all but the last, where two of
+	// inputs are used in turn; none without.
+	hosts []tensor.Mat
+	acts  []acts     // of the other layers
+	x     tensor.Mat // (T,C) residual stream after the last layer
+	qkv   tensor.Mat // (T, (NH+2*KH)*HD) of a fused layer, or its derivative
 
 	// the output layer, on counted rows only
 	xs, stats, hs tensor.Mat // (S,C), (S,statsCols), (S,C)
@@ -74,7 +77,14 @@ func (c *Config) logitsRows(counted int, s tensor.Sizes) int {
 type sizer struct {
 	b           tensor.Backend
 	plain, half int // values of activations in float32, and in the backend's type
+	host        int // values that are left in the host's memory
 	taken       []*tensor.Buffer
+}
+
+// away is for activations that are left in the host's memory.
+func (s *sizer) away(rows, cols int) tensor.Mat {
+	s.host += rows * cols
+	return s.take(rows, cols, func(b tensor.Backend, n int) *tensor.Buffer { return b.(tensor.Offloader).AllocOffload(n) })
 }
 
 // mat is for what stays float32: statistics and logits.
@@ -163,8 +173,8 @@ func (c acts) rowRange(n int) acts {
 }
 
 // forward makes memory for the layers.
-func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows, again int, keep bool) {
-	w.rows, w.kept, w.again, w.shared, w.inputs, w.acts = rows, keep, again, acts{}, nil, nil
+func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows, again int, keep, offload bool) {
+	w.rows, w.kept, w.again, w.shared, w.inputs, w.hosts, w.acts = rows, keep, again, acts{}, nil, nil, nil
 	if !keep {
 		w.again = len(ranks)
 	}
@@ -180,10 +190,16 @@ func (w *workspace) forward(s *sizer, c *Config, ranks [][slots]int, rows, again
 	if keep {
 		for i := range ranks[:w.again] {
 			input := w.shared.x // of the first of them
-			if i > 0 {
+			switch {
+			case i > 0 && (!offload || i == 1):
 				input = s.act(rows, c.Hidden)
+			case i > 0:
+				input = w.inputs[i-2]
 			}
 			w.inputs = append(w.inputs, input)
+			if offload && i+1 < w.again {
+				w.hosts = append(w.hosts, s.away(rows, c.Hidden))
+			}
 		}
 	}
 	for _, r := range ranks[w.again:] {
@@ -241,7 +257,7 @@ func (m *Model) prepare(rows, counted int, keep, backward bool) {
 	if rows > w.rows || keep && !w.kept {
 		s = s.again(slices.Concat(w.forwardMem, w.backwardMem))
 		w.backwardMem = nil
-		w.forward(s, &m.cfg, m.ranks(), max(rows, w.rows), m.again, keep)
+		w.forward(s, &m.cfg, m.ranks(), max(rows, w.rows), m.again, keep, m.offload)
 		w.forwardMem = s.taken
 	}
 	if counted > w.counted {
@@ -286,6 +302,15 @@ func (w *workspace) headLow(m *Model, rows int) tensor.Mat {
 		w.lowHead = m.b.AllocActivations(rows*m.head.rank()).Mat(0, rows, m.head.rank())
 	}
 	return w.lowHead.RowRange(0, rows)
+}
+
+// host returns where the input of layer i is kept in the host's memory, if it
+// is.
+func (w *workspace) host(i, rows int) (tensor.Mat, bool) {
+	if i >= len(w.hosts) || w.hosts[i].None() {
+		return tensor.Mat{}, false
+	}
+	return w.hosts[i].RowRange(0, rows), true
 }
 
 // act returns the activations of layer i; of those that are shared only x is

@@ -11,6 +11,8 @@ type Sizes struct {
 	LogitsValues int
 	// HostTables tells that values of PackHost stay in the host's memory.
 	HostTables bool
+	// Offload tells that the backend is an Offloader.
+	Offload bool
 	// Scratch returns the memory that operations take while they run: the
 	// products in list, and attention of so many tokens and heads. Nil: none.
 	Scratch func(list []Product, tokens, heads int) int64
@@ -44,4 +46,12 @@ type Fuser interface {
 	// MatMulSum sets c (M,N) to op(a) op(b) + op(a2) op(b2) + bias, bias being
 	// (1,N) or none. All have the options' transpositions; Alpha is not used.
 	MatMulSum(c, a, b, a2, b2, bias Mat, o MatMul)
+}
+
+// Offloader is implemented by a backend elsewhere that can leave activations in
+// the host's memory for a while.
+type Offloader interface {
+	// AllocOffload returns memory for n values of activations, which only Copy
+	// takes, to and from activations, dense. Free frees it.
+	AllocOffload(n int) *Buffer
 }

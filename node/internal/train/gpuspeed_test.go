@@ -209,4 +209,21 @@ func TestPlanOf8B(t *testing.T) {
 	if plan.Total() > limit {
 		t.Errorf("%d bytes are planned, at most %d", plan.Total(), limit)
 	}
+	most := 0
+	for tokens := 2048; ; tokens += 256 {
+		o.MaxTokens, o.MicroBatchTokens = tokens, tokens
+		all, err := estimate(c, weights, Options{Spec: o.Spec, MaxTokens: tokens, MicroBatchTokens: tokens, Sizes: o.Sizes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.ActivationBytes = limit - (all.Total() - all.Activations)
+		if _, err := estimate(c, weights, o); err != nil {
+			break
+		}
+		most = tokens
+	}
+	t.Logf("at most %d tokens", most)
+	if most < 2048 {
+		t.Errorf("%d tokens fit", most)
+	}
 }

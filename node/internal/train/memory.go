@@ -84,6 +84,7 @@ func estimate(c model.Config, weights []model.Weight, o Options) (Memory, error)
 		return m, nil
 	}
 	m.Activations += c.RopeBytes(load.Tokens)
+	m.Host += c.OffloadBytes(load)
 	m.Scratch = o.Sizes.Scratch(c.Products(load, weights), load.Tokens, c.Heads)
 	return m, nil
 }
@@ -147,7 +148,11 @@ func (t *Trainer) workload(c model.Config, adapted []lora.Part, bytes int64, siz
 		return l, nil
 	}
 	var fits bool
-	if l.Recompute, fits = c.Plan(l, bytes); !fits {
+	if l.Recompute, fits = c.Plan(l, bytes); !fits && sizes.Offload {
+		l.Offload = true
+		l.Recompute, fits = c.Plan(l, bytes)
+	}
+	if !fits {
 		return l, fmt.Errorf("activations of %d tokens take at least %d bytes, more than %d: use shorter samples or smaller micro-batches",
 			tokens, c.WorkspaceBytes(l), bytes)
 	}

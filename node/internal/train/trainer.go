@@ -166,6 +166,7 @@ func newDifference(m *model.Model, o Options) (*Trainer, error) {
 		return nil, err
 	}
 	m.SetRecompute(load.Recompute)
+	m.SetOffload(load.Offload)
 	t.unpacked = o.Unpacked
 	t.origin = make([]float32, t.values.Cols)
 	t.b.Download(t.origin, t.values)
@@ -201,6 +202,7 @@ func New(m *model.Model, o Options) (*Trainer, error) {
 		return nil, err
 	}
 	m.SetRecompute(load.Recompute)
+	m.SetOffload(load.Offload)
 	second := map[int]bool{}
 	for _, p := range a.Parts() {
 		second[p.B] = true
