@@ -38,6 +38,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work" "${tmp:-}"' EXIT
 gcc -O1 -o "$work/ptxgen" scripts/ptxgen/ptxgen.c -ldl
 
+# NVRTC numbers some registers by where things lie in memory: they have to lie at the same addresses.
+fixed="setarch $(uname -m) -R"
+$fixed true 2>/dev/null || unavailable "setarch -R is needed for results that can be repeated"
+
 check=
 if [ "${1:-}" = --check ]; then check=1; shift; fi
 names=("$@")
@@ -49,7 +53,7 @@ failed=
 for sm in $targets; do
   mkdir -p "$work/sm$sm" "$kernels/ptx/sm$sm"
   for name in "${names[@]}"; do
-    (cd "$kernels" && "$work/ptxgen" "$lib/libnvrtc.so.11.2" "$name.cu" "$work/sm$sm/$name.ptx" \
+    (cd "$kernels" && $fixed "$work/ptxgen" "$lib/libnvrtc.so.11.2" "$name.cu" "$work/sm$sm/$name.ptx" \
       --gpu-architecture=compute_$sm --std=c++17 --include-path=.)
     if [ -z "$check" ]; then
       mv "$work/sm$sm/$name.ptx" "$kernels/ptx/sm$sm/$name.ptx"
