@@ -77,9 +77,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	ru.include(c, b, tally(counting), t)
 	r.Merge = mergeIn(counting, t)
 	r.Tokens, r.TrainedRounds = parent.Tokens, parent.TrainedRounds
-	for _, e := range r.Contributions {
-		r.Tokens += e.Tokens
-	}
+	r.Tokens += creditedTokens(r.Contributions)
 	if r.Merge != nil {
 		r.Tokens = min(r.Tokens+r.Merge.Tokens, msg.MaxRunTokens)
 	}
@@ -92,6 +90,32 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	ru.assignWitnesses(c.standings, r)
 	r.Standings = c.standings.kept(r.NextSeats)
 	return c
+}
+
+// creditedTokens are those by which a run's tokens grow: of each contribution at
+// most twice the median, as for weights. Tokens are claimed, and one seat could
+// end a run by a large number.
+func creditedTokens(list []msg.Contribution) uint64 {
+	var tokens []uint64
+	for _, e := range list {
+		if e.Reason == msg.Held {
+			tokens = append(tokens, e.Tokens)
+		}
+	}
+	if len(tokens) == 0 {
+		for _, e := range list {
+			tokens = append(tokens, e.Tokens)
+		}
+	}
+	if len(tokens) == 0 {
+		return 0
+	}
+	bound := 2 * medianOf(tokens)
+	var sum uint64
+	for _, e := range list {
+		sum += min(e.Tokens, bound)
+	}
+	return sum
 }
 
 // countingHaves are those of witnesses; if there are none, all.

@@ -449,6 +449,28 @@ func TestJoins(t *testing.T) {
 	})
 }
 
+// TestCreditedTokens: nobody makes the tokens of a run grow by more than twice
+// what the others do.
+func TestCreditedTokens(t *testing.T) {
+	one := func(tokens uint64, reason msg.Reason) msg.Contribution {
+		return msg.Contribution{Tokens: tokens, Reason: reason}
+	}
+	for _, tt := range []struct {
+		list []msg.Contribution
+		want uint64
+	}{
+		{nil, 0},
+		{[]msg.Contribution{one(100, 0), one(150, 0), one(120, 0)}, 370},
+		{[]msg.Contribution{one(100, 0), one(msg.MaxTokens, 0), one(120, 0)}, 460},
+		{[]msg.Contribution{one(100, 0), one(5000, msg.Probation), one(5000, msg.Probation), one(5000, msg.Fresh)}, 700},
+		{[]msg.Contribution{one(50, msg.Harmful)}, 50},
+	} {
+		if got := creditedTokens(tt.list); got != tt.want {
+			t.Errorf("creditedTokens(%v) = %d, want %d", tt.list, got, tt.want)
+		}
+	}
+}
+
 // TestFinalRule: the run stops at max_rounds or max_tokens.
 func TestFinalRule(t *testing.T) {
 	for _, tt := range []struct {

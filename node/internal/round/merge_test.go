@@ -65,10 +65,7 @@ func TestMerge(t *testing.T) {
 					t.Errorf("merged in round %d after round %d, certified %v", l.Record.Round, healed, l.Certificate != nil)
 				}
 				parent, _ := rest.Link(l.Record.Parent)
-				var own uint64
-				for _, c := range l.Record.Contributions {
-					own += c.Tokens
-				}
+				own := creditedTokens(l.Record.Contributions)
 				if l.Record.Tokens != parent.Record.Tokens+own+e.Tokens {
 					t.Errorf("tokens grow from %d to %d with %d of its own and %d merged", parent.Record.Tokens, l.Record.Tokens, own, e.Tokens)
 				}
