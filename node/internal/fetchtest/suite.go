@@ -126,7 +126,7 @@ func sourceDies(t *testing.T, newNode New) {
 	var kill sync.Once
 	w := &Watcher{T: t, At: func(done int64) {
 		if done > size/4 {
-			kill.Do(func() { dying.Host.Close() })
+			kill.Do(func() { _ = dying.Host.Close() })
 		}
 	}}
 	if err := n.Fetch(Within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil {

@@ -132,7 +132,6 @@ type transfer struct {
 type outcome struct {
 	seconds      float64 // of the slowest
 	pulls, seeds []report
-	proxies      []*process
 }
 
 func (b *bench) transfer(t transfer) (out outcome, err error) {
@@ -400,7 +399,7 @@ func (b *bench) swarm() error {
 }
 
 func (b *bench) imports() error {
-	r, err := importbench.Measure(b.ctx, b.newStore(), int64(b.o.mib)*mib, b.o.runs)
+	r, err := importbench.Measure(b.ctx, b.dir, int64(b.o.mib)*mib, b.o.runs)
 	if err != nil {
 		return err
 	}

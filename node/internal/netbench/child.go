@@ -97,12 +97,12 @@ func runChild(args []string) error {
 }
 
 // node serves a store and, when it is told to, fetches the root.
-func (o *childOptions) node(ctx context.Context, begin <-chan struct{}) error {
+func (o *childOptions) node(ctx context.Context, begin <-chan struct{}) (err error) {
 	store, err := shard.Open(o.dir)
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer func() { err = errors.Join(err, store.Close()) }()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		return err
@@ -115,7 +115,7 @@ func (o *childOptions) node(ctx context.Context, begin <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	defer h.Close()
+	defer func() { err = errors.Join(err, h.Close()) }()
 	puller, err := pull.New(h.Libp2p(), store, pull.Options{})
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func (o *childOptions) node(ctx context.Context, begin <-chan struct{}) error {
 	go func() { ended <- puller.Run(rctx) }()
 	defer func() {
 		stop()
-		<-ended
+		err = errors.Join(err, <-ended)
 	}()
 	tell(report{Addrs: h.Addrs()})
 	select {
@@ -206,7 +206,7 @@ func (o *childOptions) send(ctx context.Context) error {
 }
 
 func sendFile(c net.Conn, name string) error {
-	defer c.Close()
+	defer func() { _ = c.Close() }() // there is nothing to lose
 	f, err := os.Open(name)
 	if err != nil {
 		return err
@@ -230,7 +230,7 @@ func (o *childOptions) receive() error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // there is nothing to lose
 	f, err := os.Create(o.file)
 	if err != nil {
 		return err
@@ -302,12 +302,12 @@ func (o *childOptions) proxy(ctx context.Context) error {
 			return err
 		}
 		go func() {
-			defer c.Close()
+			defer func() { _ = c.Close() }() // there is nothing to lose
 			d, err := net.Dial("tcp", o.to)
 			if err != nil {
 				return
 			}
-			defer d.Close()
+			defer func() { _ = d.Close() }() // likewise
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
@@ -365,6 +365,5 @@ func passOn(to, from net.Conn, mbit float64, delay time.Duration) {
 		}
 	}
 	close(stop)
-	to.Close()
-	from.Close()
+	_, _ = to.Close(), from.Close() // one of them is closed already
 }

@@ -204,7 +204,6 @@ func floodedNode(t *testing.T, dir string) {
 	if err := os.WriteFile(filepath.Join(model, "weights.bin"), b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b = nil
 	imp, err := st.ImportDir(t.Context(), model, shard.ImportOptions{})
 	if err != nil {
 		t.Fatal(err)

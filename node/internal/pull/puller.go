@@ -169,12 +169,6 @@ func (p *Puller) Stats() Stats {
 	return Stats{PulledBytes: p.pulled.Load(), SentBytes: p.sent.Load(), DuplicateBytes: p.duplicate.Load()}
 }
 
-func (p *Puller) isBanned(id peer.ID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.banned[id]
-}
-
 func (p *Puller) ban(ctx context.Context, id peer.ID, reason string) {
 	p.mu.Lock()
 	again := p.banned[id]
