@@ -38,6 +38,9 @@ type Options struct {
 	// does not follow it.
 	File   string
 	Reload func() (*config.Config, error)
+	// Consent is what somebody just said about whether this machine works for
+	// others, nil if nobody was asked.
+	Consent *bool
 	// Level, if not nil, is set when the configuration has another one.
 	Level *slog.LevelVar
 	// Log is where it is told what happened. Default: nowhere.
@@ -224,6 +227,9 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		}))
 	}
 	if n.runs, err = newRuns(n, filepath.Join(cfg.DataDir, runsDir), o.open); err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
+	if err := n.keeper.begin(context.Background(), o.Consent, n.runs.any()); err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
 	return n, nil

@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -29,12 +31,14 @@ type keeper struct {
 	observe func(volunteer.Settings) volunteer.Observation
 	runs    func() []api.Run
 	stop    func() // ends the daemon
+	unasked bool   // there was nothing that somebody asked for
 
 	mu sync.Mutex
 	// guarded by mu
 	settings volunteer.Settings
 	duty     int
 	policy   *volunteer.Policy
+	looked   bool // at the machine
 	seen     volunteer.Observation
 	control  volunteer.Control
 	verdict  volunteer.Verdict
@@ -53,22 +57,51 @@ type keeperOptions struct {
 }
 
 // newKeeper reads what was asked for before. What cannot be read is a pause:
-// somebody may have wanted one.
+// somebody may have wanted one. Nobody agreed to anything, unless they did
+// before.
 func newKeeper(o keeperOptions) *keeper {
 	k := &keeper{
 		path: filepath.Join(o.dir, controlFile), settings: o.settings, duty: o.duty, gate: new(runner.Gate), log: o.log, changed: o.changed,
 		observe: volunteer.NewObserver(nil).Observe, runs: o.runs, stop: o.stop, policy: volunteer.NewPolicy(o.settings),
 	}
-	control, err := volunteer.LoadControl(k.path)
-	if err != nil {
+	var err error
+	switch k.control, err = volunteer.LoadControl(k.path); {
+	case errors.Is(err, fs.ErrNotExist):
+		k.unasked = true
+	case err != nil:
 		o.log.Warn("what was asked for was not readable, the node is paused", "component", "keeper", "err", err)
-		control = volunteer.Control{Pause: &volunteer.Pause{Since: time.Now(), Note: "it is not known whether it was, because " + controlFile + " is damaged"}}
+		k.control.Pause = &volunteer.Pause{Since: time.Now(), Note: "it is not known whether it was, because " + controlFile + " is damaged"}
+		k.unasked = true
 	}
-	control.Consent = true // who joins a run agrees
-	k.control = control
 	// Nothing is computed before the machine was looked at.
 	k.gate.Set(false, o.duty)
 	return k
+}
+
+// begin settles whether somebody agreed that this machine works for others:
+// answer, if not nil, is what was said just now. Who was never asked, by an
+// older version, and is in a run agreed by joining it.
+func (k *keeper) begin(ctx context.Context, answer *bool, joined bool) error {
+	switch {
+	case answer != nil:
+		return k.change(ctx, func(c *volunteer.Control) { c.Consent = *answer })
+	case k.unasked && joined:
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.control.Consent = true
+	}
+	return nil
+}
+
+// agree notes that somebody agreed.
+func (k *keeper) agree(ctx context.Context) error {
+	k.mu.Lock()
+	agreed := k.control.Consent
+	k.mu.Unlock()
+	if agreed {
+		return nil
+	}
+	return k.change(ctx, func(c *volunteer.Control) { c.Consent = true })
 }
 
 // run looks at the machine until ctx is done.
@@ -81,7 +114,7 @@ func (k *keeper) run(ctx context.Context) error {
 		k.mu.Unlock()
 		o := k.observe(settings)
 		k.mu.Lock()
-		k.seen = o
+		k.seen, k.looked = o, true
 		k.decide(ctx)
 		over := k.over()
 		k.mu.Unlock()
@@ -102,7 +135,7 @@ func (k *keeper) decide(ctx context.Context) {
 	k.policy.SetControl(k.control)
 	v := k.policy.Decide(time.Now(), k.seen)
 	k.gate.Drain(v.Reason == volunteer.Finished)
-	k.gate.Set(v.Works() || v.Reason == volunteer.Finished, k.duty)
+	k.gate.Set(k.looked && (v.Works() || v.Reason == volunteer.Finished), k.duty)
 	if v == k.verdict {
 		return
 	}
@@ -139,25 +172,32 @@ func (k *keeper) over() bool {
 // ask changes what the node was asked for, durably. It is in effect when ask
 // returns.
 func (k *keeper) ask(ctx context.Context, req api.ControlRequest) error {
+	now := time.Now()
+	return k.change(ctx, func(c *volunteer.Control) {
+		switch req.Action {
+		case api.ControlPause:
+			p := &volunteer.Pause{Since: now, Note: req.Note}
+			if req.ForSeconds > 0 {
+				p.Until = now.Add(time.Duration(req.ForSeconds) * time.Second)
+			}
+			if req.Until != nil {
+				p.Until = *req.Until
+			}
+			c.Pause = p
+		case api.ControlFinish:
+			c.Pause, c.Finish, c.Exit = nil, true, req.Exit
+		default:
+			c.Pause, c.Finish, c.Exit = nil, false, false
+		}
+	})
+}
+
+// change changes what the node was asked for, durably, and puts it into effect.
+func (k *keeper) change(ctx context.Context, fn func(*volunteer.Control)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := time.Now()
 	c := k.control
-	switch req.Action {
-	case api.ControlPause:
-		p := &volunteer.Pause{Since: now, Note: req.Note}
-		if req.ForSeconds > 0 {
-			p.Until = now.Add(time.Duration(req.ForSeconds) * time.Second)
-		}
-		if req.Until != nil {
-			p.Until = *req.Until
-		}
-		c.Pause = p
-	case api.ControlFinish:
-		c.Pause, c.Finish, c.Exit = nil, true, req.Exit
-	default:
-		c.Pause, c.Finish, c.Exit = nil, false, false
-	}
+	fn(&c)
 	if err := c.Save(k.path); err != nil {
 		return api.Errorf(api.CodeDisk, "keep what was asked for: %w", err)
 	}

@@ -20,11 +20,22 @@ type kept struct {
 }
 
 func keep(t *testing.T, dir string, s volunteer.Settings) *kept {
+	return keepAnswered(t, dir, s, new(true), false)
+}
+
+// keepAnswered is keep where somebody was asked, or is in a run.
+func keepAnswered(t *testing.T, dir string, s volunteer.Settings, answer *bool, joined bool) *kept {
 	k := &kept{}
 	k.keeper = newKeeper(keeperOptions{
 		dir: dir, settings: s, duty: 100, log: slog.New(slog.DiscardHandler), changed: func() {},
 		runs: func() []api.Run { return k.has }, stop: func() { k.stopped = true },
 	})
+	if err := k.begin(t.Context(), answer, joined); err != nil {
+		t.Fatal(err)
+	}
+	if k.open() {
+		t.Error("the gate is open before the machine was looked at")
+	}
 	k.observe = func(volunteer.Settings) volunteer.Observation { return k.sees }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -113,4 +124,43 @@ func TestKeeperFinishesTheRoundAndEnds(t *testing.T) {
 			t.Error("the round is decided and the daemon goes on")
 		}
 	})
+}
+
+func TestKeeperWaitsForConsent(t *testing.T) {
+	dir := t.TempDir()
+	step := func(what string, answer *bool, joined bool, want volunteer.Reason, fn func(*kept)) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			k := keepAnswered(t, dir, volunteer.Settings{}, answer, joined)
+			if fn != nil {
+				fn(k)
+			}
+			if v := k.now(); v.Reason != want || k.open() != (want == volunteer.Working) {
+				t.Errorf("%s: %+v, open %v", what, v, k.open())
+			}
+		})
+	}
+	ask := func(action string) func(*kept) {
+		return func(k *kept) {
+			if err := k.ask(t.Context(), api.ControlRequest{Action: action}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	step("an older folder with a run", nil, true, volunteer.Working, nil)
+	step("a new folder", nil, false, volunteer.Consent, nil)
+	step("a finish does not agree", nil, false, volunteer.Consent, ask(api.ControlFinish))
+	step("nor does going on", nil, false, volunteer.Consent, ask(api.ControlResume))
+	step("a pause does not either", nil, false, volunteer.Paused, ask(api.ControlPause))
+	step("who was asked before is not taken to agree", nil, true, volunteer.Paused, nil)
+	step("going on again", nil, true, volunteer.Consent, ask(api.ControlResume))
+	step("joining agrees", nil, true, volunteer.Working, func(k *kept) {
+		if err := k.agree(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	step("which outlives the daemon", nil, false, volunteer.Working, nil)
+	step("until somebody says no", new(false), true, volunteer.Consent, nil)
+	step("which outlives it, too", nil, true, volunteer.Consent, nil)
+	step("--yes", new(true), false, volunteer.Working, nil)
 }

@@ -111,7 +111,7 @@ func (n *node) activity(runs []api.Run) activity {
 	v := n.keeper.now()
 	switch {
 	case a.state == api.NodeTraining && (v.Works() || v.Reason == volunteer.Finished):
-	case a.state == api.NodeStopping || v.Works():
+	case a.state == api.NodeStopping || v.Works(), v.Reason == volunteer.Consent && !n.runs.any():
 		a.reason = string(a.state)
 	default:
 		a = activity{state: api.NodePaused, why: v.Text, reason: string(v.Reason), do: v.Do}

@@ -148,6 +148,18 @@ func (r *runs) joined() (out []*run.Manifest) {
 	return out
 }
 
+// any reports whether this node is in a run.
+func (r *runs) any() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.members {
+		if m.file.Joined {
+			return true
+		}
+	}
+	return false
+}
+
 // run takes part in all runs that were joined until ctx is done. Then it
 // returns when what they were doing is saved.
 func (r *runs) run(ctx context.Context) error {
@@ -310,6 +322,10 @@ func (r *runs) join(ctx context.Context, id cid.Cid, peers []string) (*member, *
 		return nil, nil, err
 	}
 	defer done()
+	// Who joins or launches a run agrees to work for others.
+	if err := r.node.keeper.agree(ctx); err != nil {
+		return nil, nil, err
+	}
 	r.mu.Lock()
 	f := m.file
 	r.mu.Unlock()

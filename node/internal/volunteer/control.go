@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -37,13 +36,11 @@ func (c Control) paused(now time.Time) bool {
 // maxControl bounds the file in bytes.
 const maxControl = 64 << 10
 
-// LoadControl reads path. A file that is not there is the zero Control.
+// LoadControl reads path. Of a file that is not there the error is
+// fs.ErrNotExist, and the Control the zero one.
 func LoadControl(path string) (Control, error) {
 	var c Control
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, nil
-	}
 	if err != nil {
 		return c, err
 	}

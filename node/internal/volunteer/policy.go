@@ -17,8 +17,8 @@ type Reason string
 // what heals by itself.
 const (
 	Working    Reason = ""           // it does
-	Consent    Reason = "consent"    // nobody agreed to it yet
 	Paused     Reason = "paused"     // by a person
+	Consent    Reason = "consent"    // nobody agreed to it yet
 	Finished   Reason = "finished"   // asked to take no further work
 	Hot        Reason = "hot"        // a device is too hot
 	OnBattery  Reason = "battery"    // not plugged in
@@ -123,7 +123,7 @@ func (p *Policy) Decide(now time.Time, o Observation) Verdict {
 		return seen
 	}
 	if s := p.settings.Schedule; !s.Active(now) {
-		return Verdict{OffHours, "the schedule does not allow it now", `change it with "mootd config set schedule.compute"`, s.Next(now)}
+		return Verdict{OffHours, "the schedule does not allow it now", `change it with "mootd config set work.schedule"`, s.Next(now)}
 	}
 	return Verdict{}
 }
@@ -132,16 +132,16 @@ func (p *Policy) Decide(now time.Time, o Observation) Verdict {
 func (p *Policy) person(now time.Time) Verdict {
 	c := p.control
 	switch {
-	case !c.Consent:
-		return Verdict{Reason: Consent, Text: "nobody has agreed yet that this machine works for others", Do: `run "mootd" on a terminal, or "mootd --yes"`}
-	case c.Finish:
-		return Verdict{Reason: Finished, Text: "it was asked to finish and takes no further work", Do: `go on with "mootd resume"`}
 	case c.paused(now):
 		v := Verdict{Reason: Paused, Text: "it was paused", Do: `go on with "mootd resume"`, Until: c.Pause.Until}
 		if c.Pause.Note != "" {
 			v.Text = fmt.Sprintf("it was paused: %s", c.Pause.Note)
 		}
 		return v
+	case !c.Consent: // before Finished, which computes what is under way
+		return Verdict{Reason: Consent, Text: "nobody has agreed yet that this machine works for others", Do: `start it with "mootd --yes", or join a run`}
+	case c.Finish:
+		return Verdict{Reason: Finished, Text: "it was asked to finish and takes no further work", Do: `go on with "mootd resume"`}
 	}
 	return Verdict{}
 }
@@ -173,7 +173,7 @@ func (p *Policy) temperature(o Observation) Verdict {
 	}
 	return Verdict{
 		Reason: Hot, Text: fmt.Sprintf("%s has %d °C; it goes on at %d °C", worst.Device, worst.Celsius, limit-cooling),
-		Do: "it cools down by itself; max_temp and duty set how hot it gets",
+		Do: "it cools down by itself; work.max_temp_c and work.duty_percent set how hot it gets",
 	}
 }
 
@@ -195,14 +195,14 @@ func (p *Policy) seen(now time.Time, o Observation) Verdict {
 		p.last = Verdict{}
 		return Verdict{}
 	}
-	return Verdict{Settling, fmt.Sprintf("it goes on soon; before, %s", p.last.Text), "pause.resume_after sets how long it waits", until}
+	return Verdict{Settling, fmt.Sprintf("it goes on soon; before, %s", p.last.Text), "work.resume_after_seconds sets how long it waits", until}
 }
 
 func (p *Policy) use(now time.Time, o Observation) Verdict {
 	s := p.settings
 	busy := p.busy(now, o)
 	if app, ok := running(s.ExclusiveApps, o.Apps); ok {
-		return Verdict{Reason: Exclusive, Text: fmt.Sprintf("%s is running", app), Do: "pause.exclusive_apps lists what it makes way for"}
+		return Verdict{Reason: Exclusive, Text: fmt.Sprintf("%s is running", app), Do: "work.exclusive_apps lists what it makes way for"}
 	}
 	switch {
 	case s.GameMode && is(o.GameMode):
@@ -212,7 +212,7 @@ func (p *Policy) use(now time.Time, o Observation) Verdict {
 	case !busy.Works():
 		return busy
 	case !s.OnBattery && is(o.Battery):
-		return Verdict{Reason: OnBattery, Text: "the computer runs on battery", Do: "plug it in, or set on_battery = true"}
+		return Verdict{Reason: OnBattery, Text: "the computer runs on battery", Do: "plug it in, or set work.on_battery = true"}
 	case s.IdleOnly > 0 && o.Idle != nil && *o.Idle < s.IdleOnly:
 		return Verdict{InUse, fmt.Sprintf("the computer is in use; it works after %s without input", s.IdleOnly), "pause.idle_only = false lets it work always", now.Add(s.IdleOnly - *o.Idle)}
 	}

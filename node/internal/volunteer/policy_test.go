@@ -1,6 +1,8 @@
 package volunteer
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -21,6 +23,10 @@ func TestNothingHappensBeforeConsent(t *testing.T) {
 	p := NewPolicy(Settings{})
 	if v := p.Decide(noon, Observation{}); v.Reason != Consent || v.Text == "" || v.Do == "" {
 		t.Errorf("got %+v", v)
+	}
+	p.SetControl(Control{Finish: true}) // would compute what is under way
+	if v := p.Decide(noon, Observation{}); v.Reason != Consent {
+		t.Errorf("finish: got %+v", v)
 	}
 	p.SetControl(Control{Consent: true})
 	if v := p.Decide(noon, Observation{}); !v.Works() {
@@ -147,7 +153,7 @@ func TestOthersOnTheGPU(t *testing.T) {
 
 func TestPausesEndAndOutliveTheProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.json")
-	if c, err := LoadControl(path); err != nil || c.Consent {
+	if c, err := LoadControl(path); !errors.Is(err, fs.ErrNotExist) || c.Consent {
 		t.Fatalf("got %+v, %v", c, err)
 	}
 	for _, c := range []Control{
