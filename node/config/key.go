@@ -105,6 +105,16 @@ func (c *Config) Get(name string) ([]string, error) {
 	return []string{fmt.Sprint(k.of(c).Interface())}, nil
 }
 
+// Set reads the values of a key, as they are on a command line. Those of a list
+// are given one by one, in one text with separators, or as in a file.
+func (c *Config) Set(name string, values ...string) error {
+	k, err := findKey(name)
+	if err != nil {
+		return err
+	}
+	return k.set(c, values...)
+}
+
 // Line is a key with its value as in a file, with no line break.
 func (c *Config) Line(name string) (string, error) {
 	k, err := findKey(name)
@@ -140,8 +150,6 @@ func (k key) separator(r rune) bool {
 	return r == ',' || r == ' '
 }
 
-// set reads values, as they are on a command line and in the environment. Those
-// of a list are given one by one, in one text with separators, or as in a file.
 func (k key) set(c *Config, values ...string) error {
 	v := k.of(c)
 	if v.Kind() != reflect.Slice && len(values) != 1 {

@@ -24,15 +24,21 @@ the configuration file, the default. "mootd config show --origin" lists them. Th
 file may be changed while the daemon runs: what concerns work, limits and the log
 takes effect at once.
 
+Nothing is computed for others before somebody agreed: by the three questions that
+it asks on a terminal at the first start, by --yes, or by joining or launching a
+run on this node.
+
 On standard output it prints its peer ID, its addresses and the address of its
 API, each on a line of its own; its log goes to standard error.`
 
 const rootExample = `  mootd
   mootd --data-dir ~/second-node --listen /ip4/0.0.0.0/tcp/0 --api 127.0.0.1:0
-  mootd --threads 2 --no-mdns`
+  mootd --threads 2 --no-mdns
+  mootd --yes`
 
 func newRoot() *cobra.Command {
 	s := new(settings)
+	var yes bool
 	c := &cobra.Command{
 		Use: "mootd", Short: "Run a node", Long: rootLong, Example: rootExample,
 		Args: noArgs, SilenceErrors: true, SilenceUsage: true,
@@ -48,10 +54,21 @@ func newRoot() *cobra.Command {
 				}
 				return &l.Config, nil
 			}
-			return runDaemon(cmd.Context(), cfg, reload, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			agreed := (*bool)(nil)
+			if yes {
+				agreed = &yes
+			} else if agreed, err = firstRun(cmd.Context(), cfg, terminal(cmd)); err != nil {
+				return err
+			} else if agreed != nil {
+				if cfg, err = s.load(cmd); err != nil {
+					return err
+				}
+			}
+			return runDaemon(cmd.Context(), cfg, agreed, reload, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	s.register(c)
+	c.Flags().BoolVar(&yes, "yes", false, "this machine works for others; without questions")
 	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return api.Errorf(api.CodeUsage, "%w", err).WithHint("%q lists the flags", cmd.CommandPath()+" --help")
 	})
@@ -68,13 +85,13 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		WithHint("%q shows what it knows", cmd.CommandPath()+" --help")
 }
 
-func runDaemon(ctx context.Context, cfg *config.Loaded, reload func() (*config.Config, error), out, errOut io.Writer) error {
+func runDaemon(ctx context.Context, cfg *config.Loaded, agreed *bool, reload func() (*config.Config, error), out, errOut io.Writer) error {
 	level := new(slog.LevelVar)
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
 		return api.Errorf(api.CodeConfig, "log_level: %w", err)
 	}
 	return app.Run(ctx, app.Options{
-		Config: cfg.Config, File: cfg.File, Reload: reload, Level: level,
+		Config: cfg.Config, File: cfg.File, Reload: reload, Level: level, Consent: agreed,
 		Log: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level})),
 		Started: func(e api.Endpoint) {
 			fmt.Fprintf(out, "peer %s\n", e.Peer)

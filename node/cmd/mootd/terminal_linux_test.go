@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/moot-net/moot/node/client"
+)
+
+// openTerminal returns both ends of a new terminal.
+func openTerminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("there are no terminals here: %v", err)
+	}
+	t.Cleanup(func() { master.Close() })
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return master, slave
+}
+
+// On a terminal, the daemon asks and then starts; the next time it only starts.
+func TestFirstRunOnATerminal(t *testing.T) {
+	home := t.TempDir()
+	data := filepath.Join(home, "data", "moot")
+	begin := func() (*exec.Cmd, *bufio.Reader, *os.File) {
+		master, slave := openTerminal(t)
+		cmd := exec.Command("mootd", "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--no-mdns")
+		cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, "config"), "XDG_DATA_HOME="+filepath.Join(home, "data"))
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			cmd.Process.Kill()
+			cmd.Wait()
+		})
+		slave.Close()
+		return cmd, bufio.NewReader(master), master
+	}
+	// until reads what is written up to text.
+	until := func(r *bufio.Reader, text string) string {
+		t.Helper()
+		var b strings.Builder
+		watch := time.AfterFunc(20*time.Second, func() { t.Errorf("it does not say %q, but %q", text, b.String()) })
+		defer watch.Stop()
+		for !strings.HasSuffix(b.String(), text) {
+			c, err := r.ReadByte()
+			if err != nil {
+				t.Fatalf("it does not say %q, but %q: %v", text, b.String(), err)
+			}
+			b.WriteByte(c)
+		}
+		return b.String()
+	}
+	ends := func(cmd *exec.Cmd, r *bufio.Reader) {
+		t.Helper()
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		until(r, "saves and stops")
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+
+	cmd, out, in := begin()
+	for n, answer := range []string{"cpu", "50 20", "nights"} {
+		until(out, fmt.Sprintf("%d of 3.", n+1))
+		if _, err := os.Stat(data); err == nil {
+			t.Fatal("the data folder was made before somebody agreed")
+		}
+		until(out, "> ")
+		fmt.Fprintln(in, answer)
+	}
+	until(out, "api http://")
+	c, err := client.Open(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// By day the schedule forbids work, by night it does not: either way somebody agreed.
+	if s, err := c.Status(t.Context()); err != nil || s.Reason == "consent" {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(data, "control.json")); err != nil || !strings.Contains(string(b), `"consent":true`) {
+		t.Errorf("control %s, %v", b, err)
+	}
+	ends(cmd, out)
+
+	cmd, out, _ = begin()
+	if said := until(out, "api http://"); strings.Contains(said, "of 3.") {
+		t.Errorf("it asks again: %s", said)
+	}
+	ends(cmd, out)
+}
