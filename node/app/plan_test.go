@@ -1,0 +1,147 @@
+package app
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/shard"
+)
+
+func TestPlan(t *testing.T) {
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, d := imported(t, n)
+	req := api.LaunchRequest{Name: "run.toml", TOML: runText(m, d, `
+rounds = 20
+max_tokens = 100000
+period = "100s"
+seats = 10
+[inner]
+sequence_tokens = 64
+batch_samples = 4
+max_steps = 10
+`)}
+	p, err := n.Plan(t.Context(), req, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Refused) != 0 || p.Model.ID != m.ID || p.Data.ID != d.ID || p.Model.Parameters != m.Parameters {
+		t.Errorf("plan is %+v", p)
+	}
+	train := &p.Data.Train
+	if train.Rows != int(d.TrainRows) || p.Data.Eval.Rows != int(d.EvalRows) || len(train.Samples) != 3 || train.Tokens.Counted == 0 {
+		t.Errorf("data is %+v", p.Data)
+	}
+	// Each sample shows which part the loss counts.
+	for _, s := range train.Samples {
+		if last := s.Parts[len(s.Parts)-1]; len(s.Parts) != 2 || s.Parts[0].Counted || !last.Counted || !strings.HasPrefix(last.Text, "Its ") {
+			t.Errorf("sample %+v", s)
+		}
+	}
+	manifest, err := n.manifest(t.Context(), &req, time.Unix(1, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout, err := manifest.Layout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Traffic.DeltaBytes != fold.EncodedBytes(layout, 2) || p.Traffic.Seconds != 20 || len(p.Traffic.Links) != 8 {
+		t.Errorf("traffic is %+v", p.Traffic)
+	}
+	if p.Length.Rounds != 20 || p.Length.Seconds != 2000 || p.Length.SamplesPerSeat != 40 {
+		t.Errorf("length is %+v", p.Length)
+	}
+	perSample := float64(train.Tokens.Counted) / float64(train.Rows)
+	for i, want := range []struct{ peers, seats, quorum, faulty int }{{4, 4, 3, 1}, {16, 10, 7, 3}, {64, 10, 7, 3}} {
+		s := p.Swarms[i]
+		rounds := 1
+		for float64(rounds*want.seats*40)*perSample < 100_000 && rounds < 20 {
+			rounds++
+		}
+		if s.Peers != want.peers || s.Seats != want.seats || s.Guarantee.Quorum != want.quorum || s.Guarantee.Faulty != want.faulty || s.Rounds != uint64(rounds) {
+			t.Errorf("swarm is %+v, want %+v and %d rounds", s, want, rounds)
+		}
+	}
+	if len(p.Devices) != 5 || p.Devices[0].Memory.Verdict != api.VerdictFits {
+		t.Errorf("devices are %+v", p.Devices)
+	}
+	// A machine that cannot take part cannot launch either.
+	n.freeMemory = func() (int64, error) { return 1000, nil }
+	p, err = n.Plan(t.Context(), req, quiet)
+	if err != nil || len(p.Refused) != 1 || p.Refused[0].Code != api.CodeRAM {
+		t.Errorf("without memory: %+v, %v", p.Refused, err)
+	}
+	_, err = n.Launch(t.Context(), req, quiet)
+	wantCode(t, err, api.CodeRAM, p.Refused[0].Message)
+}
+
+// What a plan refuses because of the data, a launch refuses, and nobody hears
+// of the run.
+func TestPlanRefusesData(t *testing.T) {
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, d := imported(t, n)
+	leaky := leakyData(t, n, d)
+	for _, tt := range []struct{ data, more, want string }{
+		{leaky, "inner.sequence_tokens = 64", "of the held-out rows are trained on too, so that what is measured on them is memory; the first is eval/00000.jsonl:1: the same as train/00000.jsonl:1"},
+		{d.ID, "inner.sequence_tokens = 8", "none of 2400 rows gives a sample; the first is train/00000.jsonl:1: "},
+	} {
+		req := api.LaunchRequest{Name: "run.toml", TOML: runText(m, api.Dataset{ID: tt.data}, tt.more)}
+		p, err := n.Plan(t.Context(), req, quiet)
+		if err != nil || len(p.Refused) != 1 {
+			t.Fatalf("%s: refused %+v, %v", tt.more, p.Refused, err)
+		}
+		wantCode(t, &p.Refused[0], api.CodeData, tt.want)
+		_, err = n.Launch(t.Context(), req, quiet)
+		wantCode(t, err, api.CodeData, tt.want)
+	}
+	if runs, err := n.Runs(t.Context()); err != nil || len(runs) != 0 {
+		t.Errorf("runs are %+v, %v", runs, err)
+	}
+}
+
+// leakyData is a data set made elsewhere whose held-out rows are those to train
+// on: an import here would refuse it.
+func leakyData(t *testing.T, n *node, d api.Dataset) string {
+	t.Helper()
+	dir := t.TempDir()
+	root := cid.MustParse(d.ID)
+	if err := os.CopyFS(dir, n.store.FS(t.Context(), root)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "eval")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "eval"), os.DirFS(filepath.Join(dir, "train"))); err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(dir, "dataset.json")
+	b, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var x struct{ Train, Eval json.RawMessage }
+	if err := json.Unmarshal(b, &x); err != nil {
+		t.Fatal(err)
+	}
+	part := strings.ReplaceAll(string(x.Train), "train/", "eval/")
+	b = []byte(strings.Replace(string(b), string(x.Eval), part, 1))
+	if err := os.WriteFile(index, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	made, err := n.store.ImportDir(t.Context(), dir, shard.ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.listDataset(t.Context(), made.Root, "leaky"); err != nil {
+		t.Fatal(err)
+	}
+	return made.Root.String()
+}
