@@ -65,6 +65,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("MODEL", apitest.DirID("tiny"))
 			e.Setenv("DATA", apitest.DirID("rows.jsonl"))
 			e.Setenv("PEER", apitest.PeerID("node"))
+			for _, name := range []string{"fits", "large", "fat"} {
+				e.Setenv(strings.ToUpper(name), apitest.ID(name))
+			}
 			e.Values[fakeKey{}] = &fakeDaemon{dir: filepath.Join(e.WorkDir, "data"), watched: make(chan struct{}, 100)}
 			return os.MkdirAll(filepath.Join(e.WorkDir, ".tmp"), 0o755)
 		},

@@ -63,8 +63,10 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, op operation) {
 			if o.err != nil && closing == nil {
 				o.err = Errorf(CodeRetry, "%v: %w", errStopping, o.err)
 			}
-			for p, ok := latest.take(); ok && o.err == nil; p, ok = latest.take() {
-				_ = out.send(Line{Type: LineProgress, Progress: &p}) // if this fails, so does the result
+			for p, ok := latest.take(); ok; p, ok = latest.take() {
+				if o.err == nil || p.Fit != nil { // which says more than the error
+					_ = out.send(Line{Type: LineProgress, Progress: &p}) // if this fails, so does the result
+				}
 			}
 			s.finish(out, r, o.v, o.err)
 			return

@@ -343,8 +343,8 @@ func (f *Fake) Plan(ctx context.Context, req api.LaunchRequest, progress api.Pro
 		Model: api.PlanModel{ID: DirID("model"), Name: "tiny", Type: "llama", Parameters: 1_000_000, Trained: 24_576, Bytes: 2_000_000, Context: 256, Licence: "apache-2.0"},
 		Data: api.PlanData{
 			Dataset: api.Dataset{ID: DirID("data"), Name: "rows", Format: "alpaca", Template: "alpaca", TrainRows: 6, EvalRows: 2, Licence: "cc0-1.0"},
-			Train:   api.FileCheck{File: "train", Input: "alpaca", Format: "alpaca", Template: "alpaca", Rows: 6, Tokens: tokens, Problems: []api.RowProblem{}, Samples: []api.SampleShown{sample}},
-			Eval:    api.FileCheck{File: "eval", Input: "alpaca", Format: "alpaca", Template: "alpaca", Rows: 2, Tokens: tokens, Problems: []api.RowProblem{}, Samples: []api.SampleShown{}},
+			Train:   api.FileCheck{File: "train", Input: "alpaca", Why: "the data set says so", Format: "alpaca", Template: "alpaca", Rows: 6, Tokens: tokens, Problems: []api.RowProblem{}, Samples: []api.SampleShown{sample}},
+			Eval:    api.FileCheck{File: "eval", Input: "alpaca", Why: "the data set says so", Format: "alpaca", Template: "alpaca", Rows: 2, Tokens: tokens, Problems: []api.RowProblem{}, Samples: []api.SampleShown{}},
 		},
 		Here:    TestFit(""),
 		Devices: []api.PlanDevice{{Name: "GPU, 8 GB", Memory: TestFit("").Items[0]}},
@@ -353,7 +353,7 @@ func (f *Fake) Plan(ctx context.Context, req api.LaunchRequest, progress api.Pro
 			Links: []api.PlanLink{{Mbit: 10, Seats: 4, UpBytes: 18_432, DownBytes: 18_432, Seconds: 0.0147, Verdict: api.VerdictFits}},
 		},
 		Length: api.PlanLength{Rounds: 8, PeriodSeconds: 15, Seconds: 120, SamplesPerSeat: 480, TokensPerSeat: 2400},
-		Swarms: []api.PlanSwarm{{Peers: 4, Seats: 4, Guarantee: api.Guarantee{Level: "byzantine", Seats: 4, Quorum: 3, Faulty: 1, Text: "4 seats: 3 must agree; 1 may be gone or lie"}, Rounds: 8, Seconds: 120, Passes: 2560}},
+		Swarms: []api.PlanSwarm{{Peers: 4, Seats: 4, Guarantee: api.Guarantee{Level: "byzantine", Seats: 4, Quorum: 3, Faulty: 1, Text: "4 seats: 3 must agree; 1 may be gone or lie"}, Rounds: 8, Seconds: 120, Passes: 2.5}},
 	}
 	if strings.Contains(req.Name, "refused") {
 		p.Refused = append(p.Refused, *api.Errorf(api.CodeData, "2 of the held-out rows are trained on too").WithHint("take them out of one side"))
