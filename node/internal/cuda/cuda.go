@@ -69,12 +69,6 @@ var (
 	ErrOldDevice = errors.New("the GPU is too old")
 )
 
-// minCUDA is the version of PTX's toolkit, minDriver the drivers that read it.
-const (
-	minCUDA   = 11080
-	minDriver = "520 or later"
-)
-
 // version formats 12040 as 12.4.
 func version(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
 

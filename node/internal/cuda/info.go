@@ -14,6 +14,12 @@ import (
 	"github.com/moot-net/moot/node/internal/tensor"
 )
 
+// minCUDA is the version of PTX's toolkit, minDriver the drivers that read it.
+const (
+	minCUDA   = 11080
+	minDriver = "520 or later"
+)
+
 // Devices lists the GPUs, whether they can be used or not. It allocates nothing
 // on them but the driver's own context, for a moment.
 func Devices() ([]Info, error) {
