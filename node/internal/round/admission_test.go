@@ -57,6 +57,17 @@ func TestAdmits(t *testing.T) {
 	}
 }
 
+// TestNotAdmitted: a request that the run does not admit has no effect, whoever
+// lists it.
+func TestNotAdmitted(t *testing.T) {
+	s := newScene(t, 4, func(m *run.Manifest, _ *msg.Record) { m.Admission.Mode = run.AdmissionList })
+	id := s.join(9, 1, false)
+	c := s.consequence(s.have(0, nil, id), s.have(1, nil, id), s.have(2, nil, id), s.have(3, nil, id))
+	if len(c.Record.Joins) > 0 || len(c.Record.NextSeats) != 4 {
+		t.Errorf("%d requests have an effect, %d seats", len(c.Record.Joins), len(c.Record.NextSeats))
+	}
+}
+
 // TestInvited: who has an invite gets a seat, who has none does not; nor do its
 // requests take the room of others.
 func TestInvited(t *testing.T) {

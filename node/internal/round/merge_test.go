@@ -74,6 +74,26 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// TestMergeClaims: a side that claims to have trained far more than the other
+// has no more weight than its seats give it.
+func TestMergeClaims(t *testing.T) {
+	s := running(t, 57, 4, simOpts{}, 0)
+	s.opts.tokens = func(i int) uint64 {
+		if i == 0 {
+			return 1_000_000
+		}
+		return 1000
+	}
+	s.blocked = func(a, b *simNode) bool { return (a.i == 0) != (b.i == 0) }
+	s.runFor(2 * time.Minute)
+	s.converge(5 * time.Minute)
+	s.progress(3*time.Minute, 5, true)
+	list := merged(s.nodes[3].chain)
+	if len(list) != 1 || list[0].WeightQ16 != 65536/4 {
+		t.Errorf("merged %+v, want once with a weight of a quarter", list)
+	}
+}
+
 // TestMergeGate: what would make the loss worse is not merged; and some liars
 // cannot bring it about.
 func TestMergeGate(t *testing.T) {

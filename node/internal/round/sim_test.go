@@ -234,6 +234,7 @@ type simOpts struct {
 	checkTime time.Duration
 	offers    int // records in one answer
 	auditTime time.Duration
+	tokens    func(i int) uint64
 	// gain is what an auditor measures of the delta of a node; 0 nats if nil.
 	gain func(auditor *simNode, maker int) int64
 	// gate says whether a merge passes for a node; it does if nil.
@@ -313,6 +314,9 @@ func newSim(t testing.TB, seed uint64, n int, manifest *run.Manifest, opts simOp
 	}
 	if opts.checkTime == 0 {
 		opts.checkTime = 100 * time.Millisecond
+	}
+	if opts.tokens == nil {
+		opts.tokens = func(i int) uint64 { return uint64(1000 + i) }
 	}
 	if opts.auditTime == 0 {
 		opts.auditTime = 500 * time.Millisecond
@@ -517,7 +521,7 @@ func (n *simNode) train(e Train) {
 		delta := testCID(fmt.Sprintf("delta %d %v %d", n.i, e.Head, life))
 		n.step(Trained{
 			Head: e.Head, Delta: delta, DeltaBytes: n.sim.rules.deltaBytes,
-			Tokens: uint64(1000 + n.i), Steps: 10, Norm: 5, LossMicro: 1_000_000,
+			Tokens: n.sim.opts.tokens(n.i), Steps: 10, Norm: 5, LossMicro: 1_000_000,
 		})
 	})
 }

@@ -639,6 +639,19 @@ func TestTraineeVotes(t *testing.T) {
 	}
 }
 
+// TestTraineeVotesHere: nor does a machine take them for a quorum.
+func TestTraineeVotesHere(t *testing.T) {
+	h := &height{seats: make([]msg.Seat, 4), votes: make([][]msg.Signed, 4), haves: make([][]msg.Signed, 4)}
+	h.seats[2].Trainee = true
+	for i := range h.seats {
+		h.votes[i] = []msg.Signed{{Message: &msg.Vote{Record: testCID("r")}}}
+		h.haves[i] = []msg.Signed{{Message: &msg.Have{}}}
+	}
+	if v, n := len(h.votesFor(testCID("r"))), h.haveCount(); v != 3 || n != 3 {
+		t.Errorf("%d votes and %d haves count, want those of the 3 witnesses", v, n)
+	}
+}
+
 // TestAuditNoise: with honest noise alone nobody is struck in many rounds.
 func TestAuditNoise(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
