@@ -168,7 +168,7 @@ func plant(t *testing.T, p planted) (output string, err error) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run", p.tests, "-test.short")
-	cmd.Env = append(os.Environ(), cushim.Env+"="+driver.Path, "MOOT_EMU_MUTANT=1", fmt.Sprintf("MOOT_EMU_CC=%d.%d", p.target/10, p.target%10))
+	cmd.Env = append(os.Environ(), cushim.Env+"="+driver.Path, "MOOT_TEST_DRIVER=", "MOOT_EMU_MUTANT=1", fmt.Sprintf("MOOT_EMU_CC=%d.%d", p.target/10, p.target%10))
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -96,7 +96,7 @@ type offloading struct {
 
 func (b *offloading) AllocOffload(n int) *tensor.Buffer {
 	b.taken++
-	return b.Backend.Alloc(n)
+	return b.Alloc(n)
 }
 
 // TestRecompute: what is computed again is the same to the bit.
