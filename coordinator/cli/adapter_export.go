@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +12,7 @@ import (
 func newAdapterExport(e *env) *cobra.Command {
 	var (
 		req   api.ExportRequest
-		round uint64
+		round string
 	)
 	cmd := &cobra.Command{
 		Use:   "export ID|FOLDER",
@@ -29,6 +30,7 @@ instead. A run in mode full has no adapter: it is exported as merged.
 What was written is read back and tested: it must change the base model, and give
 the logits that the adapter gives. The exit code is 18 when it does not.`,
 		Example: `  moot adapter export last --out ./adapter
+  moot adapter export last --round best --out ./best
   moot adapter export last --round 40 --out ./adapter-40 --overwrite
   moot adapter export last --format merged --out ./merged
   moot adapter export last --format gguf --dtype f16 --out ./gguf
@@ -44,8 +46,8 @@ the logits that the adapter gives. The exit code is 18 when it does not.`,
 				}
 				req.Run = ""
 			}
-			if cmd.Flags().Changed("round") {
-				req.Round = &round
+			if req.Round, req.Best, err = roundOf(round); err != nil {
+				return err
 			}
 			return runAdapterExport(cmd.Context(), e, req)
 		},
@@ -56,9 +58,24 @@ the logits that the adapter gives. The exit code is 18 when it does not.`,
 	f.StringVar(&req.Model, "model", "", "`ID or folder` of the base model, when a folder is exported")
 	f.BoolVar(&req.NF4, "nf4", false, "merge into the weights as they are after quantisation to four bits")
 	f.StringVar(&req.DType, "dtype", "", "`type` of the values in GGUF: f32 or f16 (default f32)")
-	f.Uint64Var(&round, "round", 0, "take the adapter after this round `number` (default: the last)")
+	f.StringVar(&round, "round", "last", "take the adapter after this `round`: a number, last, or best, which has\nthe lowest loss on held-out rows")
 	f.BoolVar(&req.Overwrite, "overwrite", false, "write into a folder that is not empty")
 	return cmd
+}
+
+// roundOf reads the name of a round.
+func roundOf(given string) (round *uint64, best bool, err error) {
+	switch given {
+	case "last", "":
+		return nil, false, nil
+	case "best":
+		return nil, true, nil
+	}
+	n, err := strconv.ParseUint(given, 10, 64)
+	if err != nil {
+		return nil, false, api.Errorf(api.CodeUsage, "--round is %q, must be a number, last or best", given)
+	}
+	return &n, false, nil
 }
 
 func runAdapterExport(ctx context.Context, e *env, req api.ExportRequest) (err error) {

@@ -16,9 +16,11 @@ type ExportRequest struct {
 	Adapter string `json:"adapter,omitempty"`
 	Model   string `json:"model,omitempty"`
 	// Round is the round after which the adapter is taken; or Head names the
-	// record. Neither: the head.
+	// record; or Best takes the round with the lowest loss on held-out rows, as
+	// this node measured it. None of them: the head.
 	Round *uint64 `json:"round,omitempty"`
 	Head  string  `json:"head,omitempty"`
+	Best  bool    `json:"best,omitempty"`
 	// Dir is made; when it is there it must be empty, unless Overwrite.
 	Dir       string `json:"dir"`
 	Overwrite bool   `json:"overwrite,omitempty"`
@@ -176,8 +178,10 @@ func (q *ExportRequest) check() error {
 		return Errorf(CodeUsage, "adapter or model is given for a run, which has its own")
 	case q.Run == "" && (q.Adapter == "" || q.Model == ""):
 		return Errorf(CodeUsage, "adapter and model must both be given: a folder, and the base model that it is for")
-	case q.Run == "" && (q.Round != nil || q.Head != ""):
-		return Errorf(CodeUsage, "round or head is given without a run")
+	case q.Run == "" && (q.Round != nil || q.Head != "" || q.Best):
+		return Errorf(CodeUsage, "round, head or best is given without a run")
+	case q.Best && (q.Round != nil || q.Head != ""):
+		return Errorf(CodeUsage, "best and round or head are both given; one of them names the state")
 	case q.Round != nil && q.Head != "":
 		return Errorf(CodeUsage, "round and head are both given; one of them names the state")
 	case q.Format != "" && q.Format != ExportPEFT && q.Format != ExportMerged && q.Format != ExportGGUF:

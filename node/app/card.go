@@ -10,6 +10,7 @@ import (
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
 )
 
 // cardFile is the model card of an export.
@@ -18,7 +19,7 @@ const cardFile = "README.md"
 // modelCard describes an export: what it is, where it comes from, and how
 // anybody can compute it again. Names come from strangers: they are put where
 // they cannot become markup.
-func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) string {
+func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round, data *shard.Dataset) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("---")
@@ -63,6 +64,9 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) st
 	row("licence of the base model", "%s", plainText(orElse(m.Licences.Model, "not stated")))
 	row("data set", "`%s`", m.Dataset)
 	row("licence of the data", "%s", plainText(orElse(m.Licences.Data, "not stated")))
+	if m.Licences.Use != run.UseUnstated {
+		row("made for", "%s use", m.Licences.Use)
+	}
 	row("prompt template", "%s", plainText(m.Template))
 	row("LoRA", "%s", loraText(m))
 	row("inner optimizer", "%s, %s", m.Inner.Optimizer, m.Schedule)
@@ -79,6 +83,9 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) st
 			row("loss on held-out rows", "%.4f", *l)
 		}
 	}
+	if data != nil {
+		dataCard(line, data)
+	}
 	line("\n## Check\n\nWho has the records of the run computes this again, and gets the same bytes:\n")
 	line("    moot replay %s", id)
 	line("    moot adapter export %s --round %d --format %s --out ./again\n", id, e.Round, e.Format)
@@ -89,6 +96,27 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round) st
 		}
 	}
 	return b.String()
+}
+
+// maxCardShards bounds the shards that a card lists.
+const maxCardShards = 256
+
+// dataCard names the bytes that were trained on.
+func dataCard(line func(string, ...any), data *shard.Dataset) {
+	x, shards := data.Index(), data.TrainShards()
+	line("\n## Data\n")
+	if x.Source != "" {
+		line("From %s.", plainText(x.Source))
+	}
+	line("Rows were drawn, at random, from %d rows in %d files of the data set; %d other rows were held out.", x.Train.Rows, len(shards), x.Eval.Rows)
+	line("Their CIDs, which anybody can compute from the bytes:\n")
+	for i, c := range shards {
+		if i == maxCardShards {
+			line("- and %d more, which the data set lists", len(shards)-i)
+			break
+		}
+		line("- `%s`", c)
+	}
 }
 
 // folderCard is the model card of an adapter that came from a folder.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
 	"github.com/moot-net/moot/shard/safetensors"
 )
 
@@ -47,6 +49,11 @@ func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.P
 	if err != nil {
 		return api.Export{}, err
 	}
+	if req.Best {
+		if req.Round, err = bestRound(p); err != nil {
+			return api.Export{}, err
+		}
+	}
 	progress(api.Progress{Phase: "state"})
 	snapshot, err := p.StateAt(ctx, req.Round, head)
 	if err != nil {
@@ -71,7 +78,11 @@ func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.P
 	if err != nil {
 		return api.Export{}, err
 	}
-	x := &export{node: n, req: &req, card: func(e *api.Export) string { return modelCard(req.Run, m, e, rounds) }, progress: progress}
+	data, err := shard.OpenDataset(ctx, n.store, m.Dataset)
+	if err != nil {
+		data = nil // it is not here; the card then has its name alone
+	}
+	x := &export{node: n, req: &req, card: func(e *api.Export) string { return modelCard(req.Run, m, e, rounds, data) }, progress: progress}
 	if x.base, err = n.modelDir(ctx, m.Model); err != nil {
 		if e.Format != api.ExportPEFT {
 			return api.Export{}, err
@@ -168,6 +179,26 @@ func exportError(what string, err error) error {
 		return api.Errorf(api.CodeDisk, "%w", err)
 	}
 	return err
+}
+
+// bestRound is the round after which this node measured the lowest loss on
+// held-out rows, the first of equal ones.
+func bestRound(p participant) (*uint64, error) {
+	rounds, err := roundsUntil(p, math.MaxUint64)
+	if err != nil {
+		return nil, err
+	}
+	var best *api.Round
+	for i := range rounds {
+		if r := &rounds[i]; r.EvalLoss != nil && !math.IsNaN(*r.EvalLoss) && (best == nil || *r.EvalLoss < *best.EvalLoss) {
+			best = r
+		}
+	}
+	if best == nil {
+		return nil, api.Errorf(api.CodeNotFound, "no round is the best: this node measured none on held-out rows").
+			WithHint("give the round, with --round; \"moot run show\" lists them")
+	}
+	return &best.Round, nil
 }
 
 // roundsUntil lists the rounds of a run up to one.

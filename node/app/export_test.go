@@ -13,6 +13,8 @@ import (
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
 )
 
 // trained is a node with a run whose adapter changes much.
@@ -172,22 +174,60 @@ func TestExportFailsItsTest(t *testing.T) {
 func nan() float64 { zero := 0.0; return zero / zero }
 
 func TestModelCard(t *testing.T) {
-	_, r, id := trained(t, "")
+	n, r, id := trained(t, "")
 	loss := 0.25
 	rounds := []api.Round{
 		{Round: 1, Contributions: []api.Contribution{{Peer: "b", Tokens: 10}, {Peer: "a", Tokens: 5}}},
 		{Round: 2, TrainedRounds: 2, Tokens: 22, EvalLoss: &loss, Contributions: []api.Contribution{{Peer: "a", Tokens: 7}}},
 	}
 	m := *r.manifest
-	m.Name, m.Licences.Data = "x|<script>\n# y", "CC0-1.0"
-	card := modelCard(id, &m, &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"}, rounds)
+	m.Name, m.Licences.Data, m.Licences.Use = "x|<script>\n# y", "CC0-1.0", run.UseResearch
+	data, err := shard.OpenDataset(t.Context(), n.store, m.Dataset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	card := modelCard(id, &m, &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"}, rounds, data)
 	for _, want := range []string{
 		"library_name: peft", "moot replay " + id, "| `a` | 12 |\n| `b` | 10 |", m.Model.String(), m.Dataset.String(),
-		"| licence of the data | CC0-1.0 |", "2 rounds that trained, 22 tokens", "| loss on held-out rows | 0.2500 |", "# x  script  # y\n",
+		"| licence of the data | CC0-1.0 |", "2 rounds that trained, 22 tokens", "| loss on held-out rows | 0.2500 |", "# x  script  # y\n", "| made for | research use |",
+		"from 2400 rows in", "120 other rows were held out", "- `" + data.TrainShards()[0].String() + "`\n- `" + data.TrainShards()[1].String() + "`\n",
+		"moot adapter export " + id + " --round 2 --format peft",
 	} {
 		if !strings.Contains(card, want) {
 			t.Errorf("the card has no %q:\n%s", want, card)
 		}
+	}
+}
+
+// measuredRun has rounds.
+type measuredRun struct {
+	*fakeRun
+	rounds []api.Round
+}
+
+func (m *measuredRun) Rounds(from uint64, limit int) ([]api.Round, error) {
+	var l []api.Round
+	for _, r := range m.rounds {
+		if r.Round >= from && len(l) < limit {
+			l = append(l, r)
+		}
+	}
+	return l, nil
+}
+
+// The best round is the first of those with the lowest loss that was measured.
+func TestBestRound(t *testing.T) {
+	n, r, id := trained(t, "")
+	loss := func(n uint64, l float64) api.Round { return api.Round{Round: n, EvalLoss: &l} }
+	got, err := bestRound(&measuredRun{r, []api.Round{loss(1, 2), {Round: 2}, loss(3, 1.5), loss(4, nan()), loss(5, 1.5), loss(6, 1.7)}})
+	if err != nil || *got != 3 {
+		t.Errorf("bestRound() = %v, %v, want 3", got, err)
+	}
+	dir := filepath.Join(t.TempDir(), "x")
+	_, err = n.Export(t.Context(), api.ExportRequest{Run: id, Best: true, Dir: dir}, quiet)
+	wantCode(t, err, api.CodeNotFound, "this node measured none")
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("stat of the folder: %v", err)
 	}
 }
 

@@ -591,6 +591,9 @@ func (f *Fake) Export(ctx context.Context, req api.ExportRequest, progress api.P
 	if req.Round != nil {
 		e.Round = *req.Round
 	}
+	if req.Best {
+		e.Round = 1 // all have the same loss
+	}
 	if l, err := os.ReadDir(req.Dir); err == nil && len(l) > 0 && !req.Overwrite {
 		return api.Export{}, api.Errorf(api.CodeConflict, "%s is not empty", req.Dir).WithHint("choose another folder, or give --overwrite")
 	}
