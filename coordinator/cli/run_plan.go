@@ -157,6 +157,9 @@ func fitPage(p *page, f *api.Fit) {
 	p.table([]string{"", ">NEEDS", ">HAS", "VERDICT", "OF IT"}, rows)
 	p.line("")
 	for _, i := range f.Items {
+		if len(i.Parts) > 0 && i.Verdict == api.VerdictFits {
+			continue // the table says it all
+		}
 		p.field(i.Name, "%s", i.Text)
 		p.field("", "%s", i.Way)
 	}
