@@ -29,12 +29,13 @@ const (
 	stale              // the own one of the round before
 	garbage            // bytes of the right length
 	lyingAuditor       // trains, but praises liars and blames the others
-	lastFault
+	lastFault          // of those that a byzantine scenario goes through
+	sybil              // trains, with its part of the compute of many identities
 )
 
 var faultNames = [...]string{
 	"honest", "sign-flip-1", "sign-flip-10", "sign-flip-1000", "noise", "inner-product", "alie", "zeros", "copies", "stale",
-	"garbage", "lying-auditor",
+	"garbage", "lying-auditor", "", "sybil",
 }
 
 func (f Fault) String() string { return faultNames[f] }

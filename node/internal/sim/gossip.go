@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/msg"
 )
@@ -118,10 +120,30 @@ func (w *world) arrive(n, to *node, f *flight) {
 	if _, ok := f.signed.Message.(*msg.Status); ok {
 		to.learn(w.index[f.signed.From])
 	}
-	to.step(round.Received{Signed: f.signed})
+	if !w.repeats(to, f.signed.CID) {
+		to.step(round.Received{Signed: f.signed})
+	}
 	if f.seen != nil && to.up {
 		w.forward(to, n, f)
 	}
+}
+
+// repeats reports whether a node had a message already. Only with very many nodes:
+// a machine drops it as well, but that takes its time.
+func (w *world) repeats(n *node, id cid.Cid) bool {
+	if !w.quiet {
+		return false
+	}
+	had := w.had[id]
+	if had == nil {
+		had = newBitset(len(w.nodes))
+		w.had[id] = had
+	}
+	if had.has(n.i) {
+		return true
+	}
+	had.add(n.i)
+	return false
 }
 
 // learn remembers another node, to connect to when neighbours are gone.

@@ -198,7 +198,7 @@ func (n *node) train(e round.Train) {
 		in := &n.w.manifest.Inner
 		available := n.until(e.Until)
 		// The usual node takes its most steps in half of the time there is.
-		perStep := time.Duration(float64(n.w.period()) * 0.4 / float64(in.MaxSteps) / n.speed)
+		perStep := time.Duration(float64(n.w.period()) * 0.4 / float64(in.MaxSteps) / n.pace())
 		steps := min(max(int(available/perStep), int(in.MinSteps)), int(in.MaxSteps))
 		d := perStep * time.Duration(steps)
 		d -= time.Duration(n.w.rnd.Int64N(int64(d)/10 + 1))
@@ -261,10 +261,11 @@ func (n *node) judge(c *msg.Commit) msg.Reason {
 	return msg.Held
 }
 
-// compare looks for copies.
+// compare looks for copies; not in a world with very many nodes, where it would
+// be most of the work.
 func (n *node) compare(c *msg.Commit, id cid.Cid) {
 	d, err := n.w.contents.decoded(c.Delta)
-	if err != nil {
+	if err != nil || n.w.quiet {
 		return
 	}
 	for _, id := range n.copies.Found(c.Round, id, d, n.w.layout.Params()) {

@@ -29,6 +29,8 @@ type Options struct {
 	Quick bool
 	// Progress, if not nil, is told now and then how it goes.
 	Progress func(string)
+	// Lab, if not nil, is shared by several scenarios.
+	Lab *Lab
 }
 
 // Result is what a scenario came to.
@@ -86,7 +88,7 @@ func (l Limit) String() string {
 func All() []Scenario {
 	var list []Scenario
 	for _, group := range [][]Scenario{
-		agreementScenarios(), churnScenarios(),
+		agreementScenarios(), churnScenarios(), learningScenarios(), strangerScenarios(), scaleScenarios(),
 	} {
 		list = append(list, group...)
 	}
@@ -107,6 +109,10 @@ func Find(name string) (Scenario, error) {
 // the protocol does not hold is in the Result.
 func (s Scenario) Run(ctx context.Context, o Options) (Result, error) {
 	began := time.Now()
+	if o.Lab == nil {
+		o.Lab = new(Lab)
+		defer o.Lab.Close()
+	}
 	t := &trial{ctx: ctx, Options: o, figures: make(map[string]Figure), limits: make(map[string]Limit)}
 	if err := s.run(t); err != nil {
 		return Result{}, fmt.Errorf("scenario %s, seed %d: %w", s.Name, o.Seed, err)

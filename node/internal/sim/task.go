@@ -16,6 +16,9 @@ import (
 	"github.com/moot-net/moot/proto/run"
 )
 
+// noRecord asks for the loss on all held-out samples.
+var noRecord = cid.Undef
+
 // task is what a run learns.
 type task interface {
 	// train takes steps from a state; the same assignment of the same node,
@@ -47,7 +50,7 @@ type learned struct {
 
 // lossOf is the loss of a state on all held-out samples.
 func (w *world) lossOf(state cid.Cid) (float64, error) {
-	return w.lossAt(w.contents.stateOf(state), cid.Undef)
+	return w.lossAt(w.contents.stateOf(state), noRecord)
 }
 
 func (w *world) lossAt(st *fold.State, record cid.Cid) (float64, error) {
@@ -104,7 +107,7 @@ func (w *world) mergePasses(e round.Gate) (bool, error) {
 	}
 	var losses [3]float64
 	for i, st := range []*fold.State{ours, theirs, merged} {
-		if losses[i], err = w.lossAt(st, cid.Undef); err != nil {
+		if losses[i], err = w.lossAt(st, noRecord); err != nil {
 			return false, err
 		}
 	}

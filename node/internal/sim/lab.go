@@ -1,0 +1,293 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/internal/dataset"
+	"github.com/moot-net/moot/node/internal/demo"
+	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
+)
+
+// Lab has what learning scenarios need: the demo's model of a million parameters
+// and its data. It also remembers what a run without faults comes to, so that
+// scenarios that compare with the same one train it once. The zero value is
+// ready; Close gives back what was opened.
+type Lab struct {
+	dir    string
+	model  string
+	store  *shard.Store
+	source *dataset.Source
+	held   []train.Sample
+	spec   lora.Spec
+	base   *run.Manifest
+	clean  map[cleanKey]learning
+}
+
+// cleanKey names a run without faults.
+type cleanKey struct {
+	seed          uint64
+	peers, rounds int
+}
+
+// Close removes what was written.
+func (l *Lab) Close() error {
+	if l.dir == "" {
+		return nil
+	}
+	var err error
+	if l.store != nil {
+		err = l.store.Close()
+	}
+	return errors.Join(err, os.RemoveAll(l.dir))
+}
+
+// open writes the demo's assets into a temporary folder and imports them, once.
+func (l *Lab) open(ctx context.Context) error {
+	if l.base != nil {
+		return nil
+	}
+	if err := l.load(ctx); err != nil {
+		return fmt.Errorf("open the demo's model and data: %w", err)
+	}
+	return nil
+}
+
+func (l *Lab) load(ctx context.Context) error {
+	var err error
+	if l.dir, err = os.MkdirTemp("", "moot-sim-"); err != nil {
+		return err
+	}
+	a, err := demo.Write(filepath.Join(l.dir, "demo"))
+	if err != nil {
+		return err
+	}
+	l.model = a.ModelDir
+	if l.store, err = shard.Open(filepath.Join(l.dir, "shards")); err != nil {
+		return err
+	}
+	d, err := l.store.ImportDataset(ctx, shard.DatasetOptions{
+		Files: a.Data.Files, EvalFile: a.Data.EvalFile, Seed: a.Data.Seed, Shuffle: a.Data.Shuffle, ShardBytes: a.Data.ShardBytes,
+		Licence: a.Data.Licence, Source: a.Data.Source, Template: a.Data.Template,
+	})
+	if err != nil {
+		return err
+	}
+	data, err := shard.OpenDataset(ctx, l.store, d.Root)
+	if err != nil {
+		return err
+	}
+	template, err := dataset.ParseTemplate(d.Index.Template)
+	if err != nil {
+		return err
+	}
+	m := baseManifest()
+	m.Inner = run.Inner{
+		LearningRateNano: 1_000_000, Beta1PPM: 900_000, Beta2PPM: 950_000, EpsilonPico: 10_000, ClipMilli: 1000,
+		MinSteps: 1, MaxSteps: 6, BatchSamples: 8, MaxTokens: 96,
+	}
+	encoder, err := dataset.LoadEncoder(l.model, template, int(m.Inner.MaxTokens))
+	if err != nil {
+		return err
+	}
+	l.source = dataset.NewSource(data, encoder)
+	if l.held, err = l.source.HeldOut(ctx, math.MaxInt); err != nil {
+		return err
+	}
+	l.spec = lora.Spec{Rank: 8, Alpha: 16, Targets: []string{"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}}
+	tensors, err := train.Layout(l.model, l.spec)
+	if err != nil {
+		return err
+	}
+	m.Dataset, m.Template = d.Root, d.Index.Template
+	m.LoRA = run.LoRA{Rank: 8, Alpha: 16, Targets: l.spec.Targets}
+	for _, t := range tensors {
+		m.Tensors = append(m.Tensors, run.Tensor{Name: t.Name, Rows: uint32(t.Rows), Cols: uint32(t.Cols)})
+	}
+	m.Schedule = run.ScheduleCosine
+	m.EvalSamples = uint32(len(l.held))
+	m.Trust.AuditSamples = 16
+	l.clean = make(map[cleanKey]learning)
+	l.base = m
+	return nil
+}
+
+// realTask trains the demo's model with the real trainer, one for each node.
+type realTask struct {
+	lab      *Lab
+	manifest *run.Manifest
+	trainers map[int]*train.Trainer
+	judge    *train.Trainer // measures losses
+	warm     map[int]uint64
+	tokens   uint64 // of the steps that were taken
+	steps    uint64
+}
+
+func (l *Lab) task(m *run.Manifest) *realTask {
+	return &realTask{lab: l, manifest: m, trainers: make(map[int]*train.Trainer), warm: make(map[int]uint64)}
+}
+
+func (t *realTask) openTrainer() (*train.Trainer, error) {
+	return train.Open(runner.TrainOptions(t.manifest, t.lab.model))
+}
+
+func (t *realTask) tokensOf(steps int) uint64 {
+	if t.steps == 0 {
+		return uint64(steps) * 100
+	}
+	return max(uint64(steps)*t.tokens/t.steps, 1)
+}
+
+// train does what the daemon's worker does: it starts from the state, keeps the
+// optimizer's moments, and draws the samples that head and peer draw.
+func (t *realTask) train(ctx context.Context, a assignment) (learned, error) {
+	trainer := t.trainers[a.node]
+	if trainer == nil {
+		var err error
+		if trainer, err = t.openTrainer(); err != nil {
+			return learned{}, err
+		}
+		t.trainers[a.node] = trainer
+	}
+	start, end := make([]float32, len(a.state.Theta)), make([]float32, len(a.state.Theta))
+	fold.ToFloat32(start, a.state.Theta)
+	if err := trainer.SetAdapter(start); err != nil {
+		return learned{}, err
+	}
+	seed, n := runner.SampleSeed(a.head, a.peer), int(t.manifest.Inner.BatchSamples)
+	var l learned
+	for step := range a.steps {
+		batch, err := t.lab.source.Batch(ctx, seed, uint64(step*n), n)
+		if err != nil {
+			return learned{}, err
+		}
+		loss, tokens, err := trainer.Step(ctx, batch, runner.LearningRate(t.manifest, a.trained, t.warm[a.node]))
+		if err != nil {
+			return learned{}, err
+		}
+		t.warm[a.node]++
+		l.tokens += uint64(tokens)
+		l.loss += loss
+	}
+	t.tokens += l.tokens
+	t.steps += uint64(a.steps)
+	l.loss /= float64(max(l.tokens, 1))
+	trainer.Adapter(end)
+	l.values = make([]int32, len(start))
+	return l, fold.PseudoGradient(l.values, start, end)
+}
+
+func (t *realTask) loss(ctx context.Context, theta []float32, record cid.Cid) (float64, error) {
+	if t.judge == nil {
+		var err error
+		if t.judge, err = t.openTrainer(); err != nil {
+			return 0, err
+		}
+	}
+	if err := t.judge.SetAdapter(theta); err != nil {
+		return 0, err
+	}
+	samples := t.lab.held
+	if record.Defined() {
+		n := int(t.manifest.Trust.AuditSamples)
+		samples = runner.AuditSamples(samples[:min(len(samples), runner.AuditPool*n)], record, n)
+	}
+	loss, _, err := t.judge.Eval(ctx, samples)
+	return loss, err
+}
+
+// learning is what a run learned.
+type learning struct {
+	before, after float64 // held-out loss
+	curve         []Point // loss by trained rounds
+	tokens        uint64
+}
+
+// realWorld is a world in which the demo's model is trained for so many rounds.
+func (t *trial) realWorld(nodes, rounds int, net network) (*world, error) {
+	if err := t.Lab.open(t.ctx); err != nil {
+		return nil, err
+	}
+	m := *t.Lab.base
+	m.MaxRounds, m.MinPeers, m.GenesisSeed = uint64(rounds), uint32(min(nodes, int(m.Seats))), t.Seed
+	return newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: nodes, net: net, manifest: &m, task: t.Lab.task(&m)})
+}
+
+// finish plays until the run is final for all honest nodes that are up.
+func (t *trial) finish(w *world, within int) (bool, error) {
+	told := uint64(0)
+	return w.runUntil(time.Duration(within)*w.period(), func() bool {
+		done := true
+		for _, n := range w.nodes {
+			if !n.up || n.fault != honest {
+				continue
+			}
+			r := n.chain.Head().Record
+			if r.TrainedRounds >= told+5 {
+				told = r.TrainedRounds
+				t.say("%d rounds are trained", told)
+			}
+			done = done && r.Final
+		}
+		return done
+	})
+}
+
+// learned measures the states of a chain.
+func (w *world) learned(n *node, every int) (learning, error) {
+	var out learning
+	for i, l := range n.chain.links {
+		last := i == len(n.chain.links)-1
+		if i > 0 && !last && (len(l.Record.Contributions) == 0 || int(l.Record.TrainedRounds)%every != 0) {
+			continue
+		}
+		loss, err := w.lossOf(l.Record.State)
+		if err != nil {
+			return learning{}, err
+		}
+		if i == 0 {
+			out.before = loss
+		}
+		out.after = loss
+		out.curve = append(out.curve, Point{float64(l.Record.TrainedRounds), loss})
+		out.tokens = l.Record.Tokens
+	}
+	return out, nil
+}
+
+// cleanRun is what a run of so many peers learns without faults.
+func (t *trial) cleanRun(peers, rounds int) (learning, error) {
+	if err := t.Lab.open(t.ctx); err != nil {
+		return learning{}, err
+	}
+	key := cleanKey{t.Seed, peers, rounds}
+	if l, ok := t.Lab.clean[key]; ok {
+		return l, nil
+	}
+	w, err := t.realWorld(peers, rounds, wide())
+	if err != nil {
+		return learning{}, err
+	}
+	w.start(w.nodes...)
+	if ok, err := t.finish(w, 4*rounds); err != nil || !ok {
+		return learning{}, cause(err, "the run without faults did not end in %d periods", 4*rounds)
+	}
+	l, err := w.learned(w.nodes[0], max(rounds/6, 1))
+	if err == nil {
+		t.Lab.clean[key] = l
+		t.say("without faults: loss %.4f, then %.4f", l.before, l.after)
+	}
+	return l, err
+}

@@ -1,0 +1,75 @@
+package sim
+
+import "fmt"
+
+func learningScenarios() []Scenario {
+	list := []Scenario{{
+		Name: "quality-8", Quick: true,
+		About: "eight peers beside the best tuned single node with as many tokens; the demo's model is trained",
+		run:   quality,
+	}}
+	for _, part := range []int{25, 33} {
+		for f := honest + 1; f < lastFault; f++ {
+			list = append(list, Scenario{
+				Name: fmt.Sprintf("byzantine-%d-%v", part, f), Quick: true,
+				About: fmt.Sprintf("%d %% of 12 seats lie: %v; the demo's model is trained", part, f),
+				run:   func(t *trial) error { return byzantine(t, part, f) },
+			})
+		}
+	}
+	return list
+}
+
+const byzantinePeers = 12
+
+func byzantine(t *trial, part int, f Fault) error {
+	rounds := t.long(16, 6)
+	clean, err := t.cleanRun(byzantinePeers, rounds)
+	if err != nil {
+		return err
+	}
+	w, err := t.realWorld(byzantinePeers, rounds, wide())
+	if err != nil {
+		return err
+	}
+	liars := byzantinePeers * part / 100
+	if part == 33 {
+		liars = byzantinePeers / 3
+	}
+	// Not the launcher: it makes the first rounds alone.
+	for _, i := range w.rnd.Perm(byzantinePeers - 1)[:liars] {
+		w.nodes[i+1].fault = f
+	}
+	w.start(w.nodes...)
+	ok, err := t.finish(w, 4*rounds)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		t.because("the run did not end in %d periods", 4*rounds)
+	}
+	n := w.nodes[0]
+	got, err := w.learned(n, max(rounds/6, 1))
+	if err != nil {
+		return err
+	}
+	limit := 0.01
+	if part == 33 {
+		limit = 0.03
+	}
+	t.figure("loss_before", clean.before)
+	t.figure("loss_clean", clean.after)
+	t.figure("loss", got.after)
+	t.atMost("loss_over_clean", got.after/clean.after-1, limit)
+	t.figure("loss_reduction_kept", (clean.before-got.after)/(clean.before-clean.after))
+	s := w.tally(n, 0, roundOf(n))
+	t.figure("liars", float64(liars))
+	t.figure("liars_weight_share", float64(s.liarWeight)/float64(max(s.weight, 1)))
+	t.atMost("honest_excluded", float64(s.excluded)/float64(max(s.honestSeats, 1)), 0.02)
+	t.charts = append(t.charts, Chart{
+		Name: "loss", Title: fmt.Sprintf("%d %% %v", part, f), X: "trained rounds", Y: "held-out loss",
+		Lines: []Line{{"without liars", clean.curve}, {"with liars", got.curve}},
+	})
+	t.safety(w)
+	return nil
+}
