@@ -20,6 +20,7 @@ import (
 	"github.com/moot-net/moot/node/internal/device"
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
+	"github.com/moot-net/moot/node/internal/logs"
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/runner"
@@ -41,8 +42,8 @@ type Options struct {
 	// Consent is what somebody just said about whether this machine works for
 	// others, nil if nobody was asked.
 	Consent *bool
-	// Level, if not nil, is set when the configuration has another one.
-	Level *slog.LevelVar
+	// Levels, if not nil, are those of Log; they follow the configuration.
+	Levels *logs.Levels
 	// Log is where it is told what happened. Default: nowhere.
 	Log *slog.Logger
 	// Started, if not nil, is called once the node answers.

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/moot-net/moot/node/config"
+	"github.com/moot-net/moot/node/internal/logs"
 )
 
 // follower makes the node follow its configuration while it runs.
@@ -16,7 +17,7 @@ type follower struct {
 	node   *node
 	file   string
 	load   func() (*config.Config, error) // nil: it is not followed
-	level  *slog.LevelVar                 // may be nil
+	levels *logs.Levels                   // may be nil
 	log    *slog.Logger
 	atOnce func(*config.Config) error // puts what is live into effect
 
@@ -28,7 +29,7 @@ type follower struct {
 }
 
 func newFollower(o Options, n *node) *follower {
-	f := &follower{node: n, file: o.File, load: o.Reload, level: o.Level, log: o.Log.With("component", "config"), inEffect: o.Config}
+	f := &follower{node: n, file: o.File, load: o.Reload, levels: o.Levels, log: o.Log.With("component", "config"), inEffect: o.Config}
 	f.atOnce = f.apply
 	return f
 }
@@ -81,8 +82,7 @@ func (f *follower) apply(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+	if err := logs.Check(c.LogLevel); err != nil {
 		return fmt.Errorf("log_level: %w", err)
 	}
 	if err := f.node.traffic.SetLimits(c.Network.Limits()); err != nil {
@@ -90,8 +90,8 @@ func (f *follower) apply(c *config.Config) error {
 	}
 	f.node.setCaps(c)
 	f.node.keeper.set(context.Background(), settings, c.Work.DutyPercent)
-	if f.level != nil {
-		f.level.Set(level)
+	if f.levels != nil {
+		return f.levels.Parse(c.LogLevel)
 	}
 	return nil
 }

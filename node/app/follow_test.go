@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/moot-net/moot/node/config"
+	"github.com/moot-net/moot/node/internal/logs"
 	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/node/internal/volunteer"
 )
@@ -23,9 +25,14 @@ func TestFollowerTakesWhatIsLiveAndKeepsTheRest(t *testing.T) {
 		k := keep(t, dir, volunteer.Settings{})
 		n := &node{traffic: meter, keeper: k.keeper, changed: make(chan struct{}, 1)}
 		c, wrong := config.Default(), error(nil)
-		level := new(slog.LevelVar)
+		levels := new(logs.Levels)
+		debugs, err := logs.New(io.Discard, "text", levels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		debug := func() bool { return debugs.Enabled(t.Context(), slog.LevelDebug) }
 		n.follow = newFollower(Options{
-			Config: c, Level: level, Log: slog.New(slog.DiscardHandler),
+			Config: c, Levels: levels, Log: slog.New(slog.DiscardHandler),
 			Reload: func() (*config.Config, error) { d := c; return &d, wrong },
 		}, n)
 
@@ -33,9 +40,9 @@ func TestFollowerTakesWhatIsLiveAndKeepsTheRest(t *testing.T) {
 		c.LogLevel, c.CacheMaxMB, c.MinFreeMB, c.Network.MonthlyGB = "debug", 7, 8, 9
 		c.Threads, c.Device = 1, "cuda:7"
 		n.follow.reload(t.Context())
-		if k.duty != 40 || k.settings.MaxTemp != 70 || level.Level() != slog.LevelDebug || meter.Usage().Quota != 9e9 ||
+		if k.duty != 40 || k.settings.MaxTemp != 70 || !debug() || meter.Usage().Quota != 9e9 ||
 			n.maxBytes.Load() != 7e6 || n.minFree.Load() != 8e6 {
-			t.Errorf("duty %d, temperature %d, level %v, quota %d, cache %d, free %d", k.duty, k.settings.MaxTemp, level.Level(), meter.Usage().Quota, n.maxBytes.Load(), n.minFree.Load())
+			t.Errorf("duty %d, temperature %d, debug %v, quota %d, cache %d, free %d", k.duty, k.settings.MaxTemp, debug(), meter.Usage().Quota, n.maxBytes.Load(), n.minFree.Load())
 		}
 		later := []string{"device", "threads"}
 		if wrong, l := n.follow.state(); wrong != "" || !cmp.Equal(l, later) {
@@ -58,8 +65,8 @@ func TestFollowerTakesWhatIsLiveAndKeepsTheRest(t *testing.T) {
 		// Repaired, and back where it was.
 		c = config.Default()
 		n.follow.reload(t.Context())
-		if w, l := n.follow.state(); w != "" || len(l) != 0 || k.duty != 100 || level.Level() != slog.LevelInfo {
-			t.Errorf("state %q, %v, duty %d, level %v", w, l, k.duty, level.Level())
+		if w, l := n.follow.state(); w != "" || len(l) != 0 || k.duty != 100 || debug() {
+			t.Errorf("state %q, %v, duty %d, debug %v", w, l, k.duty, debug())
 		}
 	})
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/moot-net/moot/node/client"
+	"github.com/moot-net/moot/node/internal/logs"
 	"github.com/moot-net/moot/node/internal/volunteer"
 )
 
@@ -84,8 +85,15 @@ type Config struct {
 	// with which a step takes about 60 % of the time. Default auto.
 	Precision string `toml:"precision"`
 
-	// LogLevel is debug, info, warn or error. Default info.
+	// LogLevel is debug, info, warn or error, with others for components:
+	// info,p2p=debug. Default info.
 	LogLevel string `toml:"log_level"`
+	// LogFormat is text or json. Default text.
+	LogFormat string `toml:"log_format"`
+	// LogFile is where the log goes instead of standard error. At 10,000,000
+	// bytes a new one is begun, and four older ones are kept, as LOG_FILE.1 to
+	// LOG_FILE.4. Default none.
+	LogFile string `toml:"log_file,omitempty"`
 
 	// Work is when this machine works for others, and how hard.
 	Work Work `toml:"work"`
@@ -151,6 +159,7 @@ func Default() Config {
 		Precision:  "auto",
 		Device:     "auto",
 		LogLevel:   "info",
+		LogFormat:  "text",
 		Work:       Work{DutyPercent: 100, MaxTempC: 90, ResumeAfterSeconds: 120},
 		Network:    DefaultNetwork(),
 	}
@@ -266,10 +275,11 @@ func (c *Config) Validate() error {
 	if err := c.Network.validate(); err != nil {
 		return err
 	}
-	switch c.LogLevel {
-	case "debug", "info", "warn", "error":
-	default:
-		return fmt.Errorf("log_level is %q, must be debug, info, warn or error", c.LogLevel)
+	if err := logs.Check(c.LogLevel); err != nil {
+		return fmt.Errorf("log_level: %w", err)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("log_format is %q, must be text or json", c.LogFormat)
 	}
 	return nil
 }

@@ -220,6 +220,9 @@ func newPaths(s *settings) *cobra.Command {
 
 func runPaths(w io.Writer, cfg *config.Loaded, asJSON bool) error {
 	paths := append([]app.Path{{Name: "config", Path: cfg.File}}, app.Paths(cfg.DataDir)...)
+	if cfg.LogFile != "" {
+		paths = append(paths, app.Path{Name: "log", Path: cfg.LogFile})
+	}
 	if asJSON {
 		m := map[string]string{}
 		for _, p := range paths {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -134,6 +135,13 @@ func writeBundle(ctx context.Context, path string, r doctor.Report, cfg *config.
 		files["config.toml"] = b.Bytes()
 	}
 	put("gpu.json", lookForGPUs(false), nil)
+	if cfg != nil && cfg.LogFile != "" {
+		if b, err := tail(cfg.LogFile, 256<<10); err != nil {
+			put("mootd.log", nil, err)
+		} else {
+			files["mootd.log"] = b
+		}
+	}
 	if c != nil {
 		status, err := c.Status(ctx)
 		put("status.json", status, err)
@@ -148,6 +156,28 @@ func writeBundle(ctx context.Context, path string, r doctor.Report, cfg *config.
 		return api.Errorf(api.CodeDisk, "%w", err)
 	}
 	return nil
+}
+
+// tail returns the last bytes of a file, from the begin of a line.
+func tail(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	from := max(0, size-most)
+	b := make([]byte, size-from)
+	if _, err := f.ReadAt(b, from); err != nil {
+		return nil, err
+	}
+	if from > 0 {
+		_, b, _ = bytes.Cut(b, []byte("\n"))
+	}
+	return b, nil
 }
 
 func secrets(cfg *config.Loaded) doctor.Secrets {

@@ -73,6 +73,15 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Fatalf("the status has no %q", args[0])
 			},
+			// waitgrep TEXT FILE: somebody writes it into the file.
+			"waitgrep": func(ts *testscript.TestScript, _ bool, args []string) {
+				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+					if b, err := os.ReadFile(ts.MkAbs(args[1])); err == nil && strings.Contains(string(b), args[0]) {
+						return
+					}
+				}
+				ts.Fatalf("%s has no %q", args[1], args[0])
+			},
 			// exits N args...: the command ends with exit code N.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				err := ts.Exec(args[1], args[2:]...)

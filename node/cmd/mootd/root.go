@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/app"
 	"github.com/moot-net/moot/node/config"
+	"github.com/moot-net/moot/node/internal/logs"
 )
 
 const rootLong = `mootd is a node of a moot network: it holds models and data, trains in the runs
@@ -29,7 +29,7 @@ it asks on a terminal at the first start, by --yes, or by joining or launching a
 run on this node.
 
 On standard output it prints its peer ID, its addresses and the address of its
-API, each on a line of its own; its log goes to standard error.`
+API, each on a line of its own; its log goes to standard error, or to --log-file.`
 
 const rootExample = `  mootd
   mootd --data-dir ~/second-node --listen /ip4/0.0.0.0/tcp/0 --api 127.0.0.1:0
@@ -86,13 +86,26 @@ func noArgs(cmd *cobra.Command, args []string) error {
 }
 
 func runDaemon(ctx context.Context, cfg *config.Loaded, agreed *bool, reload func() (*config.Config, error), out, errOut io.Writer) error {
-	level := new(slog.LevelVar)
-	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+	w := errOut
+	if cfg.LogFile != "" {
+		f, err := logs.Open(cfg.LogFile, logs.MaxBytes, logs.MaxOld)
+		if err != nil {
+			return api.Errorf(api.CodeConfig, "log_file: %w", err).WithHint("give another one with --log-file")
+		}
+		defer f.Close()
+		w = f
+	}
+	levels := new(logs.Levels)
+	if err := levels.Parse(cfg.LogLevel); err != nil {
 		return api.Errorf(api.CodeConfig, "log_level: %w", err)
 	}
+	log, err := logs.New(w, cfg.LogFormat, levels)
+	if err != nil {
+		return api.Errorf(api.CodeConfig, "%w", err)
+	}
 	return app.Run(ctx, app.Options{
-		Config: cfg.Config, File: cfg.File, Reload: reload, Level: level, Consent: agreed,
-		Log: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level})),
+		Config: cfg.Config, File: cfg.File, Reload: reload, Levels: levels, Consent: agreed,
+		Log: log,
 		Started: func(e api.Endpoint) {
 			fmt.Fprintf(out, "peer %s\n", e.Peer)
 			for _, a := range e.Addrs {

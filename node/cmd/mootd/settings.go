@@ -22,6 +22,8 @@ type settings struct {
 	threads   int
 	precision string
 	logLevel  string
+	logFormat string
+	logFile   string
 }
 
 func (s *settings) register(c *cobra.Command) {
@@ -36,7 +38,9 @@ func (s *settings) register(c *cobra.Command) {
 	f.StringVar(&s.device, "device", d.Device, "what trains: cpu, cuda:N for a GPU, or auto")
 	f.IntVar(&s.threads, "threads", d.Threads, "CPU threads that training may use")
 	f.StringVar(&s.precision, "precision", d.Precision, "of products with 16- or 4-bit weights on the CPU: auto, f32, bf16")
-	f.StringVar(&s.logLevel, "log-level", d.LogLevel, "debug, info, warn or error")
+	f.StringVar(&s.logLevel, "log-level", d.LogLevel, "debug, info, warn or error, with others for components: info,p2p=debug")
+	f.StringVar(&s.logFormat, "log-format", d.LogFormat, "text or json")
+	f.StringVar(&s.logFile, "log-file", "", "`file` for the log instead of standard error; at 10 MB a new one is begun")
 }
 
 // load returns the configuration that is in effect.
@@ -70,18 +74,22 @@ func (s *settings) read(cmd *cobra.Command) (*config.Loaded, error) {
 		{"threads", "threads", func() { c.Threads = s.threads }},
 		{"precision", "precision", func() { c.Precision = s.precision }},
 		{"log-level", "log_level", func() { c.LogLevel = s.logLevel }},
+		{"log-format", "log_format", func() { c.LogFormat = s.logFormat }},
+		{"log-file", "log_file", func() { c.LogFile = s.logFile }},
 	} {
 		if cmd.Flags().Changed(f.name) {
 			f.set()
 			c.Flagged(f.key, f.name)
 		}
 	}
-	if c.DataDir == "" {
-		return c, nil
-	}
-	// It stays the same folder when the process goes to another one.
-	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
-		return nil, api.Errorf(api.CodeConfig, "data_dir: %w", err)
+	// They stay the same when the process goes to another folder.
+	for key, path := range map[string]*string{"data_dir": &c.DataDir, "log_file": &c.LogFile} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return nil, api.Errorf(api.CodeConfig, "%s: %w", key, err)
+		}
 	}
 	return c, nil
 }
