@@ -108,7 +108,8 @@ func (b *forkBook) better(ancestor Link, theirs, ours []Link) bool {
 		cmp.Compare(voices(x.Record), voices(y.Record)),
 		cmp.Compare(included(x.Record), included(y.Record)),
 	)
-	if c == 0 && (s > 0 || x.Certificate != nil) {
+	final := x.Record.Final || y.Record.Final // nobody will build on it
+	if c == 0 && (s > 0 || x.Certificate != nil || final) {
 		// Not before somebody built on either: by a lower CID, which can be
 		// sought, one seat could call the others back again and again.
 		c = compareCIDs(y.ID, x.ID)

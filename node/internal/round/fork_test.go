@@ -76,11 +76,17 @@ func TestForkChoice(t *testing.T) {
 	for i := range 20 {
 		long = append(long, step{fmt.Sprint("lone", i), true, 9, one})
 	}
+	final := func(links []Link) []Link {
+		links[0].Record.Final = true
+		return links
+	}
 	for _, tt := range []struct {
 		name         string
 		theirs, ours []Link
 		want         bool
 	}{
+		{"two last records, the lower", final(chain(step{low, false, 1, all})), final(chain(step{high, false, 1, all})), true},
+		{"two last records, the higher", final(chain(step{high, false, 1, all})), final(chain(step{low, false, 1, all})), false},
 		{"follows our head", chain(step{high, false, 1, all}), nil, true},
 		{"nothing", nil, chain(step{high, false, 1, all}), false},
 		{"part of ours", chain(step{high, false, 1, all}), chain(step{high, false, 1, all}, step{"x", false, 1, all}), false},
