@@ -52,9 +52,9 @@ type FetchOptions struct {
 	Leaves map[cid.Cid]bool
 
 	// Before, if not nil, is called once, before the first leaf is asked
-	// for, when that is known: how many bytes are missing, of how many. Its
-	// error ends the fetch. Package exchange, which asks for leaves while it
-	// learns of them, does not call it.
+	// for, when all inner nodes are local: how many bytes are missing, of how
+	// many. Its error ends the fetch. Package exchange does not know yet which
+	// leaves are local, and says how many bytes may be missing at most.
 	Before func(missing, total int64) error
 
 	// Progress is told how many bytes of distinct blocks are local, of how
@@ -107,6 +107,7 @@ type fetch struct {
 	nodes   []part             // guarded by mu: to do, and first, for they lead to leaves
 	leaves  []part             // guarded by mu: to do, in no order
 	busy    int                // guarded by mu: parts taken and not finished
+	inner   int                // guarded by mu: of these, inner nodes
 	blocks  int                // guarded by mu: distinct blocks that are local
 	done    int64              // guarded by mu: their bytes
 	total   int64              // guarded by mu: bytes claimed by the root, less repetitions
@@ -115,6 +116,8 @@ type fetch struct {
 
 	fail  context.CancelCauseFunc // constant once run has set it
 	grown chan struct{}           // there is more to do, or nothing is left; of capacity window
+	first sync.Once               // of Before
+	early error                   // what Before said; constant after first
 	tell  sync.Mutex              // held while Progress is called
 	told  int64                   // guarded by tell
 }
@@ -168,14 +171,18 @@ func (f *fetch) work(ctx context.Context) error {
 			continue
 		}
 		err := f.do(ctx, p)
-		f.finish()
+		f.finish(p)
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// take draws a part: nodes first, leaves at random.
+// isLeaf says whether there is nothing below a part. The root counts as a node.
+func (p *part) isLeaf() bool { return !p.root && p.cid.Prefix().Codec == cid.Raw }
+
+// take draws a part: nodes first, and leaves, at random, when all nodes are
+// local.
 func (f *fetch) take() (p part, ok, finished bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,20 +191,29 @@ func (f *fetch) take() (p part, ok, finished bool) {
 		from = &f.leaves
 	}
 	n := len(*from)
-	if n == 0 {
+	switch {
+	case n == 0:
 		return part{}, false, f.busy == 0
+	case from == &f.leaves && f.inner > 0:
+		return part{}, false, false
 	}
 	i := rand.IntN(n)
 	p = (*from)[i]
 	(*from)[i] = (*from)[n-1]
 	*from = (*from)[:n-1]
 	f.busy++
+	if !p.isLeaf() {
+		f.inner++
+	}
 	return p, true, false
 }
 
-func (f *fetch) finish() {
+func (f *fetch) finish(p part) {
 	f.mu.Lock()
 	f.busy--
+	if !p.isLeaf() {
+		f.inner--
+	}
 	todo := len(f.nodes) + len(f.leaves)
 	if f.busy == 0 && todo == 0 {
 		todo = window // wake all, they are finished
@@ -214,8 +230,10 @@ func (f *fetch) finish() {
 
 // do makes one block local and adds the ones below it to what is to do.
 func (f *fetch) do(ctx context.Context, p part) error {
-	isLeaf := p.cid.Prefix().Codec == cid.Raw
-	if isLeaf && !p.root {
+	if p.isLeaf() {
+		if err := f.before(); err != nil {
+			return err
+		}
 		// The size is enough to know that it is there; the store checks the
 		// bytes whenever it reads them.
 		if n, err := f.e.store.GetSize(ctx, p.cid); err == nil && uint64(n) == p.size {
@@ -234,6 +252,19 @@ func (f *fetch) do(ctx context.Context, p part) error {
 		return err
 	}
 	return f.settle(p, uint64(len(b.RawData())), links)
+}
+
+// before calls Before, at the first leaf.
+func (f *fetch) before() error {
+	f.first.Do(func() {
+		f.mu.Lock()
+		done, total := f.done, f.total
+		f.mu.Unlock()
+		if f.o.Before != nil {
+			f.early = f.o.Before(total-done, total)
+		}
+	})
+	return f.early
 }
 
 // settle counts a block that is local and takes note of its links.

@@ -75,6 +75,9 @@ type fetch struct {
 
 	came atomic.Int64 // bytes that were asked for and stored
 
+	first sync.Once // of Before
+	early error     // what Before said; constant after first
+
 	tell sync.Mutex // held while Progress is called
 	told int64      // guarded by tell
 }
@@ -334,8 +337,8 @@ func (f *fetch) index(ctx context.Context) error {
 	finished := f.left == 0
 	f.mu.Unlock()
 	f.progress()
-	if f.o.Before != nil && !finished {
-		if err := f.o.Before(total-done, total); err != nil {
+	if !finished {
+		if err := f.before(total-done, total); err != nil {
 			return err
 		}
 	}
@@ -348,6 +351,17 @@ func (f *fetch) index(ctx context.Context) error {
 	}
 	f.wakeAll()
 	return nil
+}
+
+// before calls Before, once, whether leaves are asked for here or by the
+// fallback.
+func (f *fetch) before(missing, total int64) error {
+	f.first.Do(func() {
+		if f.o.Before != nil {
+			f.early = f.o.Before(missing, total)
+		}
+	})
+	return f.early
 }
 
 // hasLeaf says whether a leaf is local. Its size is enough to know; the store

@@ -482,6 +482,52 @@ func TestFallback(t *testing.T) {
 
 // Bitswap has begun, from a peer that has only a part, when one comes that
 // speaks the protocol; and a forger is among them.
+// Before is called once, before any leaf, and its error is what Fetch says: from
+// peers that speak the protocol and from others.
+func TestBefore(t *testing.T) {
+	t.Parallel()
+	bs, root, size := dagOf(t, 17, 4*mib)
+	errNo := errors.New("no room")
+	for _, native := range []bool{true, false} {
+		var seed *node
+		if native {
+			seed = newNode(t, bs, nodeOptions{})
+		} else {
+			seed = &node{h: newHost(t, nil, ""), bs: bs}
+			withExchange(t, bs, seed)
+		}
+		to := memory()
+		host := newHost(t, nil, "")
+		ex, err := exchange.New(host.Libp2p(), to, exchange.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		running(t, ex.Run)
+		p, err := New(host.Libp2p(), to, Options{Fallback: ex})
+		if err != nil {
+			t.Fatal(err)
+		}
+		running(t, p.Run)
+		if err := host.Connect(t.Context(), seed.h.Addrs()[0]); err != nil {
+			t.Fatal(err)
+		}
+		calls := 0
+		o := FetchOptions{Providers: []peer.ID{seed.h.ID()}, Before: func(missing, total int64) error {
+			calls++
+			if missing < 4*mib || total != size {
+				t.Errorf("native %v: %d of %d bytes are said to be missing, want 4 MiB of %d", native, missing, total, size)
+			}
+			return errNo
+		}}
+		if err := p.Fetch(within(t, time.Minute), root, o); !errors.Is(err, errNo) {
+			t.Errorf("native %v: Fetch() = %v, want %v", native, err, errNo)
+		}
+		if n := p.Stats().PulledBytes + ex.Stats().PulledBytes; calls != 1 || n >= mib {
+			t.Errorf("native %v: Before was called %d times, %d bytes were pulled", native, calls, n)
+		}
+	}
+}
+
 func TestFallbackThenNative(t *testing.T) {
 	t.Parallel()
 	bs, root, size := dagOf(t, 24, 12*mib)

@@ -263,6 +263,13 @@ func (b *fallback) start(ctx context.Context, now time.Time) {
 	f.mu.Lock()
 	f.fell = true
 	o := FetchOptions{MaxBytes: f.o.MaxBytes, Leaves: f.o.Leaves, Use: f.o.Use}
+	o.Before = func(missing, total int64) error {
+		err := f.before(missing, total)
+		if err != nil {
+			f.fail(err)
+		}
+		return err
+	}
 	for id := range f.suggested {
 		o.Providers = append(o.Providers, id)
 	}
