@@ -47,17 +47,20 @@ func (f Fault) watches() bool { return f == innerProduct || f == alie || f == co
 // trains reports whether the node trains at all.
 func (f Fault) trains() bool {
 	switch f {
-	case innerProduct, alie, zeros, copies, stale, garbage:
+	case innerProduct, alie, zeros, copies, garbage:
 		return false
 	}
 	return true
 }
 
+// leastUnits is the size of values that are still not zero when they are encoded.
+const leastUnits = 8
+
 // contribution is the delta of a node for a round, honest or not.
 func (n *node) contribution(e round.Train, steps int) (round.Trained, error) {
 	w := n.w
 	l := learned{tokens: w.task.tokensOf(steps), loss: 1}
-	if n.fault.trains() {
+	if n.fault.trains() && (n.fault != stale || !n.lastDelta.Defined()) {
 		var err error
 		l, err = w.task.train(w.ctx, assignment{
 			node: n.i, peer: n.id, head: e.Head, state: w.contents.stateOf(e.State), trained: e.Trained, steps: steps,
@@ -127,10 +130,8 @@ func (n *node) lie(head cid.Cid, v []int32) []int32 {
 		return scaled(v, -1000)
 	case noise:
 		return w.noiseLike(v, 1)
-	case zeros, stale: // stale has nothing yet in its first round
-		out := make([]int32, w.layout.Params())
-		out[0] = 1
-		return out
+	case zeros:
+		return w.least()
 	case innerProduct, alie, copies:
 		return n.lieAfter(w.honestDeltas[head])
 	}
@@ -140,11 +141,10 @@ func (n *node) lie(head cid.Cid, v []int32) []int32 {
 // lieAfter is what a liar makes of honest deltas.
 func (n *node) lieAfter(deltas []*fold.Delta) []int32 {
 	w := n.w
-	out := make([]int32, w.layout.Params())
 	if len(deltas) == 0 {
-		out[0] = 1
-		return out
+		return w.least()
 	}
+	out := make([]int32, w.layout.Params())
 	if n.fault == copies {
 		deltas[w.rnd.IntN(len(deltas))].Values(out)
 		for i, x := range w.noiseLike(out, 0.1) {
@@ -167,6 +167,18 @@ func (n *node) lieAfter(deltas []*fold.Delta) []int32 {
 			out[i] = saturate(-mean)
 		} else {
 			out[i] = saturate(mean - 1.5*math.Sqrt(max(squares[i]/k-mean*mean, 0)))
+		}
+	}
+	return out
+}
+
+// least is next to nothing, but no delta of zeros, which is refused at once.
+func (w *world) least() []int32 {
+	out := make([]int32, w.layout.Params())
+	for i := range out {
+		out[i] = leastUnits
+		if i%2 == 1 {
+			out[i] = -leastUnits
 		}
 	}
 	return out

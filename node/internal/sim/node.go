@@ -285,8 +285,7 @@ func (n *node) fold(e round.Fold) {
 		}
 		f, err := n.w.fold(e)
 		if err != nil {
-			n.w.fail(fmt.Errorf("node %d: %w", n.i, err))
-			return
+			return // a liar's own delta, say: the daemon would try until the round is decided
 		}
 		n.w.after(foldTime, func() {
 			if n.up && n.life == life {

@@ -22,6 +22,9 @@ func quick(t *testing.T, name string, seed uint64) Result {
 
 // TestScenarios runs the short forms of scenarios that cost little.
 func TestScenarios(t *testing.T) {
+	if testing.Short() {
+		t.Skip("some seconds for each")
+	}
 	for _, name := range []string{"launcher-gone", "half-vanish"} {
 		t.Run(name, func(t *testing.T) {
 			if r := quick(t, name, 1); !r.Pass {
@@ -33,11 +36,15 @@ func TestScenarios(t *testing.T) {
 
 // TestSeeds: the same seed gives the same transcript, another one another.
 func TestSeeds(t *testing.T) {
-	a, b, c := quick(t, "half-vanish", 1), quick(t, "half-vanish", 1), quick(t, "half-vanish", 2)
-	if a.Transcript != b.Transcript || a.Transcript == "" {
-		t.Errorf("transcripts of one seed are %s and %s", a.Transcript, b.Transcript)
+	transcript := func(seed uint64) string {
+		w := small(t, seed, 7, wide(), nil)
+		return w.transcriptHash()
 	}
-	if a.Transcript == c.Transcript {
+	a, b, c := transcript(1), transcript(1), transcript(2)
+	if a != b {
+		t.Errorf("transcripts of one seed are %s and %s", a, b)
+	}
+	if a == c {
 		t.Error("two seeds have one transcript")
 	}
 }
