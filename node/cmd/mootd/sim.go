@@ -129,7 +129,8 @@ func simOne(ctx context.Context, s sim.Scenario, o simFlags, out io.Writer) (sim
 // simAll runs what has a short form. One that misses a limit ends nothing.
 func simAll(ctx context.Context, o simFlags, out io.Writer) error {
 	began := time.Now()
-	o.Quick = true
+	o.Quick, o.Lab = true, new(sim.Lab)
+	defer o.Lab.Close()
 	sum := sim.Result{Scenario: allQuick, Seed: o.Seed, Quick: true, Figures: map[string]sim.Figure{}, Limits: map[string]sim.Limit{}}
 	none := 0.0
 	var errs []error

@@ -61,11 +61,19 @@ func byzantine(t *trial, part int, f Fault) error {
 	t.figure("loss_clean", clean.after)
 	t.figure("loss", got.after)
 	t.atMost("loss_over_clean", got.after/clean.after-1, limit)
+	alone, err := t.cleanRun(byzantinePeers-liars, rounds)
+	if err != nil {
+		return err
+	}
+	// Without the liars' seats there is less training, whatever they do.
+	t.figure("loss_of_the_honest_alone", alone.after)
+	t.figure("loss_over_the_honest_alone", got.after/alone.after-1)
+	t.because("%d seats of %d that do not train make the loss %.1f %% higher by themselves", liars, byzantinePeers, 100*(alone.after/clean.after-1))
 	t.figure("loss_reduction_kept", (clean.before-got.after)/(clean.before-clean.after))
 	s := w.tally(n, 0, roundOf(n))
 	t.figure("liars", float64(liars))
 	t.figure("liars_weight_share", float64(s.liarWeight)/float64(max(s.weight, 1)))
-	t.atMost("honest_excluded", float64(s.excluded)/float64(max(s.honestSeats, 1)), 0.02)
+	t.exclusions(s)
 	t.charts = append(t.charts, Chart{
 		Name: "loss", Title: fmt.Sprintf("%d %% %v", part, f), X: "trained rounds", Y: "held-out loss",
 		Lines: []Line{{"without liars", clean.curve}, {"with liars", got.curve}},

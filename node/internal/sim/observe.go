@@ -70,6 +70,7 @@ type tally struct {
 	honestSeats       int // seat-rounds of honest nodes in rounds that train
 	included          int // of their contributions
 	excluded          int // of their commits that were refused or judged damaging
+	takenForCopies    int // of those
 	liarWeight        uint64
 	weight            uint64
 	contributions     int
@@ -121,6 +122,9 @@ func (w *world) tallyRound(t *tally, parent, l round.Link) {
 	for _, c := range rec.Refused {
 		if is(rec.Seats[c.Seat]) && c.Reason != msg.NotHeld && c.Reason != msg.Timeout {
 			t.excluded++
+			if c.Reason == msg.Copy {
+				t.takenForCopies++
+			}
 		}
 	}
 	for _, j := range rec.Judgements {

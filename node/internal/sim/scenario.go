@@ -216,6 +216,17 @@ func (t *trial) safety(w *world) {
 	t.transcript = combined(t.transcript, w.transcriptHash())
 }
 
+// exclusions says which part of what honest seats did was refused or judged
+// damaging.
+func (t *trial) exclusions(s tally) {
+	seats := float64(max(s.honestSeats, 1))
+	t.atMost("honest_excluded", float64(s.excluded)/seats, 0.02)
+	t.figure("honest_taken_for_copies", float64(s.takenForCopies)/seats)
+	if s.takenForCopies > 0 {
+		t.because("honest deltas that are alike are taken for copies, where liars that are far from everybody make the usual distance large: it is the upper quartile over all pairs")
+	}
+}
+
 // combined is the hash of several transcripts.
 func combined(before, next string) string {
 	if before == "" {

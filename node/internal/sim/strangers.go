@@ -63,7 +63,7 @@ func freeRiders(t *trial) error {
 		}
 	}
 	s := w.tally(n, 0, roundOf(n))
-	t.atMost("honest_excluded", float64(s.excluded)/float64(max(s.honestSeats, 1)), 0.02)
+	t.exclusions(s)
 	t.safety(w)
 	return nil
 }
