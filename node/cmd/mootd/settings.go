@@ -37,6 +37,7 @@ func (s *settings) register(c *cobra.Command) {
 	f.BoolVar(&s.noMDNS, "no-mdns", false, "do not look for peers on this machine and on the LAN")
 	f.StringVar(&s.device, "device", d.Device, "what trains: cpu, cuda:N for a GPU, or auto")
 	f.IntVar(&s.threads, "threads", d.Threads, "CPU threads that training may use")
+	f.Lookup("threads").DefValue = "all there are" // the same text on each machine
 	f.StringVar(&s.precision, "precision", d.Precision, "of products with 16- or 4-bit weights on the CPU: auto, f32, bf16")
 	f.StringVar(&s.logLevel, "log-level", d.LogLevel, "debug, info, warn or error, with others for components: info,p2p=debug")
 	f.StringVar(&s.logFormat, "log-format", d.LogFormat, "text or json")
