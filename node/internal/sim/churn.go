@@ -177,6 +177,24 @@ func partition(t *trial, large, small int, within float64) error {
 	if err != nil {
 		return err
 	}
+	for r := fork + 1; r <= roundOf(a); r++ {
+		l, _ := a.chain.Record(r)
+		if l.Record.Merge == nil {
+			continue
+		}
+		parent, _ := a.chain.Record(r - 1)
+		x, err := w.lossOf(parent.Record.State)
+		if err != nil {
+			return err
+		}
+		y, err := w.lossOf(l.Record.State)
+		if err != nil {
+			return err
+		}
+		t.figure("loss_before_merge", x)
+		t.figure("loss_after_merge", y)
+		t.figure("merged_after_rounds", float64(r)-float64(max(left.Record.Round, right.Record.Round)))
+	}
 	lost := right
 	if _, ok := a.chain.Link(right.ID); ok {
 		lost = left

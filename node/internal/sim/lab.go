@@ -40,6 +40,7 @@ type Lab struct {
 type cleanKey struct {
 	seed          uint64
 	peers, rounds int
+	rate          uint64 // of learning, in 1e-9
 }
 
 // Close removes what was written.
@@ -95,7 +96,7 @@ func (l *Lab) load(ctx context.Context) error {
 	}
 	m := baseManifest()
 	m.Inner = run.Inner{
-		LearningRateNano: 1_000_000, Beta1PPM: 900_000, Beta2PPM: 950_000, EpsilonPico: 10_000, ClipMilli: 1000,
+		LearningRateNano: usualRate, Beta1PPM: 900_000, Beta2PPM: 950_000, EpsilonPico: 10_000, ClipMilli: 1000,
 		MinSteps: 1, MaxSteps: 6, BatchSamples: 8, MaxTokens: 96,
 	}
 	encoder, err := dataset.LoadEncoder(l.model, template, int(m.Inner.MaxTokens))
@@ -267,16 +268,27 @@ func (w *world) learned(n *node, every int) (learning, error) {
 	return out, nil
 }
 
+// usualRate is the learning rate of the scenarios.
+const usualRate = 1_000_000
+
 // cleanRun is what a run of so many peers learns without faults.
 func (t *trial) cleanRun(peers, rounds int) (learning, error) {
+	return t.faultless(peers, rounds, usualRate)
+}
+
+// faultless is that with another learning rate.
+func (t *trial) faultless(peers, rounds int, rate uint64) (learning, error) {
 	if err := t.Lab.open(t.ctx); err != nil {
 		return learning{}, err
 	}
-	key := cleanKey{t.Seed, peers, rounds}
+	key := cleanKey{t.Seed, peers, rounds, rate}
 	if l, ok := t.Lab.clean[key]; ok {
 		return l, nil
 	}
+	usual := t.Lab.base.Inner.LearningRateNano
+	t.Lab.base.Inner.LearningRateNano = rate
 	w, err := t.realWorld(peers, rounds, wide())
+	t.Lab.base.Inner.LearningRateNano = usual
 	if err != nil {
 		return learning{}, err
 	}
