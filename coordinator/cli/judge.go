@@ -168,7 +168,7 @@ func runJudge(ctx context.Context, e *env, o judgeOptions, stdin io.Reader) erro
 	if err != nil {
 		return err
 	}
-	defer journal.Close()
+	defer func() { _ = journal.Close() }() // each line was synced
 
 	estimate := comparison.Estimate(endpoint, journal, o.price)
 	if o.estimate {
