@@ -262,7 +262,8 @@ inner.sequence_tokens = 96
 		t.Fatal(err)
 	}
 	for i := range ea.Files {
-		if ea.Files[i] != eb.Files[i] {
+		// The card has what each node measured, and one may not have come to it yet.
+		if ea.Files[i] != eb.Files[i] && ea.Files[i].Name != "README.md" {
 			t.Errorf("%+v and %+v", ea.Files[i], eb.Files[i])
 		}
 	}
