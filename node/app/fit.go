@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +60,7 @@ func (n *node) fit(ctx context.Context, m *run.Manifest, o fitting) (*api.Fit, e
 	f.MissingBytes = missing
 	// The order is that in which a run is refused: what cannot be helped first.
 	f.Items = append(f.Items, memory...)
-	f.Items = append(f.Items, disk, n.fitTraffic(m, layout, o.linkMbit), fitLicence(m), n.fitAdmission(m))
+	f.Items = append(f.Items, disk, n.fitTraffic(m, layout, o.linkMbit), fitLicence(m), n.fitAdmission(m, o.id))
 	for _, i := range f.Items {
 		f.Verdict = api.Worst(f.Verdict, i.Verdict)
 	}
@@ -232,7 +234,7 @@ func fitLicence(m *run.Manifest) api.FitItem {
 	return i
 }
 
-func (n *node) fitAdmission(m *run.Manifest) api.FitItem {
+func (n *node) fitAdmission(m *run.Manifest, id cid.Cid) api.FitItem {
 	i := api.FitItem{Name: "admission", Verdict: api.VerdictFits, Text: "everybody may take part"}
 	a := &m.Admission
 	switch {
@@ -244,14 +246,27 @@ func (n *node) fitAdmission(m *run.Manifest) api.FitItem {
 		i.Verdict, i.Code = api.VerdictRefused, api.CodeRefused
 		i.Text = fmt.Sprintf("the run is for %d peers, of which %s is none", len(a.Allowed), n.host.ID())
 		i.Way = "ask whoever launches it to put this peer ID on the list of the next run"
+	case a.Mode == run.AdmissionInvite && n.invited(id):
+		i.Text = "the run takes whoever has an invitation, and there is one"
 	case a.Mode == run.AdmissionInvite:
-		i.Verdict, i.Text = api.VerdictUnknown, "the run takes whoever has an invitation"
+		i.Verdict, i.Code = api.VerdictRefused, api.CodeRefused
+		i.Text = "the run takes whoever has an invitation, and there is none"
 		i.Way = `give the line that "moot invite" prints to "moot join --invite"`
 	}
 	if a.WorkBits > 0 {
 		i.Text += fmt.Sprintf("; a newcomer computes about 2^%d hashes once", a.WorkBits)
 	}
 	return i
+}
+
+// invited reports whether an invitation to a run was kept; whether it holds is
+// for the run to say.
+func (n *node) invited(id cid.Cid) bool {
+	if !id.Defined() {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(n.runs.folder(id), runner.InviteFile))
+	return err == nil
 }
 
 func partsText(parts []api.FitPart) string {

@@ -2,6 +2,8 @@ package app
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +13,9 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/tensor"
+	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 )
 
@@ -253,6 +257,7 @@ func TestLinks(t *testing.T) {
 func TestFitAdmission(t *testing.T) {
 	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
 	other := strangerID(t)
+	id := msg.RawCID([]byte("a run"))
 	for _, tt := range []struct {
 		m    run.Manifest
 		want api.Verdict
@@ -260,13 +265,35 @@ func TestFitAdmission(t *testing.T) {
 	}{
 		{run.Manifest{Launcher: other}, api.VerdictFits, "everybody"},
 		{run.Manifest{Launcher: other, Admission: run.Admission{WorkBits: 20}}, api.VerdictFits, "2^20 hashes"},
-		{run.Manifest{Launcher: other, Admission: run.Admission{Mode: run.AdmissionInvite}}, api.VerdictUnknown, "invitation"},
+		{run.Manifest{Launcher: other, Admission: run.Admission{Mode: run.AdmissionInvite}}, api.VerdictRefused, "there is none"},
 		{run.Manifest{Launcher: other, Admission: run.Admission{Mode: run.AdmissionList}}, api.VerdictRefused, "is none"},
 		{run.Manifest{Launcher: n.host.ID(), Admission: run.Admission{Mode: run.AdmissionList}}, api.VerdictFits, "launches"},
 	} {
-		if i := n.fitAdmission(&tt.m); i.Verdict != tt.want || !strings.Contains(i.Text, tt.text) || (i.Err() != nil) != (tt.want == api.VerdictRefused) {
+		if i := n.fitAdmission(&tt.m, id); i.Verdict != tt.want || !strings.Contains(i.Text, tt.text) || (i.Err() != nil) != (tt.want == api.VerdictRefused) {
 			t.Errorf("%+v: %+v", tt.m.Admission, i)
 		}
+	}
+}
+
+// An invitation is what a run that asks for one is joined with.
+func TestFitInvited(t *testing.T) {
+	seed, id := launchedRun(t, "[inner]\nsequence_tokens = 64\n[admission]\nmode = \"invite\"\n")
+	peers := seed.host.Addrs()[:1]
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	_, err := n.Join(t.Context(), api.JoinRequest{Run: id, Peers: peers}, quiet)
+	wantCode(t, err, api.CodeRefused, "there is none")
+	if e := api.AsError(err); e.Exit != 16 || !strings.Contains(e.Hint, "moot join --invite") {
+		t.Errorf("exit %d, hint %q", e.Exit, e.Hint)
+	}
+	dir := n.runs.folder(cid.MustParse(id))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, runner.InviteFile), []byte("moot1-x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Join(t.Context(), api.JoinRequest{Run: id, Peers: peers}, quiet); err != nil {
+		t.Errorf("with an invitation: %v", err)
 	}
 }
 
