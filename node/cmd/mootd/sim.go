@@ -127,10 +127,10 @@ func simOne(ctx context.Context, s sim.Scenario, o simFlags, out io.Writer) (sim
 }
 
 // simAll runs what has a short form. One that misses a limit ends nothing.
-func simAll(ctx context.Context, o simFlags, out io.Writer) error {
+func simAll(ctx context.Context, o simFlags, out io.Writer) (err error) {
 	began := time.Now()
 	o.Quick, o.Lab = true, new(sim.Lab)
-	defer o.Lab.Close()
+	defer func() { err = errors.Join(err, o.Lab.Close()) }()
 	sum := sim.Result{Scenario: allQuick, Seed: o.Seed, Quick: true, Figures: map[string]sim.Figure{}, Limits: map[string]sim.Limit{}}
 	none := 0.0
 	var errs []error
@@ -154,7 +154,6 @@ func simAll(ctx context.Context, o simFlags, out io.Writer) error {
 	sum.Pass = len(sum.Missed) == 0
 	sum.WallS = time.Since(began).Round(10 * time.Millisecond).Seconds()
 	slices.Sort(sum.Missed)
-	var err error
 	if o.asJSON {
 		err = printJSON(out, sum)
 	} else {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -107,17 +108,17 @@ func Find(name string) (Scenario, error) {
 
 // Run runs a scenario. An error says that the simulation could not be done; what
 // the protocol does not hold is in the Result.
-func (s Scenario) Run(ctx context.Context, o Options) (Result, error) {
+func (s Scenario) Run(ctx context.Context, o Options) (r Result, err error) {
 	began := time.Now()
 	if o.Lab == nil {
 		o.Lab = new(Lab)
-		defer o.Lab.Close()
+		defer func() { err = errors.Join(err, o.Lab.Close()) }()
 	}
 	t := &trial{ctx: ctx, Options: o, figures: make(map[string]Figure), limits: make(map[string]Limit)}
 	if err := s.run(t); err != nil {
 		return Result{}, fmt.Errorf("scenario %s, seed %d: %w", s.Name, o.Seed, err)
 	}
-	r := Result{
+	r = Result{
 		Scenario: s.Name, Seed: o.Seed, Quick: o.Quick, Figures: t.figures, Limits: t.limits, Transcript: t.transcript, Charts: t.charts,
 		WallS: math.Round(100*time.Since(began).Seconds()) / 100,
 	}
