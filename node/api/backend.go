@@ -51,7 +51,9 @@ type Backend interface {
 	// and returns when manifest, model, data and state are here and it asked
 	// for a seat. The membership is on disk before anything is pulled: when
 	// ctx ends early, the node goes on joining in the background, and after a
-	// restart too. Joining again waits for the same.
+	// restart too. Joining again waits for the same. A run that does not fit, or
+	// is not for this node, is refused before anything large is pulled, and then
+	// it is no member if it was none; a Progress has had the Fit.
 	Join(ctx context.Context, req JoinRequest, progress ProgressFunc) (Run, error)
 	// Invite makes an invitation, E_CONFLICT when this node did not launch the
 	// run or the run asks for none.
