@@ -126,6 +126,10 @@ func hardNetwork(t *trial, skewed bool) error {
 	if !ok {
 		t.because("only %d rounds were made in the time of %d", w.lowest()-from, 2*rounds)
 	}
+	// Of the last round not everybody has heard yet.
+	if err := w.runFor(2 * w.period()); err != nil {
+		return err
+	}
 	agreed, certified := w.agreement(from, from+rounds)
 	t.atLeast("heights_agreed", float64(agreed)/float64(rounds), 1)
 	t.atLeast("heights_certified", float64(certified)/float64(rounds), 1)
