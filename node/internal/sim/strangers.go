@@ -70,7 +70,7 @@ func freeRiders(t *trial) error {
 
 func sybils(t *trial) error {
 	const honestPeers = 32
-	count := t.long(1000, 60)
+	count := t.long(1000, 30)
 	m := quickManifest()
 	m.MinPeers = 4
 	layout, err := m.Layout()
@@ -99,7 +99,7 @@ func sybils(t *trial) error {
 		return cause(err, "not all honest peers were seated after 4 hours")
 	}
 	w.start(w.nodes[honestPeers:]...)
-	rounds := t.long(30, 4)
+	rounds := t.long(30, 10) // more than the probation
 	n := w.nodes[0]
 	var weights, witnesses []Point
 	from := roundOf(n)
