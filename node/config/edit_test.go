@@ -33,8 +33,11 @@ upload_mbit = 5.0
 	}{
 		{"a value", file, Set{"threads", []string{"4"}}, strings.Replace(file, "threads = 3", "threads = 4", 1)},
 		{"a text", file, Set{"log_level", []string{"debug"}}, strings.Replace(file, `"warn"`, `'debug'`, 1)},
-		{"a list of lines", file, Set{"work.schedule", []string{"Sat,Sun 00:00-24:00; Mon 1:00-2:00"}},
-			strings.Replace(file, "[ # nights\n  \"Mon-Fri 22:00-07:00\", # not 8\n]", "['Sat,Sun 00:00-24:00', 'Mon 1:00-2:00']", 1)},
+		{
+			"a list of lines", file,
+			Set{"work.schedule", []string{"Sat,Sun 00:00-24:00; Mon 1:00-2:00"}},
+			strings.Replace(file, "[ # nights\n  \"Mon-Fri 22:00-07:00\", # not 8\n]", "['Sat,Sun 00:00-24:00', 'Mon 1:00-2:00']", 1),
+		},
 		{"a value with a hash", file, Set{"work.exclusive_apps", []string{"Elden Ring", "b"}}, strings.Replace(file, `["a#b"]`, `['Elden Ring', 'b']`, 1)},
 		{"another of a table", file, Set{"work.duty_percent", []string{"40"}}, strings.Replace(file, "# odd\n", "# odd\nduty_percent = 40\n", 1)},
 		{"another at the top", file, Set{"mdns", []string{"false"}}, strings.Replace(file, "\"warn\"\n", "\"warn\"\nmdns = false\n", 1)},
