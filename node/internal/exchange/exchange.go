@@ -112,7 +112,8 @@ func New(h host.Host, store blockstore.Blockstore, o Options) (*Exchange, error)
 // returns nil. It may be called once.
 func (e *Exchange) Run(ctx context.Context) error {
 	// Bitswap ends by close, after the fetches, and not before them by ctx.
-	e.ctx, e.proto = ctx, newBitswap(context.WithoutCancel(ctx), e)
+	e.ctx = ctx // bitswap uses it from its start on: see metered
+	e.proto = newBitswap(context.WithoutCancel(ctx), e)
 	close(e.ready)
 	e.serveBans(ctx)
 
