@@ -92,7 +92,7 @@ func runDaemon(ctx context.Context, cfg *config.Loaded, agreed *bool, reload fun
 		if err != nil {
 			return api.Errorf(api.CodeConfig, "log_file: %w", err).WithHint("give another one with --log-file")
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // what was written is written
 		w = f
 	}
 	levels := new(logs.Levels)
