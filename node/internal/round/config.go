@@ -69,7 +69,9 @@ type Timing struct {
 	Status time.Duration
 }
 
-// DefaultTiming follows from the round period: training takes 0.8 of it.
+// DefaultTiming follows from the round period: training takes 0.8 of it. At ten
+// minutes, a proposal and its votes may each be 30 seconds on their way, some of
+// them twice.
 func DefaultTiming(period time.Duration) Timing {
 	part := func(div int64, least, most time.Duration) time.Duration {
 		return min(max(period/time.Duration(div), least), most)
@@ -77,11 +79,11 @@ func DefaultTiming(period time.Duration) Timing {
 	return Timing{
 		Train:    period * 8 / 10,
 		Deadline: period,
-		Grace:    part(20, 200*time.Millisecond, 5*time.Second),
-		Attempt:  part(5, time.Second, 30*time.Second),
-		Settle:   part(5, time.Second, 20*time.Second),
+		Grace:    part(20, 200*time.Millisecond, 15*time.Second),
+		Attempt:  part(5, time.Second, 90*time.Second),
+		Settle:   part(5, time.Second, 60*time.Second),
 		Repeat:   part(8, 500*time.Millisecond, 15*time.Second),
-		Status:   part(4, time.Second, 10*time.Second),
+		Status:   part(4, time.Second, 30*time.Second),
 	}
 }
 

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"sync"
@@ -26,9 +27,10 @@ const (
 
 // copies tells deltas that were taken from other seats from those that were
 // trained. Honest deltas of a round are all about equally far from each other;
-// of two that are much closer, the one that was announced later is the copy:
-// whoever copies has to wait for what it copies. That is this peer's opinion,
-// which it gives in its have; the quorum decides.
+// of two that are much closer than each of them is to the others, the one that
+// was announced later is the copy: whoever copies has to wait for what it
+// copies. That is this peer's opinion, which it gives in its have; the quorum
+// decides.
 type copies struct {
 	mu    sync.Mutex
 	round msg.Round    // guarded by mu
@@ -58,8 +60,9 @@ func (k *copies) announce(round msg.Round, commit cid.Cid) {
 }
 
 // found compares the delta of a commit with those that are known, and returns
-// the commits whose deltas are copies, as far as that shows now.
-func (k *copies) found(round msg.Round, commit cid.Cid, d *fold.Delta, params int) []cid.Cid {
+// the commits whose deltas are copies, as far as that shows now. seats is how
+// many have a seat in the round.
+func (k *copies) found(round msg.Round, commit cid.Cid, d *fold.Delta, params, seats int) []cid.Cid {
 	s := sketchOf(d, params)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -73,30 +76,58 @@ func (k *copies) found(round msg.Round, commit cid.Cid, d *fold.Delta, params in
 			k.pairs = append(k.pairs, pair{min(i, at), max(i, at), dot(s, a.sketch)})
 		}
 	}
+	distances := k.distances()
 	var out []cid.Cid
-	for i, p := range k.pairs {
-		if p.cosine > sameCosine || 1-p.cosine < copyPart*k.distance(i) {
+	for _, p := range k.pairs {
+		usual := min(usualDistance(distances[p.earlier], p.later, seats), usualDistance(distances[p.later], p.earlier, seats))
+		if p.cosine > sameCosine || 1-p.cosine < copyPart*usual {
 			out = append(out, k.list[p.later].commit)
 		}
 	}
 	return out
 }
 
-// distance is how far the others of all pairs are usually from each other: the
-// upper quartile, so that some copies do not hide each other. It is 0 as long as
-// there are too few.
-func (k *copies) distance(except int) float64 {
-	var list []float64
-	for i, p := range k.pairs {
-		if i != except {
-			list = append(list, 1-max(p.cosine, 0))
-		}
+// neighbour is another delta, and how far it is.
+type neighbour struct {
+	of       int // list
+	distance float64
+}
+
+// distances returns how far each delta is from the others, nearest first.
+func (k *copies) distances() [][]neighbour {
+	all := make([][]neighbour, len(k.list))
+	for _, p := range k.pairs {
+		d := 1 - max(p.cosine, 0)
+		all[p.earlier] = append(all[p.earlier], neighbour{p.later, d})
+		all[p.later] = append(all[p.later], neighbour{p.earlier, d})
 	}
-	if len(list) < 2 {
+	for _, list := range all {
+		slices.SortFunc(list, func(a, b neighbour) int { return cmp.Compare(a.distance, b.distance) })
+	}
+	return all
+}
+
+// usualDistance is how far a delta is from the others but one: the lower median,
+// so that neither copies of it nor deltas that point elsewhere decide as long as
+// they are fewer than half. It is 0 as long as so few others are known that the
+// liars of a round, a third of its seats, could be most of them. So with four or
+// two seats there are only copies without noise.
+func usualDistance(others []neighbour, except, seats int) float64 {
+	rest := len(others) - 1
+	if rest < 1 || rest < 2*((seats-1)/3)+1 {
 		return 0
 	}
-	slices.Sort(list)
-	return list[len(list)*3/4]
+	middle, i := (rest-1)/2, 0
+	for _, o := range others {
+		if o.of == except {
+			continue
+		}
+		if i == middle {
+			return o.distance
+		}
+		i++
+	}
+	panic("bug: a pair is not among the distances")
 }
 
 // sketchOf takes evenly spread values of a delta and scales them to length 1;

@@ -88,7 +88,7 @@ func (d *drawn) copied(list [][]float64, arrival []int) []int {
 	}
 	found := map[int]bool{}
 	for _, i := range arrival {
-		for _, id := range k.found(3, ids[i], d.encode(list[i]), d.layout.Params()) {
+		for _, id := range k.found(3, ids[i], d.encode(list[i]), d.layout.Params(), len(list)) {
 			found[slices.Index(ids, id)] = true
 		}
 	}
@@ -119,7 +119,7 @@ func TestCopies(t *testing.T) {
 				if got := d.copied(list, forth); len(got) > 0 {
 					t.Errorf("trained deltas %v are called copies", got)
 				}
-				for _, noise := range []float64{0, 0.2, 0.5} {
+				for _, noise := range []float64{0, 0.2, 0.4} {
 					if alike > 0.9 && noise > 0 {
 						continue // more noise than what trained ones differ by: useless
 					}
@@ -136,6 +136,37 @@ func TestCopies(t *testing.T) {
 	}
 }
 
+// Deltas that point elsewhere, or against the others, make no copies of those
+// that were trained, in whatever order they come.
+func TestLiarsMakeNoCopies(t *testing.T) {
+	for _, alike := range []float64{0.3, 0.7, 0.9} {
+		for _, n := range []int{4, 5, 8, 16, 31} {
+			d := newDrawn(t, alike)
+			liars := (n - 1) / 3
+			var list [][]float64
+			for i := range n {
+				v := d.trained()
+				if i < liars {
+					for j := range v {
+						v[j] *= -1
+					}
+				}
+				list = append(list, v)
+			}
+			first, last := make([]int, n), make([]int, n)
+			for i := range n {
+				first[i], last[i] = i, n-1-i
+			}
+			for _, order := range [][]int{first, last} {
+				got := slices.DeleteFunc(d.copied(list, order), func(i int) bool { return i < liars })
+				if len(got) > 0 {
+					t.Errorf("alike %v, %d of %d against the others: trained deltas %v are called copies", alike, liars, n, got)
+				}
+			}
+		}
+	}
+}
+
 // Several copies of one delta do not hide each other.
 func TestManyCopies(t *testing.T) {
 	d := newDrawn(t, 0.05)
@@ -143,13 +174,13 @@ func TestManyCopies(t *testing.T) {
 	order := []int{}
 	for i := range 12 {
 		order = append(order, i)
-		if i < 6 {
+		if i < 7 {
 			list = append(list, d.trained())
 		} else {
 			list = append(list, d.noisy(list[2], 0.3))
 		}
 	}
-	if got := d.copied(list, order); !slices.Equal(got, []int{6, 7, 8, 9, 10, 11}) {
+	if got := d.copied(list, order); !slices.Equal(got, []int{7, 8, 9, 10, 11}) {
 		t.Errorf("%v are called copies", got)
 	}
 }

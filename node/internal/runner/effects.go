@@ -52,7 +52,11 @@ func (r *Runner) compare(ctx context.Context, c *msg.Commit, id cid.Cid) {
 	if err != nil {
 		return // the scope ended: it was here a moment ago
 	}
-	for _, id := range r.copies.found(c.Round, id, d, r.layout.Params()) {
+	head, ok := r.ledger.Link(c.Head)
+	if !ok {
+		return // it was checked against it
+	}
+	for _, id := range r.copies.found(c.Round, id, d, r.layout.Params(), len(head.Record.Seats)) {
 		r.log.WarnContext(ctx, "delta is a copy of another seat's", "round", c.Round, "commit", id)
 		r.post(ctx, round.Checked{Commit: id, Reason: msg.Copy})
 	}

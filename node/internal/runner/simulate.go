@@ -20,9 +20,10 @@ type Copies struct{ c copies }
 func (k *Copies) Announce(round msg.Round, commit cid.Cid) { k.c.announce(round, commit) }
 
 // Found compares the delta of a commit with those before, and returns the
-// commits whose deltas are copies, as far as that shows now.
-func (k *Copies) Found(round msg.Round, commit cid.Cid, d *fold.Delta, params int) []cid.Cid {
-	return k.c.found(round, commit, d, params)
+// commits whose deltas are copies, as far as that shows now, in a round of so
+// many seats.
+func (k *Copies) Found(round msg.Round, commit cid.Cid, d *fold.Delta, params, seats int) []cid.Cid {
+	return k.c.found(round, commit, d, params, seats)
 }
 
 const (

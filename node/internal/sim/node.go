@@ -268,7 +268,11 @@ func (n *node) compare(c *msg.Commit, id cid.Cid) {
 	if err != nil || n.w.quiet {
 		return
 	}
-	for _, id := range n.copies.Found(c.Round, id, d, n.w.layout.Params()) {
+	head, ok := n.chain.Link(c.Head)
+	if !ok {
+		return
+	}
+	for _, id := range n.copies.Found(c.Round, id, d, n.w.layout.Params(), len(head.Record.Seats)) {
 		n.later(time.Millisecond, round.Checked{Commit: id, Reason: msg.Copy})
 	}
 }
