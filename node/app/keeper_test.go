@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,9 +16,24 @@ import (
 // kept is a keeper that sees what is set, with runs that are set.
 type kept struct {
 	*keeper
-	sees    volunteer.Observation
-	has     []api.Run
-	stopped bool
+
+	lock    sync.Mutex
+	sees    volunteer.Observation // guarded by lock
+	has     []api.Run             // guarded by lock
+	stopped bool                  // guarded by lock
+}
+
+// set changes what the keeper sees.
+func (k *kept) set(fn func()) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	fn()
+}
+
+func (k *kept) ended() bool {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	return k.stopped
 }
 
 func keep(t *testing.T, dir string, s volunteer.Settings) *kept {
@@ -28,7 +45,12 @@ func keepAnswered(t *testing.T, dir string, s volunteer.Settings, answer *bool, 
 	k := &kept{}
 	k.keeper = newKeeper(keeperOptions{
 		dir: dir, settings: s, duty: 100, log: slog.New(slog.DiscardHandler), changed: func() {},
-		runs: func() []api.Run { return k.has }, stop: func() { k.stopped = true },
+		runs: func() []api.Run {
+			k.lock.Lock()
+			defer k.lock.Unlock()
+			return slices.Clone(k.has)
+		},
+		stop: func() { k.set(func() { k.stopped = true }) },
 	})
 	if err := k.begin(t.Context(), answer, joined); err != nil {
 		t.Fatal(err)
@@ -36,7 +58,11 @@ func keepAnswered(t *testing.T, dir string, s volunteer.Settings, answer *bool, 
 	if k.open() {
 		t.Error("the gate is open before the machine was looked at")
 	}
-	k.observe = func(volunteer.Settings) volunteer.Observation { return k.sees }
+	k.observe = func(volunteer.Settings) volunteer.Observation {
+		k.lock.Lock()
+		defer k.lock.Unlock()
+		return k.sees
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- k.run(ctx) }()
@@ -64,11 +90,11 @@ func TestKeeperFollowsTheMachine(t *testing.T) {
 		if !k.open() || !k.now().Works() {
 			t.Fatalf("at the start: %+v", k.now())
 		}
-		k.sees.Battery = new(true)
+		k.set(func() { k.sees.Battery = new(true) })
 		if v := k.after(observeInterval); v.Reason != volunteer.OnBattery || k.open() {
 			t.Errorf("on battery: %+v, open %v", v, k.open())
 		}
-		k.sees.Battery = new(false)
+		k.set(func() { k.sees.Battery = new(false) })
 		if v := k.after(observeInterval); v.Reason != volunteer.Settling || k.open() {
 			t.Errorf("plugged in: %+v, open %v", v, k.open())
 		}
@@ -112,15 +138,15 @@ func TestKeeperPausesAtOnceAndRemembers(t *testing.T) {
 func TestKeeperFinishesTheRoundAndEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := keep(t, t.TempDir(), volunteer.Settings{})
-		k.has = []api.Run{{ID: "a", Joined: true, State: api.RunTraining, Round: 7}, {ID: "b", Joined: true, State: api.RunFinal}}
+		k.set(func() { k.has = []api.Run{{ID: "a", Joined: true, State: api.RunTraining, Round: 7}, {ID: "b", Joined: true, State: api.RunFinal}} })
 		if err := k.ask(t.Context(), api.ControlRequest{Action: api.ControlFinish, Exit: true}); err != nil {
 			t.Fatal(err)
 		}
-		if v := k.after(time.Minute); v.Reason != volunteer.Finished || !k.open() || !k.gate.Draining() || k.stopped {
-			t.Errorf("in the round: %+v, open %v, stopped %v", v, k.open(), k.stopped)
+		if v := k.after(time.Minute); v.Reason != volunteer.Finished || !k.open() || !k.gate.Draining() || k.ended() {
+			t.Errorf("in the round: %+v, open %v, stopped %v", v, k.open(), k.ended())
 		}
-		k.has[0].Round = 8
-		if k.after(observeInterval); !k.stopped {
+		k.set(func() { k.has[0].Round = 8 })
+		if k.after(observeInterval); !k.ended() {
 			t.Error("the round is decided and the daemon goes on")
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,16 +60,16 @@ func TestOrigin(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mootd.toml")
-	seen := 0
+	var seen atomic.Int64
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		go Watch(ctx, path, func() { seen++ })
-		step := func(what string, want int) {
+		go Watch(ctx, path, func() { seen.Add(1) })
+		step := func(what string, want int64) {
 			t.Helper()
 			time.Sleep(WatchInterval)
 			synctest.Wait()
-			if seen != want {
-				t.Errorf("%s: %d changes were seen, want %d", what, seen, want)
+			if n := seen.Load(); n != want {
+				t.Errorf("%s: %d changes were seen, want %d", what, n, want)
 			}
 		}
 		step("at the start", 0)
