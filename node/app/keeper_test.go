@@ -138,7 +138,9 @@ func TestKeeperPausesAtOnceAndRemembers(t *testing.T) {
 func TestKeeperFinishesTheRoundAndEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := keep(t, t.TempDir(), volunteer.Settings{})
-		k.set(func() { k.has = []api.Run{{ID: "a", Joined: true, State: api.RunTraining, Round: 7}, {ID: "b", Joined: true, State: api.RunFinal}} })
+		k.set(func() {
+			k.has = []api.Run{{ID: "a", Joined: true, State: api.RunTraining, Round: 7}, {ID: "b", Joined: true, State: api.RunFinal}}
+		})
 		if err := k.ask(t.Context(), api.ControlRequest{Action: api.ControlFinish, Exit: true}); err != nil {
 			t.Fatal(err)
 		}
