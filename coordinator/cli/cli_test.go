@@ -195,7 +195,7 @@ func (f *fakeDaemon) start() error {
 		f.err = nil
 		return err
 	}
-	f.AddPeer(api.Peer{ID: apitest.PeerID("other"), Addr: "/ip4/127.0.0.1/tcp/4001", Where: "loopback", Direction: "out", RTTMillis: 1.5, Runs: []string{"x"}})
+	f.AddPeer(api.Peer{ID: apitest.PeerID("other"), Addr: "/ip4/127.0.0.1/tcp/4001", Where: "loopback", Direction: "out", RTTMillis: 1.5, Runs: []string{"x"}, Device: "cuda:0 (RTX 3060)"})
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return err
 	}

@@ -39,8 +39,8 @@ func runPeerList(ctx context.Context, e *env) error {
 			if x.RTTMillis > 0 {
 				rtt = fmt.Sprintf("%.1f ms", x.RTTMillis)
 			}
-			rows = append(rows, []string{api.ShortID(x.ID), x.Where, x.Direction, rtt, fmt.Sprint(len(x.Runs)), clip(x.Addr, 34)})
+			rows = append(rows, []string{api.ShortID(x.ID), x.Where, x.Direction, rtt, fmt.Sprint(len(x.Runs)), orElse(clip(x.Device, 32), "-"), clip(x.Addr, 34)})
 		}
-		p.table([]string{"ID", "WHERE", "DIR", ">RTT", ">RUNS", "ADDRESS"}, rows)
+		p.table([]string{"ID", "WHERE", "DIR", ">RTT", ">RUNS", "DEVICE", "ADDRESS"}, rows)
 	})
 }

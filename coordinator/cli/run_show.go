@@ -60,7 +60,20 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 			p.line("")
 			roundLedger(p, r)
 		}
+		if len(d.Members) > 0 {
+			p.line("")
+			members(p, d.Members)
+		}
 	})
+}
+
+// members prints what peers say of themselves.
+func members(p *page, list []api.Member) {
+	rows := make([][]string, 0, len(list))
+	for _, m := range list {
+		rows = append(rows, []string{api.ShortID(m.Peer), m.Phase, group(m.Round), fmt.Sprintf("%.0f", m.TokensPerSecond), orElse(m.Device, "-"), orElse(m.Agent, "-")})
+	}
+	p.table([]string{"MEMBER", "PHASE", ">ROUND", ">TOKENS/S", "DEVICE", "PROGRAM"}, rows)
 }
 
 // trained says what of the model a run trains.

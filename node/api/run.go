@@ -113,7 +113,7 @@ type RunDetail struct {
 	Manifest  Manifest `json:"manifest"`
 	NextSeats []Seat   `json:"next_seats"`
 	Rounds    []Round  `json:"rounds"` // the last few, newest last
-	// Members are the peers that this node heard of in the last minute.
+	// Members are the peers that this node heard of in the last two minutes.
 	Members []Member `json:"members"`
 }
 

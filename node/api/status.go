@@ -81,6 +81,8 @@ type Peer struct {
 	RTTMillis float64  `json:"rtt_ms"`    // 0 while unknown
 	Agent     string   `json:"agent,omitempty"`
 	Runs      []string `json:"runs,omitempty"` // runs of ours that it is in
+	// Device is what it trains on, as it says itself in one of those runs.
+	Device string `json:"device,omitempty"`
 }
 
 // Peers answers a list of peers.

@@ -206,6 +206,7 @@ func (n *node) Peers(context.Context) ([]api.Peer, error) {
 			runs[p.String()] = append(runs[p.String()], r.ID)
 		}
 	}
+	devices := n.runs.devices()
 	var peers []api.Peer
 	for _, p := range n.host.Peers() {
 		direction := "out"
@@ -214,7 +215,7 @@ func (n *node) Peers(context.Context) ([]api.Peer, error) {
 		}
 		peers = append(peers, api.Peer{
 			ID: p.ID.String(), Addr: p.Addr, Where: string(p.Where), Direction: direction,
-			RTTMillis: float64(p.Latency.Microseconds()) / 1000, Agent: p.Agent, Runs: runs[p.ID.String()],
+			RTTMillis: float64(p.Latency.Microseconds()) / 1000, Agent: p.Agent, Runs: runs[p.ID.String()], Device: devices[p.ID.String()],
 		})
 	}
 	return peers, nil

@@ -459,6 +459,26 @@ func (r *runs) list() []api.Run {
 	return list
 }
 
+// devices returns what the members of the joined runs say they train on, by
+// peer.
+func (r *runs) devices() map[string]string {
+	r.mu.Lock()
+	var open []participant
+	for _, m := range r.members {
+		if m.file.Joined && m.runner != nil {
+			open = append(open, m.runner)
+		}
+	}
+	r.mu.Unlock()
+	devices := map[string]string{}
+	for _, p := range open {
+		for _, m := range p.Detail().Members {
+			devices[m.Peer] = m.Device
+		}
+	}
+	return devices
+}
+
 // summary is the run as this node sees it: the runner knows nothing of
 // memberships.
 func (v view) summary() api.Run {

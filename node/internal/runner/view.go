@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	detailRounds = 20          // in a RunDetail
-	memberFor    = time.Minute // after its last heartbeat
+	detailRounds = 20              // in a RunDetail
+	memberFor    = 2 * time.Minute // after its last heartbeat; there are four in that time
 )
 
 // Summary may be called at any time after Open, also after Run has ended.

@@ -77,7 +77,7 @@ export function runView(id, log) {
     ],
   });
   const members = table({
-    caption: "Members", file: "members", empty: "Nobody was heard of in the last minute.", key: (m) => m.peer, sort: 0,
+    caption: "Members", file: "members", empty: "Nobody was heard of in the last two minutes.", key: (m) => m.peer, sort: 0,
     columns: [
       { title: "Peer", value: (m) => m.peer, cell: (m) => peer(m.peer, me) },
       { title: "Phase", value: (m) => m.phase, cell: (m) => foreign(m.phase) },
