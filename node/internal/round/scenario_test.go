@@ -82,6 +82,9 @@ func TestQuorumGone(t *testing.T) {
 func TestPartition(t *testing.T) {
 	for _, tt := range []struct{ n, cut int }{{4, 1}, {7, 2}, {7, 1}, {10, 3}, {16, 5}, {3, 1}} {
 		t.Run(fmt.Sprintf("%d of %d", tt.cut, tt.n), func(t *testing.T) {
+			if testing.Short() && tt.n > 7 {
+				t.Skip("the large ones take most of the time")
+			}
 			s := running(t, 5, tt.n, simOpts{trainTime: func(i int) time.Duration {
 				// The minority is faster: once alone, it makes more rounds.
 				if i < tt.cut {
