@@ -79,9 +79,9 @@ func DefaultTiming(period time.Duration) Timing {
 	return Timing{
 		Train:    period * 8 / 10,
 		Deadline: period,
-		Grace:    part(20, 200*time.Millisecond, 15*time.Second),
-		Attempt:  part(5, time.Second, 90*time.Second),
-		Settle:   part(5, time.Second, 60*time.Second),
+		Grace:    part(20, 200*time.Millisecond, 10*time.Second),
+		Attempt:  part(5, time.Second, 70*time.Second),
+		Settle:   part(5, time.Second, 45*time.Second),
 		Repeat:   part(8, 500*time.Millisecond, 15*time.Second),
 		Status:   part(4, time.Second, 30*time.Second),
 	}
