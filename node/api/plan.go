@@ -54,7 +54,7 @@ type Fit struct {
 	DataLicence  string    `json:"data_licence,omitempty"`
 	Use          string    `json:"use"` // unstated, research or commercial
 	Device       string    `json:"device"`
-	Verdict      Verdict   `json:"verdict"` // the worst of the items'
+	Verdict      Verdict   `json:"verdict"` // the worst of the items', but for an unknown link
 	Items        []FitItem `json:"items"`
 }
 

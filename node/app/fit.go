@@ -62,6 +62,9 @@ func (n *node) fit(ctx context.Context, m *run.Manifest, o fitting) (*api.Fit, e
 	f.Items = append(f.Items, memory...)
 	f.Items = append(f.Items, disk, n.fitTraffic(m, layout, o.linkMbit), fitLicence(m), n.fitAdmission(m, o.id))
 	for _, i := range f.Items {
+		if i.Name == "traffic" && i.Verdict == api.VerdictUnknown {
+			continue // nobody said how fast the link is; that leaves the rest as it is
+		}
 		f.Verdict = api.Worst(f.Verdict, i.Verdict)
 	}
 	return f, nil
