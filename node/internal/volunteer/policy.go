@@ -206,15 +206,15 @@ func (p *Policy) use(now time.Time, o Observation) Verdict {
 	}
 	switch {
 	case s.GameMode && is(o.GameMode):
-		return Verdict{Reason: Game, Text: "a game is running (GameMode)", Do: "pause.gamemode = false ignores it"}
+		return Verdict{Reason: Game, Text: "a game is running (GameMode)", Do: byItself}
 	case s.Fullscreen && is(o.Fullscreen):
-		return Verdict{Reason: Fullscreen, Text: "something fills the screen", Do: "pause.fullscreen = false ignores it"}
+		return Verdict{Reason: Fullscreen, Text: "something fills the screen", Do: byItself}
 	case !busy.Works():
 		return busy
 	case !s.OnBattery && is(o.Battery):
 		return Verdict{Reason: OnBattery, Text: "the computer runs on battery", Do: "plug it in, or set work.on_battery = true"}
 	case s.IdleOnly > 0 && o.Idle != nil && *o.Idle < s.IdleOnly:
-		return Verdict{InUse, fmt.Sprintf("the computer is in use; it works after %s without input", s.IdleOnly), "pause.idle_only = false lets it work always", now.Add(s.IdleOnly - *o.Idle)}
+		return Verdict{InUse, fmt.Sprintf("the computer is in use; it works after %s without input", s.IdleOnly), byItself, now.Add(s.IdleOnly - *o.Idle)}
 	}
 	return Verdict{}
 }
@@ -226,9 +226,9 @@ func (p *Policy) busy(now time.Time, o Observation) Verdict {
 	for _, g := range o.GPUs {
 		switch {
 		case s.OtherMemory > 0 && g.OtherMemory != nil && *g.OtherMemory > s.OtherMemory:
-			v = Verdict{Reason: OtherGPU, Text: fmt.Sprintf("another process holds %d MiB of %s", *g.OtherMemory>>20, g.Name), Do: "pause.other_vram sets how much is left to others"}
+			v = Verdict{Reason: OtherGPU, Text: fmt.Sprintf("another process holds %d MiB of %s", *g.OtherMemory>>20, g.Name), Do: byItself}
 		case s.OtherUtil > 0 && g.OtherUtil != nil && *g.OtherUtil > s.OtherUtil:
-			v = Verdict{Reason: OtherGPU, Text: fmt.Sprintf("another process uses %d %% of %s", *g.OtherUtil, g.Name), Do: "pause.other_gpu_util_percent sets how much others may use"}
+			v = Verdict{Reason: OtherGPU, Text: fmt.Sprintf("another process uses %d %% of %s", *g.OtherUtil, g.Name), Do: byItself}
 		}
 	}
 	if v.Works() {
@@ -243,6 +243,9 @@ func (p *Policy) busy(now time.Time, o Observation) Verdict {
 	}
 	return v
 }
+
+// byItself is what to do where nothing need be done.
+const byItself = "nothing: it goes on by itself when that is over"
 
 func is(b *bool) bool { return b != nil && *b }
 
