@@ -83,6 +83,9 @@ type Run struct {
 	MaxSeats  int       `json:"max_seats"`
 	Guarantee Guarantee `json:"guarantee"`
 
+	// TokensPerSecond is how fast this node trains, 0 until it has.
+	TokensPerSecond float64 `json:"tokens_per_second,omitempty"`
+
 	// TrainLoss and EvalLoss are of the last round that has one.
 	TrainLoss *float64 `json:"train_loss"`
 	EvalLoss  *float64 `json:"eval_loss"`

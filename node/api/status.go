@@ -47,6 +47,8 @@ type Status struct {
 	Reachability string `json:"reachability,omitempty"`
 
 	Device  string  `json:"device"` // what it trains on, such as "cpu (2 threads, avx2, f32)"
+	// Devices are what is known just now of the processor and the GPUs.
+	Devices []Device `json:"devices,omitempty"`
 	Peers   int     `json:"peers"`  // connected
 	Runs    int     `json:"runs"`   // joined
 	Traffic Traffic `json:"traffic"`
@@ -70,6 +72,18 @@ const (
 type Traffic struct {
 	PulledBytes uint64 `json:"pulled_bytes"` // models, data, states and deltas
 	SentBytes   uint64 `json:"sent_bytes"`
+}
+
+// Device is what is known just now of a device. What the system does not tell
+// is absent.
+type Device struct {
+	Name        string `json:"name"`
+	Celsius     *int   `json:"celsius,omitempty"`
+	UtilPercent *int   `json:"util_percent,omitempty"` // of all processes
+	UsedBytes   *int64 `json:"used_bytes,omitempty"`   // likewise
+	TotalBytes  *int64 `json:"total_bytes,omitempty"`
+	Watts       *int   `json:"watts,omitempty"`
+	OtherBytes  *int64 `json:"other_bytes,omitempty"` // held by other processes
 }
 
 // Peer is another node that this one is connected to.

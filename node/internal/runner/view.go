@@ -28,7 +28,7 @@ func (r *Runner) Summary() api.Run {
 		CertifiedRounds: head.Certified, Tokens: head.Record.Tokens, MaxTokens: m.MaxTokens,
 		Final: head.Record.Final, Head: head.ID.String(), StateCID: head.Record.State.String(),
 		Seats: len(head.Record.NextSeats), MaxSeats: int(m.Seats), Guarantee: Guarantee(round.Witnesses(head.Record.NextSeats)),
-		Launcher: m.Launcher.String(), Created: time.Unix(m.Created, 0).UTC(),
+		Launcher: m.Launcher.String(), Created: time.Unix(m.Created, 0).UTC(), TokensPerSecond: float64(r.rate.Load()) * 1e-3,
 	}
 	s.TrainLoss, s.EvalLoss = r.lastLosses(head)
 	r.tellState(&s, head)
