@@ -90,6 +90,7 @@ func (w *world) forward(n, from *node, f *flight) {
 // send carries a message over one hop.
 func (w *world) send(n, to *node, f *flight) {
 	n.traffic.controlUp += uint64(f.bytes)
+	w.sent[kindOf(f.signed.Message)] += uint64(f.bytes)
 	sent := n.control.take(w.now, f.bytes, w.net.upBits)
 	if w.rnd.Float64() < w.net.loss || !w.reaches(n, to) {
 		return
@@ -126,6 +127,23 @@ func (w *world) arrive(n, to *node, f *flight) {
 	if f.seen != nil && to.up {
 		w.forward(to, n, f)
 	}
+}
+
+// kindOf is the word for what a message is, in figures.
+func kindOf(m msg.Message) string {
+	switch m.(type) {
+	case *msg.Commit:
+		return "commits"
+	case *msg.Have:
+		return "haves"
+	case *msg.Proposal:
+		return "proposals"
+	case *msg.Vote:
+		return "votes"
+	case *msg.Status:
+		return "heartbeats"
+	}
+	return "joins"
 }
 
 // repeats reports whether a node had a message already. Only with very many nodes:

@@ -72,6 +72,7 @@ func bytesOf(t *trial, seats int) error {
 	for i, n := range w.nodes {
 		before[i] = n.traffic
 	}
+	clear(w.sent)
 	from, began := w.highest(), w.now
 	rounds := msg.Round(t.long(5, 2))
 	if ok, err := t.makeRounds(w, rounds, 4*time.Duration(rounds)*w.period()); err != nil || !ok {
@@ -91,6 +92,9 @@ func bytesOf(t *trial, seats int) error {
 	// The round that ended last is the one that was measured, with as long as
 	// it took.
 	control := float64(sum.controlUp+sum.controlDown) / 2 / per / 1e6
+	for kind, bytes := range w.sent {
+		t.figure("control_mb_"+kind, float64(bytes)/per/1e6)
+	}
 	t.figure("delta_bytes", float64(fold.EncodedBytes(layout, int(m.CodecBits))))
 	t.figure("bulk_bytes_a_round", bulk)
 	t.figure("formula_bytes_a_round", formula)
@@ -159,6 +163,7 @@ func scale(t *trial, peers int) error {
 		before[i] = n.traffic
 	}
 	countedBefore := w.counted
+	clear(w.sent)
 	from, began := w.highest(), w.now
 	rounds := msg.Round(t.long(3, 1))
 	if ok, err := t.makeRounds(w, rounds, 4*time.Duration(rounds)*w.period()); err != nil || !ok {
@@ -175,13 +180,16 @@ func scale(t *trial, peers int) error {
 	runtime.ReadMemStats(&memory)
 	agreed, certified := w.agreement(from, from+rounds)
 	heartbeats := float64(w.counted-countedBefore) / made / 1e6
+	for kind, bytes := range w.sent {
+		t.figure("control_mb_"+kind, float64(bytes)/float64(peers)/made/1e6)
+	}
 	t.figure("peers", float64(peers))
 	t.figure("rounds", made)
 	t.figure("round_periods", (w.now-began).Seconds()/made/w.period().Seconds())
 	t.atMost("certified_everywhere_after_s", slowest.Seconds(), 60)
 	t.atLeast("heights_agreed", float64(agreed)/float64(rounds), 1)
 	t.atLeast("heights_certified", float64(certified)/float64(rounds), 1)
-	t.figure("control_mb_heartbeats", heartbeats)
+	t.figure("control_mb_heartbeats_of_others", heartbeats)
 	t.atMost("control_mb", control/float64(peers)/made/1e6+heartbeats, 1)
 	t.figure("bulk_bytes_a_round", bulk/float64(peers)/made)
 	t.figure("heap_mb", float64(memory.HeapAlloc-heap)/1e6)

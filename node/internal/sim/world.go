@@ -39,6 +39,7 @@ type world struct {
 	cut     func(a, b *node) bool // the network between two nodes is cut; nil: nowhere
 	quiet   bool                  // heartbeats of nodes without a seat are only counted
 	counted uint64                // bytes of those that each node receives
+	sent    map[string]uint64     // bytes of gossip that nodes sent, by what it was
 	had     map[cid.Cid]bitset    // who had a message, with quiet
 
 	// sybilSpeed is that of all Sybils together.
@@ -97,7 +98,7 @@ func newWorld(ctx context.Context, o worldOptions) (*world, error) {
 	w := &world{
 		ctx: ctx, rnd: rand.New(rand.NewPCG(o.seed, 0x6d6f6f74)), net: o.net, manifest: &m, task: o.task,
 		index: make(map[peer.ID]int), folded: make(map[round.FoldID]round.Folded), records: make(map[cid.Cid][]byte),
-		had: make(map[cid.Cid]bitset), gains: make(map[gainKey]int64), losses: make(map[cid.Cid]float64), honestDeltas: make(map[cid.Cid][]*fold.Delta), transcript: sha256.New(), seen: newObservations(),
+		sent: make(map[string]uint64), had: make(map[cid.Cid]bitset), gains: make(map[gainKey]int64), losses: make(map[cid.Cid]float64), honestDeltas: make(map[cid.Cid][]*fold.Delta), transcript: sha256.New(), seen: newObservations(),
 	}
 	w.contents = contents{w: w, byID: make(map[cid.Cid]*content)}
 	if w.runID, err = m.ID(); err != nil {
