@@ -67,7 +67,7 @@ var plantedBugs = []planted{
 	{file: "attention.cuh", old: "key > own - window", new: "key >= own - window", tests: "TestAttention$"},
 	{file: "attention.cuh", old: "slope = 1.f - t * t;", new: "slope = 1.f;", tests: "TestAttention$"},
 	{file: "attention_f32.cuh", old: "sum[i] *= shrink;", new: "", tests: "TestAttention$"},
-	{file: "attention_f32.cuh", old: "g = e * (d[i][j] - dot) * slope;", new: "g = e * d[i][j] * slope;", tests: "TestAttention$"},
+	{file: "attention_f32.cuh", old: "seen ? e * (d[i][j] - dot) * slope : 0.f", new: "seen ? e * d[i][j] * slope : 0.f", tests: "TestAttention$"},
 	{file: "attention_f32.cuh", old: "for (int h = (int)blockIdx.y * group; h < ((int)blockIdx.y + 1) * group; h++)", new: "for (int h = (int)blockIdx.y * group; h < (int)blockIdx.y * group + 1; h++)", tests: "TestAttention$"},
 	{file: "attention_f32.cuh", old: "		load_rows(space, W, b, brow + from, 16, bhave - from, bhead, 0, W, hd);\n		__syncthreads();", new: "		load_rows(space, W, b, brow + from, 16, bhave - from, bhead, 0, W, hd);", tests: "TestAttention$"},
 	{file: "attention.cu", old: "put(out, p.q + p.first, (long long)h * hd + c, s / total)", new: "put(out, p.q + p.first, (long long)h * hd + c, s)", tests: "TestAttention$"},

@@ -187,12 +187,10 @@ DEVICE void queries(const matrix &q, const matrix &k, const matrix &v, const mat
 #pragma unroll
 			for (int j = 0; j < 4; j++) {
 				const int key = k0 + tx + 16 * j;
-				float slope, g = 0.f;
-				if (4 * ty + i < have && sees(own, key, window)) {
-					g = expf(score(s[i][j], scale, cap, alibi, own, key, slope) - logs[i]);
-					g *= (d[i][j] - dot[i]) * slope;
-				}
-				ds[(4 * ty + i) * 65 + tx + 16 * j] = g;
+				const bool seen = 4 * ty + i < have && sees(own, key, window);
+				float slope;
+				const float at = score(s[i][j], scale, cap, alibi, own, key, slope) - logs[i], e = expf(seen ? at : LOWEST);
+				ds[(4 * ty + i) * 65 + tx + 16 * j] = seen ? e * (d[i][j] - dot[i]) * slope : 0.f;
 			}
 		}
 		accumulate<W>(acc, ds, 65, 64, space, k, p.k + k0, keys, khead, hd);
@@ -237,13 +235,11 @@ DEVICE void keys(const matrix &q, const matrix &k, const matrix &v, const matrix
 #pragma unroll
 				for (int i = 0; i < 4; i++) {
 					const int key = p.first + 4 * ty + i;
-					float slope, e = 0.f, g = 0.f;
-					if (i0 < n && 4 * ty + i < have && sees(own, key, window)) {
-						e = expf(score(s[i][j], scale, cap, alibi, own, key, slope) - log);
-						g = e * (d[i][j] - dot) * slope;
-					}
+					const bool seen = i0 < n && 4 * ty + i < have && sees(own, key, window);
+					float slope;
+					const float at = score(s[i][j], scale, cap, alibi, own, key, slope) - log, e = expf(seen ? at : LOWEST);
 					ps[(4 * ty + i) * CHUNK + i0] = e;
-					ds[(4 * ty + i) * CHUNK + i0] = g;
+					ds[(4 * ty + i) * CHUNK + i0] = seen ? e * (d[i][j] - dot) * slope : 0.f;
 				}
 			}
 			accumulate<W>(accv, ps, CHUNK, 32, space, dout, p.q + q0, n, head, hd);
