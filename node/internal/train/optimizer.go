@@ -51,6 +51,11 @@ type optimizer interface {
 	bytes() int
 	save(state []byte) []byte
 	load(state []byte)
+	// vectors is how many moments returns and setMoments takes; see
+	// Trainer.Moments.
+	vectors() int
+	moments() [][]float32
+	setMoments(m [][]float32)
 }
 
 // update is what differs from step to step.
