@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestMoments: what one trainer remembers, another one goes on with bit by bit.
+// TestMoments: what one trainer remembers, another one goes on with bit by bit,
+// but for moments in eight bits, which are rounded once more: the map has no -1.
 func TestMoments(t *testing.T) {
 	batches := [][]Sample{ragged(9, 5), ragged(14), ragged(3, 3, 8)}
 	for name, o := range everyOptimizer {
@@ -34,18 +35,45 @@ func TestMoments(t *testing.T) {
 				t.Fatal(err)
 			}
 			again, err := b.Moments()
-			if err != nil || !slices.EqualFunc(m, again, slices.Equal) {
-				t.Errorf("what was set is not what is there: %v", err)
+			if err != nil {
+				t.Fatal(err)
 			}
+			near := 0.0
+			if o.Optimizer == AdamW8bit {
+				near = 0.05
+			}
+			for k := range m {
+				if d := apart(m[k], again[k]); d > near {
+					t.Errorf("what was set of vector %d is %g from what is there", k, d)
+				}
+			}
+			start := values(a)
 			for i := range 3 {
 				step(t, a, batches[i])
 				step(t, b, batches[i])
 			}
-			if !slices.Equal(values(a), values(b)) {
-				t.Error("the values differ after three more steps")
+			x, y := values(a), values(b)
+			for i := range start {
+				x[i], y[i] = x[i]-start[i], y[i]-start[i]
+			}
+			if d := apart(x, y); d > near {
+				t.Errorf("what three more steps moved is %g from the other", d)
 			}
 		})
 	}
+}
+
+// apart is the distance of two vectors beside the length of the first.
+func apart(a, b []float32) float64 {
+	var d, n float64
+	for i := range a {
+		d += float64(a[i]-b[i]) * float64(a[i]-b[i])
+		n += float64(a[i]) * float64(a[i])
+	}
+	if d == 0 {
+		return 0
+	}
+	return math.Sqrt(d / n)
 }
 
 func TestMomentsOfAnother(t *testing.T) {
