@@ -3,6 +3,6 @@
 # model over libp2p on this machine, and survive the loss of their launcher.
 # Arguments are handed to "moot demo" (see: bin/moot demo --help).
 set -euo pipefail
-cd "$(dirname "$0")/.."
-./scripts/build.sh >&2
-exec ./bin/moot demo "$@"
+root=$(cd "$(dirname "$0")/.." && pwd) # paths among the arguments are the caller's
+"$root/scripts/build.sh" >&2
+exec "$root/bin/moot" demo "$@"

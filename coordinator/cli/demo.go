@@ -37,15 +37,20 @@ must have the same adapter, byte for byte, and it must answer better than the ba
 model; if not, the exit code is 18.
 
 No network, no GPU and no account is needed; two cores take one to two minutes.
-The adapter stays in a temporary folder, whose path is printed.`,
+The adapter stays in a temporary folder, whose path is printed. With --keep-data
+so do the daemons' folders, of which "moot replay" computes the run again. With
+--keep the daemons that live go on, for you to look at, until you press Ctrl-C.`,
 		Example: `  moot demo
-  moot demo --dir ./demo --json`,
+  moot demo --keep
+  moot demo --json --keep-data ./demo && moot replay last --data ./demo`,
 		Args: needs(false),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), e, o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.dir, "dir", "", "work in this `folder`, and leave everything there (default: a temporary one)")
-	f.BoolVar(&o.keep, "keep", false, "leave the daemons' data and logs")
+	f.StringVar(&o.dir, "keep-data", "", "work in this `folder`, empty or new, and leave everything there, the daemons' folders too")
+	f.StringVar(&o.dir, "dir", "", "the same as --keep-data, by its first name")
+	_ = f.MarkHidden("dir") // it is there
+	f.BoolVar(&o.keep, "keep", false, "leave the daemons running at the end, until Ctrl-C, and then their data and logs")
 	f.StringVar(&o.mootd, "mootd", "", "`path` of the daemon (default: beside moot, or found on PATH)")
 	f.IntVar(&o.rounds, "rounds", 0, "train this `number` of rounds (default: as the bundled run file says)")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this `time`")
@@ -68,29 +73,57 @@ func runDemo(ctx context.Context, e *env, o demoFlags) error {
 	if err != nil {
 		return err
 	}
-	report, err := demo.Run(ctx, demo.Options{Mootd: mootd, Dir: dir, Rounds: o.rounds, Timeout: o.timeout, Screen: screen{e}})
 	tidy := o.dir == "" && !o.keep
+	say := func(r demo.Report) error {
+		if !tidy {
+			r.DataDir = dir
+		}
+		return e.answer(r, func(p *page) { demoSummary(p, r) })
+	}
+	opts := demo.Options{Mootd: mootd, Dir: dir, Rounds: o.rounds, Timeout: o.timeout, Screen: screen{e}}
+	if o.keep {
+		opts.Hold = func(ctx context.Context, r demo.Report, open []demo.Open) error {
+			if err := say(r); err != nil {
+				return err
+			}
+			sayOpen(screen{e}, dir, r.Run, open)
+			<-ctx.Done()
+			return nil
+		}
+	}
+	report, err := demo.Run(ctx, opts)
 	switch {
 	case tidy && report.OK:
 		err = cleanDemo(dir)
 	case tidy && api.AsError(err).Code == api.CodeInterrupted:
 		os.RemoveAll(dir)
-	case err != nil:
+	case err != nil || o.keep:
 		screen{e}.Say("daemons' data and logs are in %s", dir)
 	}
-	if e.json {
-		if werr := e.answer(report, nil); werr != nil {
+	switch {
+	case err == nil && o.keep: // Hold has said it
+		return nil
+	case e.json && report.Error != nil:
+		if werr := say(report); werr != nil {
 			return werr
 		}
-		if err != nil {
-			return reported{err}
-		}
-		return nil
-	}
-	if err != nil {
+		return reported{err}
+	case err != nil:
 		return err
 	}
-	return e.answer(nil, func(p *page) { demoSummary(p, report) })
+	return say(report)
+}
+
+// sayOpen says how to look at the daemons that go on.
+func sayOpen(s screen, dir, run string, open []demo.Open) {
+	s.Say("")
+	s.Say("The daemons that live go on; look at one with a browser on this machine:")
+	for _, x := range open {
+		s.Say("  %s   %s", x.Name, x.Dashboard)
+	}
+	s.Say("or from another terminal:")
+	s.Say("  bin/moot --data-dir %s run show %s", filepath.Join(dir, "node3"), api.ShortID(run))
+	s.Say("Ctrl-C stops them.")
 }
 
 func demoSummary(p *page, r demo.Report) {

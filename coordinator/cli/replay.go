@@ -30,16 +30,20 @@ what the records say. It needs no network and takes nobody's word: who trusts th
 program and the manifest need trust no peer. The daemon of the folder must not be
 running. ID may be the beginning of a run's ID, or "last".
 
+The folder may also be one with the data folders of several nodes, as a demo
+leaves it: then the records are those that are certified furthest, deltas may be
+in any of the folders, and a node whose last record is another is named.
+
 The exit code is 14 when a record does not follow from the one before, and 6 when
 a delta is not in the folder.`,
 		Example: `  moot replay last
-  moot replay last --from genesis --data ./demo/node3 --json`,
+  moot replay last --from genesis --data ./demo --json`,
 		Args: needs(false, "ID"),
 		RunE: func(cmd *cobra.Command, args []string) error { return runReplay(cmd.Context(), e, args[0], o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.from, "from", "genesis", "begin with the state after this `round`, or with genesis")
-	f.StringVar(&o.data, "data", "", "data `folder` to replay in (default: that of --data-dir)")
+	f.StringVar(&o.data, "data", "", "data `folder` of a node to replay in, or a folder of such (default: that of --data-dir)")
 	f.StringVar(&o.mootd, "mootd", "", "`path` of the daemon's program (default: beside moot, or found on PATH)")
 	return cmd
 }
@@ -101,6 +105,20 @@ func replaySummary(p *page, r api.Replay) {
 	p.line("tokens       %s", group(r.Tokens))
 	p.line("head         %s", clean(r.Head))
 	p.line("state        %s", clean(r.StateCID))
+	if len(r.Folders) > 0 {
+		agree := 0
+		for _, f := range r.Folders {
+			if f.Agrees {
+				agree++
+			}
+		}
+		p.line("folders      %d of %d have no other record", agree, len(r.Folders))
+		for _, f := range r.Folders {
+			if !f.Agrees {
+				p.line("             %s ends with another one, of round %s: %s", clean(f.Dir), group(f.Round), clean(f.Head))
+			}
+		}
+	}
 	if r.OK {
 		p.line("verdict      every record follows from the one before")
 	} else {

@@ -19,5 +19,20 @@ type Replay struct {
 	Head          string `json:"head"`
 	StateCID      string `json:"state_cid"` // after the head, as computed
 
+	// Missing lists the deltas of the records that are in no folder, when there
+	// are such.
+	Missing []string `json:"missing,omitempty"`
+	// Folders are those of several nodes, when the replay was in more than one.
+	Folders []ReplayFolder `json:"folders,omitempty"`
+
 	Seconds float64 `json:"seconds"`
+}
+
+// ReplayFolder is the folder of a node among several.
+type ReplayFolder struct {
+	Dir   string `json:"dir"`
+	Round uint64 `json:"round"` // of the last record in it
+	Head  string `json:"head"`
+	// Agrees says that the last record is one of those that were replayed.
+	Agrees bool `json:"agrees"`
 }

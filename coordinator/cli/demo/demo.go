@@ -34,8 +34,17 @@ type Options struct {
 	Timeout time.Duration
 	// Screen shows what happens.
 	Screen Screen
+	// Hold, if not nil, is called when all went well, with the daemons that
+	// live. They go on until it returns.
+	Hold func(ctx context.Context, r Report, open []Open) error
 
 	limits *limits // of tests
+}
+
+// Open is a daemon that can be looked at.
+type Open struct {
+	Name      string // such as node 3
+	Dashboard string // address of its page; who has it can do what its user can
 }
 
 // MinRounds is how many rounds a demo needs: two before the launcher is
@@ -111,7 +120,17 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		d.limits = *o.limits
 	}
 	d.report.StateCIDs, d.report.Heads, d.report.Answers = map[string]string{}, map[string]string{}, []Answer{}
-	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, errTimeout)
+	err := d.tell(ctx)
+	if err == nil && o.Hold != nil {
+		err = o.Hold(ctx, d.report, d.open())
+	}
+	d.stopAll(context.WithoutCancel(ctx))
+	return d.report, err
+}
+
+// tell runs the story, and makes the report complete.
+func (d *demo) tell(outer context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(outer, d.o.Timeout, errTimeout)
 	defer cancel()
 	story, end := context.WithCancel(ctx)
 	d.wg.Go(func() { d.sample(story) })
@@ -121,8 +140,10 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	}
 	end()
 	d.wg.Wait()
-	o.Screen.Clear()
-	d.stopAll(ctx)
+	d.o.Screen.Clear()
+	if ctx.Err() != nil { // nobody waits for a good end
+		d.stopAll(ctx)
+	}
 	for _, x := range d.all() {
 		d.report.Bytes.Pulled += x.pulledBytes()
 	}
@@ -130,7 +151,16 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	d.report.WallS = float64(time.Since(d.begin).Milliseconds()) / 1000
 	d.report.OK = err == nil
 	d.report.Error = api.AsError(err)
-	return d.report, err
+	return err
+}
+
+// open lists the daemons that can be looked at.
+func (d *demo) open() []Open {
+	var list []Open
+	for _, x := range d.ready() {
+		list = append(list, Open{Name: x.name, Dashboard: x.client.DashboardURL()})
+	}
+	return list
 }
 
 // late is the error of a demo whose time is over or that was interrupted,

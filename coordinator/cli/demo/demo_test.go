@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -174,6 +175,40 @@ func TestRounds(t *testing.T) {
 	}
 }
 
+// TestHold: who wants to look at the daemons finds those that live, and none is
+// left afterwards.
+func TestHold(t *testing.T) {
+	newWorld(t, 0)
+	o := options(t, new(recorder))
+	held := 0
+	o.Hold = func(ctx context.Context, r Report, open []Open) error {
+		held++
+		if !r.OK || r.Peers != 5 || r.WallS == 0 || len(open) != 3 {
+			t.Errorf("held with %+v and %+v, want the whole report and three daemons", r, open)
+		}
+		for i, x := range open {
+			if want := fmt.Sprintf("node %d", i+3); x.Name != want {
+				t.Errorf("daemon is %s, want %s", x.Name, want)
+			}
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, x.Dashboard, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Errorf("%s does not answer: %v", x.Name, err)
+				continue
+			}
+			resp.Body.Close()
+		}
+		return nil
+	}
+	if _, err := Run(t.Context(), o); err != nil || held != 1 {
+		t.Errorf("Run = %v, and Hold was called %d times", err, held)
+	}
+	wantDead(t, o.Dir)
+}
+
 // TestFaults: whatever goes wrong, the demo fails with words, and no daemon is
 // left.
 func TestFaults(t *testing.T) {
@@ -222,6 +257,10 @@ func TestFaults(t *testing.T) {
 			o := options(t, new(recorder))
 			if tt.limit != nil {
 				tt.limit(o.limits)
+			}
+			o.Hold = func(context.Context, Report, []Open) error {
+				t.Error("held after a failure")
+				return nil
 			}
 			r, err := Run(t.Context(), o)
 			e := api.AsError(err)

@@ -19,14 +19,16 @@ type Report struct {
 	StateCIDs map[string]string `json:"state_cids"`
 	Heads     map[string]string `json:"heads"`
 	// EvalLoss and Accuracy are on held-out rows.
-	EvalLoss   Pair    `json:"eval_loss"`
-	Accuracy   Pair    `json:"accuracy"`
-	Run        string  `json:"run"`
-	Model      string  `json:"model"`
-	Dataset    string  `json:"dataset"`
-	AdapterDir string  `json:"adapter_dir"`
-	Bytes      Bytes   `json:"bytes"`
-	WallS      float64 `json:"wall_s"`
+	EvalLoss   Pair   `json:"eval_loss"`
+	Accuracy   Pair   `json:"accuracy"`
+	Run        string `json:"run"`
+	Model      string `json:"model"`
+	Dataset    string `json:"dataset"`
+	AdapterDir string `json:"adapter_dir"`
+	// DataDir has the daemons' data folders, if they were kept.
+	DataDir string  `json:"data_dir,omitempty"`
+	Bytes   Bytes   `json:"bytes"`
+	WallS   float64 `json:"wall_s"`
 	// CertifiedRounds of all rounds had a quorum.
 	CertifiedRounds uint64 `json:"certified_rounds"`
 	// JoinerDeltas is how many deltas of the late peer are in the run.

@@ -20,7 +20,8 @@ func newReplay(s *settings) *cobra.Command {
 		Long: `Computes every state of a run again, from the manifest and the records and deltas
 in the data folder, and compares it, the weights and the certificates with what
 the records say. It needs no network and takes nobody's word. The daemon of the
-folder must not be running. ID may be the beginning of a run's ID, or "last".
+folder must not be running. ID may be the beginning of a run's ID, or "last". The
+data folder may also be one with the data folders of several nodes in it.
 
 The exit code is 14 when a record does not follow from the one before, and 6
 when a delta is not in the folder.`,
