@@ -19,6 +19,9 @@ type Commit struct {
 	Steps      uint64
 	Norm       uint64 // integer L2 norm of the decoded delta, 2^-26 units
 	LossMicro  uint64 // mean training loss of the round, 1e-6 nats per token
+	// Trace is the file that says how the delta was trained, by which others can
+	// do a part of it again; cid.Undef in a run that asks for none.
+	Trace cid.Cid `json:",omitzero"`
 }
 
 // Validate implements Message.
@@ -29,6 +32,9 @@ func (m *Commit) Validate() error {
 	c.rawCID("head", m.Head)
 	c.peer("peer", m.Peer)
 	c.fileCID("delta", m.Delta)
+	if m.Trace.Defined() {
+		c.fileCID("trace", m.Trace)
+	}
 	c.between("delta bytes", m.DeltaBytes, 1, MaxDeltaBytes)
 	switch m.CodecBits {
 	case 1, 2, 4, 8:

@@ -20,6 +20,15 @@ type Audit struct {
 	GainNano int64
 }
 
+// Retrace is what an auditor found when it did a part of the training of a
+// delta of the round before again: how far its result is from what the trace
+// says, beside what there is to be found. 0 is the same, a million something
+// else altogether.
+type Retrace struct {
+	Seat     uint32 // index into the seats of the round before
+	ErrorPPM uint32
+}
+
 // Have is a witness's word on the commits of a round, given once.
 type Have struct {
 	Run     cid.Cid
@@ -30,6 +39,8 @@ type Have struct {
 	Joins   []cid.Cid   // CIDs of the join requests it holds, sorted bytewise
 	Audits  []Audit     `json:",omitzero"` // sorted by seat, at most one for each
 	Merges  []Merge     `json:",omitzero"` // sorted
+	// Retraces are sorted by seat, at most one for each.
+	Retraces []Retrace `json:",omitzero"`
 }
 
 // Validate implements Message.
@@ -61,6 +72,12 @@ func (m *Have) Validate() error {
 	for i, e := range m.Merges {
 		c.merge(e)
 		c.that(i == 0 || m.Merges[i-1].Compare(e) < 0, "merge of %v is out of order", e.Head)
+	}
+	c.that(len(m.Retraces) <= MaxRetraces, "retraces are %d, must be at most %d", len(m.Retraces), MaxRetraces)
+	for i, e := range m.Retraces {
+		c.between("retrace: seat", uint64(e.Seat), 0, MaxSeats-1)
+		c.that(i == 0 || m.Retraces[i-1].Seat < e.Seat, "retrace: seat %d is out of order", e.Seat)
+		c.between("retrace: error", uint64(e.ErrorPPM), 0, MaxErrorPPM)
 	}
 	return c.result()
 }

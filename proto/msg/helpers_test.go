@@ -152,6 +152,13 @@ func sampleMerge() Merge {
 	return Merge{testCID("fork"), testCID("first"), testCID("lost"), testFolder("lost state"), testFolder("base state"), 123_456, 20_000}
 }
 
+// sampleHealed is a record that takes a contribution of the round before back.
+func sampleHealed(t testing.TB) *Record {
+	r := sampleJudged(t)
+	r.Judgements[0].TakenBack = true
+	return r
+}
+
 // sampleJudged is a record with audits, standings and a proof.
 func sampleJudged(t testing.TB) *Record {
 	t.Helper()
@@ -159,7 +166,9 @@ func sampleJudged(t testing.TB) *Record {
 	r.Contributions[0].Reason = Harmful
 	merge := sampleMerge()
 	r.Merge = &merge
-	r.Judgements = []Judgement{{0, 2, -250_000, 0, Damaging}, {1, 3, 1_500_000, 60_000, Useful}}
+	r.Judgements = []Judgement{
+		{Measured: 2, GainNano: -250_000, Verdict: Damaging}, {Seat: 1, Measured: 3, GainNano: 1_500_000, WorthQ16: 60_000, Verdict: Useful},
+	}
 	r.NextSeats[2].Trainee = true
 	r.Standings = []Standing{
 		{Peer: r.NextSeats[0].Peer, Owed: 1, StrikesQ8: 256, Pace: 1000, LackQ16: 20_000, Work: 9000},
@@ -193,6 +202,12 @@ func sampleProposal(t testing.TB, from peer.ID) *Proposal {
 }
 
 // samples has one message of each type, from one peer.
+func tracedCommit(from peer.ID) *Commit {
+	c := sampleCommit(from)
+	c.Trace = testFolder("trace")
+	return c
+}
+
 func samples(t testing.TB, from peer.ID) []Message {
 	t.Helper()
 	return []Message{
@@ -204,6 +219,8 @@ func samples(t testing.TB, from peer.ID) []Message {
 		&Status{Run: testCID("run"), Peer: from, Seq: 1, Head: testCID("head"), Lost: testCID("lost")},
 		&Invite{Run: testCID("run"), Peer: from, Key: bytes.Repeat([]byte{7}, 32), Until: 20},
 		invitedJoin(t, from),
+		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Retraces: []Retrace{{2, 4_500}, {5, MaxErrorPPM}}},
+		tracedCommit(from),
 	}
 }
 

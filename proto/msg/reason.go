@@ -23,6 +23,7 @@ const (
 	Zero                       // all values are zero
 	Copy                       // that of another seat, as a whole or nearly
 	Replayed                   // that of an earlier round
+	Untraced                   // has no trace, in a run that asks for one
 	haveEnd                    // the ones after this are not for haves
 )
 
@@ -32,14 +33,16 @@ const (
 	Probation                    // audits have not confirmed the peer often enough yet
 	Harmful                      // an audit found that the peer made the loss worse
 	Banned                       // signed what nobody honest signs, or was harmful again and again
+	TakenBack                    // what it did to the state was undone, a round later
 	reasonEnd
 )
 
 var reasonNames = [reasonEnd]string{
 	Held: "held", NotHeld: "not-held", Timeout: "timeout", TooLarge: "too-large", BadHash: "bad-hash", BadSize: "bad-size",
 	BadCodec: "bad-codec", BadRange: "bad-range", BadNorm: "bad-norm", WrongHead: "wrong-head",
-	Equivocation: "equivocation", NotFinite: "not-finite", Zero: "zero", Copy: "copy", Replayed: "replayed",
+	Equivocation: "equivocation", NotFinite: "not-finite", Zero: "zero", Copy: "copy", Replayed: "replayed", Untraced: "untraced",
 	Fresh: "fresh", Probation: "probation", Harmful: "harmful", Banned: "banned",
+	TakenBack: "taken-back",
 }
 
 // Refuses reports whether r is a reason for which a have may refuse a commit.

@@ -93,6 +93,12 @@ type Judgement struct {
 	GainNano int64  // the median of what they measured
 	WorthQ16 uint32 // gain per token, beside the median of all: at most 1
 	Verdict  Verdict
+	// TakenBack: what the contribution did to the state was undone.
+	TakenBack bool `json:",omitzero"`
+	// Retraced is how many auditors did a part of its training again, ErrorPPM
+	// the least of what they found.
+	Retraced uint32 `json:",omitzero"`
+	ErrorPPM uint32 `json:",omitzero"`
 }
 
 // Standing is what is remembered of a peer. One that has a seat and no standing
@@ -247,8 +253,8 @@ func (c *checker) contributions(list []Contribution, seats int) {
 		c.between("contributions: tokens", e.Tokens, 1, MaxTokens)
 		c.between("contributions: weight", e.Weight, 0, MaxTokens)
 		c.between("contributions: clip", uint64(e.ClipQ16), 0, 1<<16)
-		ok := e.Reason == Held || e.Reason >= Fresh && e.Reason < reasonEnd
-		c.that(ok, "contributions: reason is %d, must be 0 or %d to %d", e.Reason, Fresh, reasonEnd-1)
+		ok := e.Reason == Held || e.Reason >= Fresh && e.Reason <= Banned
+		c.that(ok, "contributions: reason is %d, must be 0 or %d to %d", e.Reason, Fresh, Banned)
 	}
 }
 
@@ -270,10 +276,15 @@ func (c *checker) judgements(list []Judgement) {
 	for i, e := range list {
 		c.between("judgements: seat", uint64(e.Seat), 0, MaxSeats-1)
 		c.that(i == 0 || list[i-1].Seat < e.Seat, "judgements: seat %d is out of order", e.Seat)
-		c.between("judgements: measured", uint64(e.Measured), 1, MaxSeats)
+		c.between("judgements: measured", uint64(e.Measured), 0, MaxSeats)
+		c.between("judgements: retraced", uint64(e.Retraced), 0, MaxSeats)
+		c.that(e.Measured > 0 || e.Retraced > 0, "judgements: seat %d has no audits", e.Seat)
+		c.between("judgements: error", uint64(e.ErrorPPM), 0, MaxErrorPPM)
+		c.that(e.Retraced > 0 || e.ErrorPPM == 0, "judgements: seat %d has an error without a retrace", e.Seat)
 		c.gain(e.GainNano)
 		c.between("judgements: worth", uint64(e.WorthQ16), 0, 1<<16)
 		c.that(e.Verdict < verdictEnd, "judgements: verdict is %d, must be below %d", e.Verdict, verdictEnd)
+		c.that(!e.TakenBack || e.Verdict != Unaudited, "judgements: seat %d is taken back without a verdict", e.Seat)
 	}
 }
 
@@ -285,7 +296,7 @@ func (c *checker) standings(list []Standing) {
 		c.between("standings: owed", uint64(e.Owed), 0, MaxOwed)
 		c.between("standings: strikes", uint64(e.StrikesQ8), 0, MaxStrikesQ8)
 		c.between("standings: until", uint64(e.Until), 0, 2*MaxRound)
-		c.that((e.Until == 0) == (e.Reason == Held) && e.Reason < reasonEnd, "standings: reason is %d with a ban until %d", e.Reason, e.Until)
+		c.that((e.Until == 0) == (e.Reason == Held) && e.Reason <= Banned, "standings: reason is %d with a ban until %d", e.Reason, e.Until)
 		c.between("standings: pace", e.Pace, 0, MaxTokens)
 		c.between("standings: lack", uint64(e.LackQ16), 0, 1<<16)
 		c.between("standings: work", e.Work, 0, MaxRunTokens)

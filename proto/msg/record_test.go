@@ -18,7 +18,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	empty := sampleRecord(t)
 	empty.Commits, empty.Contributions, empty.Refused, empty.Joins = nil, nil, nil, nil
 	for name, r := range map[string]*Record{
-		"sample": sampleRecord(t), "judged": sampleJudged(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
+		"sample": sampleRecord(t), "judged": sampleJudged(t), "healed": sampleHealed(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := r.Encode()
@@ -115,10 +115,14 @@ func TestLargestProposal(t *testing.T) {
 		commit := &Commit{
 			Run: run, Round: MaxRound, Head: head, Peer: seats[i].Peer, Delta: head, DeltaBytes: MaxDeltaBytes, CodecBits: 8,
 			Tokens: MaxTokens, Steps: MaxSteps, Norm: MaxNorm, LossMicro: MaxLossMicro,
+			Trace: testFolder("trace"),
 		}
 		r.Commits = append(r.Commits, sign(i, commit))
 		r.Contributions = append(r.Contributions, Contribution{uint32(i), head, head, MaxTokens, MaxTokens, 1 << 16, Banned})
-		r.Judgements = append(r.Judgements, Judgement{uint32(i), MaxAudits, -MaxGainNano, 1 << 16, Damaging})
+		r.Judgements = append(r.Judgements, Judgement{
+			Seat: uint32(i), Measured: MaxAudits, GainNano: -MaxGainNano, WorthQ16: 1 << 16, Verdict: Damaging, TakenBack: true,
+			Retraced: MaxAudits, ErrorPPM: MaxErrorPPM,
+		})
 	}
 	for w := range q {
 		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins}
@@ -127,6 +131,9 @@ func TestLargestProposal(t *testing.T) {
 		}
 		for i := range MaxAudits {
 			have.Audits = append(have.Audits, Audit{uint32(i), -MaxGainNano})
+		}
+		for i := range MaxRetraces {
+			have.Retraces = append(have.Retraces, Retrace{uint32(i), MaxErrorPPM})
 		}
 		for i := range MaxMerges {
 			e := sampleMerge()
@@ -172,7 +179,7 @@ func TestLargestProposal(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleGenesis(f)} {
+	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleGenesis(f)} {
 		b, err := r.Encode()
 		if err != nil {
 			f.Fatal(err)

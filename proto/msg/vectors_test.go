@@ -40,7 +40,10 @@ func TestVectorsMessages(t *testing.T) {
 			Payload: hex.EncodeToString(payloadOf(t, m)), Envelope: hex.EncodeToString(s.Envelope), CID: s.CID.String(),
 		})
 	}
-	for _, r := range []recordVector{{Name: "genesis", Record: sampleGenesis(t)}, {Name: "round 7", Record: sampleRecord(t)}, {Name: "round 7, audited", Record: sampleJudged(t)}} {
+	for _, r := range []recordVector{
+		{Name: "genesis", Record: sampleGenesis(t)}, {Name: "round 7", Record: sampleRecord(t)}, {Name: "round 7, audited", Record: sampleJudged(t)},
+		{Name: "round 7, taken back", Record: sampleHealed(t)},
+	} {
 		b, err := r.Record.Encode()
 		if err != nil {
 			t.Fatal(err)

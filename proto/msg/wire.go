@@ -73,6 +73,7 @@ func (m *Commit) toWire() proto.Message {
 		Steps:      m.Steps,
 		Norm:       m.Norm,
 		LossMicro:  m.LossMicro,
+		Trace:      m.Trace.Bytes(),
 	}
 }
 
@@ -90,6 +91,7 @@ func commitFromWire(w *wirev1.Commit) (*Commit, error) {
 		Steps:      w.Steps,
 		Norm:       w.Norm,
 		LossMicro:  w.LossMicro,
+		Trace:      r.read(w.Trace),
 	}, r.err
 }
 
@@ -111,6 +113,9 @@ func (m *Have) toWire() proto.Message {
 	}
 	for _, e := range m.Merges {
 		w.Merges = append(w.Merges, e.toWire())
+	}
+	for _, e := range m.Retraces {
+		w.Retraces = append(w.Retraces, &wirev1.Retrace{Seat: e.Seat, ErrorPpm: e.ErrorPPM})
 	}
 	return w
 }
@@ -134,6 +139,9 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 	}
 	for _, e := range w.Merges {
 		m.Merges = append(m.Merges, mergeFromWire(&r, e))
+	}
+	for _, e := range w.Retraces {
+		m.Retraces = append(m.Retraces, Retrace{Seat: e.Seat, ErrorPPM: e.ErrorPpm})
 	}
 	return m, r.err
 }
@@ -277,6 +285,7 @@ func (r *Record) toWire() *wirev1.Record {
 	for _, j := range r.Judgements {
 		w.Judgements = append(w.Judgements, &wirev1.Judgement{
 			Seat: j.Seat, Measured: j.Measured, GainNano: j.GainNano, WorthQ16: j.WorthQ16, Verdict: uint32(j.Verdict),
+			TakenBack: j.TakenBack, Retraced: j.Retraced, ErrorPpm: j.ErrorPPM,
 		})
 	}
 	for _, s := range r.Standings {
@@ -337,6 +346,7 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 	for _, j := range w.Judgements {
 		m.Judgements = append(m.Judgements, Judgement{
 			Seat: j.Seat, Measured: j.Measured, GainNano: j.GainNano, WorthQ16: j.WorthQ16, Verdict: Verdict(j.Verdict),
+			TakenBack: j.TakenBack, Retraced: j.Retraced, ErrorPPM: j.ErrorPpm,
 		})
 	}
 	for _, s := range w.Standings {

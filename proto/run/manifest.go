@@ -186,6 +186,12 @@ type Trust struct {
 	Auditors     uint32 // of each delta; 0: no audits
 	AuditSamples uint32 // held-out samples that an audit reads
 	Probation    uint32 // useful audits that it takes until a new peer's deltas count
+	// TakeBack: what a damaging delta did to the state is undone when its
+	// verdict is recorded.
+	TakeBack bool `json:",omitzero"`
+	// RetracePPM is how many of a million deltas are drawn for a retrace: a
+	// part of their training is done again. 0: none, and no commit has a trace.
+	RetracePPM uint32 `json:",omitzero"`
 }
 
 // LoRA is the shape of the adapter. Which layers it is on, and their ranks,

@@ -62,7 +62,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	bare.Licences, bare.Created, bare.GenesisSeed, bare.Outer.MomentumQ16 = Licences{}, 0, 0, 0
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
-	guarded.Trust, guarded.Admission = Trust{3, 32, 5}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
+	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
 	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
@@ -175,8 +175,9 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.MaxTokens = 1<<62 + 1 }, "max_tokens is 4611686018427387905"},
 		{func(m *Manifest) { m.Schedule = 0 }, "inner.schedule is schedule-0, must be cosine, constant, linear or wsd"},
 		{func(m *Manifest) { m.EvalSamples = 0 }, "eval_samples is 0"},
-		{func(m *Manifest) { m.Trust = Trust{17, 1, 0} }, "trust.auditors is 17, must be at most 16"},
-		{func(m *Manifest) { m.Trust = Trust{1, 1, 1001} }, "trust.probation is 1001, must be at most 1000"},
+		{func(m *Manifest) { m.Trust = Trust{Auditors: 17, AuditSamples: 1} }, "trust.auditors is 17, must be at most 16"},
+		{func(m *Manifest) { m.Trust = Trust{Auditors: 1, AuditSamples: 1, Probation: 1001} }, "trust.probation is 1001, must be at most 1000"},
+		{func(m *Manifest) { m.Trust.TakeBack = true }, "trust.take_back is true, must be false without audits"},
 		{func(m *Manifest) { m.Trust.Probation = 1 }, "trust.probation is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Auditors = 1 }, "trust.audit_samples is 0 with 1 auditors"},
 		{func(m *Manifest) { m.Trust.AuditSamples = 1 }, "trust.audit_samples is 1 with 0 auditors"},

@@ -94,13 +94,18 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"trust.auditors", uint64(m.Trust.Auditors), 0, MaxAuditors},
 		{"trust.audit_samples", uint64(m.Trust.AuditSamples), 0, 1e6},
 		{"trust.probation", uint64(m.Trust.Probation), 0, MaxProbation},
+		{"trust.retrace_ppm", uint64(m.Trust.RetracePPM), 0, 1e6},
 		{"admission.work_bits", uint64(m.Admission.WorkBits), 0, MaxWorkBits},
 	} {
 		if err := within(n.field, n.v, n.lo, n.hi); err != nil {
 			return err
 		}
 	}
-	if t := &m.Trust; t.Auditors == 0 && t.Probation > 0 {
+	if t := &m.Trust; t.Auditors == 0 && t.TakeBack {
+		return invalid("trust.take_back", "is true, must be false without audits")
+	} else if t.Auditors == 0 && t.RetracePPM > 0 {
+		return invalid("trust.retrace_ppm", "is %d, must be 0 without audits", t.RetracePPM)
+	} else if t.Auditors == 0 && t.Probation > 0 {
 		return invalid("trust.probation", "is %d, must be 0 without audits", t.Probation)
 	} else if (t.Auditors == 0) != (t.AuditSamples == 0) {
 		return invalid("trust.audit_samples", "is %d with %d auditors, must be 0 without audits and at least 1 with them", t.AuditSamples, t.Auditors)

@@ -54,7 +54,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		Mode:         wirev1.Mode(m.Mode),
 	}
 	if t := m.Trust; t != (Trust{}) {
-		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation}
+		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePpm: t.RetracePPM}
 	}
 	if a := &m.Admission; a.Mode != 0 || len(a.Allowed) > 0 || a.WorkBits > 0 {
 		w.Admission = &wirev1.Admission{Mode: uint32(a.Mode), WorkBits: a.WorkBits}
@@ -126,7 +126,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		Mode:         Mode(w.Mode),
 	}
 	if t := w.Trust; t != nil {
-		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation}
+		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePPM: t.RetracePpm}
 	}
 	if a := w.Admission; a != nil {
 		m.Admission = Admission{Mode: AdmissionMode(a.Mode), WorkBits: a.WorkBits}

@@ -128,15 +128,17 @@ type player struct {
 	Options
 	rules  *round.Rules
 	layout *fold.Layout
+	before round.Link // the parent's parent
 	parent round.Link
 	state  *fold.State             // after parent; nil before From
+	last   *fold.State             // after before, if it was computed here
 	bases  map[cid.Cid]*fold.State // that merges need later; nil: not computed here
 	res    Result
 }
 
 // play checks the record that follows.
 func (p *player) play(ctx context.Context, k round.Link) error {
-	want, err := p.rules.Verify(p.parent, k.Record)
+	want, err := p.rules.Verify(p.before, p.parent, k.Record)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
@@ -144,7 +146,6 @@ func (p *player) play(ctx context.Context, k round.Link) error {
 		if err := round.VerifyCertificate(k.Certificate, k.ID, k.Record); err != nil {
 			return fmt.Errorf("%w: %w", ErrMismatch, err)
 		}
-		p.res.Certified++
 	}
 	r := Round{
 		Round: k.Record.Round, Record: k.ID, State: k.Record.State, Certified: k.Certificate != nil,
@@ -161,8 +162,11 @@ func (p *player) play(ctx context.Context, k round.Link) error {
 			return err
 		}
 	}
-	p.parent = k
+	p.before, p.parent = p.parent, k
 	p.res.Rounds++
+	if r.Certified {
+		p.res.Certified++
+	}
 	p.res.Contributions += r.Contributions
 	p.res.Refused += r.Refused
 	p.res.Head, p.res.State = k.ID, k.Record.State
@@ -175,53 +179,63 @@ func (p *player) play(ctx context.Context, k round.Link) error {
 
 // fold computes the state after rec and compares.
 func (p *player) fold(ctx context.Context, rec *msg.Record, want *round.Consequence) error {
-	inputs := want.Inputs
 	if !want.Folds() {
 		if rec.State != p.parent.Record.State {
 			return fmt.Errorf("%w: nothing was included, and the state changed", ErrMismatch)
 		}
+		p.last = p.state
 		return nil
 	}
-	in := make([]fold.Input, len(inputs))
-	for i, c := range inputs {
-		size := fold.EncodedBytes(p.layout, int(p.Manifest.CodecBits))
-		b, err := p.Store.ReadBytes(ctx, c.Delta, size)
-		if err != nil {
-			return fmt.Errorf("delta %s of %s: %w: %w", c.Delta, c.Peer, ErrMissing, err)
-		}
-		d, err := fold.Decode(p.layout, b)
-		if err != nil {
-			return fmt.Errorf("delta %s of %s: %w: %w", c.Delta, c.Peer, ErrMismatch, err)
-		}
-		in[i] = fold.Input{Delta: d, Tokens: c.Tokens, FactorQ16: c.FactorQ16}
-	}
-	next, applied, err := fold.Fold(p.state, in, p.Manifest.FoldOuter())
+	job := want.Fold(p.parent.Record.State)
+	next, applied, err := job.Compute(payloads{ctx, p}, p.Manifest.FoldOuter())
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrMismatch, err)
-	}
-	if m := rec.Merge; m != nil {
-		base, ok := p.bases[m.Base]
-		if !ok || base == nil {
-			if base, err = p.read(ctx, m.Base); err != nil {
-				return err
-			}
-		}
-		other, err := p.read(ctx, m.State)
-		if err != nil {
+		if errors.Is(err, ErrMissing) {
 			return err
 		}
-		if next, err = fold.Merge(next, base, other, m.WeightQ16); err != nil {
-			return fmt.Errorf("%w: %w", ErrMismatch, err)
-		}
+		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
 	if err := round.Weigh(rec, round.Folded{State: next.CID(), Applied: applied}); err != nil {
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
-	p.state = next
+	p.last, p.state = p.state, next
 	if _, ok := p.bases[rec.State]; ok {
 		p.bases[rec.State] = next
 	}
 	return nil
+}
+
+// payloads is what a player reads or has computed.
+type payloads struct {
+	ctx context.Context
+	p   *player
+}
+
+// State implements round.Payloads.
+func (s payloads) State(id cid.Cid) (*fold.State, error) {
+	p := s.p
+	switch {
+	case id == p.parent.Record.State && p.state != nil:
+		return p.state, nil
+	case p.before.Record != nil && id == p.before.Record.State && p.last != nil:
+		return p.last, nil
+	case p.bases[id] != nil:
+		return p.bases[id], nil
+	}
+	return p.read(s.ctx, id)
+}
+
+// Delta implements round.Payloads.
+func (s payloads) Delta(in round.Input) (*fold.Delta, error) {
+	size := fold.EncodedBytes(s.p.layout, int(s.p.Manifest.CodecBits))
+	b, err := s.p.Store.ReadBytes(s.ctx, in.Delta, size)
+	if err != nil {
+		return nil, fmt.Errorf("delta %s of %s: %w: %w", in.Delta, in.Peer, ErrMissing, err)
+	}
+	d, err := fold.Decode(s.p.layout, b)
+	if err != nil {
+		return nil, fmt.Errorf("delta %s of %s: %w: %w", in.Delta, in.Peer, ErrMismatch, err)
+	}
+	return d, nil
 }
 
 func (p *player) read(ctx context.Context, id cid.Cid) (*fold.State, error) {

@@ -34,6 +34,18 @@ func (b *branch) last() Link {
 	return b.links[len(b.links)-1]
 }
 
+// before is the record before the last one.
+func (b *branch) before(m *Machine) Link {
+	switch n := len(b.links); n {
+	case 0:
+		return m.before(b.ancestor)
+	case 1:
+		return b.ancestor
+	default:
+		return b.links[n-2]
+	}
+}
+
 // offered checks what a peer says comes after our chain.
 func (m *Machine) offered(ev Offered) {
 	m.syncBefore = m.now
@@ -74,7 +86,7 @@ func (m *Machine) offered(ev Offered) {
 			if n := len(b.links); n > 1 {
 				parent = b.links[n-2].Record
 			}
-			b.foldID = m.need(b.last().Record.Round, parent, b.cons)
+			b.foldID = m.need(parent, b.cons)
 		}
 	}
 	m.branches = append(m.branches, b)
@@ -169,7 +181,7 @@ func (b *branch) extend(m *Machine, id cid.Cid, r *msg.Record, cert *msg.Certifi
 	if slices.ContainsFunc(m.frauds, id.Equals) {
 		return fmt.Errorf("record %v of round %d has a wrong state, whoever voted for it", id, r.Round)
 	}
-	v, err := m.rules.verify(parent, r, m.open)
+	v, err := m.rules.verify(b.before(m), parent, r, m.open)
 	if err != nil {
 		return err
 	}

@@ -104,8 +104,14 @@ type View struct {
 	Members []Member
 }
 
+// Audible reports whether the heartbeats of a peer are passed on.
+func (v *View) Audible(id peer.ID) bool { return Audible(v.Head.Record.NextSeats, id, len(v.Members)) }
+
 // Member is a peer's last heartbeat and when it came.
 type Member struct {
 	Status *msg.Status
 	Seen   time.Time
+	// Silent is when it will have been silent for so long that it seems to be
+	// gone.
+	Silent time.Time
 }

@@ -13,6 +13,8 @@ import (
 
 // Basis is what a record rests on.
 type Basis struct {
+	// Before is the parent's parent, if it has one.
+	Before Link
 	Parent Link
 	// Haves are messages *msg.Have for the parent, of different seats, sorted
 	// by seat, whose entries name seats that exist.
@@ -31,8 +33,11 @@ type Consequence struct {
 	Record *msg.Record
 	// Inputs are those of the fold, one for each contribution.
 	Inputs []Input
+	// Back is what is taken back of the parent's contributions, nil: nothing.
+	Back *Back
 	// Blocked are commits that have to be included and are not known, or are
-	// not what the haves say. With any, there is no valid record on this basis.
+	// not what the haves say; and the record before the parent, if it is needed
+	// and not here. With any, there is no valid record on this basis.
 	Blocked []cid.Cid
 	// Unknown are join requests that count and are not known. The record is
 	// right if they have no effect.
@@ -43,7 +48,16 @@ type Consequence struct {
 
 // Folds reports whether the next state has to be computed; else it is the
 // parent's.
-func (c *Consequence) Folds() bool { return len(c.Inputs) > 0 || c.Record.Merge != nil }
+func (c *Consequence) Folds() bool {
+	return len(c.Inputs) > 0 || c.Record.Merge != nil || c.Back != nil
+}
+
+// Fold is that of the record, whose parent has this state.
+func (c *Consequence) Fold(state cid.Cid) Fold {
+	return Fold{
+		ID: foldID(state, c), Round: c.Record.Round, State: state, Inputs: c.Inputs, Back: c.Back, Merge: c.Record.Merge,
+	}
+}
 
 // Consequence returns what follows from b.
 func (ru *Rules) Consequence(b Basis) *Consequence {
@@ -76,7 +90,12 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	t := min(f+1, len(counting))
 	ru.include(c, b, tally(counting), t)
 	r.Merge = mergeIn(counting, t)
-	r.Tokens, r.TrainedRounds = parent.Tokens, parent.TrainedRounds
+	back, tokens, ok := ru.takeBack(b, r.Judgements)
+	if !ok {
+		c.Blocked = append(c.Blocked, parent.Parent)
+	}
+	c.Back = back
+	r.Tokens, r.TrainedRounds = parent.Tokens-min(tokens, parent.Tokens), parent.TrainedRounds
 	r.Tokens += creditedTokens(r.Contributions)
 	if r.Merge != nil {
 		r.Tokens = min(r.Tokens+r.Merge.Tokens, msg.MaxRunTokens)
@@ -351,18 +370,27 @@ func inRankOrder(head cid.Cid, list []msg.Signed) []msg.Signed {
 }
 
 // foldID names the fold of these inputs on a state.
-func foldID(state cid.Cid, inputs []Input, merge *msg.Merge) FoldID {
+func foldID(state cid.Cid, c *Consequence) FoldID {
 	b := state.Bytes()
-	for _, in := range inputs {
-		b = append(b, in.Delta.Bytes()...)
-		for _, v := range []uint64{in.Tokens, uint64(in.FactorQ16)} {
-			for range 8 {
-				b = append(b, byte(v))
-				v >>= 8
+	add := func(inputs []Input) {
+		for _, in := range inputs {
+			b = append(b, in.Delta.Bytes()...)
+			for _, v := range []uint64{in.Tokens, uint64(in.FactorQ16)} {
+				for range 8 {
+					b = append(b, byte(v))
+					v >>= 8
+				}
 			}
 		}
 	}
-	if merge != nil {
+	add(c.Inputs)
+	if back := c.Back; back != nil {
+		b = append(b, back.State.Bytes()...)
+		add(back.With)
+		b = append(b, '-')
+		add(back.Keep)
+	}
+	if merge := c.Record.Merge; merge != nil {
 		b = append(append(b, merge.State.Bytes()...), merge.Base.Bytes()...)
 		b = append(b, byte(merge.WeightQ16), byte(merge.WeightQ16>>8), byte(merge.WeightQ16>>16))
 	}

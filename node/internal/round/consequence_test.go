@@ -495,7 +495,7 @@ func TestVerify(t *testing.T) {
 		return s, s.record(s.consequence(haves[:3]...)), haves
 	}
 	s, r, _ := base(t)
-	if c, err := s.rules.Verify(s.parent, r); err != nil || len(c.Inputs) != 1 {
+	if c, err := s.rules.Verify(Link{}, s.parent, r); err != nil || len(c.Inputs) != 1 {
 		t.Fatalf("a valid record: %v", err)
 	}
 	for _, tt := range []struct {
@@ -559,7 +559,7 @@ func TestVerify(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s, r, haves := base(t)
 			tt.change(s, r, haves)
-			if _, err := s.rules.Verify(s.parent, r); err == nil {
+			if _, err := s.rules.Verify(Link{}, s.parent, r); err == nil {
 				t.Error("Verify() = nil")
 			}
 		})
@@ -568,25 +568,25 @@ func TestVerify(t *testing.T) {
 		s, _, haves := base(t)
 		r := s.record(s.consequence(haves[3]))
 		r.Attempt, r.Proposer = msg.MaxAttempt, s.seat(2)
-		if _, err := s.rules.Verify(s.parent, r); err != nil {
+		if _, err := s.rules.Verify(Link{}, s.parent, r); err != nil {
 			t.Errorf("one have in the fallback: %v", err)
 		}
 	})
 	t.Run("state without contribution", func(t *testing.T) {
 		s, _, _ := base(t)
 		r := s.record(s.consequence(s.have(0, nil), s.have(1, nil), s.have(2, nil)))
-		if _, err := s.rules.Verify(s.parent, r); err != nil {
+		if _, err := s.rules.Verify(Link{}, s.parent, r); err != nil {
 			t.Fatal(err)
 		}
 		r.State = testCID("x")
-		if _, err := s.rules.Verify(s.parent, r); err == nil {
+		if _, err := s.rules.Verify(Link{}, s.parent, r); err == nil {
 			t.Error("another state than the parent's")
 		}
 	})
 	t.Run("after the final record", func(t *testing.T) {
 		s, r, _ := base(t)
 		s.parent.Record.Final = true
-		if _, err := s.rules.Verify(s.parent, r); err == nil {
+		if _, err := s.rules.Verify(Link{}, s.parent, r); err == nil {
 			t.Error("a record follows the final one")
 		}
 	})

@@ -83,8 +83,18 @@ type Fold struct {
 	Round  msg.Round
 	State  cid.Cid // before
 	Inputs []Input
-	// Merge, if not nil, is applied after that.
+	// Back, if not nil, is applied to the state before the fold.
+	Back *Back
+	// Merge, if not nil, is applied after it.
 	Merge *msg.Merge
+}
+
+// Back undoes what some deltas of the round before did to the state: the state
+// moves by what their round gives without them, less what it gave.
+type Back struct {
+	State cid.Cid // that the round before began from
+	With  []Input // all that counted in it
+	Keep  []Input // of them those that stay
 }
 
 // Input is a delta that enters a fold.

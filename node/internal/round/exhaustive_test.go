@@ -198,7 +198,7 @@ func (v *voting) lies(attempt uint32) []proposed {
 		}
 		r := c.Record
 		if c.Folds() {
-			r = c.weigh(fakeFold(Fold{ID: foldID(v.head().Record.State, c.Inputs, nil), Inputs: c.Inputs}))
+			r = c.weigh(fakeFold(c.Fold(v.head().Record.State)))
 		}
 		if i == 2 {
 			r.State = testCID("wrong")

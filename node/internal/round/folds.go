@@ -20,14 +20,14 @@ type foldJob struct {
 }
 
 // need returns the job of a fold and asks for it if nobody did.
-func (m *Machine) need(round msg.Round, parent *msg.Record, c *Consequence) FoldID {
-	id := foldID(parent.State, c.Inputs, c.Record.Merge)
-	if m.folds.find(id) == nil {
+func (m *Machine) need(parent *msg.Record, c *Consequence) FoldID {
+	f := c.Fold(parent.State)
+	if m.folds.find(f.ID) == nil {
 		m.folds.bound(m.inUse)
-		m.folds.list = append(m.folds.list, &foldJob{id: id, round: round})
-		m.emit(Fold{ID: id, Round: round, State: parent.State, Inputs: c.Inputs, Merge: c.Record.Merge})
+		m.folds.list = append(m.folds.list, &foldJob{id: f.ID, round: f.Round})
+		m.emit(f)
 	}
-	return id
+	return f.ID
 }
 
 // maxFolds is more than the proposals of a round and the branches need.

@@ -15,6 +15,7 @@ import (
 // and a proposal for each attempt that it may propose in.
 type height struct {
 	// constant after newHeight
+	before   Link // the parent's parent
 	parent   Link
 	round    msg.Round
 	seats    []msg.Seat
@@ -102,7 +103,7 @@ func (m *Machine) newHeight(parent Link) *height {
 	r := parent.Record
 	n := len(r.NextSeats)
 	h := &height{
-		parent: parent, round: r.Round + 1, seats: r.NextSeats,
+		before: m.before(parent), parent: parent, round: r.Round + 1, seats: r.NextSeats,
 		self: seatOf(r.NextSeats, m.cfg.Self), assembly: m.rules.Assembly(r),
 		order: Proposers(parent.ID, r.NextSeats), began: m.now,
 		commits: make([][]*commitEntry, n), haves: make([][]msg.Signed, n), votes: make([][]msg.Signed, n),

@@ -139,9 +139,9 @@ func (m *Machine) request() {
 	case m.want == wantNone && (seated || asks) && !leaves:
 		m.ask(true)
 	case m.wish != nil && seated == leaves && !m.now.Before(m.wishAt):
-		m.emit(Publish{*m.wish})
+		m.publishWish()
 		m.joins.add(*m.wish)
-		m.wishAt = m.now.Add(m.timing.Repeat)
+		m.wishAt = m.now.Add(m.wishWait)
 	}
 }
 
@@ -151,11 +151,13 @@ func (m *Machine) ask(leave bool) {
 	if c := m.cfg.Credentials; !leave {
 		v.Invite, v.Proof, v.Nonce = c.Invite, c.Proof, c.Nonce
 	}
-	s, ok := m.send(v)
-	if !ok {
+	s, err := m.cfg.Sign(v)
+	if err != nil {
 		return
 	}
-	m.lastSeq, m.wish, m.wishAt = seq, &s, m.now.Add(m.timing.Repeat)
+	m.emit(Store{s})
+	m.lastSeq, m.wish, m.wishSaid, m.wishAt, m.wishWait = seq, &s, false, m.now.Add(m.timing.Repeat), m.timing.Repeat
+	m.publishWish()
 	m.joins.add(s)
 }
 

@@ -154,7 +154,7 @@ func (n *simNode) resting(r *msg.Record, envelopes [][]byte) *msg.Record {
 	}
 	out := c.Record
 	if c.Folds() {
-		out = c.weigh(fakeFold(Fold{ID: foldID(parent.Record.State, c.Inputs, c.Record.Merge), Inputs: c.Inputs}))
+		out = c.weigh(fakeFold(c.Fold(parent.Record.State)))
 	}
 	out.ParentCertificate, out.Attempt, out.Proposer = r.ParentCertificate, r.Attempt, r.Proposer
 	return out

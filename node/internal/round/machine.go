@@ -30,7 +30,7 @@ type Machine struct {
 	cur         *height // nil: the head is final
 	prev        *height // that the head came from; nil: not known any more
 	own         ownBook
-	repeatAt    time.Time
+	repeats     []repetition // of own messages for the head
 	training    bool
 	trainingFor cid.Cid
 	folds       folds
@@ -40,11 +40,13 @@ type Machine struct {
 	deltas deltaBook
 	frauds []cid.Cid // records that a quorum voted for and that are wrong
 
-	joins   joinPool
-	want    wish
-	wish    *msg.Signed // the own request that is published; nil: none
-	wishAt  time.Time
-	lastSeq uint64
+	joins    joinPool
+	want     wish
+	wish     *msg.Signed // the own request that is published; nil: none
+	wishSaid bool        // it was published
+	wishAt   time.Time   // when it is published again
+	wishWait time.Duration
+	lastSeq  uint64
 
 	members    members
 	branches   []*branch
@@ -54,6 +56,7 @@ type Machine struct {
 	partial    *branch   // offered in part; nil: none
 	statusSeq  uint64
 	statusAt   time.Time
+	saidStatus time.Time
 	syncBefore time.Time // no other Sync before
 	about      aboutSelf
 }
@@ -227,6 +230,7 @@ func (m *Machine) advanceRound() bool {
 // what came early is looked at.
 func (m *Machine) enter() {
 	h := m.cur
+	m.repeats = nil
 	m.trainOrStop()
 	if h == nil {
 		return
@@ -239,7 +243,6 @@ func (m *Machine) enter() {
 		h.t0 = m.now
 	}
 	m.audit(h)
-	m.repeatAt = m.now.Add(m.timing.Repeat)
 	for _, s := range m.ahead.take(h.parent.ID, h.round) {
 		m.place(s)
 	}
@@ -436,6 +439,15 @@ func (m *Machine) startAttempts(h *height) {
 	}
 }
 
+// before is the record that l follows; none before genesis.
+func (m *Machine) before(l Link) Link {
+	if l.Record.Round == 0 {
+		return Link{}
+	}
+	k, _ := m.chain.link(l.Record.Parent)
+	return k
+}
+
 // open opens an envelope, or finds it among the messages that are here.
 func (m *Machine) open(envelope []byte) (msg.Signed, error) {
 	id := msg.RawCID(envelope)
@@ -482,6 +494,7 @@ func (m *Machine) adopt(links []Link) {
 	if !head.Record.Final {
 		m.cur = m.newHeight(head)
 	}
-	m.statusAt = m.now
+	m.heartbeatSoon()
+	m.wishSoon()
 	m.enter()
 }

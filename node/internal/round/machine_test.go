@@ -303,7 +303,7 @@ func TestWrongState(t *testing.T) {
 		}
 	}
 	cons := b.rules.Consequence(Basis{Parent: b.head(), Haves: sorted, Find: func(cid.Cid) (msg.Signed, bool) { return c, true }})
-	f := fakeFold(Fold{ID: foldID(b.head().Record.State, cons.Inputs, nil), Inputs: cons.Inputs})
+	f := fakeFold(cons.Fold(b.head().Record.State))
 	wrong := f
 	wrong.State = testCID("wrong")
 	r = cons.weigh(wrong)
@@ -554,7 +554,7 @@ func TestOfferedState(t *testing.T) {
 			Entries: []msg.HaveEntry{{Seat: uint32(seat), Commit: c.CID}},
 		})
 		cons := b.rules.Consequence(Basis{Parent: b.head(), Haves: []msg.Signed{h}, Find: func(cid.Cid) (msg.Signed, bool) { return c, true }})
-		f := fakeFold(Fold{ID: foldID(b.head().Record.State, cons.Inputs, nil), Inputs: cons.Inputs})
+		f := fakeFold(cons.Fold(b.head().Record.State))
 		said := f
 		if wrong {
 			said.State = testCID("wrong")

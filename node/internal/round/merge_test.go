@@ -142,7 +142,7 @@ func TestMergeRule(t *testing.T) {
 				t.Errorf("folds: %v", c.Folds())
 			}
 			r := s.record(c)
-			if _, err := s.rules.Verify(s.parent, r); err != nil {
+			if _, err := s.rules.Verify(Link{}, s.parent, r); err != nil {
 				t.Fatal(err)
 			}
 			if tt.want == nil {
@@ -156,7 +156,7 @@ func TestMergeRule(t *testing.T) {
 			}
 			bad := *r
 			bad.Merge = nil
-			if _, err := s.rules.Verify(s.parent, &bad); err == nil {
+			if _, err := s.rules.Verify(Link{}, s.parent, &bad); err == nil {
 				t.Error("the merge can be left out")
 			}
 		})

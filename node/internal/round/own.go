@@ -111,14 +111,3 @@ func (m *Machine) send(v msg.Message) (msg.Signed, bool) {
 	m.emit(Publish{s})
 	return s, true
 }
-
-// repeat publishes again what belongs to the round.
-func (m *Machine) repeat() {
-	if m.cur == nil || m.now.Before(m.repeatAt) {
-		return
-	}
-	for _, s := range m.own.at(m.cur.parent.ID).all() {
-		m.emit(Publish{s})
-	}
-	m.repeatAt = m.now.Add(m.timing.Repeat)
-}

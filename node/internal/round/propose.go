@@ -96,7 +96,7 @@ func (m *Machine) makeDraft(h *height, attempt uint32) {
 		return m.joins.find(id)
 	}
 	for len(haves) > 0 && (attempt == msg.MaxAttempt || len(ofWitnesses(haves, h.seats)) >= h.q) {
-		c := m.rules.Consequence(Basis{Parent: h.parent, Haves: haves, Find: find, Proofs: proofs})
+		c := m.rules.Consequence(Basis{Before: h.before, Parent: h.parent, Haves: haves, Find: find, Proofs: proofs})
 		lacks := c.Blocked
 		if attempt < msg.MaxAttempt {
 			lacks = append(lacks, c.Unknown...)
@@ -104,7 +104,7 @@ func (m *Machine) makeDraft(h *height, attempt uint32) {
 		if len(lacks) == 0 && m.fits(h, c) {
 			h.draft = &draft{attempt: attempt, cons: c}
 			if c.Folds() {
-				h.draft.foldID = m.need(h.round, h.parent.Record, c)
+				h.draft.foldID = m.need(h.parent.Record, c)
 			}
 			return
 		}
@@ -232,7 +232,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	if err != nil {
 		return // Open decoded it
 	}
-	v, err := m.rules.verify(h.parent, r, m.open)
+	v, err := m.rules.verify(h.before, h.parent, r, m.open)
 	if err != nil {
 		m.emit(Misbehaved{Peer: s.From, Err: err})
 		return
@@ -289,7 +289,7 @@ func (m *Machine) omits(h *height, c *candidate) bool {
 		}
 		haves = append(haves, s)
 	}
-	full := m.rules.Consequence(Basis{Parent: h.parent, Haves: haves, Proofs: c.proofs, Find: func(id cid.Cid) (msg.Signed, bool) {
+	full := m.rules.Consequence(Basis{Before: h.before, Parent: h.parent, Haves: haves, Proofs: c.proofs, Find: func(id cid.Cid) (msg.Signed, bool) {
 		if s, ok := known[id]; ok {
 			return s, true
 		}
@@ -306,7 +306,7 @@ func (m *Machine) judge(h *height) {
 			if !c.cons.Folds() {
 				c.state = valid // the state is the parent's, which Verify saw
 			} else {
-				c.foldID = m.need(h.round, h.parent.Record, c.cons)
+				c.foldID = m.need(h.parent.Record, c.cons)
 			}
 			c.omitted = m.omits(h, c)
 		}

@@ -27,7 +27,8 @@ func (m *Machine) heartbeat() {
 	if m.now.Before(m.statusAt) {
 		return
 	}
-	m.statusAt = m.now.Add(m.timing.Status)
+	m.members.forget(m)
+	m.saidStatus, m.statusAt = m.now, m.now.Add(m.heartbeatEvery(m.cfg.Self))
 	m.statusSeq = max(m.millis(), m.statusSeq+1)
 	v := &msg.Status{
 		Run: m.rules.run, Peer: m.cfg.Self, Seq: m.statusSeq,
@@ -113,6 +114,17 @@ func (p *members) evict(m *Machine) {
 	p.peers = slices.Delete(p.peers, i, i+1)
 }
 
+// forget drops peers that seem to be gone for long.
+func (p *members) forget(m *Machine) {
+	p.peers = slices.DeleteFunc(p.peers, func(id peer.ID) bool {
+		gone := m.now.After(p.byPeer[id].seen.Add(2 * m.silent(id)))
+		if gone {
+			delete(p.byPeer, id)
+		}
+		return gone
+	})
+}
+
 const maxBackoff = 16
 
 // asked makes the next question to a peer wait longer, as long as no answer was
@@ -134,7 +146,7 @@ func (p *members) useful(m *Machine, id peer.ID) {
 // zero: never. One that is just one record further, which we are about to reach
 // ourselves, is left alone for a while.
 func (m *Machine) askDue(e *member) time.Time {
-	if m.chain.has(e.status.Head) || m.now.After(e.seen.Add(4*m.timing.Status)) {
+	if m.chain.has(e.status.Head) || m.now.After(e.seen.Add(m.silent(e.status.Peer))) {
 		return time.Time{}
 	}
 	due := e.since

@@ -558,7 +558,7 @@ func TestProofRules(t *testing.T) {
 		t.Fatal("two votes are no proof")
 	}
 	r := s.record(s.rules.Consequence(Basis{Parent: s.parent, Haves: haves, Find: find, Proofs: []proof{p}}))
-	if _, err := s.rules.Verify(s.parent, r); err != nil {
+	if _, err := s.rules.Verify(Link{}, s.parent, r); err != nil {
 		t.Fatal(err)
 	}
 	if seatOf(r.NextSeats, s.seat(3)) >= 0 {
@@ -590,13 +590,13 @@ func TestProofRules(t *testing.T) {
 	} {
 		bad := *r
 		bad.Proofs = []msg.Proof{tt.proof}
-		if _, err := s.rules.Verify(s.parent, &bad); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := s.rules.Verify(Link{}, s.parent, &bad); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: Verify() = %v, want %q", tt.name, err, tt.want)
 		}
 	}
 	without := *r
 	without.Proofs = nil
-	if _, err := s.rules.Verify(s.parent, &without); err == nil {
+	if _, err := s.rules.Verify(Link{}, s.parent, &without); err == nil {
 		t.Error("a ban without proof is accepted")
 	}
 }
@@ -606,11 +606,11 @@ func TestProofRules(t *testing.T) {
 func TestTraineeVotes(t *testing.T) {
 	s := newScene(t, 5, func(_ *run.Manifest, r *msg.Record) { r.NextSeats[1].Trainee = true })
 	r := s.record(s.consequence(s.have(0, nil), s.have(2, nil), s.have(3, nil)))
-	if _, err := s.rules.Verify(s.parent, r); err != nil {
+	if _, err := s.rules.Verify(Link{}, s.parent, r); err != nil {
 		t.Fatal(err)
 	}
 	two := s.record(s.consequence(s.have(0, nil), s.have(1, nil), s.have(2, nil)))
-	if _, err := s.rules.Verify(s.parent, two); err == nil {
+	if _, err := s.rules.Verify(Link{}, s.parent, two); err == nil {
 		t.Error("a record on the haves of two witnesses of four and a trainee is valid")
 	}
 	// A trainee's word on a commit does not count.

@@ -45,12 +45,12 @@ func verifyCertificate(c *msg.Certificate, id cid.Cid, r *msg.Record, open opene
 	return nil
 }
 
-// Verify checks a record that follows parent by all that it says itself: who
+// Verify checks a record that follows parent, which follows before, by all that it says itself: who
 // proposed it, the messages it rests on, and that all else is their
 // consequence. It returns that consequence. What is left is the fold of its
 // Inputs, for Weigh to compare.
-func (ru *Rules) Verify(parent Link, r *msg.Record) (*Consequence, error) {
-	v, err := ru.verify(parent, r, msg.Open)
+func (ru *Rules) Verify(before, parent Link, r *msg.Record) (*Consequence, error) {
+	v, err := ru.verify(before, parent, r, msg.Open)
 	if err != nil {
 		return nil, err
 	}
@@ -65,15 +65,15 @@ type verified struct {
 	proofs                []proof
 }
 
-func (ru *Rules) verify(parent Link, r *msg.Record, open opener) (*verified, error) {
-	v, err := ru.unpack(parent, r, open)
+func (ru *Rules) verify(before, parent Link, r *msg.Record, open opener) (*verified, error) {
+	v, err := ru.unpack(before, parent, r, open)
 	if err != nil {
 		return nil, fmt.Errorf("record of round %d: %w", r.Round, err)
 	}
 	return v, nil
 }
 
-func (ru *Rules) unpack(parent Link, r *msg.Record, open opener) (*verified, error) {
+func (ru *Rules) unpack(before, parent Link, r *msg.Record, open opener) (*verified, error) {
 	if err := ru.verifyFrame(parent, r, open); err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (ru *Rules) unpack(parent Link, r *msg.Record, open opener) (*verified, err
 	}
 	v.proofs = proofs
 	v.Consequence = ru.Consequence(Basis{
-		Parent: parent, Haves: v.haves, Proofs: proofs,
+		Before: before, Parent: parent, Haves: v.haves, Proofs: proofs,
 		Find: func(id cid.Cid) (msg.Signed, bool) { s, ok := inside[id]; return s, ok },
 	})
 	return v, v.matches(r)
@@ -170,7 +170,7 @@ func (ru *Rules) isHave(h *msg.Have, round msg.Round, head cid.Cid, seats int) b
 // matches compares r with the consequence, but for what the fold gives.
 func (v *verified) matches(r *msg.Record) error {
 	if len(v.Blocked) > 0 {
-		return fmt.Errorf("commit %v must be included and is not there or not valid", v.Blocked[0])
+		return fmt.Errorf("%v, a commit that must be included or the record before the parent, is not there or not valid", v.Blocked[0])
 	}
 	want := *v.Record
 	want.ParentCertificate, want.Attempt, want.Proposer = r.ParentCertificate, r.Attempt, r.Proposer

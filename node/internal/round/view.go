@@ -17,7 +17,7 @@ func (m *Machine) View() View {
 	}
 	for _, id := range slices.SortedFunc(slices.Values(m.members.peers), comparePeers) {
 		e := m.members.byPeer[id]
-		v.Members = append(v.Members, Member{Status: e.status, Seen: e.seen})
+		v.Members = append(v.Members, Member{Status: e.status, Seen: e.seen, Silent: e.seen.Add(m.silent(id))})
 	}
 	h := m.cur
 	if h == nil {
@@ -78,7 +78,9 @@ func (m *Machine) Deadline() time.Time {
 		}
 	}
 	if h := m.cur; h != nil {
-		at(m.repeatAt)
+		for _, r := range m.repeats {
+			at(r.at)
+		}
 		at(h.began.Add(m.timing.Deadline))
 		if !h.assembled.IsZero() {
 			at(h.assembled.Add(m.timing.Grace))

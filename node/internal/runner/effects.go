@@ -91,32 +91,30 @@ func (r *Runner) fold(e round.Fold) {
 }
 
 func (r *Runner) compute(ctx context.Context, e round.Fold) (round.Folded, error) {
-	prev, err := r.states.get(ctx, e.State)
-	if err != nil {
-		return round.Folded{}, err
-	}
-	inputs := make([]fold.Input, len(e.Inputs))
-	for i, in := range e.Inputs {
-		d, err := r.deltas.get(ctx, in.Delta, e.Round, in.Peer)
-		if err != nil {
-			return round.Folded{}, err
-		}
-		inputs[i] = fold.Input{Delta: d, Tokens: in.Tokens, FactorQ16: in.FactorQ16}
-	}
-	next, applied, err := fold.Fold(prev, inputs, r.manifest.FoldOuter())
+	next, applied, err := e.Compute(payloads{ctx, r, e.Round}, r.manifest.FoldOuter())
 	if err != nil {
 		return round.Folded{}, fmt.Errorf("fold: %w", err)
-	}
-	if e.Merge != nil {
-		if next, err = r.states.merge(ctx, next, *e.Merge); err != nil {
-			return round.Folded{}, err
-		}
 	}
 	id, err := r.states.put(ctx, next)
 	if err != nil {
 		return round.Folded{}, err
 	}
 	return round.Folded{ID: e.ID, State: id, Applied: applied}, nil
+}
+
+// payloads brings what a fold of a round is made of.
+type payloads struct {
+	ctx   context.Context
+	r     *Runner
+	round msg.Round
+}
+
+// State implements round.Payloads.
+func (p payloads) State(id cid.Cid) (*fold.State, error) { return p.r.states.get(p.ctx, id) }
+
+// Delta implements round.Payloads.
+func (p payloads) Delta(in round.Input) (*fold.Delta, error) {
+	return p.r.deltas.get(p.ctx, in.Delta, p.round, in.Peer)
 }
 
 // sync asks a peer for the records that follow ours. One request is under way

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/fold"
 )
 
@@ -62,6 +63,17 @@ func (c *contents) decoded(id cid.Cid) (*fold.Delta, error) {
 	}
 	return e.delta, e.err
 }
+
+// State implements round.Payloads.
+func (c *contents) State(id cid.Cid) (*fold.State, error) {
+	if st := c.stateOf(id); st != nil {
+		return st, nil
+	}
+	return nil, fmt.Errorf("state %v is not there", id)
+}
+
+// Delta implements round.Payloads.
+func (c *contents) Delta(in round.Input) (*fold.Delta, error) { return c.decoded(in.Delta) }
 
 func (c *contents) stateOf(id cid.Cid) *fold.State {
 	if e := c.byID[id]; e != nil {

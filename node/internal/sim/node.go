@@ -278,10 +278,8 @@ func (n *node) compare(c *msg.Commit, id cid.Cid) {
 }
 
 func (n *node) fold(e round.Fold) {
-	lacking := 1 + len(e.Inputs)
-	if e.Merge != nil {
-		lacking += 2
-	}
+	states, deltas := e.States(), e.Deltas()
+	lacking := len(states) + len(deltas)
 	life := n.life
 	here := func() {
 		if lacking--; lacking > 0 {
@@ -299,13 +297,11 @@ func (n *node) fold(e round.Fold) {
 		})
 	}
 	wanted := n.during(e.Round)
-	n.fetch(e.State, wanted, here)
-	for _, in := range e.Inputs {
-		n.fetch(in.Delta, wanted, here)
+	for _, id := range states {
+		n.fetch(id, wanted, here)
 	}
-	if e.Merge != nil {
-		n.fetch(e.Merge.Base, wanted, here)
-		n.fetch(e.Merge.State, wanted, here)
+	for _, in := range deltas {
+		n.fetch(in.Delta, wanted, here)
 	}
 }
 

@@ -38,7 +38,7 @@ type world struct {
 	net     network
 	cut     func(a, b *node) bool // the network between two nodes is cut; nil: nowhere
 	quiet   bool                  // heartbeats of nodes without a seat are only counted
-	counted uint64                // bytes of those that each node receives
+	counted uint64                // bytes of those that are received
 	sent    map[string]uint64     // bytes of gossip that nodes sent, by what it was
 	had     map[cid.Cid]bitset    // who had a message, with quiet
 
@@ -211,23 +211,9 @@ func (w *world) fold(e round.Fold) (round.Folded, error) {
 	if f, ok := w.folded[e.ID]; ok {
 		return f, nil
 	}
-	prev := w.contents.stateOf(e.State)
-	inputs := make([]fold.Input, len(e.Inputs))
-	for i, in := range e.Inputs {
-		d, err := w.contents.decoded(in.Delta)
-		if err != nil {
-			return round.Folded{}, fmt.Errorf("fold of round %d: %w", e.Round, err)
-		}
-		inputs[i] = fold.Input{Delta: d, Tokens: in.Tokens, FactorQ16: in.FactorQ16}
-	}
-	next, applied, err := fold.Fold(prev, inputs, w.manifest.FoldOuter())
+	next, applied, err := e.Compute(&w.contents, w.manifest.FoldOuter())
 	if err != nil {
 		return round.Folded{}, fmt.Errorf("fold of round %d: %w", e.Round, err)
-	}
-	if m := e.Merge; m != nil {
-		if next, err = fold.Merge(next, w.contents.stateOf(m.Base), w.contents.stateOf(m.State), m.WeightQ16); err != nil {
-			return round.Folded{}, fmt.Errorf("merge in round %d: %w", e.Round, err)
-		}
 	}
 	f := round.Folded{ID: e.ID, State: next.CID(), Applied: applied}
 	w.contents.putState(nil, f.State, next)

@@ -38,6 +38,7 @@ type Commit struct {
 	Steps         uint64                 `protobuf:"varint,9,opt,name=steps,proto3" json:"steps,omitempty"`
 	Norm          uint64                 `protobuf:"varint,10,opt,name=norm,proto3" json:"norm,omitempty"`
 	LossMicro     uint64                 `protobuf:"varint,11,opt,name=loss_micro,json=lossMicro,proto3" json:"loss_micro,omitempty"`
+	Trace         []byte                 `protobuf:"bytes,12,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +150,13 @@ func (x *Commit) GetLossMicro() uint64 {
 	return 0
 }
 
+func (x *Commit) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
 // Payload type /moot/have/1.
 type Have struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -160,6 +168,7 @@ type Have struct {
 	Joins         [][]byte               `protobuf:"bytes,6,rep,name=joins,proto3" json:"joins,omitempty"`
 	Audits        []*Audit               `protobuf:"bytes,7,rep,name=audits,proto3" json:"audits,omitempty"`
 	Merges        []*Merge               `protobuf:"bytes,8,rep,name=merges,proto3" json:"merges,omitempty"`
+	Retraces      []*Retrace             `protobuf:"bytes,9,rep,name=retraces,proto3" json:"retraces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +255,13 @@ func (x *Have) GetAudits() []*Audit {
 func (x *Have) GetMerges() []*Merge {
 	if x != nil {
 		return x.Merges
+	}
+	return nil
+}
+
+func (x *Have) GetRetraces() []*Retrace {
+	if x != nil {
+		return x.Retraces
 	}
 	return nil
 }
@@ -394,6 +410,58 @@ func (x *Audit) GetGainNano() int64 {
 	return 0
 }
 
+type Retrace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"` // of the round before
+	ErrorPpm      uint32                 `protobuf:"varint,2,opt,name=error_ppm,json=errorPpm,proto3" json:"error_ppm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retrace) Reset() {
+	*x = Retrace{}
+	mi := &file_v1_message_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retrace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retrace) ProtoMessage() {}
+
+func (x *Retrace) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retrace.ProtoReflect.Descriptor instead.
+func (*Retrace) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Retrace) GetSeat() uint32 {
+	if x != nil {
+		return x.Seat
+	}
+	return 0
+}
+
+func (x *Retrace) GetErrorPpm() uint32 {
+	if x != nil {
+		return x.ErrorPpm
+	}
+	return 0
+}
+
 type HaveEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"`
@@ -405,7 +473,7 @@ type HaveEntry struct {
 
 func (x *HaveEntry) Reset() {
 	*x = HaveEntry{}
-	mi := &file_v1_message_proto_msgTypes[4]
+	mi := &file_v1_message_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +485,7 @@ func (x *HaveEntry) String() string {
 func (*HaveEntry) ProtoMessage() {}
 
 func (x *HaveEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[4]
+	mi := &file_v1_message_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +498,7 @@ func (x *HaveEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaveEntry.ProtoReflect.Descriptor instead.
 func (*HaveEntry) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{4}
+	return file_v1_message_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HaveEntry) GetSeat() uint32 {
@@ -470,7 +538,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_v1_message_proto_msgTypes[5]
+	mi := &file_v1_message_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +550,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[5]
+	mi := &file_v1_message_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +563,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{5}
+	return file_v1_message_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JoinRequest) GetRun() []byte {
@@ -560,7 +628,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +640,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +653,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{6}
+	return file_v1_message_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Invite) GetRun() []byte {
@@ -630,7 +698,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +710,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +723,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{7}
+	return file_v1_message_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Proposal) GetRun() []byte {
@@ -708,7 +776,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_v1_message_proto_msgTypes[8]
+	mi := &file_v1_message_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +788,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[8]
+	mi := &file_v1_message_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +801,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{8}
+	return file_v1_message_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Vote) GetRun() []byte {
@@ -799,7 +867,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_v1_message_proto_msgTypes[9]
+	mi := &file_v1_message_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +879,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[9]
+	mi := &file_v1_message_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +892,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{9}
+	return file_v1_message_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Status) GetRun() []byte {
@@ -915,7 +983,7 @@ var File_v1_message_proto protoreflect.FileDescriptor
 
 const file_v1_message_proto_rawDesc = "" +
 	"\n" +
-	"\x10v1/message.proto\x12\fmoot.wire.v1\"\x8f\x02\n" +
+	"\x10v1/message.proto\x12\fmoot.wire.v1\"\xa5\x02\n" +
 	"\x06Commit\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -931,7 +999,8 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x04norm\x18\n" +
 	" \x01(\x04R\x04norm\x12\x1d\n" +
 	"\n" +
-	"loss_micro\x18\v \x01(\x04R\tlossMicro\"\xf9\x01\n" +
+	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x14\n" +
+	"\x05trace\x18\f \x01(\fR\x05trace\"\xac\x02\n" +
 	"\x04Have\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -940,7 +1009,8 @@ const file_v1_message_proto_rawDesc = "" +
 	"\aentries\x18\x05 \x03(\v2\x17.moot.wire.v1.HaveEntryR\aentries\x12\x14\n" +
 	"\x05joins\x18\x06 \x03(\fR\x05joins\x12+\n" +
 	"\x06audits\x18\a \x03(\v2\x13.moot.wire.v1.AuditR\x06audits\x12+\n" +
-	"\x06merges\x18\b \x03(\v2\x13.moot.wire.v1.MergeR\x06merges\"\xa6\x01\n" +
+	"\x06merges\x18\b \x03(\v2\x13.moot.wire.v1.MergeR\x06merges\x121\n" +
+	"\bretraces\x18\t \x03(\v2\x15.moot.wire.v1.RetraceR\bretraces\"\xa6\x01\n" +
 	"\x05Merge\x12\x12\n" +
 	"\x04fork\x18\x01 \x01(\fR\x04fork\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\fR\x05first\x12\x12\n" +
@@ -952,7 +1022,10 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x04base\x18\a \x01(\fR\x04base\"8\n" +
 	"\x05Audit\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1b\n" +
-	"\tgain_nano\x18\x02 \x01(\x12R\bgainNano\"O\n" +
+	"\tgain_nano\x18\x02 \x01(\x12R\bgainNano\":\n" +
+	"\aRetrace\x12\x12\n" +
+	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1b\n" +
+	"\terror_ppm\x18\x02 \x01(\rR\berrorPpm\"O\n" +
 	"\tHaveEntry\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\fR\x06commit\x12\x16\n" +
@@ -1010,28 +1083,30 @@ func file_v1_message_proto_rawDescGZIP() []byte {
 	return file_v1_message_proto_rawDescData
 }
 
-var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_v1_message_proto_goTypes = []any{
 	(*Commit)(nil),      // 0: moot.wire.v1.Commit
 	(*Have)(nil),        // 1: moot.wire.v1.Have
 	(*Merge)(nil),       // 2: moot.wire.v1.Merge
 	(*Audit)(nil),       // 3: moot.wire.v1.Audit
-	(*HaveEntry)(nil),   // 4: moot.wire.v1.HaveEntry
-	(*JoinRequest)(nil), // 5: moot.wire.v1.JoinRequest
-	(*Invite)(nil),      // 6: moot.wire.v1.Invite
-	(*Proposal)(nil),    // 7: moot.wire.v1.Proposal
-	(*Vote)(nil),        // 8: moot.wire.v1.Vote
-	(*Status)(nil),      // 9: moot.wire.v1.Status
+	(*Retrace)(nil),     // 4: moot.wire.v1.Retrace
+	(*HaveEntry)(nil),   // 5: moot.wire.v1.HaveEntry
+	(*JoinRequest)(nil), // 6: moot.wire.v1.JoinRequest
+	(*Invite)(nil),      // 7: moot.wire.v1.Invite
+	(*Proposal)(nil),    // 8: moot.wire.v1.Proposal
+	(*Vote)(nil),        // 9: moot.wire.v1.Vote
+	(*Status)(nil),      // 10: moot.wire.v1.Status
 }
 var file_v1_message_proto_depIdxs = []int32{
-	4, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
+	5, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
 	3, // 1: moot.wire.v1.Have.audits:type_name -> moot.wire.v1.Audit
 	2, // 2: moot.wire.v1.Have.merges:type_name -> moot.wire.v1.Merge
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 3: moot.wire.v1.Have.retraces:type_name -> moot.wire.v1.Retrace
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_v1_message_proto_init() }
@@ -1045,7 +1120,7 @@ func file_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_message_proto_rawDesc), len(file_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

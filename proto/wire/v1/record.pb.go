@@ -409,6 +409,9 @@ type Judgement struct {
 	GainNano      int64                  `protobuf:"zigzag64,3,opt,name=gain_nano,json=gainNano,proto3" json:"gain_nano,omitempty"`
 	WorthQ16      uint32                 `protobuf:"varint,4,opt,name=worth_q16,json=worthQ16,proto3" json:"worth_q16,omitempty"`
 	Verdict       uint32                 `protobuf:"varint,5,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	TakenBack     bool                   `protobuf:"varint,6,opt,name=taken_back,json=takenBack,proto3" json:"taken_back,omitempty"`
+	Retraced      uint32                 `protobuf:"varint,7,opt,name=retraced,proto3" json:"retraced,omitempty"`
+	ErrorPpm      uint32                 `protobuf:"varint,8,opt,name=error_ppm,json=errorPpm,proto3" json:"error_ppm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -474,6 +477,27 @@ func (x *Judgement) GetWorthQ16() uint32 {
 func (x *Judgement) GetVerdict() uint32 {
 	if x != nil {
 		return x.Verdict
+	}
+	return 0
+}
+
+func (x *Judgement) GetTakenBack() bool {
+	if x != nil {
+		return x.TakenBack
+	}
+	return false
+}
+
+func (x *Judgement) GetRetraced() uint32 {
+	if x != nil {
+		return x.Retraced
+	}
+	return 0
+}
+
+func (x *Judgement) GetErrorPpm() uint32 {
+	if x != nil {
+		return x.ErrorPpm
 	}
 	return 0
 }
@@ -787,13 +811,17 @@ const file_v1_record_proto_rawDesc = "" +
 	"\x06tokens\x18\x04 \x01(\x04R\x06tokens\x12\x16\n" +
 	"\x06weight\x18\x05 \x01(\x04R\x06weight\x12\x19\n" +
 	"\bclip_q16\x18\x06 \x01(\rR\aclipQ16\x12\x16\n" +
-	"\x06reason\x18\a \x01(\rR\x06reason\"\x8f\x01\n" +
+	"\x06reason\x18\a \x01(\rR\x06reason\"\xe7\x01\n" +
 	"\tJudgement\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1a\n" +
 	"\bmeasured\x18\x02 \x01(\rR\bmeasured\x12\x1b\n" +
 	"\tgain_nano\x18\x03 \x01(\x12R\bgainNano\x12\x1b\n" +
 	"\tworth_q16\x18\x04 \x01(\rR\bworthQ16\x12\x18\n" +
-	"\averdict\x18\x05 \x01(\rR\averdict\"\xc2\x01\n" +
+	"\averdict\x18\x05 \x01(\rR\averdict\x12\x1d\n" +
+	"\n" +
+	"taken_back\x18\x06 \x01(\bR\ttakenBack\x12\x1a\n" +
+	"\bretraced\x18\a \x01(\rR\bretraced\x12\x1b\n" +
+	"\terror_ppm\x18\b \x01(\rR\berrorPpm\"\xc2\x01\n" +
 	"\bStanding\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x12\n" +
 	"\x04owed\x18\x02 \x01(\rR\x04owed\x12\x1d\n" +

@@ -1,0 +1,216 @@
+package round
+
+import (
+	"crypto/sha256"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// What peers say that nobody waits for is bounded by the round, not by how many
+// they are: each message reaches everybody, and each peer pays for all.
+const (
+	heartbeatsPerPeriod = 48 // of all whose heartbeats are passed on
+	quietDivisor        = 4  // heartbeats in a period of a peer that only its neighbours hear
+	// oneCell is up to how many seats all hear all.
+	oneCell = 48
+	// fewMembers is up to how many peers the heartbeats of all are passed on.
+	fewMembers = 32
+	// commitPatience is how much rarer than other messages a commit is
+	// published again: nobody needs it before the deadline.
+	commitPatience = 4
+	maxPatience    = 16
+)
+
+// Audible reports whether the heartbeats of a peer are passed on to everybody:
+// those of seats; with more seats than one cell has, of witnesses; and of all
+// as long as there are few peers. Who is not heard by all is heard by those who
+// are connected to it.
+func Audible(seats []msg.Seat, id peer.ID, members int) bool {
+	if members < fewMembers {
+		return true
+	}
+	i := seatOf(seats, id)
+	return i >= 0 && (len(seats) <= oneCell || !seats[i].Trainee)
+}
+
+// Audible reports whether Self passes the heartbeats of a peer on.
+func (m *Machine) Audible(id peer.ID) bool {
+	return Audible(m.head.Record.NextSeats, id, len(m.members.peers))
+}
+
+// heartbeatEvery is how often a peer says where it is: all that everybody hears
+// share what there is for a period.
+func (m *Machine) heartbeatEvery(id peer.ID) time.Duration {
+	period := m.timing.Deadline
+	if !m.Audible(id) {
+		return max(m.timing.Status, period/quietDivisor)
+	}
+	n := len(m.head.Record.NextSeats)
+	if n > oneCell {
+		n = Witnesses(m.head.Record.NextSeats)
+	}
+	if few := len(m.members.peers) + 1; few <= fewMembers {
+		n = max(n, few)
+	}
+	return max(m.timing.Status, time.Duration(n)*period/heartbeatsPerPeriod)
+}
+
+// Silent is after which time a peer that is not heard of seems to be gone.
+func (m *Machine) silent(id peer.ID) time.Duration { return 4 * m.heartbeatEvery(id) }
+
+// heartbeatSoon moves the next heartbeat of a peer with a new head to its turn
+// among all that have one.
+func (m *Machine) heartbeatSoon() {
+	every := m.heartbeatEvery(m.cfg.Self)
+	if !m.Audible(m.cfg.Self) {
+		return
+	}
+	if every <= m.timing.Status {
+		m.statusAt = m.now
+		return
+	}
+	turn := m.now.Add(part(every, m.head.ID, m.cfg.Self))
+	if latest := m.saidStatus.Add(2 * every); turn.After(latest) {
+		turn = latest
+	}
+	m.statusAt = turn
+}
+
+// part is a part of d that a head and a peer draw.
+func part(d time.Duration, head cid.Cid, id peer.ID) time.Duration {
+	h := sha256.Sum256(append(append([]byte("moot turn 1"), head.Bytes()...), id...))
+	return fraction(d, h)
+}
+
+// fraction is d times the first bits of a hash.
+func fraction(d time.Duration, h [sha256.Size]byte) time.Duration {
+	return d >> 16 * (time.Duration(h[0])<<8 | time.Duration(h[1]))
+}
+
+// repetition is when an own message of the round is published again.
+type repetition struct {
+	id   cid.Cid
+	at   time.Time
+	wait time.Duration
+	most time.Duration
+}
+
+// repetitionOf returns that of s, which begins when it is asked for first.
+func (m *Machine) repetitionOf(s msg.Signed) *repetition {
+	i := slices.IndexFunc(m.repeats, func(r repetition) bool { return r.id.Equals(s.CID) })
+	if i < 0 {
+		r := repetition{id: s.CID, wait: m.timing.Repeat, most: commitPatience * m.timing.Repeat}
+		if _, ok := s.Message.(*msg.Commit); ok {
+			r.wait, r.most = commitPatience*m.timing.Repeat, maxPatience*m.timing.Repeat
+		}
+		r.at = m.now.Add(r.wait)
+		m.repeats = append(m.repeats, r)
+		i = len(m.repeats) - 1
+	}
+	return &m.repeats[i]
+}
+
+// repeat publishes again what belongs to the round and is not known to have
+// been heard, ever more rarely.
+func (m *Machine) repeat() {
+	if m.cur == nil {
+		return
+	}
+	for _, s := range m.own.at(m.cur.parent.ID).all() {
+		r := m.repetitionOf(s)
+		if m.now.Before(r.at) {
+			continue
+		}
+		if !m.cur.heard(s) {
+			m.emit(Publish{s})
+		}
+		r.wait = min(2*r.wait, r.most)
+		r.at = m.now.Add(r.wait)
+	}
+}
+
+// heard reports whether others show that they have an own message: as many as
+// matter.
+func (h *height) heard(s msg.Signed) bool {
+	switch v := s.Message.(type) {
+	case *msg.Commit:
+		n := 0
+		for i, list := range h.haves {
+			if i == h.self || len(list) == 0 || h.seats[i].Trainee {
+				continue
+			}
+			for _, e := range list[0].Message.(*msg.Have).Entries {
+				if e.Commit.Equals(s.CID) {
+					n++
+				}
+			}
+		}
+		return n >= h.q
+	case *msg.Have:
+		// Whoever proposes now has it from that proposal.
+		for _, c := range h.candidates {
+			if slices.ContainsFunc(c.record.Haves, func(b []byte) bool { return msg.RawCID(b).Equals(s.CID) }) {
+				return true
+			}
+		}
+	case *msg.Vote:
+		return len(h.votesFor(v.Record)) >= h.q
+	case *msg.Proposal:
+		return len(h.votesFor(msg.RawCID(v.Record))) >= h.q
+	}
+	return false
+}
+
+// room is how many seats are free, or about to be because their peers are
+// absent.
+func (m *Machine) room(h *height) int {
+	n := int(m.cfg.Manifest.Seats) - len(h.seats)
+	for i, s := range h.seats {
+		if s.Missed == msg.MaxMissed && len(h.haves[i]) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// wishSoon lets a request that nobody was told of yet have its turn with a new
+// head: those that take effect first are published first.
+func (m *Machine) wishSoon() {
+	if m.wish == nil || m.wishSaid {
+		return
+	}
+	m.wishAt = m.now.Add(fraction(min(m.timing.Train/4, commitPatience*m.timing.Repeat), rank(m.head.ID, m.cfg.Self)))
+}
+
+// publishWish publishes the own request if that is of use.
+func (m *Machine) publishWish() {
+	if !m.wish.Message.(*msg.JoinRequest).Leave && !m.wins(m.cur) {
+		return
+	}
+	m.emit(Publish{*m.wish})
+	m.wishSaid, m.wishWait = true, min(2*m.wishWait, maxPatience*m.timing.Repeat)
+}
+
+// wins reports whether an own request for a seat may have an effect in this
+// round, as far as is known: those take effect first that head and peer ID rank
+// first, so the others need not be published.
+func (m *Machine) wins(h *height) bool {
+	const spare = 2 // of those that are ahead may have gone
+	own := rank(h.parent.ID, m.cfg.Self)
+	ahead := 0
+	for _, id := range m.joins.peers {
+		if id == m.cfg.Self || m.joins.byPeer[id].Message.(*msg.JoinRequest).Leave || seatOf(h.seats, id) >= 0 {
+			continue
+		}
+		if r := rank(h.parent.ID, id); string(r[:]) < string(own[:]) {
+			ahead++
+		}
+	}
+	room := m.room(h)
+	return room > 0 && ahead < room+spare
+}
