@@ -73,7 +73,7 @@ func newRoot() *cobra.Command {
 		return api.Errorf(api.CodeUsage, "%w", err).WithHint("%q lists the flags", cmd.CommandPath()+" --help")
 	})
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(newStatus(s), newPause(s), newResume(s), newFinish(s), newConfig(s), newPaths(s), newDoctor(s), newService(s), newReplay(s), newGPU(), newSim(), newVersion())
+	c.AddCommand(newStatus(s), newPause(s), newResume(s), newFinish(s), newConfig(s), newPaths(s), newTop(s), newDoctor(s), newService(s), newReplay(s), newGPU(), newSim(), newVersion())
 	return c
 }
 
