@@ -262,12 +262,14 @@ func (f *feed) past(ctx context.Context, s Source, self string, d *api.RunDetail
 			h.next = page.Rounds[0].Round // a node may not have the first ones
 		}
 		h.add(self, page.Rounds)
+		h.measure(page.Rounds)
 		if h.next == before {
 			break
 		}
 	}
+	h.measure(d.Rounds)
 	c := *h
-	c.losses = slices.Clone(h.losses)
+	c.points = slices.Clone(h.points)
 	return c, nil
 }
 

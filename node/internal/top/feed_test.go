@@ -128,7 +128,7 @@ func TestFeedCountsCredits(t *testing.T) {
 		if h := s.history; h.tokens != 200 || h.rounds != 2 || h.refused != 1 || h.last != "timeout" || h.lastAt != 2 {
 			t.Errorf("history %+v", h)
 		}
-		if d := cmp.Diff([]float64{3, 2.75, 2.5}, s.history.losses); d != "" {
+		if d := cmp.Diff([]float64{3, 2.75, 2.5}, s.history.losses()); d != "" {
 			t.Error(d)
 		}
 		// Only what is new is asked for.
@@ -142,8 +142,14 @@ func TestFeedCountsCredits(t *testing.T) {
 			})
 		}
 		grow(4, "r4")
-		if s, _ = w.after(interval); s.history.tokens != 300 {
+		d.set(func() { d.rounds[runID][3].EvalLoss = nil }) // it is measured later
+		if s, _ = w.after(interval); s.history.tokens != 300 || len(s.history.losses()) != 3 {
 			t.Errorf("a round later %+v", s.history)
+		}
+		d.set(func() { d.rounds[runID][3].EvalLoss = new(2.25) })
+		s, _ = w.after(interval)
+		if d := cmp.Diff([]float64{3, 2.75, 2.5, 2.25}, s.history.losses()); d != "" {
+			t.Error(d)
 		}
 		d.set(func() {
 			if diff := cmp.Diff([]uint64{4}, d.pages); diff != "" {

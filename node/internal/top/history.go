@@ -1,6 +1,9 @@
 package top
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/moot-net/moot/node/api"
 )
 
@@ -21,8 +24,14 @@ type history struct {
 	lastAt uint64
 	// standing is what the run remembers of this node, nil: nothing bad.
 	standing *api.Standing
-	losses   []float64 // held-out ones where there are, else those of training
-	evals    bool      // losses are held-out ones
+	points   []point // the last rounds
+}
+
+// point is what a round came to. Held-out loss is measured after the round was
+// decided.
+type point struct {
+	round       uint64
+	train, eval *float64
 }
 
 // add counts decided rounds, in order.
@@ -54,7 +63,6 @@ func (h *history) add(self string, rounds []api.Round) {
 				h.standing = &r.Standings[i]
 			}
 		}
-		h.addLoss(r)
 	}
 }
 
@@ -63,20 +71,36 @@ func (h *history) refuse(round uint64, reason string) {
 	h.last, h.lastAt = reason, round
 }
 
-func (h *history) addLoss(r *api.Round) {
-	v := r.TrainLoss
-	switch {
-	case r.EvalLoss != nil && !h.evals:
-		h.losses, h.evals, v = nil, true, r.EvalLoss // one kind in one curve
-	case h.evals:
-		v = r.EvalLoss
+// measure notes the losses of rounds, again where they are known better now.
+func (h *history) measure(rounds []api.Round) {
+	for i := range rounds {
+		r := &rounds[i]
+		p := point{r.Round, r.TrainLoss, r.EvalLoss}
+		at, found := slices.BinarySearchFunc(h.points, p, func(a, b point) int { return cmp.Compare(a.round, b.round) })
+		if found {
+			h.points[at] = p
+		} else {
+			h.points = slices.Insert(h.points, at, p)
+		}
 	}
-	if v == nil {
-		return
+	h.points = h.points[max(0, len(h.points)-keptLosses):]
+}
+
+// losses are the held-out ones if there are some, else those of training.
+func (h *history) losses() []float64 {
+	var train, eval []float64
+	for _, p := range h.points {
+		if p.train != nil {
+			train = append(train, *p.train)
+		}
+		if p.eval != nil {
+			eval = append(eval, *p.eval)
+		}
 	}
-	if h.losses = append(h.losses, *v); len(h.losses) > keptLosses {
-		h.losses = h.losses[1:]
+	if len(eval) > 1 {
+		return eval
 	}
+	return train
 }
 
 // stale reports whether what was counted is not what the run has now: another

@@ -163,7 +163,7 @@ func (c screen) runLines(s *snapshot) (lines []line) {
 		}
 	}
 	losses := fmt.Sprintf("train %s  held-out %s  ", lossText(d.TrainLoss), lossText(d.EvalLoss))
-	lines = append(lines, labelled(3, "loss", losses+curve(s.history.losses, c.width-labelWidth-len(losses), c.unicode)))
+	lines = append(lines, labelled(3, "loss", losses+curve(s.history.losses(), c.width-labelWidth-len(losses), c.unicode)))
 	total := d.TokensPerSecond
 	for _, m := range d.Members {
 		total += m.TokensPerSecond
@@ -226,7 +226,7 @@ const maxAwaited = 2
 // entered a round and counted.
 func credits(s *snapshot) string {
 	h := &s.history
-	text := fmt.Sprintf("%s tokens in %s rounds", group(h.tokens), group(h.rounds))
+	text := fmt.Sprintf("%s tokens in %s", group(h.tokens), plural(h.rounds, "round"))
 	if h.refused > 0 {
 		text += fmt.Sprintf("; %s did not count, last %s (round %s)", group(h.refused), clean(h.last), group(h.lastAt))
 	}
@@ -259,7 +259,7 @@ func (c screen) machine(s *snapshot) (lines []line) {
 	if reach == "" {
 		reach = "unknown"
 	}
-	return append(lines, labelled(5, "network", fmt.Sprintf("%d peers, %s; %s in, %s out", v.Peers, clean(reach),
+	return append(lines, labelled(5, "network", fmt.Sprintf("%s, %s; %s in, %s out", plural(v.Peers, "peer"), clean(reach),
 		bytesText(float64(v.Traffic.PulledBytes)), bytesText(float64(v.Traffic.SentBytes)))))
 }
 

@@ -135,6 +135,14 @@ func group(n uint64) string {
 	return s
 }
 
+// plural writes 1 round, 2 rounds.
+func plural[T int | uint64](n T, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return group(uint64(n)) + " " + word + "s"
+}
+
 // bytesText writes a number of bytes, 2.3 GB.
 func bytesText(n float64) string {
 	for _, u := range []struct {
