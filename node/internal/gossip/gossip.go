@@ -59,6 +59,9 @@ const (
 	Ignore
 	// Accept delivers the message and passes it on.
 	Accept
+	// Keep delivers the message and does not pass it on: it is for those to
+	// whom its author is connected.
+	Keep
 )
 
 // A Validator judges a message that its author, from, has signed, and returns

@@ -111,6 +111,9 @@ func (t *Topic) validator(validate Validator) pubsub.ValidatorEx {
 		case Accept:
 			m.ValidatorData = parsed
 			return pubsub.ValidationAccept
+		case Keep:
+			t.push(Message{From: from, Via: m.ReceivedFrom, Data: m.Data, Parsed: parsed})
+			return pubsub.ValidationIgnore
 		case Ignore:
 			return pubsub.ValidationIgnore
 		}

@@ -104,9 +104,6 @@ type View struct {
 	Members []Member
 }
 
-// Audible reports whether the heartbeats of a peer are passed on.
-func (v *View) Audible(id peer.ID) bool { return Audible(v.Head.Record.NextSeats, id, len(v.Members)) }
-
 // Member is a peer's last heartbeat and when it came.
 type Member struct {
 	Status *msg.Status

@@ -14,23 +14,26 @@ import (
 // What peers say that nobody waits for is bounded by the round, not by how many
 // they are: each message reaches everybody, and each peer pays for all.
 const (
-	heartbeatsPerPeriod = 48 // of all whose heartbeats are passed on
+	heartbeatsPerPeriod = 32 // of all whose heartbeats are passed on
 	quietDivisor        = 4  // heartbeats in a period of a peer that only its neighbours hear
 	// oneCell is up to how many seats all hear all.
 	oneCell = 48
 	// fewMembers is up to how many peers the heartbeats of all are passed on.
 	fewMembers = 32
 	// commitPatience is how much rarer than other messages a commit is
-	// published again: nobody needs it before the deadline.
+	// published again as long as nobody gives haves.
 	commitPatience = 4
 	maxPatience    = 16
+	// eager is how often other messages are published again before that becomes
+	// rarer: with them a round stands or falls.
+	eager = 5
 )
 
-// Audible reports whether the heartbeats of a peer are passed on to everybody:
+// audible reports whether the heartbeats of a peer are passed on to everybody:
 // those of seats; with more seats than one cell has, of witnesses; and of all
 // as long as there are few peers. Who is not heard by all is heard by those who
 // are connected to it.
-func Audible(seats []msg.Seat, id peer.ID, members int) bool {
+func audible(seats []msg.Seat, id peer.ID, members int) bool {
 	if members < fewMembers {
 		return true
 	}
@@ -38,16 +41,33 @@ func Audible(seats []msg.Seat, id peer.ID, members int) bool {
 	return i >= 0 && (len(seats) <= oneCell || !seats[i].Trainee)
 }
 
-// Audible reports whether Self passes the heartbeats of a peer on.
-func (m *Machine) Audible(id peer.ID) bool {
-	return Audible(m.head.Record.NextSeats, id, len(m.members.peers))
+func (m *Machine) audible(id peer.ID) bool {
+	return audible(m.head.Record.NextSeats, id, len(m.members.peers))
+}
+
+// PassesOn reports whether a message is of use to others: heartbeats of peers
+// that all should hear, and what is not of a round that was certified.
+func (m *Machine) PassesOn(s msg.Signed) bool { return passesOn(m.head, len(m.members.peers), s) }
+
+// PassesOn is what Machine.PassesOn says, for who has only the view.
+func (v *View) PassesOn(s msg.Signed) bool { return passesOn(v.Head, len(v.Members), s) }
+
+func passesOn(head Link, members int, s msg.Signed) bool {
+	if _, ok := s.Message.(*msg.Status); ok {
+		return audible(head.Record.NextSeats, s.From, members)
+	}
+	_, round, ok := headOf(s.Message)
+	if p, is := s.Message.(*msg.Proposal); is {
+		round, ok = p.Round, true
+	}
+	return !ok || round > head.Record.Round || round == head.Record.Round && head.Certificate == nil
 }
 
 // heartbeatEvery is how often a peer says where it is: all that everybody hears
 // share what there is for a period.
 func (m *Machine) heartbeatEvery(id peer.ID) time.Duration {
 	period := m.timing.Deadline
-	if !m.Audible(id) {
+	if !m.audible(id) {
 		return max(m.timing.Status, period/quietDivisor)
 	}
 	n := len(m.head.Record.NextSeats)
@@ -67,7 +87,7 @@ func (m *Machine) silent(id peer.ID) time.Duration { return 4 * m.heartbeatEvery
 // among all that have one.
 func (m *Machine) heartbeatSoon() {
 	every := m.heartbeatEvery(m.cfg.Self)
-	if !m.Audible(m.cfg.Self) {
+	if !m.audible(m.cfg.Self) {
 		return
 	}
 	if every <= m.timing.Status {
@@ -98,15 +118,17 @@ type repetition struct {
 	at   time.Time
 	wait time.Duration
 	most time.Duration
+	left int  // times that are left before it becomes rarer
+	due  bool // of a commit: others wait for it with their haves
 }
 
 // repetitionOf returns that of s, which begins when it is asked for first.
 func (m *Machine) repetitionOf(s msg.Signed) *repetition {
 	i := slices.IndexFunc(m.repeats, func(r repetition) bool { return r.id.Equals(s.CID) })
 	if i < 0 {
-		r := repetition{id: s.CID, wait: m.timing.Repeat, most: commitPatience * m.timing.Repeat}
+		r := repetition{id: s.CID, wait: m.timing.Repeat, most: commitPatience * m.timing.Repeat, left: eager}
 		if _, ok := s.Message.(*msg.Commit); ok {
-			r.wait, r.most = commitPatience*m.timing.Repeat, maxPatience*m.timing.Repeat
+			r.wait, r.most, r.left = commitPatience*m.timing.Repeat, maxPatience*m.timing.Repeat, 0
 		}
 		r.at = m.now.Add(r.wait)
 		m.repeats = append(m.repeats, r)
@@ -123,13 +145,21 @@ func (m *Machine) repeat() {
 	}
 	for _, s := range m.own.at(m.cur.parent.ID).all() {
 		r := m.repetitionOf(s)
+		if _, ok := s.Message.(*msg.Commit); ok && !r.due && !m.cur.t0.IsZero() {
+			r.due, r.left, r.wait, r.most = true, eager, m.timing.Repeat, commitPatience*m.timing.Repeat
+			if soon := m.now.Add(r.wait); soon.Before(r.at) {
+				r.at = soon
+			}
+		}
 		if m.now.Before(r.at) {
 			continue
 		}
 		if !m.cur.heard(s) {
 			m.emit(Publish{s})
 		}
-		r.wait = min(2*r.wait, r.most)
+		if r.left--; r.left < 0 {
+			r.wait = min(2*r.wait, r.most)
+		}
 		r.at = m.now.Add(r.wait)
 	}
 }
@@ -139,18 +169,8 @@ func (m *Machine) repeat() {
 func (h *height) heard(s msg.Signed) bool {
 	switch v := s.Message.(type) {
 	case *msg.Commit:
-		n := 0
-		for i, list := range h.haves {
-			if i == h.self || len(list) == 0 || h.seats[i].Trainee {
-				continue
-			}
-			for _, e := range list[0].Message.(*msg.Have).Entries {
-				if e.Commit.Equals(s.CID) {
-					n++
-				}
-			}
-		}
-		return n >= h.q
+		// Who gave no have yet may wait for it.
+		return h.haveCount() == Witnesses(h.seats) || len(h.candidates) > 0
 	case *msg.Have:
 		// Whoever proposes now has it from that proposal.
 		for _, c := range h.candidates {

@@ -21,6 +21,9 @@ func (r *Runner) validate(_ context.Context, from peer.ID, data []byte) (any, go
 	if err != nil || s.From != from || !s.Message.RunID().Equals(r.id) {
 		return nil, gossip.Reject
 	}
+	if v := r.view.Load(); v != nil && !v.PassesOn(s) {
+		return s, gossip.Keep
+	}
 	return s, gossip.Accept
 }
 

@@ -42,7 +42,7 @@ type flight struct {
 // publish begins a flight. Publishing a message again makes a new one.
 func (w *world) publish(n *node, s msg.Signed) {
 	if _, ok := s.Message.(*msg.Status); ok && !w.carries(n) {
-		w.countStatus()
+		w.countStatus(n)
 		return
 	}
 	w.note('p', n, s.CID)
@@ -124,7 +124,7 @@ func (w *world) arrive(n, to *node, f *flight) {
 	if !w.repeats(to, f.signed.CID) {
 		to.step(round.Received{Signed: f.signed})
 	}
-	if f.seen != nil && to.up {
+	if f.seen != nil && to.up && to.m.PassesOn(f.signed) {
 		w.forward(to, n, f)
 	}
 }
@@ -225,11 +225,10 @@ func (w *world) carries(n *node) bool {
 	return !w.quiet || slices.ContainsFunc(n.chain.Head().Record.NextSeats, func(s msg.Seat) bool { return s.Peer == n.id })
 }
 
-// countStatus adds what the heartbeat of one node costs all others. In a mesh a
-// message goes over each connection once or twice, so that a node receives it
-// from about all its neighbours but one.
-func (w *world) countStatus() {
-	w.counted += uint64(statusBytes+gossipBytes) * uint64(max(w.net.degree-1, 1))
+// countStatus adds what the heartbeat of a node costs those to whom it is
+// connected; it goes no further.
+func (w *world) countStatus(n *node) {
+	w.counted += uint64(statusBytes+gossipBytes) * uint64(len(n.links))
 }
 
 // statusBytes is the envelope of a heartbeat.
