@@ -41,6 +41,7 @@ type Have struct {
 	Merges  []Merge     `json:",omitzero"` // sorted
 	// Retraces are sorted by seat, at most one for each.
 	Retraces []Retrace `json:",omitzero"`
+	Orders   []cid.Cid `json:",omitzero"` // CIDs of the orders that it holds, sorted bytewise
 }
 
 // Validate implements Message.
@@ -78,6 +79,11 @@ func (m *Have) Validate() error {
 		c.between("retrace: seat", uint64(e.Seat), 0, MaxSeats-1)
 		c.that(i == 0 || m.Retraces[i-1].Seat < e.Seat, "retrace: seat %d is out of order", e.Seat)
 		c.between("retrace: error", uint64(e.ErrorPPM), 0, MaxErrorPPM)
+	}
+	c.that(len(m.Orders) <= MaxOrders, "orders are %d, must be at most %d", len(m.Orders), MaxOrders)
+	for i, o := range m.Orders {
+		c.rawCID("order", o)
+		c.that(i == 0 || compareCIDs(m.Orders[i-1], o) < 0, "order %v is out of order", o)
 	}
 	return c.result()
 }

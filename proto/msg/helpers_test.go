@@ -152,6 +152,23 @@ func sampleMerge() Merge {
 	return Merge{testCID("fork"), testCID("first"), testCID("lost"), testFolder("lost state"), testFolder("base state"), 123_456, 20_000}
 }
 
+func sampleOrder(from peer.ID) *Order {
+	return &Order{
+		Run: testCID("run"), Peer: from, Seq: 12, Action: ActionSet, MaxRounds: 200, MaxTokens: 1 << 40, RatePermille: 500,
+		Note: "it learns still",
+	}
+}
+
+// sampleOrdered is a record with an order.
+func sampleOrdered(t testing.TB) *Record {
+	t.Helper()
+	priv, id := testKey(t, 1)
+	r, o := sampleRecord(t), sampleOrder(id)
+	course := Course{Paused: true}.After(o)
+	r.Orders, r.Course = [][]byte{mustSeal(t, priv, o).Envelope}, &course
+	return r
+}
+
 // sampleHealed is a record that takes a contribution of the round before back.
 func sampleHealed(t testing.TB) *Record {
 	r := sampleJudged(t)
@@ -221,6 +238,9 @@ func samples(t testing.TB, from peer.ID) []Message {
 		invitedJoin(t, from),
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Retraces: []Retrace{{2, 4_500}, {5, MaxErrorPPM}}},
 		tracedCommit(from),
+		sampleOrder(from),
+		&Order{Run: testCID("run"), Peer: from, Seq: 1, Action: ActionPause},
+		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Orders: []cid.Cid{testCID("order")}},
 	}
 }
 

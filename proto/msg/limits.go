@@ -6,6 +6,7 @@ const (
 	MaxSeats         = 48            // seats of a round
 	MaxMissed        = 1             // of a seat that stays
 	MaxJoins         = 64            // join requests in a have or record
+	MaxOrders        = 64            // in a have or record
 	MaxAttempt       = 3             // attempts 0 to 2 are voted on, 3 is the fallback
 	MaxRound         = 1 << 32       //
 	MaxMessageBytes  = 16 << 10      // envelope of any message but a proposal
@@ -27,4 +28,8 @@ const (
 	MaxProofs        = 4             // in a record
 	MaxMerges        = 2             // in a have
 	MaxNameBytes     = 64            // agent and device in a status
+	MaxNoteBytes     = 256           // of an order
+	MaxSeq           = 1 << 53       // of an order
+	MaxRunRounds     = 1e6           // of a run, as in manifests
+	MaxRatePermille  = 100_000       // of an order
 )

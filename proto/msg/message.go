@@ -9,8 +9,8 @@ import (
 // Round counts the rounds of a run from 1; 0 is genesis.
 type Round uint64
 
-// Message is one of *Commit, *Have, *JoinRequest, *Proposal, *Vote, *Status and
-// *Invite; the set is closed.
+// Message is one of *Commit, *Have, *JoinRequest, *Order, *Proposal, *Vote,
+// *Status and *Invite; the set is closed.
 type Message interface {
 	// Validate reports the first rule that the message breaks, without
 	// looking at anything but the message. The error is an *InvalidError.
@@ -47,11 +47,12 @@ const (
 	kindVote     kind = "/moot/vote/1"
 	kindStatus   kind = "/moot/status/1"
 	kindInvite   kind = "/moot/invite/1"
+	kindOrder    kind = "/moot/order/1"
 )
 
 func (k kind) known() bool {
 	switch k {
-	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus, kindInvite:
+	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus, kindInvite, kindOrder:
 		return true
 	}
 	return false

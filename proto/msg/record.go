@@ -40,6 +40,8 @@ type Record struct {
 	Standings         []Standing     `json:",omitzero"` // after this round, sorted by the bytes of the peer ID
 	Merge             *Merge         `json:",omitzero"` // of a branch that lost; nil: none
 	Proofs            []Proof        `json:",omitzero"` // that brought a ban, sorted by the bytes of the peer ID
+	Orders            [][]byte       `json:",omitzero"` // envelopes of the orders that took effect, sorted by CID
+	Course            *Course        `json:",omitzero"` // after them; nil: the manifest's
 }
 
 // Seat is a peer that trains and witnesses in a round.
@@ -197,8 +199,8 @@ func (r *Record) checkGenesis(c *checker) {
 	c.that(!r.Parent.Defined() && r.ParentCertificate == nil, "genesis has a parent, must have none")
 	c.that(r.Attempt == 0 && r.Proposer == "", "genesis has a proposer, must have none")
 	n := len(r.Seats) + len(r.Haves) + len(r.Commits) + len(r.Joins) + len(r.Contributions) + len(r.Refused) +
-		len(r.Judgements) + len(r.Standings) + len(r.Proofs)
-	c.that(n == 0 && r.Merge == nil, "genesis has seats, messages or verdicts, must have none")
+		len(r.Judgements) + len(r.Standings) + len(r.Proofs) + len(r.Orders)
+	c.that(n == 0 && r.Merge == nil && r.Course == nil, "genesis has seats, messages or verdicts, must have none")
 	c.that(len(r.NextSeats) == 1, "genesis gives %d seats, must give 1", len(r.NextSeats))
 	c.that(r.Tokens == 0 && !r.Final, "genesis has tokens or is final, must not")
 }
@@ -222,6 +224,11 @@ func (r *Record) checkSuccessor(c *checker) {
 	c.envelopes("haves", r.Haves, len(r.Seats))
 	c.envelopes("commits", r.Commits, len(r.Seats))
 	c.envelopes("joins", r.Joins, MaxJoins)
+	c.envelopes("orders", r.Orders, MaxOrders)
+	c.that(len(r.Orders) == 0 || r.Course != nil, "orders without a course")
+	if r.Course != nil {
+		c.course(*r.Course)
+	}
 	c.that(len(r.Commits) == len(r.Contributions),
 		"commits are %d, must be as many as contributions, %d", len(r.Commits), len(r.Contributions))
 	c.contributions(r.Contributions, len(r.Seats))

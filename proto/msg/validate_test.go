@@ -14,6 +14,7 @@ func TestValidate(t *testing.T) {
 	_, other := testKey(t, 2)
 	commit := func(f func(*Commit)) Message { m := sampleCommit(id); f(m); return m }
 	have := func(f func(*Have)) Message { m := sampleHave(id); f(m); return m }
+	order := func(f func(*Order)) Message { m := sampleOrder(id); f(m); return m }
 	vote := func(f func(*Vote)) Message { m := sampleVote(id); f(m); return m }
 	status := func(f func(*Status)) Message { m := sampleStatus(id); f(m); return m }
 	proposal := func(f func(*Proposal)) Message { m := sampleProposal(t, id); f(m); return m }
@@ -65,6 +66,22 @@ func TestValidate(t *testing.T) {
 		{have(func(m *Have) { slices.Reverse(m.Joins) }), "is out of order"},
 		{have(func(m *Have) { m.Joins[1] = m.Joins[0] }), "is out of order"},
 		{have(func(m *Have) { m.Joins[0] = cid.Undef }), "have: join is"},
+		{have(func(m *Have) { m.Orders = slices.Repeat([]cid.Cid{testCID("order")}, 65) }), "have: orders are 65, must be at most 64"},
+		{have(func(m *Have) { m.Orders = slices.Repeat([]cid.Cid{testCID("order")}, 2) }), "is out of order"},
+		{have(func(m *Have) { m.Orders = []cid.Cid{testFolder("order")} }), "have: order is"},
+		{order(func(m *Order) { m.Run = cid.Undef }), "order: run is"},
+		{order(func(m *Order) { m.Peer = "" }), "order: peer is"},
+		{order(func(m *Order) { m.Seq = 0 }), "order: seq is 0, must be at least 1"},
+		{order(func(m *Order) { m.Seq = MaxSeq + 1 }), "order: seq is"},
+		{order(func(m *Order) { m.Action = 0 }), "order: action is 0, must be at least 1"},
+		{order(func(m *Order) { m.Action = actionEnd }), "order: action is 5, must be at most 4"},
+		{order(func(m *Order) { m.Action = ActionPause }), "order: pause sets something: true, must be false"},
+		{order(func(m *Order) { m.MaxRounds, m.MaxTokens, m.RatePermille = 0, 0, 0 }), "order: set sets something: false"},
+		{order(func(m *Order) { m.MaxRounds = MaxRunRounds + 1 }), "order: max rounds is"},
+		{order(func(m *Order) { m.MaxTokens = MaxRunTokens + 1 }), "order: max tokens is"},
+		{order(func(m *Order) { m.RatePermille = MaxRatePermille + 1 }), "order: rate is"},
+		{order(func(m *Order) { m.Note = "\x1b[2J" }), "must be printable"},
+		{order(func(m *Order) { m.Note = strings.Repeat("x", 257) }), "order: note has 257 bytes"},
 		{&JoinRequest{Peer: id}, "join: run is"},
 		{&JoinRequest{Run: testCID("run")}, "join: peer is"},
 		{vote(func(m *Vote) { m.Run = cid.Undef }), "vote: run is"},
@@ -171,6 +188,13 @@ func TestValidateRecord(t *testing.T) {
 		{record(func(r *Record) { e := sampleMerge(); e.Tokens = 0; r.Merge = &e }), "record: merge: tokens is 0"},
 		{genesis(func(r *Record) { e := sampleMerge(); r.Merge = &e }), "genesis has seats"},
 		{record(func(r *Record) { r.Proofs = make([]Proof, 5) }), "record: proofs are 5"},
+		{record(func(r *Record) { r.Orders = [][]byte{{1}} }), "record: orders without a course"},
+		{record(func(r *Record) { r.Orders = slices.Repeat([][]byte{{1}}, 65) }), "record: orders are 65, must be at most 64"},
+		{record(func(r *Record) { r.Course = &Course{} }), "record: course: seq is 0, must be at least 1"},
+		{record(func(r *Record) { r.Course = &Course{Seq: 1, MaxRounds: MaxRunRounds + 1} }), "record: course: max rounds is"},
+		{record(func(r *Record) { r.Course = &Course{Seq: 1, MaxTokens: MaxRunTokens + 1} }), "record: course: max tokens is"},
+		{record(func(r *Record) { r.Course = &Course{Seq: 1, RatePermille: MaxRatePermille + 1} }), "record: course: rate is"},
+		{genesis(func(r *Record) { r.Course = &Course{Seq: 1} }), "genesis has seats"},
 		{record(func(r *Record) { r.Proofs = make([]Proof, 1) }), "record: proofs hold an envelope of 0 bytes"},
 		{record(func(r *Record) { r.Refused = slices.Repeat(r.Refused, 2) }), "is out of order"},
 		{record(func(r *Record) { r.State = cid.Undef }), "record: state is"},

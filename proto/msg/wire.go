@@ -27,6 +27,8 @@ func fromWire(k kind, b []byte) (Message, error) {
 		return convert(k, b, &wirev1.Status{}, statusFromWire)
 	case kindInvite:
 		return convert(k, b, &wirev1.Invite{}, inviteFromWire)
+	case kindOrder:
+		return convert(k, b, &wirev1.Order{}, orderFromWire)
 	}
 	panic("bug: no message has the type " + string(k))
 }
@@ -117,6 +119,9 @@ func (m *Have) toWire() proto.Message {
 	for _, e := range m.Retraces {
 		w.Retraces = append(w.Retraces, &wirev1.Retrace{Seat: e.Seat, ErrorPpm: e.ErrorPPM})
 	}
+	for _, o := range m.Orders {
+		w.Orders = append(w.Orders, o.Bytes())
+	}
 	return w
 }
 
@@ -143,6 +148,9 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 	for _, e := range w.Retraces {
 		m.Retraces = append(m.Retraces, Retrace{Seat: e.Seat, ErrorPPM: e.ErrorPpm})
 	}
+	for _, o := range w.Orders {
+		m.Orders = append(m.Orders, r.read(o))
+	}
 	return m, r.err
 }
 
@@ -156,6 +164,21 @@ func joinFromWire(w *wirev1.JoinRequest) (*JoinRequest, error) {
 	var r cidReader
 	return &JoinRequest{
 		Run: r.read(w.Run), Peer: peer.ID(w.Peer), Seq: w.Seq, Leave: w.Leave, Invite: w.Invite, Proof: w.Proof, Nonce: w.Nonce,
+	}, r.err
+}
+
+func (m *Order) toWire() proto.Message {
+	return &wirev1.Order{
+		Run: m.Run.Bytes(), Peer: []byte(m.Peer), Seq: m.Seq, Action: uint32(m.Action),
+		MaxRounds: m.MaxRounds, MaxTokens: m.MaxTokens, RatePermille: m.RatePermille, Note: m.Note,
+	}
+}
+
+func orderFromWire(w *wirev1.Order) (*Order, error) {
+	var r cidReader
+	return &Order{
+		Run: r.read(w.Run), Peer: peer.ID(w.Peer), Seq: w.Seq, Action: Action(w.Action),
+		MaxRounds: w.MaxRounds, MaxTokens: w.MaxTokens, RatePermille: w.RatePermille, Note: w.Note,
 	}, r.err
 }
 
@@ -300,6 +323,12 @@ func (r *Record) toWire() *wirev1.Record {
 	for _, p := range r.Proofs {
 		w.Proofs = append(w.Proofs, &wirev1.Proof{First: p.First, Second: p.Second})
 	}
+	w.Orders = r.Orders
+	if c := r.Course; c != nil {
+		w.Course = &wirev1.Course{
+			Seq: c.Seq, Paused: c.Paused, Stopped: c.Stopped, MaxRounds: c.MaxRounds, MaxTokens: c.MaxTokens, RatePermille: c.RatePermille,
+		}
+	}
 	return w
 }
 
@@ -361,6 +390,12 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 	}
 	for _, p := range w.Proofs {
 		m.Proofs = append(m.Proofs, Proof{First: p.First, Second: p.Second})
+	}
+	m.Orders = w.Orders
+	if c := w.Course; c != nil {
+		m.Course = &Course{
+			Seq: c.Seq, Paused: c.Paused, Stopped: c.Stopped, MaxRounds: c.MaxRounds, MaxTokens: c.MaxTokens, RatePermille: c.RatePermille,
+		}
 	}
 	return m, r.err
 }

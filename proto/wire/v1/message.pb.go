@@ -169,6 +169,7 @@ type Have struct {
 	Audits        []*Audit               `protobuf:"bytes,7,rep,name=audits,proto3" json:"audits,omitempty"`
 	Merges        []*Merge               `protobuf:"bytes,8,rep,name=merges,proto3" json:"merges,omitempty"`
 	Retraces      []*Retrace             `protobuf:"bytes,9,rep,name=retraces,proto3" json:"retraces,omitempty"`
+	Orders        [][]byte               `protobuf:"bytes,10,rep,name=orders,proto3" json:"orders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +263,13 @@ func (x *Have) GetMerges() []*Merge {
 func (x *Have) GetRetraces() []*Retrace {
 	if x != nil {
 		return x.Retraces
+	}
+	return nil
+}
+
+func (x *Have) GetOrders() [][]byte {
+	if x != nil {
+		return x.Orders
 	}
 	return nil
 }
@@ -615,6 +623,107 @@ func (x *JoinRequest) GetNonce() uint64 {
 	return 0
 }
 
+// Payload type /moot/order/1.
+type Order struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Peer          []byte                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	Action        uint32                 `protobuf:"varint,4,opt,name=action,proto3" json:"action,omitempty"`
+	MaxRounds     uint64                 `protobuf:"varint,5,opt,name=max_rounds,json=maxRounds,proto3" json:"max_rounds,omitempty"`
+	MaxTokens     uint64                 `protobuf:"varint,6,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
+	RatePermille  uint32                 `protobuf:"varint,7,opt,name=rate_permille,json=ratePermille,proto3" json:"rate_permille,omitempty"`
+	Note          string                 `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Order) Reset() {
+	*x = Order{}
+	mi := &file_v1_message_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Order) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Order) ProtoMessage() {}
+
+func (x *Order) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Order.ProtoReflect.Descriptor instead.
+func (*Order) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Order) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *Order) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Order) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Order) GetAction() uint32 {
+	if x != nil {
+		return x.Action
+	}
+	return 0
+}
+
+func (x *Order) GetMaxRounds() uint64 {
+	if x != nil {
+		return x.MaxRounds
+	}
+	return 0
+}
+
+func (x *Order) GetMaxTokens() uint64 {
+	if x != nil {
+		return x.MaxTokens
+	}
+	return 0
+}
+
+func (x *Order) GetRatePermille() uint32 {
+	if x != nil {
+		return x.RatePermille
+	}
+	return 0
+}
+
+func (x *Order) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 // Payload type /moot/invite/1.
 type Invite struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -628,7 +737,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +749,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +762,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{7}
+	return file_v1_message_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Invite) GetRun() []byte {
@@ -698,7 +807,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_v1_message_proto_msgTypes[8]
+	mi := &file_v1_message_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +819,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[8]
+	mi := &file_v1_message_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +832,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{8}
+	return file_v1_message_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Proposal) GetRun() []byte {
@@ -776,7 +885,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_v1_message_proto_msgTypes[9]
+	mi := &file_v1_message_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +897,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[9]
+	mi := &file_v1_message_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +910,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{9}
+	return file_v1_message_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Vote) GetRun() []byte {
@@ -867,7 +976,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_v1_message_proto_msgTypes[10]
+	mi := &file_v1_message_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +988,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[10]
+	mi := &file_v1_message_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1001,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{10}
+	return file_v1_message_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Status) GetRun() []byte {
@@ -1000,7 +1109,7 @@ const file_v1_message_proto_rawDesc = "" +
 	" \x01(\x04R\x04norm\x12\x1d\n" +
 	"\n" +
 	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x14\n" +
-	"\x05trace\x18\f \x01(\fR\x05trace\"\xac\x02\n" +
+	"\x05trace\x18\f \x01(\fR\x05trace\"\xc4\x02\n" +
 	"\x04Have\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -1010,7 +1119,9 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x05joins\x18\x06 \x03(\fR\x05joins\x12+\n" +
 	"\x06audits\x18\a \x03(\v2\x13.moot.wire.v1.AuditR\x06audits\x12+\n" +
 	"\x06merges\x18\b \x03(\v2\x13.moot.wire.v1.MergeR\x06merges\x121\n" +
-	"\bretraces\x18\t \x03(\v2\x15.moot.wire.v1.RetraceR\bretraces\"\xa6\x01\n" +
+	"\bretraces\x18\t \x03(\v2\x15.moot.wire.v1.RetraceR\bretraces\x12\x16\n" +
+	"\x06orders\x18\n" +
+	" \x03(\fR\x06orders\"\xa6\x01\n" +
 	"\x05Merge\x12\x12\n" +
 	"\x04fork\x18\x01 \x01(\fR\x04fork\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\fR\x05first\x12\x12\n" +
@@ -1037,7 +1148,18 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x05leave\x18\x04 \x01(\bR\x05leave\x12\x16\n" +
 	"\x06invite\x18\x05 \x01(\fR\x06invite\x12\x14\n" +
 	"\x05proof\x18\x06 \x01(\fR\x05proof\x12\x14\n" +
-	"\x05nonce\x18\a \x01(\x04R\x05nonce\"V\n" +
+	"\x05nonce\x18\a \x01(\x04R\x05nonce\"\xce\x01\n" +
+	"\x05Order\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06action\x18\x04 \x01(\rR\x06action\x12\x1d\n" +
+	"\n" +
+	"max_rounds\x18\x05 \x01(\x04R\tmaxRounds\x12\x1d\n" +
+	"\n" +
+	"max_tokens\x18\x06 \x01(\x04R\tmaxTokens\x12#\n" +
+	"\rrate_permille\x18\a \x01(\rR\fratePermille\x12\x12\n" +
+	"\x04note\x18\b \x01(\tR\x04note\"V\n" +
 	"\x06Invite\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
@@ -1083,7 +1205,7 @@ func file_v1_message_proto_rawDescGZIP() []byte {
 	return file_v1_message_proto_rawDescData
 }
 
-var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_v1_message_proto_goTypes = []any{
 	(*Commit)(nil),      // 0: moot.wire.v1.Commit
 	(*Have)(nil),        // 1: moot.wire.v1.Have
@@ -1092,10 +1214,11 @@ var file_v1_message_proto_goTypes = []any{
 	(*Retrace)(nil),     // 4: moot.wire.v1.Retrace
 	(*HaveEntry)(nil),   // 5: moot.wire.v1.HaveEntry
 	(*JoinRequest)(nil), // 6: moot.wire.v1.JoinRequest
-	(*Invite)(nil),      // 7: moot.wire.v1.Invite
-	(*Proposal)(nil),    // 8: moot.wire.v1.Proposal
-	(*Vote)(nil),        // 9: moot.wire.v1.Vote
-	(*Status)(nil),      // 10: moot.wire.v1.Status
+	(*Order)(nil),       // 7: moot.wire.v1.Order
+	(*Invite)(nil),      // 8: moot.wire.v1.Invite
+	(*Proposal)(nil),    // 9: moot.wire.v1.Proposal
+	(*Vote)(nil),        // 10: moot.wire.v1.Vote
+	(*Status)(nil),      // 11: moot.wire.v1.Status
 }
 var file_v1_message_proto_depIdxs = []int32{
 	5, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
@@ -1120,7 +1243,7 @@ func file_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_message_proto_rawDesc), len(file_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -46,6 +46,8 @@ type Record struct {
 	Standings         []*Standing            `protobuf:"bytes,20,rep,name=standings,proto3" json:"standings,omitempty"`
 	Proofs            []*Proof               `protobuf:"bytes,21,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	Merge             *Merge                 `protobuf:"bytes,22,opt,name=merge,proto3" json:"merge,omitempty"`
+	Orders            [][]byte               `protobuf:"bytes,23,rep,name=orders,proto3" json:"orders,omitempty"` // envelopes
+	Course            *Course                `protobuf:"bytes,24,opt,name=course,proto3" json:"course,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -234,6 +236,105 @@ func (x *Record) GetMerge() *Merge {
 	return nil
 }
 
+func (x *Record) GetOrders() [][]byte {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+func (x *Record) GetCourse() *Course {
+	if x != nil {
+		return x.Course
+	}
+	return nil
+}
+
+// Course is what orders have made of a run.
+type Course struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Paused        bool                   `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
+	Stopped       bool                   `protobuf:"varint,3,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	MaxRounds     uint64                 `protobuf:"varint,4,opt,name=max_rounds,json=maxRounds,proto3" json:"max_rounds,omitempty"`
+	MaxTokens     uint64                 `protobuf:"varint,5,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
+	RatePermille  uint32                 `protobuf:"varint,6,opt,name=rate_permille,json=ratePermille,proto3" json:"rate_permille,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Course) Reset() {
+	*x = Course{}
+	mi := &file_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Course) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Course) ProtoMessage() {}
+
+func (x *Course) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Course.ProtoReflect.Descriptor instead.
+func (*Course) Descriptor() ([]byte, []int) {
+	return file_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Course) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Course) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Course) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
+}
+
+func (x *Course) GetMaxRounds() uint64 {
+	if x != nil {
+		return x.MaxRounds
+	}
+	return 0
+}
+
+func (x *Course) GetMaxTokens() uint64 {
+	if x != nil {
+		return x.MaxTokens
+	}
+	return 0
+}
+
+func (x *Course) GetRatePermille() uint32 {
+	if x != nil {
+		return x.RatePermille
+	}
+	return 0
+}
+
 type Seat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Peer          []byte                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
@@ -247,7 +348,7 @@ type Seat struct {
 
 func (x *Seat) Reset() {
 	*x = Seat{}
-	mi := &file_v1_record_proto_msgTypes[1]
+	mi := &file_v1_record_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +360,7 @@ func (x *Seat) String() string {
 func (*Seat) ProtoMessage() {}
 
 func (x *Seat) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[1]
+	mi := &file_v1_record_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +373,7 @@ func (x *Seat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seat.ProtoReflect.Descriptor instead.
 func (*Seat) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Seat) GetPeer() []byte {
@@ -325,7 +426,7 @@ type Contribution struct {
 
 func (x *Contribution) Reset() {
 	*x = Contribution{}
-	mi := &file_v1_record_proto_msgTypes[2]
+	mi := &file_v1_record_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +438,7 @@ func (x *Contribution) String() string {
 func (*Contribution) ProtoMessage() {}
 
 func (x *Contribution) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[2]
+	mi := &file_v1_record_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +451,7 @@ func (x *Contribution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contribution.ProtoReflect.Descriptor instead.
 func (*Contribution) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Contribution) GetSeat() uint32 {
@@ -418,7 +519,7 @@ type Judgement struct {
 
 func (x *Judgement) Reset() {
 	*x = Judgement{}
-	mi := &file_v1_record_proto_msgTypes[3]
+	mi := &file_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +531,7 @@ func (x *Judgement) String() string {
 func (*Judgement) ProtoMessage() {}
 
 func (x *Judgement) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[3]
+	mi := &file_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +544,7 @@ func (x *Judgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Judgement.ProtoReflect.Descriptor instead.
 func (*Judgement) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Judgement) GetSeat() uint32 {
@@ -518,7 +619,7 @@ type Standing struct {
 
 func (x *Standing) Reset() {
 	*x = Standing{}
-	mi := &file_v1_record_proto_msgTypes[4]
+	mi := &file_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +631,7 @@ func (x *Standing) String() string {
 func (*Standing) ProtoMessage() {}
 
 func (x *Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[4]
+	mi := &file_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +644,7 @@ func (x *Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standing.ProtoReflect.Descriptor instead.
 func (*Standing) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Standing) GetPeer() []byte {
@@ -612,7 +713,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_v1_record_proto_msgTypes[5]
+	mi := &file_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +725,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[5]
+	mi := &file_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +738,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Proof) GetFirst() []byte {
@@ -665,7 +766,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_v1_record_proto_msgTypes[6]
+	mi := &file_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +778,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[6]
+	mi := &file_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +791,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Refusal) GetSeat() uint32 {
@@ -724,7 +825,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_v1_record_proto_msgTypes[7]
+	mi := &file_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +837,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[7]
+	mi := &file_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +850,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Certificate) GetRecord() []byte {
@@ -770,7 +871,7 @@ var File_v1_record_proto protoreflect.FileDescriptor
 
 const file_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xaa\x06\n" +
+	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xf0\x06\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -797,7 +898,18 @@ const file_v1_record_proto_rawDesc = "" +
 	"judgements\x124\n" +
 	"\tstandings\x18\x14 \x03(\v2\x16.moot.wire.v1.StandingR\tstandings\x12+\n" +
 	"\x06proofs\x18\x15 \x03(\v2\x13.moot.wire.v1.ProofR\x06proofs\x12)\n" +
-	"\x05merge\x18\x16 \x01(\v2\x13.moot.wire.v1.MergeR\x05merge\"x\n" +
+	"\x05merge\x18\x16 \x01(\v2\x13.moot.wire.v1.MergeR\x05merge\x12\x16\n" +
+	"\x06orders\x18\x17 \x03(\fR\x06orders\x12,\n" +
+	"\x06course\x18\x18 \x01(\v2\x14.moot.wire.v1.CourseR\x06course\"\xaf\x01\n" +
+	"\x06Course\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x18\n" +
+	"\astopped\x18\x03 \x01(\bR\astopped\x12\x1d\n" +
+	"\n" +
+	"max_rounds\x18\x04 \x01(\x04R\tmaxRounds\x12\x1d\n" +
+	"\n" +
+	"max_tokens\x18\x05 \x01(\x04R\tmaxTokens\x12#\n" +
+	"\rrate_permille\x18\x06 \x01(\rR\fratePermille\"x\n" +
 	"\x04Seat\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x16\n" +
@@ -855,33 +967,35 @@ func file_v1_record_proto_rawDescGZIP() []byte {
 	return file_v1_record_proto_rawDescData
 }
 
-var file_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_v1_record_proto_goTypes = []any{
 	(*Record)(nil),       // 0: moot.wire.v1.Record
-	(*Seat)(nil),         // 1: moot.wire.v1.Seat
-	(*Contribution)(nil), // 2: moot.wire.v1.Contribution
-	(*Judgement)(nil),    // 3: moot.wire.v1.Judgement
-	(*Standing)(nil),     // 4: moot.wire.v1.Standing
-	(*Proof)(nil),        // 5: moot.wire.v1.Proof
-	(*Refusal)(nil),      // 6: moot.wire.v1.Refusal
-	(*Certificate)(nil),  // 7: moot.wire.v1.Certificate
-	(*Merge)(nil),        // 8: moot.wire.v1.Merge
+	(*Course)(nil),       // 1: moot.wire.v1.Course
+	(*Seat)(nil),         // 2: moot.wire.v1.Seat
+	(*Contribution)(nil), // 3: moot.wire.v1.Contribution
+	(*Judgement)(nil),    // 4: moot.wire.v1.Judgement
+	(*Standing)(nil),     // 5: moot.wire.v1.Standing
+	(*Proof)(nil),        // 6: moot.wire.v1.Proof
+	(*Refusal)(nil),      // 7: moot.wire.v1.Refusal
+	(*Certificate)(nil),  // 8: moot.wire.v1.Certificate
+	(*Merge)(nil),        // 9: moot.wire.v1.Merge
 }
 var file_v1_record_proto_depIdxs = []int32{
-	7, // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
-	1, // 1: moot.wire.v1.Record.seats:type_name -> moot.wire.v1.Seat
-	2, // 2: moot.wire.v1.Record.contributions:type_name -> moot.wire.v1.Contribution
-	6, // 3: moot.wire.v1.Record.refused:type_name -> moot.wire.v1.Refusal
-	1, // 4: moot.wire.v1.Record.next_seats:type_name -> moot.wire.v1.Seat
-	3, // 5: moot.wire.v1.Record.judgements:type_name -> moot.wire.v1.Judgement
-	4, // 6: moot.wire.v1.Record.standings:type_name -> moot.wire.v1.Standing
-	5, // 7: moot.wire.v1.Record.proofs:type_name -> moot.wire.v1.Proof
-	8, // 8: moot.wire.v1.Record.merge:type_name -> moot.wire.v1.Merge
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	8,  // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
+	2,  // 1: moot.wire.v1.Record.seats:type_name -> moot.wire.v1.Seat
+	3,  // 2: moot.wire.v1.Record.contributions:type_name -> moot.wire.v1.Contribution
+	7,  // 3: moot.wire.v1.Record.refused:type_name -> moot.wire.v1.Refusal
+	2,  // 4: moot.wire.v1.Record.next_seats:type_name -> moot.wire.v1.Seat
+	4,  // 5: moot.wire.v1.Record.judgements:type_name -> moot.wire.v1.Judgement
+	5,  // 6: moot.wire.v1.Record.standings:type_name -> moot.wire.v1.Standing
+	6,  // 7: moot.wire.v1.Record.proofs:type_name -> moot.wire.v1.Proof
+	9,  // 8: moot.wire.v1.Record.merge:type_name -> moot.wire.v1.Merge
+	1,  // 9: moot.wire.v1.Record.course:type_name -> moot.wire.v1.Course
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_v1_record_proto_init() }
@@ -896,7 +1010,7 @@ func file_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_record_proto_rawDesc), len(file_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
