@@ -96,6 +96,7 @@ type measured struct {
 	weight    uint64
 	gains     []int64 // sorted
 	enough    bool    // a majority of its auditors
+	untrue    bool    // its training, done again, gives something else
 }
 
 // measure collects the audits of the parent's contributions that count: those
@@ -110,9 +111,14 @@ func (ru *Rules) measure(b Basis) []measured {
 	for _, c := range parent.Contributions {
 		e := measured{maker: parent.Seats[c.Seat].Peer, tokens: c.Tokens, weight: c.Weight}
 		drawn := ring.of(b.Parent.ID, e.maker, int(ru.manifest.Trust.Auditors))
+		_, draws := ru.retraceKey(b.Parent, e.maker)
+		var found []uint32
 		for _, s := range b.Haves {
 			if !slices.Contains(drawn, s.From) {
 				continue
+			}
+			if ppm, ok := retraceOf(s.Message.(*msg.Have), c.Seat); ok && draws {
+				found = append(found, ppm)
 			}
 			audits := s.Message.(*msg.Have).Audits
 			i, ok := slices.BinarySearchFunc(audits, c.Seat, func(a msg.Audit, seat uint32) int { return cmp.Compare(a.Seat, seat) })
@@ -120,12 +126,19 @@ func (ru *Rules) measure(b Basis) []measured {
 				e.gains = append(e.gains, audits[i].GainNano)
 			}
 		}
-		if len(e.gains) == 0 {
+		if len(e.gains) == 0 && len(found) == 0 {
 			continue
 		}
-		slices.Sort(e.gains)
-		e.enough = 2*len(e.gains) > len(drawn)
-		e.judgement = msg.Judgement{Seat: c.Seat, Measured: uint32(len(e.gains)), GainNano: median(e.gains)}
+		e.judgement = msg.Judgement{Seat: c.Seat, Measured: uint32(len(e.gains)), Retraced: uint32(len(found))}
+		if len(e.gains) > 0 {
+			slices.Sort(e.gains)
+			e.enough = 2*len(e.gains) > len(drawn)
+			e.judgement.GainNano = median(e.gains)
+		}
+		if len(found) > 0 {
+			e.judgement.ErrorPPM = slices.Min(found)
+			e.untrue = 2*len(found) > len(drawn) && e.judgement.ErrorPPM > tolerancePPM
+		}
 		list = append(list, e)
 	}
 	return list
@@ -141,6 +154,15 @@ func medianOf[T cmp.Ordered](list []T) T {
 
 // judge gives each contribution that was measured its verdict and its worth.
 func judge(list []measured) {
+	judgeGains(list)
+	for i := range list {
+		if e := &list[i]; e.untrue {
+			e.judgement.WorthQ16, e.judgement.Verdict = 0, msg.Damaging
+		}
+	}
+}
+
+func judgeGains(list []measured) {
 	reference := references(list)
 	if len(reference) == 0 {
 		return
@@ -189,7 +211,7 @@ func judge(list []measured) {
 func references(list []measured) []measured {
 	var all, counted []measured
 	for _, e := range list {
-		if e.enough {
+		if e.enough && !e.untrue {
 			all = append(all, e)
 			if e.weight > 0 {
 				counted = append(counted, e)

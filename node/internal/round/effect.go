@@ -61,6 +61,11 @@ type Audit struct {
 	Record cid.Cid   // that the deltas entered
 	State  cid.Cid   // that they were made from
 	Items  []AuditItem
+	// Retraces are of which of them a part of the training is to be done again.
+	// It began on Head, in a run of which Trained rounds were done.
+	Retraces []RetraceItem
+	Head     cid.Cid
+	Trained  uint64
 }
 
 // Gate asks whether a state has, after a merge, a loss on held-out samples of at

@@ -30,6 +30,8 @@ type Checked struct {
 type Audited struct {
 	Record cid.Cid // of the Audit that it answers
 	Gains  []msg.Audit
+	// Retraces say what those came to that were done.
+	Retraces []msg.Retrace
 }
 
 // Gated answers Gate.
@@ -47,6 +49,7 @@ type Trained struct {
 	Steps      uint64
 	Norm       uint64
 	LossMicro  uint64
+	Trace      cid.Cid // cid.Undef in a run that asks for none
 }
 
 // Folded answers Fold. The state is in the store already.

@@ -21,6 +21,7 @@ type height struct {
 	seats    []msg.Seat
 	witness  bool // Self witnesses
 	audits   []AuditItem
+	retraces []RetraceItem
 	q        int
 	f        int
 	self     int // Self's seat, -1: none
@@ -36,6 +37,7 @@ type height struct {
 	closed      bool      // the next round has begun
 	audited     bool      // what there is to audit was measured
 	gains       []msg.Audit
+	retraced    []msg.Retrace
 	inFallback  bool
 
 	commits    [][]*commitEntry // by seat, in order of arrival
@@ -113,6 +115,7 @@ func (m *Machine) newHeight(parent Link) *height {
 	h.witness = h.self >= 0 && !h.seats[h.self].Trainee
 	if h.witness {
 		h.audits = m.rules.Audits(parent, m.cfg.Self)
+		h.retraces = m.rules.Retraces(parent, h.audits, m.chain.link)
 	}
 	for a := range h.proposals {
 		h.proposals[a] = make([]proposalSlot, n)

@@ -281,7 +281,7 @@ func (m *Machine) trained(ev Trained) {
 	s, ok := m.send(&msg.Commit{
 		Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self,
 		Delta: ev.Delta, DeltaBytes: ev.DeltaBytes, CodecBits: m.cfg.Manifest.CodecBits,
-		Tokens: ev.Tokens, Steps: ev.Steps, Norm: ev.Norm, LossMicro: ev.LossMicro,
+		Tokens: ev.Tokens, Steps: ev.Steps, Norm: ev.Norm, LossMicro: ev.LossMicro, Trace: ev.Trace,
 	})
 	if ok {
 		m.place(s)
@@ -295,7 +295,10 @@ func (m *Machine) audit(h *height) {
 		return
 	}
 	if before, ok := m.chain.link(h.parent.Record.Parent); ok {
-		m.emit(Audit{Round: h.round, Record: h.parent.ID, State: before.Record.State, Items: h.audits})
+		m.emit(Audit{
+			Round: h.round, Record: h.parent.ID, State: before.Record.State, Items: h.audits,
+			Retraces: h.retraces, Head: before.ID, Trained: before.Record.TrainedRounds,
+		})
 	}
 }
 
@@ -314,6 +317,12 @@ func (m *Machine) audited(ev Audited) {
 		}
 	}
 	slices.SortFunc(h.gains, func(a, b msg.Audit) int { return cmp.Compare(a.Seat, b.Seat) })
+	for _, item := range h.retraces {
+		i := slices.IndexFunc(ev.Retraces, func(e msg.Retrace) bool { return e.Seat == item.Seat })
+		if i >= 0 {
+			h.retraced = append(h.retraced, msg.Retrace{Seat: item.Seat, ErrorPPM: min(ev.Retraces[i].ErrorPPM, msg.MaxErrorPPM)})
+		}
+	}
 }
 
 func (m *Machine) checked(ev Checked) {
@@ -388,7 +397,7 @@ func (m *Machine) giveHave(h *height) {
 		return
 	}
 	joins, _ := m.useful(h)
-	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains}
+	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, Retraces: h.retraced}
 	if !h.assembly && h.witness {
 		v.Merges = m.merges()
 	}

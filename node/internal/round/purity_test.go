@@ -14,9 +14,10 @@ import (
 )
 
 var pureImports = []string{
-	"bytes", "cmp", "crypto/sha256", "errors", "fmt", "slices", "time",
+	"bytes", "cmp", "crypto/sha256", "encoding/binary", "errors", "fmt", "slices", "time",
 	"github.com/ipfs/go-cid", "github.com/libp2p/go-libp2p/core/peer",
 	"github.com/moot-net/moot/proto/fold", "github.com/moot-net/moot/proto/msg", "github.com/moot-net/moot/proto/run",
+	"github.com/moot-net/moot/proto/trace",
 }
 
 // clocks are what time has besides arithmetic.

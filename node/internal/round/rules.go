@@ -52,6 +52,8 @@ func (ru *Rules) fault(c *msg.Commit, round msg.Round, head cid.Cid) msg.Reason 
 		return msg.BadSize
 	case c.Norm == 0:
 		return msg.Zero
+	case ru.manifest.Trust.RetracePPM > 0 && !c.Trace.Defined():
+		return msg.Untraced
 	}
 	return msg.Held
 }

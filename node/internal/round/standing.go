@@ -63,9 +63,13 @@ func (ru *Rules) standingsAfter(parent *msg.Record, round msg.Round, list []meas
 	for _, e := range references(list) {
 		tokens = append(tokens, e.tokens)
 	}
+	bound := uint64(0) // without any, nothing was found useful
+	if len(tokens) > 0 {
+		bound = 2 * medianOf(tokens)
+	}
 	for _, m := range list {
 		if m.judgement.Verdict != msg.Unaudited {
-			ru.settle(out.at(m.maker), m, 2*medianOf(tokens), round)
+			ru.settle(out.at(m.maker), m, bound, round)
 		}
 	}
 	return out
