@@ -13,9 +13,10 @@ import (
 
 // simFlags are the flags of a simulation.
 type simFlags struct {
-	list, quick          bool
-	scenario, out, mootd string
-	seed                 uint64
+	list, quick     bool
+	scenario, seeds string
+	out, mootd      string
+	seed            uint64
 }
 
 func newSim(e *env) *cobra.Command {
@@ -29,10 +30,12 @@ traffic, and what is learned among liars. The same seed gives the same run. No
 daemon is needed.
 
 With --json the last line is one object with what was measured, "figures", and
-what it has to keep, "limits". --out writes that and pictures into a folder. The
-exit code is 18 when a limit is missed.`,
+what it has to keep, "limits". --out writes that and pictures into a folder. With
+--seeds there is one object for each seed, and then one with the means. The exit
+code is 18 when a limit is missed.`,
 		Example: `  moot sim --list
   moot sim --scenario half-vanish --seed 1 --json
+  moot sim --scenario byzantine-25-alie --seeds 3
   moot sim --scenario all-quick --out ./sim`,
 		Args: needs(false),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSim(cmd.Context(), e, o) },
@@ -41,6 +44,7 @@ exit code is 18 when a limit is missed.`,
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
 	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, or all-quick for all in their short forms")
 	f.Uint64Var(&o.seed, "seed", 1, "`number` that everything is drawn from")
+	f.StringVar(&o.seeds, "seeds", "", "several seeds: `how many`, from --seed on, or a list such as 1,5,9; the last result has the means")
 	f.BoolVar(&o.quick, "quick", false, "the short form: fewer rounds, the same limits")
 	f.StringVar(&o.out, "out", "", "write results and pictures into this `folder`")
 	f.StringVar(&o.mootd, "mootd", "", "`path` of the daemon's program (default: beside moot, or found on PATH)")
@@ -61,6 +65,9 @@ func runSim(ctx context.Context, e *env, o simFlags) error {
 		args = append(args, "--list")
 	} else {
 		args = append(args, "--scenario", o.scenario)
+	}
+	if o.seeds != "" {
+		args = append(args, "--seeds", o.seeds)
 	}
 	if o.quick {
 		args = append(args, "--quick")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type simFlags struct {
 	scenario string
 	out      string
 	asJSON   bool
+	seeds    string
 	sim.Options
 }
 
@@ -37,10 +39,12 @@ own round, fold and trainer, and measures what has to hold: agreement, progress,
 traffic, and what is learned among liars. The same seed gives the same run.
 
 Each scenario ends with one line: with --json an object with figures and the
-limits they have to keep. --out writes that and pictures into a folder. The exit
-code is 18 when a limit is missed.`,
+limits they have to keep. --out writes that and pictures into a folder. With
+--seeds there is one for each seed, and then one with the means. The exit code is
+18 when a limit is missed.`,
 		Example: `  mootd sim --list
   mootd sim --scenario half-vanish --seed 1 --json
+  mootd sim --scenario byzantine-25-alie --seeds 3
   mootd sim --scenario all-quick --out ./sim`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,6 +56,7 @@ code is 18 when a limit is missed.`,
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
 	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, or "+allQuick+" for all in their short forms")
 	f.Uint64Var(&o.Seed, "seed", 1, "`number` that everything is drawn from")
+	f.StringVar(&o.seeds, "seeds", "", "several seeds: `how many`, from --seed on, or a list such as 1,5,9; the last result has the means")
 	f.BoolVar(&o.Quick, "quick", false, "the short form: fewer rounds, the same limits")
 	f.StringVar(&o.out, "out", "", "write results and pictures into this `folder`")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object for each scenario")
@@ -73,7 +78,7 @@ func runSim(ctx context.Context, o simFlags, out io.Writer) error {
 	}
 	r, err := simOne(ctx, s, o, out)
 	if err == nil && !r.Pass {
-		err = api.Errorf(api.CodeVerify, "scenario %s, seed %d: missed %s", r.Scenario, r.Seed, strings.Join(r.Missed, ", "))
+		err = api.Errorf(api.CodeVerify, "scenario %s, seed %s: missed %s", r.Scenario, r.SeedText(), strings.Join(r.Missed, ", "))
 	}
 	return err
 }
@@ -106,24 +111,73 @@ func printJSON(out io.Writer, v any) error {
 	return err
 }
 
-func simOne(ctx context.Context, s sim.Scenario, o simFlags, out io.Writer) (sim.Result, error) {
-	r, err := s.Run(ctx, o.Options)
+// simOne runs a scenario with the seeds that are asked for.
+func simOne(ctx context.Context, s sim.Scenario, o simFlags, out io.Writer) (r sim.Result, err error) {
+	seeds, err := seedsOf(o.seeds, o.Seed)
 	if err != nil {
-		if ctx.Err() != nil {
-			return r, api.AsError(ctx.Err())
-		}
-		return r, api.Errorf(api.CodeInternal, "%w", err)
+		return sim.Result{}, err
 	}
+	tell := func(r sim.Result) error { return tellResult(r, o, out) }
+	if o.seeds == "" {
+		if r, err = s.Run(ctx, o.Options); err == nil {
+			err = tell(r)
+		}
+	} else if r, err = s.RunSeeds(ctx, o.Options, seeds, tell); err == nil {
+		err = tell(r)
+	}
+	switch {
+	case err == nil:
+		return r, nil
+	case ctx.Err() != nil:
+		return r, api.AsError(ctx.Err())
+	}
+	return r, api.Errorf(api.CodeInternal, "%w", err)
+}
+
+func tellResult(r sim.Result, o simFlags, out io.Writer) error {
 	if o.out != "" {
 		if err := r.Write(o.out); err != nil {
-			return r, api.Errorf(api.CodeInternal, "%w", err)
+			return err
 		}
 	}
 	if o.asJSON {
-		return r, printJSON(out, r)
+		return printJSON(out, r)
 	}
-	_, err = io.WriteString(out, r.Text())
-	return r, err
+	_, err := io.WriteString(out, r.Text())
+	return err
+}
+
+// maxSeeds bounds what a typing error can cost.
+const maxSeeds = 1000
+
+// seedsOf reads --seeds: a number of seeds from first on, or a list.
+func seedsOf(text string, first uint64) ([]uint64, error) {
+	wrong := func(what string) error {
+		return api.Errorf(api.CodeUsage, "--seeds %s: %s", text, what).WithHint("3 is three seeds from --seed on, and 1,5,9 is these")
+	}
+	if text == "" {
+		return []uint64{first}, nil
+	}
+	if !strings.Contains(text, ",") {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil || n == 0 || n > maxSeeds {
+			return nil, wrong(fmt.Sprintf("must be 1 to %d, or a list", maxSeeds))
+		}
+		list := make([]uint64, n)
+		for i := range list {
+			list[i] = first + uint64(i)
+		}
+		return list, nil
+	}
+	var list []uint64
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.ParseUint(strings.TrimSpace(part), 10, 64)
+		if err != nil || slices.Contains(list, n) {
+			return nil, wrong(fmt.Sprintf("%q is no number, or there twice", part))
+		}
+		list = append(list, n)
+	}
+	return list, nil
 }
 
 // simAll runs what has a short form. One that misses a limit ends nothing.

@@ -21,26 +21,39 @@ import (
 	"github.com/moot-net/moot/shard"
 )
 
-// Lab has what learning scenarios need: the demo's model of a million parameters
-// and its data. It also remembers what a run without faults comes to, so that
-// scenarios that compare with the same one train it once. The zero value is
-// ready; Close gives back what was opened.
+// Lab has what learning scenarios need: a small model and something to teach it.
+// It also remembers what a run without faults comes to, so that scenarios that
+// compare with the same one train it once. The zero value is ready; Close gives
+// back what was opened.
 type Lab struct {
-	dir    string
-	model  string
+	dir          string
+	lesson, demo *subject
+	clean        map[cleanKey]learning
+}
+
+// subject is a model, and rows to train it on.
+type subject struct {
+	model  string // folder
 	store  *shard.Store
 	source *dataset.Source
 	held   []train.Sample
-	spec   lora.Spec
 	base   *run.Manifest
-	clean  map[cleanKey]learning
+	steps  uint32 // in a round
+	usual  tuning
 }
 
 // cleanKey names a run without faults.
 type cleanKey struct {
+	demo          bool
 	seed          uint64
 	peers, rounds int
-	rate          uint64 // of learning, in 1e-9
+	tuning
+}
+
+// tuning are settings of a run; the zero value is the usual one of a subject.
+type tuning struct {
+	rate  uint64 // of learning, in 1e-9
+	outer run.Outer
 }
 
 // Close removes what was written.
@@ -48,45 +61,78 @@ func (l *Lab) Close() error {
 	if l.dir == "" {
 		return nil
 	}
-	var err error
-	if l.store != nil {
-		err = l.store.Close()
+	var errs []error
+	for _, s := range []*subject{l.lesson, l.demo} {
+		if s != nil {
+			errs = append(errs, s.store.Close())
+		}
 	}
-	return errors.Join(err, os.RemoveAll(l.dir))
+	return errors.Join(errors.Join(errs...), os.RemoveAll(l.dir))
 }
 
-// open writes the demo's assets into a temporary folder and imports them, once.
-func (l *Lab) open(ctx context.Context) error {
-	if l.base != nil {
-		return nil
+// subject opens the lesson or the demo's model and data, once.
+func (l *Lab) subject(ctx context.Context, ofDemo bool) (*subject, error) {
+	kept := &l.lesson
+	if ofDemo {
+		kept = &l.demo
 	}
-	if err := l.load(ctx); err != nil {
-		return fmt.Errorf("open the demo's model and data: %w", err)
+	if *kept != nil {
+		return *kept, nil
 	}
-	return nil
+	if l.dir == "" {
+		dir, err := os.MkdirTemp("", "moot-sim-")
+		if err != nil {
+			return nil, err
+		}
+		l.dir, l.clean = dir, make(map[cleanKey]learning)
+	}
+	var s *subject
+	var err error
+	if ofDemo {
+		if s, err = openDemo(ctx, filepath.Join(l.dir, "demo")); err != nil {
+			return nil, fmt.Errorf("open the demo's model and data: %w", err)
+		}
+	} else if s, err = openLesson(ctx, filepath.Join(l.dir, "lesson")); err != nil {
+		return nil, fmt.Errorf("make a model and data: %w", err)
+	}
+	*kept = s
+	return s, nil
 }
 
-func (l *Lab) load(ctx context.Context) error {
-	var err error
-	if l.dir, err = os.MkdirTemp("", "moot-sim-"); err != nil {
-		return err
-	}
-	a, err := demo.Write(filepath.Join(l.dir, "demo"))
+func openDemo(ctx context.Context, dir string) (*subject, error) {
+	a, err := demo.Write(filepath.Join(dir, "assets"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.model = a.ModelDir
-	if l.store, err = shard.Open(filepath.Join(l.dir, "shards")); err != nil {
-		return err
-	}
-	d, err := l.store.ImportDataset(ctx, shard.DatasetOptions{
+	s := &subject{model: a.ModelDir, steps: 6, usual: tuning{1_000_000, baseManifest().Outer}}
+	return s, s.open(ctx, filepath.Join(dir, "shards"), shard.DatasetOptions{
 		Files: a.Data.Files, EvalFile: a.Data.EvalFile, Seed: a.Data.Seed, Shuffle: a.Data.Shuffle, ShardBytes: a.Data.ShardBytes,
 		Licence: a.Data.Licence, Source: a.Data.Source, Template: a.Data.Template,
 	})
+}
+
+func openLesson(ctx context.Context, dir string) (*subject, error) {
+	if err := newLesson().write(ctx, dir); err != nil {
+		return nil, err
+	}
+	s := &subject{model: filepath.Join(dir, "model"), steps: 15, usual: tuning{4_000_000, baseManifest().Outer}}
+	return s, s.open(ctx, filepath.Join(dir, "shards"), shard.DatasetOptions{
+		Files: []string{filepath.Join(dir, "train.jsonl")}, EvalFile: filepath.Join(dir, "eval.jsonl"),
+		Licence: demo.Licence, Source: "made by moot sim", Template: "none", ShardBytes: demo.ShardBytes,
+	})
+}
+
+// open imports rows, and says how a run trains on them.
+func (s *subject) open(ctx context.Context, dir string, o shard.DatasetOptions) error {
+	var err error
+	if s.store, err = shard.Open(dir); err != nil {
+		return err
+	}
+	d, err := s.store.ImportDataset(ctx, o)
 	if err != nil {
 		return err
 	}
-	data, err := shard.OpenDataset(ctx, l.store, d.Root)
+	data, err := shard.OpenDataset(ctx, s.store, d.Root)
 	if err != nil {
 		return err
 	}
@@ -96,38 +142,37 @@ func (l *Lab) load(ctx context.Context) error {
 	}
 	m := baseManifest()
 	m.Inner = run.Inner{
-		LearningRateNano: usualRate, Beta1PPM: 900_000, Beta2PPM: 950_000, EpsilonPico: 10_000, ClipMilli: 1000,
-		MinSteps: 1, MaxSteps: 6, BatchSamples: 8, MaxTokens: 96,
+		LearningRateNano: s.usual.rate, Beta1PPM: 900_000, Beta2PPM: 950_000, EpsilonPico: 10_000, ClipMilli: 1000,
+		MinSteps: 1, MaxSteps: s.steps, BatchSamples: 8, MaxTokens: 96,
 	}
-	encoder, err := dataset.LoadEncoder(l.model, template, int(m.Inner.MaxTokens))
+	encoder, err := dataset.LoadEncoder(s.model, template, int(m.Inner.MaxTokens))
 	if err != nil {
 		return err
 	}
-	l.source = dataset.NewSource(data, encoder)
-	if l.held, err = l.source.HeldOut(ctx, math.MaxInt); err != nil {
+	s.source = dataset.NewSource(data, encoder)
+	if s.held, err = s.source.HeldOut(ctx, math.MaxInt); err != nil {
 		return err
 	}
-	l.spec = lora.Spec{Rank: 8, Alpha: 16, Targets: []string{"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}}
-	tensors, err := train.Layout(l.model, l.spec)
+	spec := lora.Spec{Rank: 8, Alpha: 16, Targets: []string{"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}}
+	tensors, err := train.Layout(s.model, spec)
 	if err != nil {
 		return err
 	}
 	m.Dataset, m.Template = d.Root, d.Index.Template
-	m.LoRA = run.LoRA{Rank: 8, Alpha: 16, Targets: l.spec.Targets}
+	m.LoRA = run.LoRA{Rank: 8, Alpha: 16, Targets: spec.Targets}
 	for _, t := range tensors {
 		m.Tensors = append(m.Tensors, run.Tensor{Name: t.Name, Rows: uint32(t.Rows), Cols: uint32(t.Cols)})
 	}
 	m.Schedule = run.ScheduleCosine
-	m.EvalSamples = uint32(len(l.held))
+	m.EvalSamples = uint32(len(s.held))
 	m.Trust.AuditSamples = 16
-	l.clean = make(map[cleanKey]learning)
-	l.base = m
+	s.base = m
 	return nil
 }
 
-// realTask trains the demo's model with the real trainer, one for each node.
+// realTask trains a subject's model with the real trainer, one for each node.
 type realTask struct {
-	lab      *Lab
+	*subject
 	manifest *run.Manifest
 	trainers map[int]*train.Trainer
 	judge    *train.Trainer // measures losses
@@ -136,12 +181,12 @@ type realTask struct {
 	steps    uint64
 }
 
-func (l *Lab) task(m *run.Manifest) *realTask {
-	return &realTask{lab: l, manifest: m, trainers: make(map[int]*train.Trainer), warm: make(map[int]uint64)}
+func (s *subject) task(m *run.Manifest) *realTask {
+	return &realTask{subject: s, manifest: m, trainers: make(map[int]*train.Trainer), warm: make(map[int]uint64)}
 }
 
 func (t *realTask) openTrainer() (*train.Trainer, error) {
-	return train.Open(runner.TrainOptions(t.manifest, t.lab.model))
+	return train.Open(runner.TrainOptions(t.manifest, t.model))
 }
 
 func (t *realTask) tokensOf(steps int) uint64 {
@@ -170,7 +215,7 @@ func (t *realTask) train(ctx context.Context, a assignment) (learned, error) {
 	seed, n := runner.SampleSeed(a.head, a.peer), int(t.manifest.Inner.BatchSamples)
 	var l learned
 	for step := range a.steps {
-		batch, err := t.lab.source.Batch(ctx, seed, uint64(step*n), n)
+		batch, err := t.source.Batch(ctx, seed, uint64(step*n), n)
 		if err != nil {
 			return learned{}, err
 		}
@@ -200,7 +245,7 @@ func (t *realTask) loss(ctx context.Context, theta []float32, record cid.Cid) (f
 	if err := t.judge.SetAdapter(theta); err != nil {
 		return 0, err
 	}
-	samples := t.lab.held
+	samples := t.held
 	if record.Defined() {
 		n := int(t.manifest.Trust.AuditSamples)
 		samples = runner.AuditSamples(samples[:min(len(samples), runner.AuditPool*n)], record, n)
@@ -216,14 +261,27 @@ type learning struct {
 	tokens        uint64
 }
 
-// realWorld is a world in which the demo's model is trained for so many rounds.
-func (t *trial) realWorld(nodes, rounds int, net network) (*world, error) {
-	if err := t.Lab.open(t.ctx); err != nil {
+// floor is the loss of who knows all there is to know; 0: of the demo's task.
+func (t *trial) floor() float64 {
+	if t.demo {
+		return 0
+	}
+	return newLesson().floor()
+}
+
+// realWorld is a world in which a real model is trained for so many rounds.
+func (t *trial) realWorld(nodes, rounds int, net network, with tuning) (*world, error) {
+	s, err := t.Lab.subject(t.ctx, t.demo)
+	if err != nil {
 		return nil, err
 	}
-	m := *t.Lab.base
+	m := *s.base
 	m.MaxRounds, m.MinPeers, m.GenesisSeed = uint64(rounds), uint32(min(nodes, int(m.Seats))), t.Seed
-	return newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: nodes, net: net, manifest: &m, task: t.Lab.task(&m)})
+	if with == (tuning{}) {
+		with = s.usual
+	}
+	m.Inner.LearningRateNano, m.Outer = with.rate, with.outer
+	return newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: nodes, net: net, manifest: &m, task: s.task(&m)})
 }
 
 // finish plays until the run is final for all honest nodes that are up.
@@ -268,27 +326,18 @@ func (w *world) learned(n *node, every int) (learning, error) {
 	return out, nil
 }
 
-// usualRate is the learning rate of the scenarios.
-const usualRate = 1_000_000
-
 // cleanRun is what a run of so many peers learns without faults.
 func (t *trial) cleanRun(peers, rounds int) (learning, error) {
-	return t.faultless(peers, rounds, usualRate)
+	return t.faultless(peers, rounds, tuning{})
 }
 
-// faultless is that with another learning rate.
-func (t *trial) faultless(peers, rounds int, rate uint64) (learning, error) {
-	if err := t.Lab.open(t.ctx); err != nil {
-		return learning{}, err
-	}
-	key := cleanKey{t.Seed, peers, rounds, rate}
+// faultless is that with other settings.
+func (t *trial) faultless(peers, rounds int, with tuning) (learning, error) {
+	key := cleanKey{t.demo, t.Seed, peers, rounds, with}
 	if l, ok := t.Lab.clean[key]; ok {
 		return l, nil
 	}
-	usual := t.Lab.base.Inner.LearningRateNano
-	t.Lab.base.Inner.LearningRateNano = rate
-	w, err := t.realWorld(peers, rounds, wide())
-	t.Lab.base.Inner.LearningRateNano = usual
+	w, err := t.realWorld(peers, rounds, wide(), with)
 	if err != nil {
 		return learning{}, err
 	}

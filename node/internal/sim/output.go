@@ -7,8 +7,21 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
+
+// SeedText names the seed, or all of them.
+func (r Result) SeedText() string {
+	if len(r.Seeds) == 0 {
+		return strconv.FormatUint(r.Seed, 10)
+	}
+	list := make([]string, len(r.Seeds))
+	for i, s := range r.Seeds {
+		list[i] = strconv.FormatUint(s, 10)
+	}
+	return strings.Join(list, "-")
+}
 
 // Text is the result for people.
 func (r Result) Text() string {
@@ -17,7 +30,7 @@ func (r Result) Text() string {
 	if !r.Pass {
 		verdict = "MISSED"
 	}
-	fmt.Fprintf(&b, "%s seed %d: %s (%.1f s)\n", r.Scenario, r.Seed, verdict, r.WallS)
+	fmt.Fprintf(&b, "%s seed %s: %s (%.1f s)\n", r.Scenario, r.SeedText(), verdict, r.WallS)
 	for _, name := range slices.Sorted(maps.Keys(r.Figures)) {
 		fmt.Fprintf(&b, "  %-28s %12.6g", name, float64(r.Figures[name]))
 		if l, ok := r.Limits[name]; ok {
@@ -25,6 +38,9 @@ func (r Result) Text() string {
 			if slices.Contains(r.Missed, name) {
 				b.WriteString("  MISSED")
 			}
+		}
+		if each := r.Each[name]; len(each) > 1 {
+			fmt.Fprintf(&b, "  of %.6g", each)
 		}
 		b.WriteByte('\n')
 	}
@@ -47,7 +63,7 @@ func (r Result) Write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("write results: %w", err)
 	}
-	base := filepath.Join(dir, fmt.Sprintf("%s-seed%d", r.Scenario, r.Seed))
+	base := filepath.Join(dir, r.Scenario+"-seed"+r.SeedText())
 	if err := os.WriteFile(base+".json", append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("write results: %w", err)
 	}

@@ -51,6 +51,12 @@ type Result struct {
 	Transcript string  `json:"transcript"`
 	WallS      float64 `json:"wall_s"`
 
+	// Of several seeds Figures are the means, Each what each of them came to
+	// and Deviation how far they scatter (the sample's standard deviation).
+	Seeds     []uint64            `json:"seeds,omitempty"`
+	Each      map[string][]Figure `json:"each,omitempty"`
+	Deviation map[string]Figure   `json:"deviation,omitempty"`
+
 	Charts []Chart `json:"-"`
 }
 
@@ -69,6 +75,8 @@ func (f Figure) MarshalJSON() ([]byte, error) {
 type Limit struct {
 	AtMost  *float64 `json:"at_most,omitempty"`
 	AtLeast *float64 `json:"at_least,omitempty"`
+	// OfMean says that of several seeds the mean has to keep it, and not each.
+	OfMean bool `json:"of_mean,omitempty"`
 }
 
 // holds is false for a figure that is no number.
@@ -138,6 +146,7 @@ func (s Scenario) Run(ctx context.Context, o Options) (r Result, err error) {
 type trial struct {
 	Options
 	ctx        context.Context
+	demo       bool // the demo's model is trained, and not the lesson's
 	figures    map[string]Figure
 	limits     map[string]Limit
 	causes     []string
@@ -155,6 +164,18 @@ func (t *trial) atMost(name string, v, limit float64) {
 func (t *trial) atLeast(name string, v, limit float64) {
 	t.figure(name, v)
 	t.limits[name] = Limit{AtLeast: &limit}
+}
+
+// meanAtMost is atMost for what scatters between seeds.
+func (t *trial) meanAtMost(name string, v, limit float64) {
+	t.figure(name, v)
+	t.limits[name] = Limit{AtMost: &limit, OfMean: true}
+}
+
+// meanAtLeast is atLeast for what scatters between seeds.
+func (t *trial) meanAtLeast(name string, v, limit float64) {
+	t.figure(name, v)
+	t.limits[name] = Limit{AtLeast: &limit, OfMean: true}
 }
 
 // because is told in the result if a limit is missed.
@@ -221,7 +242,7 @@ func (t *trial) safety(w *world) {
 // damaging.
 func (t *trial) exclusions(s tally) {
 	seats := float64(max(s.honestSeats, 1))
-	t.atMost("honest_excluded", float64(s.excluded)/seats, 0.02)
+	t.meanAtMost("honest_excluded", float64(s.excluded)/seats, 0.02)
 	t.figure("honest_taken_for_copies", float64(s.takenForCopies)/seats)
 	if s.takenForCopies > 0 {
 		t.because("honest deltas that are alike are taken for copies, where liars that are far from everybody make the usual distance large: it is the upper quartile over all pairs")

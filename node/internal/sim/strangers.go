@@ -25,7 +25,7 @@ func strangerScenarios() []Scenario {
 func freeRiders(t *trial) error {
 	const peers, patience = 12, 3
 	rounds := t.long(12, 7)
-	w, err := t.realWorld(peers, rounds, wide())
+	w, err := t.realWorld(peers, rounds, wide(), tuning{})
 	if err != nil {
 		return err
 	}
