@@ -11,9 +11,16 @@ import (
 	"github.com/moot-net/moot/proto/msg"
 )
 
-// attemptAt is when an attempt begins for this peer.
+// attemptAt is when an attempt begins for this peer. A quorum of haves that comes
+// late moves the attempts, for nobody can propose before: else the second
+// proposer would begin while the first proposal is on its way, and split the
+// votes.
 func (m *Machine) attemptAt(h *height, attempt uint32) time.Time {
-	return h.t0.Add(time.Duration(attempt) * m.timing.Attempt)
+	from := h.t0
+	if !from.IsZero() && h.quorumAt.After(from) && h.quorumAt.Before(from.Add(msg.MaxAttempt*m.timing.Attempt)) {
+		from = h.quorumAt
+	}
+	return from.Add(time.Duration(attempt) * m.timing.Attempt)
 }
 
 // propose makes a proposal when it is Self's turn.
@@ -93,7 +100,10 @@ func (m *Machine) makeDraft(h *height, attempt uint32) {
 		if s, ok := h.find(id); ok {
 			return s, true
 		}
-		return m.joins.find(id)
+		if s, ok := m.joins.find(id); ok {
+			return s, true
+		}
+		return m.orders.find(id)
 	}
 	for len(haves) > 0 && (attempt == msg.MaxAttempt || len(ofWitnesses(haves, h.seats)) >= h.q) {
 		c := m.rules.Consequence(Basis{Before: h.before, Parent: h.parent, Haves: haves, Find: find, Proofs: proofs})
@@ -139,7 +149,7 @@ func naming(v *msg.Have, ids []cid.Cid) int {
 	n := 0
 	for _, id := range ids {
 		held := func(e msg.HaveEntry) bool { return e.Reason == msg.Held && e.Commit.Equals(id) }
-		if slices.ContainsFunc(v.Entries, held) || slices.ContainsFunc(v.Joins, id.Equals) {
+		if slices.ContainsFunc(v.Entries, held) || slices.ContainsFunc(v.Joins, id.Equals) || slices.ContainsFunc(v.Orders, id.Equals) {
 			n++
 		}
 	}
@@ -249,6 +259,9 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	for _, x := range v.joins {
 		m.joins.add(x)
 	}
+	for _, x := range v.orders {
+		m.addOrder(x)
+	}
 	for _, x := range v.proofs {
 		m.proofs.add(x.first, x.second)
 	}
@@ -267,14 +280,14 @@ func (h *height) repeats(s msg.Signed) bool {
 	return seat >= 0 && h.proposals[p.Attempt][seat].signed.CID.Equals(s.CID)
 }
 
-// omits reports whether a record leaves out a join request that counts and that
+// omits reports whether a record leaves out a join request or order that counts and that
 // we know. Only our vote depends on it: others cannot tell.
 func (m *Machine) omits(h *height, c *candidate) bool {
 	if len(c.cons.Unknown) == 0 {
 		return false
 	}
-	known := make(map[cid.Cid]msg.Signed, len(c.record.Joins)+len(c.record.Commits))
-	for _, list := range [][][]byte{c.record.Joins, c.record.Commits} {
+	known := make(map[cid.Cid]msg.Signed, len(c.record.Joins)+len(c.record.Commits)+len(c.record.Orders))
+	for _, list := range [][][]byte{c.record.Joins, c.record.Commits, c.record.Orders} {
 		for _, e := range list {
 			if s, err := m.open(e); err == nil {
 				known[s.CID] = s
@@ -293,9 +306,13 @@ func (m *Machine) omits(h *height, c *candidate) bool {
 		if s, ok := known[id]; ok {
 			return s, true
 		}
-		return m.joins.find(id)
+		if s, ok := m.joins.find(id); ok {
+			return s, true
+		}
+		return m.orders.find(id)
 	}})
-	return !slices.EqualFunc(full.Record.Joins, c.record.Joins, bytes.Equal)
+	return !slices.EqualFunc(full.Record.Joins, c.record.Joins, bytes.Equal) ||
+		!slices.EqualFunc(full.Record.Orders, c.record.Orders, bytes.Equal)
 }
 
 // judge folds the candidates and compares.
