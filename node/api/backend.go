@@ -96,6 +96,20 @@ type Backend interface {
 	// VerifyShards reads what is here and compares it with its hashes.
 	VerifyShards(ctx context.Context, req VerifyRequest, progress ProgressFunc) (Verification, error)
 
+	// Network says how this node is connected, and what it moved.
+	Network(ctx context.Context) (Network, error)
+	// Settings is the configuration, in effect and in the file.
+	Settings(ctx context.Context) (Settings, error)
+	// ChangeSettings changes the configuration file, and puts into effect what
+	// can be; E_CONFIG when it would be wrong then, E_CONFLICT when a flag or
+	// the environment decides a key. Nothing is changed with an error.
+	ChangeSettings(ctx context.Context, req SettingsRequest) (Settings, error)
+	// Logs lists what the daemon logged last.
+	Logs(ctx context.Context, req LogsRequest) (Logs, error)
+	// Coverage says which rows the contributions of a run were trained on;
+	// E_RETRY while the data set is not here.
+	Coverage(ctx context.Context, id string) (Coverage, error)
+
 	// DemoAssets writes the bundled model and data into a folder, which it
 	// makes.
 	DemoAssets(ctx context.Context, dir string) (DemoAssets, error)

@@ -28,6 +28,7 @@
 //	GET  /healthz                          "ok", without token
 //	GET  /metrics                          metrics for Prometheus
 //	GET  /api/v1/openapi.json              all of this, as OpenAPI 3.1
+//	GET  /api/v1/access                    AccessAnswer
 //	GET  /api/v1/version                   Version
 //	GET  /api/v1/status                    Status
 //	POST /api/v1/control                   ControlRequest, answers Status
@@ -53,6 +54,12 @@
 //	POST /api/v1/generate                  GenerateRequest, stream ending in Generation
 //	POST /api/v1/export                    ExportRequest of a folder, stream ending in Export
 //	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
+//	GET  /api/v1/runs/{id}/coverage        Coverage
+//	GET  /api/v1/runs/{id}/adapter         a tar archive (?round=best|N&format=peft|gguf)
+//	GET  /api/v1/network                   Network
+//	GET  /api/v1/config                    Settings
+//	PATCH /api/v1/config                   SettingsRequest, answers Settings
+//	GET  /api/v1/logs                      Logs (?after=N&limit=N&level=warn)
 //	GET  /api/v1/cache                     Cache
 //	POST /api/v1/cache/prune               PruneRequest, answers Pruned
 //	POST /api/v1/cache/pin                 PinRequest, answers CacheEntry
@@ -73,5 +80,7 @@
 // the daemon writes into its data folder at every start (header
 // "Authorization: Bearer TOKEN"), a Host that is localhost, 127.0.0.1 or [::1]
 // (else a web page could reach the API through a name of its own), and, when a
-// browser sends them, an Origin and a Sec-Fetch-Site of the API itself.
+// browser sends them, an Origin and a Sec-Fetch-Site of the API itself. A second
+// token (ReadTokenFile) lets whoever has it GET, and nothing else. What may be
+// shown to everybody is served by Public, on a listener of its own.
 package api

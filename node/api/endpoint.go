@@ -17,6 +17,8 @@ import (
 const (
 	EndpointFile = "api.json"
 	TokenFile    = "api.token"
+	// ReadTokenFile has a token that lets its owner ask and change nothing.
+	ReadTokenFile = "api.read.token"
 )
 
 // Endpoint is where a running daemon is reached.
@@ -34,11 +36,17 @@ const maxEndpointBytes = 64 << 10
 // NewToken draws a token and writes it to dir, readable by the user alone. A
 // daemon does so at every start, so that a token that somebody caught on the
 // port of a dead daemon is worth nothing.
-func NewToken(dir string) (string, error) {
+func NewToken(dir string) (string, error) { return newToken(dir, TokenFile) }
+
+// NewReadToken is NewToken for a token that lets its owner ask and change
+// nothing.
+func NewReadToken(dir string) (string, error) { return newToken(dir, ReadTokenFile) }
+
+func newToken(dir, name string) (string, error) {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails
 	token := hex.EncodeToString(b[:])
-	if err := replaceFile(filepath.Join(dir, TokenFile), []byte(token+"\n")); err != nil {
+	if err := replaceFile(filepath.Join(dir, name), []byte(token+"\n")); err != nil {
 		return "", fmt.Errorf("write API token: %w", err)
 	}
 	return token, nil
@@ -57,14 +65,12 @@ func WriteEndpoint(dir string, e Endpoint) error {
 	return nil
 }
 
-// RemoveEndpoint deletes both files when the daemon stops.
-func RemoveEndpoint(dir string) error {
-	err := os.Remove(filepath.Join(dir, EndpointFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if terr := os.Remove(filepath.Join(dir, TokenFile)); !errors.Is(terr, fs.ErrNotExist) {
-		err = errors.Join(err, terr)
+// RemoveEndpoint deletes these files when the daemon stops.
+func RemoveEndpoint(dir string) (err error) {
+	for _, name := range []string{EndpointFile, TokenFile, ReadTokenFile} {
+		if rerr := os.Remove(filepath.Join(dir, name)); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
 	}
 	return err
 }
@@ -84,8 +90,13 @@ func ReadEndpoint(dir string) (Endpoint, error) {
 }
 
 // ReadToken reads the token in dir.
-func ReadToken(dir string) (string, error) {
-	b, err := readSmall(filepath.Join(dir, TokenFile))
+func ReadToken(dir string) (string, error) { return readToken(dir, TokenFile) }
+
+// ReadReadToken reads what NewReadToken wrote.
+func ReadReadToken(dir string) (string, error) { return readToken(dir, ReadTokenFile) }
+
+func readToken(dir, name string) (string, error) {
+	b, err := readSmall(filepath.Join(dir, name))
 	if err != nil {
 		return "", fmt.Errorf("read API token: %w", err)
 	}

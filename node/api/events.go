@@ -27,7 +27,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, Errorf(CodeUsage, "since: %w", err))
 		return
 	}
-	release, err := s.slot()
+	release, err := slot(s.watchers, "watchers")
 	if err != nil {
 		s.fail(w, r, err)
 		return

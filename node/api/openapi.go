@@ -28,6 +28,7 @@ const (
 	formLines              // NDJSON that ends with a result
 	formEvents             // NDJSON, or server-sent events
 	formText               // plain text
+	formTar                // a tar archive
 )
 
 // described are all routes below /api and those beside it.
@@ -36,6 +37,7 @@ func described() []route {
 		{"GET " + healthPath, "Says that the daemon answers; needs no token", nil, nil, formText, nil},
 		{"GET /metrics", "Metrics for Prometheus", nil, nil, formText, nil},
 		{"GET /api/v1/openapi.json", "This description", nil, nil, formObject, nil},
+		{"GET /api/v1/access", "What the asker may do", nil, AccessAnswer{}, formObject, nil},
 		{"GET /api/v1/version", "What runs here", nil, Version{}, formObject, nil},
 		{"GET /api/v1/status", "What the node does, and why it does not train", nil, Status{}, formObject, nil},
 		{"POST /api/v1/control", "Pauses the node, or lets it go on", ControlRequest{}, Status{}, formObject, nil},
@@ -61,6 +63,12 @@ func described() []route {
 		{"POST /api/v1/generate", "Answers prompts", GenerateRequest{}, Generation{}, formLines, nil},
 		{"POST /api/v1/export", "Writes an adapter in another form", ExportRequest{}, Export{}, formLines, nil},
 		{"POST /api/v1/evaluate", "Measures a model on held-out rows", EvaluateRequest{}, Evaluation{}, formLines, nil},
+		{"GET /api/v1/runs/{id}/coverage", "Which rows a run was trained on", nil, Coverage{}, formObject, nil},
+		{"GET /api/v1/runs/{id}/adapter", "What a run trained, as a tar archive of an adapter", nil, nil, formTar, []string{"round", "format"}},
+		{"GET /api/v1/network", "How the node is connected, and what it moved", nil, Network{}, formObject, nil},
+		{"GET /api/v1/config", "The node's configuration, and where each value is from", nil, Settings{}, formObject, nil},
+		{"PATCH /api/v1/config", "Changes the node's configuration file", SettingsRequest{}, Settings{}, formObject, nil},
+		{"GET /api/v1/logs", "The last lines of the daemon's log", nil, Logs{}, formObject, []string{"after", "limit", "level"}},
 		{"GET /api/v1/cache", "What the node holds on disk", nil, Cache{}, formObject, nil},
 		{"POST /api/v1/cache/prune", "Removes what is not needed", PruneRequest{}, Pruned{}, formObject, nil},
 		{"POST /api/v1/cache/pin", "Keeps an entry from being removed, or gives it free", PinRequest{}, CacheEntry{}, formObject, nil},
@@ -113,7 +121,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) { s.send(w, htt
 type schemas struct{ components map[string]any }
 
 // kindOf are the types of parameters.
-var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string"}
+var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "integer", "level": "string", "round": "string", "format": "string"}
 
 func (g *schemas) operation(path string, r route) map[string]any {
 	op := map[string]any{"summary": r.summary, "operationId": operationID(r.pattern)}
@@ -145,6 +153,8 @@ func (g *schemas) operation(path string, r route) map[string]any {
 	switch r.form {
 	case formText:
 		answer = content("text/plain", map[string]any{"type": "string"})
+	case formTar:
+		answer = content("application/x-tar", map[string]any{"type": "string", "format": "binary"})
 	case formObject:
 		schema := any(map[string]any{"type": "object"})
 		if r.answer != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,12 +21,15 @@ import (
 type Options struct {
 	// Token is what each request must carry; see NewToken. It must be set.
 	Token string
+	// ReadToken, if not empty, lets whoever has it ask and change nothing.
+	ReadToken string
 	// Log gets a line per failure, and one per request at debug level.
 	// Default: nothing is logged.
 	Log *slog.Logger
-	// MaxStreams bounds how many operations and event streams are open at
-	// once; more are answered with E_RETRY. Default 64.
-	MaxStreams int
+	// MaxStreams bounds how many operations are open at once, MaxWatchers how
+	// many event streams; more are answered with E_RETRY. Default 64 and 512.
+	MaxStreams  int
+	MaxWatchers int
 	// PingInterval is how long a stream is silent before it shows that it
 	// lives. Default 15 s.
 	PingInterval time.Duration
@@ -42,20 +46,24 @@ const (
 	writeTimeout    = 30 * time.Second // of one write
 	idleTimeout     = 2 * time.Minute
 	shutdownTimeout = 5 * time.Second
+	answerTimeout   = 30 * time.Second // of one answer that several share
 )
 
 // Server is the HTTP side of the API. It starts nothing; use it as a handler,
 // or let Serve run it.
 type Server struct {
 	// constant after NewServer
-	backend Backend
-	token   [32]byte // hash
-	log     *slog.Logger
-	ping    time.Duration
-	mux     *http.ServeMux
+	backend   Backend
+	token     [32]byte // hash
+	readToken [32]byte // hash, of random bytes if there is none
+	log       *slog.Logger
+	ping      time.Duration
+	mux       *http.ServeMux
+	shared    *shared
 	// patterns are those of mux, but for the page's.
 	patterns []string
-	streams  chan struct{} // a slot for each open stream
+	streams  chan struct{} // a slot for each open operation
+	watchers chan struct{} // a slot for each open event stream
 
 	closeOnce sync.Once
 	closing   chan struct{} // closed when Serve ends: streams say bye
@@ -72,6 +80,9 @@ func NewServer(b Backend, o Options) *Server {
 	if o.MaxStreams <= 0 {
 		o.MaxStreams = 64
 	}
+	if o.MaxWatchers <= 0 {
+		o.MaxWatchers = 512
+	}
 	if o.PingInterval <= 0 {
 		o.PingInterval = 15 * time.Second
 	}
@@ -81,8 +92,12 @@ func NewServer(b Backend, o Options) *Server {
 		log:     o.Log,
 		ping:    o.PingInterval,
 		mux:     http.NewServeMux(),
-		streams: make(chan struct{}, o.MaxStreams),
+		shared:  newShared(),
+		streams: make(chan struct{}, o.MaxStreams), watchers: make(chan struct{}, o.MaxWatchers),
 		closing: make(chan struct{}),
+	}
+	if _, _ = rand.Read(s.readToken[:]); o.ReadToken != "" { // it never fails
+		s.readToken = hashToken(o.ReadToken)
 	}
 	s.routes(o.Metrics)
 	return s
@@ -124,11 +139,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.ErrorContext(r.Context(), "request panicked", "path", r.URL.Path, "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if p == http.ErrAbortHandler {
+				panic(p) // said already why
+			}
+			err := s.panicked(r, p)
 			if rec.status != 0 {
 				panic(http.ErrAbortHandler) // too late for an answer; the asker must see a cut
 			}
-			s.fail(rec, r, Errorf(CodeInternal, "%s %s: the daemon has a bug here; its log has the details", r.Method, r.URL.Path))
+			s.fail(rec, r, err)
 		}
 		s.log.DebugContext(r.Context(), "request answered", "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", time.Since(begin))
 	}()
@@ -154,6 +172,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mux.ServeHTTP(rec, r)
+}
+
+// panicked notes a bug, and is the answer to who met it.
+func (s *Server) panicked(r *http.Request, p any) error {
+	s.log.ErrorContext(r.Context(), "request panicked", "path", r.URL.Path, "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+	return Errorf(CodeInternal, "%s %s: the daemon has a bug here; its log has the details", r.Method, clip(r.URL.Path))
 }
 
 // unrouted finds out why the mux has no handler: no such path, or another

@@ -354,14 +354,27 @@ func TestMaxStreams(t *testing.T) {
 		s := api.NewServer(slow{apitest.New("node"), func(ctx context.Context, _ api.ProgressFunc) error {
 			<-release
 			return ctx.Err()
-		}}, api.Options{Token: token, MaxStreams: 2})
+		}}, api.Options{Token: token, MaxStreams: 2, MaxWatchers: 1})
 		ended := make(chan int, 2)
 		for range 2 {
 			go func() { ended <- ask(t, s, "POST", "/api/v1/models/import", `{"dir":"/x"}`).Code }()
 		}
 		synctest.Wait()
 		failed(t, ask(t, s, "POST", "/api/v1/models/import", `{"dir":"/x"}`), 503, api.CodeRetry, "2 operations")
-		failed(t, ask(t, s, "GET", "/api/v1/events", ""), 503, api.CodeRetry, "2 operations")
+		// Who watches does not keep others from working, nor the other way round.
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			r := httptest.NewRequestWithContext(ctx, "GET", "/api/v1/events", nil)
+			r.Host = "localhost"
+			r.Header.Set("Authorization", "Bearer "+token)
+			s.ServeHTTP(httptest.NewRecorder(), r)
+		}()
+		synctest.Wait()
+		failed(t, ask(t, s, "GET", "/api/v1/events", ""), 503, api.CodeRetry, "1 watchers")
+		leave()
+		<-left
 		close(release)
 		for range 2 {
 			if code := <-ended; code != 200 {

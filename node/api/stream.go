@@ -17,7 +17,7 @@ type operation func(ctx context.Context, progress ProgressFunc) (any, error)
 // stream runs op and tells its progress line by line. As long as nothing was
 // sent, a failure is answered with its status.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, op operation) {
-	release, err := s.slot()
+	release, err := slot(s.streams, "operations")
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -97,12 +97,12 @@ func (s *Server) finish(out *lines, r *http.Request, v any, err error) {
 }
 
 // slot takes one of the streams that may be open at once.
-func (s *Server) slot() (release func(), err error) {
+func slot(slots chan struct{}, what string) (release func(), err error) {
 	select {
-	case s.streams <- struct{}{}:
-		return func() { <-s.streams }, nil
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
 	default:
-		return nil, Errorf(CodeRetry, "%d operations and watchers are open already", cap(s.streams)).WithHint("end one of them, or try again later")
+		return nil, Errorf(CodeRetry, "%d %s are open already", cap(slots), what).WithHint("end one of them, or try again later")
 	}
 }
 

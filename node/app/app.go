@@ -63,6 +63,9 @@ const (
 	trafficFile = "traffic.json"
 )
 
+// keptLogs is how many lines of the log the API can show.
+const keptLogs = 2000
+
 // keptEvents is how many events a watcher that comes late can still see.
 const keptEvents = 4096
 
@@ -76,6 +79,8 @@ func Run(ctx context.Context, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	recent := newRecent(keptLogs)
+	o.Log = slog.New(recent.handler(o.Log.Handler()))
 	if err := o.Config.Validate(); err != nil {
 		return api.Errorf(api.CodeConfig, "configuration: %w", err).WithHint(`"mootd config show" prints what is in effect`)
 	}
@@ -83,7 +88,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	err = runNode(ctx, o, store)
+	err = runNode(ctx, o, store, recent)
 	return errors.Join(err, store.Close())
 }
 
@@ -113,13 +118,14 @@ func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 	return store, nil
 }
 
-func runNode(ctx context.Context, o Options, store *shard.Store) error {
+func runNode(ctx context.Context, o Options, store *shard.Store, recent *recent) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	n, err := newNode(o, store, stop)
 	if err != nil {
 		return err
 	}
+	n.recent = recent
 	defer func() { _ = n.host.Close() }() // its Run did, unless it was not reached
 	defer context.AfterFunc(ctx, func() {
 		n.stopping.Store(true)
@@ -138,7 +144,11 @@ func runNode(ctx context.Context, o Options, store *shard.Store) error {
 	if err := api.WriteEndpoint(o.Config.DataDir, n.endpoint); err != nil {
 		return err
 	}
-	server := api.NewServer(n, api.Options{Token: token, Metrics: n.metrics, Log: o.Log.With("component", "api")})
+	readToken, err := api.NewReadToken(o.Config.DataDir)
+	if err != nil {
+		return err
+	}
+	server := api.NewServer(n, api.Options{Token: token, ReadToken: readToken, Metrics: n.metrics, Log: o.Log.With("component", "api")})
 	if o.Started != nil {
 		o.Started(n.endpoint)
 	}

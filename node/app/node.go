@@ -43,6 +43,8 @@ type node struct {
 	limits   traffic.Limits
 	gossip   *gossip.Gossip
 	events   *api.EventLog
+	recent   *recent
+	covered  coverages
 	models   *catalogue[api.Model]
 	datasets *catalogue[api.Dataset]
 	runs     *runs

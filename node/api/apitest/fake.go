@@ -56,6 +56,8 @@ type Fake struct {
 	data   []api.Dataset
 	runs   []*run
 	pinned map[string]bool
+	set    map[string][]string // settings in the file
+	log    []api.LogEntry
 }
 
 type run struct {
@@ -858,4 +860,137 @@ func (f *Fake) VerifyShards(ctx context.Context, req api.VerifyRequest, progress
 		}
 	}
 	return v, err
+}
+
+// Network implements api.Backend.
+func (f *Fake) Network(ctx context.Context) (api.Network, error) {
+	if err := f.enter(ctx, "Network"); err != nil {
+		return api.Network{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := api.Network{
+		Peer: f.Node.Peer, Addrs: f.Node.Addrs, Reachability: "private", Relays: true, UploadMbit: 20, QuotaBytes: 200e9, UsedBytes: 3e9,
+		Peers: slices.Clone(f.peers),
+	}
+	for i, scope := range []string{"internet", "lan"} {
+		for j, direction := range []string{"in", "out"} {
+			for k, use := range []string{"seeding", "training"} {
+				b := uint64(1+i+2*j+4*k) << 20
+				n.Traffic = append(n.Traffic, api.TrafficCount{Scope: scope, Direction: direction, Use: use, StartBytes: b, MonthBytes: 3 * b})
+			}
+		}
+	}
+	return n, nil
+}
+
+// Settings implements api.Backend. There are three: one that takes effect at
+// once, one that does not, and a list.
+func (f *Fake) Settings(ctx context.Context) (api.Settings, error) {
+	if err := f.enter(ctx, "Settings"); err != nil {
+		return api.Settings{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := api.Settings{File: "/config/mootd.toml", Settings: []api.Setting{
+		{Key: "threads", Values: []string{"2"}, Default: []string{"2"}},
+		{Key: "work.schedule", Values: []string{}, Default: []string{}, List: true, Live: true},
+		{Key: "work.duty_percent", Values: []string{"100"}, Default: []string{"100"}, Live: true},
+		{Key: "work.max_temp_c", Values: []string{"83"}, Default: []string{"90"}, Live: true, Origin: "environment", Where: "MOOT_WORK_MAX_TEMP_C"},
+		{Key: "work.on_battery", Values: []string{"false"}, Default: []string{"false"}, Live: true},
+	}}
+	for i := range out.Settings {
+		s := &out.Settings[i]
+		if s.Origin == "" {
+			s.Origin = "default"
+		}
+		set, ok := f.set[s.Key]
+		if !ok {
+			continue
+		}
+		s.Origin, s.Where = "file", "/config/mootd.toml:1"
+		if s.Live {
+			s.Values = set
+		} else {
+			s.Next = set
+		}
+	}
+	return out, nil
+}
+
+// ChangeSettings implements api.Backend.
+func (f *Fake) ChangeSettings(ctx context.Context, req api.SettingsRequest) (api.Settings, error) {
+	now, err := f.Settings(ctx)
+	if err == nil {
+		err = f.enter(ctx, "ChangeSettings")
+	}
+	if err != nil {
+		return now, err
+	}
+	for key, values := range req.Set {
+		i := slices.IndexFunc(now.Settings, func(s api.Setting) bool { return s.Key == key })
+		switch {
+		case i < 0:
+			return now, api.Errorf(api.CodeNotFound, "there is no setting %q", key)
+		case now.Settings[i].Origin == "environment":
+			return now, api.Errorf(api.CodeConflict, "%s is decided by the environment", key)
+		case key == "work.duty_percent" && len(values) == 1 && len(values[0]) > 3:
+			return now, api.Errorf(api.CodeConfig, "%s is %s, must be from 1 to 100", key, values[0])
+		}
+	}
+	f.mu.Lock()
+	if f.set == nil {
+		f.set = make(map[string][]string)
+	}
+	for key, values := range req.Set {
+		if values == nil {
+			delete(f.set, key)
+			continue
+		}
+		f.set[key] = values
+	}
+	f.mu.Unlock()
+	return f.Settings(ctx)
+}
+
+// Logs implements api.Backend; a line is added with AddLog.
+func (f *Fake) Logs(ctx context.Context, req api.LogsRequest) (api.Logs, error) {
+	if err := f.enter(ctx, "Logs"); err != nil {
+		return api.Logs{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := api.Logs{Last: uint64(len(f.log))}
+	for _, e := range f.log {
+		if e.N > req.After && slices.Index(api.LogLevels, e.Level) >= slices.Index(api.LogLevels, req.Level) {
+			out.Entries = append(out.Entries, e)
+		}
+	}
+	out.Entries = out.Entries[max(0, len(out.Entries)-req.Limit):]
+	return out, nil
+}
+
+// AddLog adds a line to the log.
+func (f *Fake) AddLog(e api.LogEntry) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e.N = uint64(len(f.log)) + 1
+	f.log = append(f.log, e)
+}
+
+// Coverage implements api.Backend: of three shards the first was seen whole.
+func (f *Fake) Coverage(ctx context.Context, id string) (api.Coverage, error) {
+	if err := f.enter(ctx, "Coverage"); err != nil {
+		return api.Coverage{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(id)
+	if err != nil {
+		return api.Coverage{}, err
+	}
+	return api.Coverage{
+		Run: id, Round: r.Round, Rows: 3000, Seen: 1500, Draws: 2000, Passes: []uint64{1500, 1000, 500},
+		Shards: []api.CoverageShard{{First: 0, Last: 0, Rows: 1000, Seen: 1000, Draws: 1400}, {First: 1, Last: 1, Rows: 1000, Seen: 500, Draws: 600}, {First: 2, Last: 2, Rows: 1000}},
+	}, nil
 }

@@ -1,0 +1,188 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/dataset"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/shard"
+)
+
+// coverages remember which rows of the runs' data sets were drawn, so that each
+// round is looked at once.
+type coverages struct {
+	mu   sync.Mutex
+	runs map[string]*covered // guarded by mu
+}
+
+// covered counts the draws of one run.
+type covered struct {
+	mu sync.Mutex
+	// guarded by mu
+	rows   []int     // by shard
+	draws  [][]uint8 // by shard and row; 255 is as many or more
+	sum    []uint64  // by shard
+	head   string    // record up to which it was counted, "" is the genesis
+	round  uint64
+	opened bool
+}
+
+// maxPasses is how many numbers of draws are told apart.
+const maxPasses = 9
+
+// maxCoverDraws bounds what one contribution is followed for: beyond, all rows
+// were drawn many times, or its maker says so.
+const maxCoverDraws = 1 << 24
+
+// Coverage implements api.Backend.
+func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
+	p, err := n.runs.opened(id)
+	if err != nil {
+		return api.Coverage{}, err
+	}
+	n.covered.mu.Lock()
+	if n.covered.runs == nil {
+		n.covered.runs = make(map[string]*covered)
+	}
+	c := n.covered.runs[id]
+	if c == nil {
+		c = new(covered)
+		n.covered.runs[id] = c
+	}
+	n.covered.mu.Unlock()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := p.Manifest()
+	if !c.opened {
+		d, err := shard.OpenDataset(ctx, n.store, m.Dataset)
+		if errors.Is(err, shard.ErrIncomplete) {
+			return api.Coverage{}, api.Errorf(api.CodeRetry, "the data set of run %s is not here yet", id)
+		}
+		if err != nil {
+			return api.Coverage{}, api.Errorf(api.CodeData, "%w", err)
+		}
+		for _, s := range d.Index().Train.Shards {
+			c.rows = append(c.rows, int(s.Rows))
+		}
+		c.reset()
+		c.opened = true
+	}
+	if err := c.follow(p, uint64(m.Inner.BatchSamples)); err != nil {
+		return api.Coverage{}, err
+	}
+	return c.tell(id), nil
+}
+
+// reset forgets all draws.
+func (c *covered) reset() {
+	c.draws, c.sum = make([][]uint8, len(c.rows)), make([]uint64, len(c.rows))
+	for i, n := range c.rows {
+		c.draws[i] = make([]uint8, n)
+	}
+	c.head, c.round = "", 0
+}
+
+// follow counts the rounds that were decided since the last time; all, when
+// the head moved to another branch.
+func (c *covered) follow(p participant, batch uint64) error {
+	if c.round > 0 {
+		last, err := p.Rounds(c.round, 1)
+		if err != nil {
+			return err
+		}
+		if len(last) == 0 || last[0].Round != c.round || last[0].Record != c.head {
+			c.reset()
+		}
+	}
+	for {
+		page, err := p.Rounds(c.round+1, api.MaxRoundsPerPage)
+		if err != nil {
+			return err
+		}
+		for _, r := range page {
+			if err := c.count(r, batch); err != nil {
+				return err
+			}
+			c.head, c.round = r.Record, r.Round
+		}
+		if len(page) < api.MaxRoundsPerPage {
+			return nil
+		}
+	}
+}
+
+// count adds the draws of a round.
+func (c *covered) count(r api.Round, batch uint64) error {
+	head, err := cid.Decode(r.Parent)
+	if err != nil {
+		return err
+	}
+	for _, x := range r.Contributions {
+		id, err := peer.Decode(x.Peer)
+		if err != nil {
+			return err
+		}
+		n := min(x.Steps, maxCoverDraws/max(batch, 1)) * batch
+		dataset.Drawn(runner.SampleSeed(head, id), n, c.rows, func(shard int, rows []int) {
+			drawn := c.draws[shard]
+			if rows == nil {
+				c.sum[shard] += uint64(len(drawn))
+				for i := range drawn {
+					drawn[i] = more(drawn[i])
+				}
+				return
+			}
+			c.sum[shard] += uint64(len(rows))
+			for _, i := range rows {
+				drawn[i] = more(drawn[i])
+			}
+		})
+	}
+	return nil
+}
+
+func more(n uint8) uint8 {
+	if n == math.MaxUint8 {
+		return n
+	}
+	return n + 1
+}
+
+// tell sums up.
+func (c *covered) tell(id string) api.Coverage {
+	out := api.Coverage{Run: id, Round: c.round, Passes: make([]uint64, maxPasses)}
+	size := (len(c.rows) + api.MaxCoverageShards - 1) / api.MaxCoverageShards
+	for i := range c.rows {
+		if i%size == 0 {
+			out.Shards = append(out.Shards, api.CoverageShard{First: i})
+		}
+		s := &out.Shards[len(out.Shards)-1]
+		s.Last = i
+		s.Rows += uint64(c.rows[i])
+		s.Draws += c.sum[i]
+		for _, n := range c.draws[i] {
+			out.Passes[min(int(n), maxPasses-1)]++
+			if n > 0 {
+				s.Seen++
+			}
+		}
+		out.Rows += uint64(c.rows[i])
+		out.Draws += c.sum[i]
+	}
+	for _, s := range out.Shards {
+		out.Seen += s.Seen
+	}
+	for len(out.Passes) > 1 && out.Passes[len(out.Passes)-1] == 0 {
+		out.Passes = slices.Delete(out.Passes, len(out.Passes)-1, len(out.Passes))
+	}
+	return out
+}
