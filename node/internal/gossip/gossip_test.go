@@ -64,6 +64,8 @@ func judge(_ context.Context, _ peer.ID, data []byte) (any, Verdict) {
 		return nil, Reject
 	case bytes.HasPrefix(data, []byte("ignore")):
 		return nil, Ignore
+	case bytes.HasPrefix(data, []byte("keep")):
+		return strings.ToUpper(string(data)), Keep
 	}
 	return strings.ToUpper(string(data[:min(len(data), 100)])), Accept
 }
@@ -219,6 +221,49 @@ func TestMessagesArePassedOn(t *testing.T) {
 		if m.Via != nodes[2].h.ID() {
 			t.Errorf("a message came by %s, want the neighbour", m.Via)
 		}
+	}
+}
+
+// What is kept reaches those who are connected to its author, once, and nobody
+// else.
+func TestKeptMessagesGoOneHop(t *testing.T) {
+	t.Parallel()
+	var nodes []*node
+	for i := range 3 {
+		h := newHost(t)
+		if i > 0 {
+			connect(t, h, nodes[i-1].h)
+		}
+		nodes = append(nodes, newNode(t, h, Options{}))
+	}
+	first, next, last := nodes[0], nodes[1], nodes[2]
+	waitFor(t, "the neighbours", func() bool { return len(first.topic.Peers()) == 1 && len(next.topic.Peers()) == 2 })
+	first.say(t, "keep this")
+	waitFor(t, "the neighbour to hear it", func() bool { return next.has("keep this") })
+	for n := 0; !last.has(fmt.Sprint("after ", n)); n++ {
+		first.say(t, fmt.Sprint("after ", n+1))
+		time.Sleep(20 * time.Millisecond)
+		if n > 3000 {
+			t.Fatal("nothing reached the last node")
+		}
+	}
+	if last.has("keep this") {
+		t.Error("a kept message was passed on")
+	}
+	count := 0
+	for _, m := range next.all() {
+		if string(m.Data) == "keep this" {
+			count++
+			if m.From != first.h.ID() || m.Via != first.h.ID() || m.Parsed != "KEEP THIS" {
+				t.Errorf("the kept message came as %+v", m)
+			}
+		}
+	}
+	if count != 1 {
+		t.Errorf("the kept message came %d times", count)
+	}
+	if s := next.g.Score(first.h.ID()); s < 0 {
+		t.Errorf("a kept message made the score %v", s)
 	}
 }
 
