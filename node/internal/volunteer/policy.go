@@ -5,6 +5,7 @@
 package volunteer
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -74,6 +75,9 @@ type Observation struct {
 	Apps       []string // names of running programs
 	GPUs       []GPU
 	Temps      []Temp // of other devices
+
+	// Unseen says why something is nil that is looked for.
+	Unseen map[Sight]string
 }
 
 // Temp is a temperature.
@@ -86,6 +90,10 @@ type Temp struct {
 type GPU struct {
 	Name        string
 	Celsius     *int
+	Util        *int   // percent of the time, of all processes
+	Watts       *int   // that it takes
+	UsedMemory  *int64 // bytes, of all processes
+	TotalMemory *int64
 	OtherUtil   *int   // percent, of other processes
 	OtherMemory *int64 // bytes, of other processes
 }
@@ -213,7 +221,13 @@ func (p *Policy) use(now time.Time, o Observation) Verdict {
 		return busy
 	case !s.OnBattery && is(o.Battery):
 		return Verdict{Reason: OnBattery, Text: "the computer runs on battery", Do: "plug it in, or set work.on_battery = true"}
-	case s.IdleOnly > 0 && o.Idle != nil && *o.Idle < s.IdleOnly:
+	case s.IdleOnly > 0 && o.Idle == nil:
+		// Who wants it to work when nobody is there wants no guess.
+		return Verdict{
+			Reason: InUse, Text: "it is not known whether somebody uses the computer: " + cmp.Or(o.Unseen[SightIdle], "this system does not tell"),
+			Do: "set work.idle_minutes = 0, and name what it makes way for in work.exclusive_apps",
+		}
+	case s.IdleOnly > 0 && *o.Idle < s.IdleOnly:
 		return Verdict{InUse, fmt.Sprintf("the computer is in use; it works after %s without input", s.IdleOnly), byItself, now.Add(s.IdleOnly - *o.Idle)}
 	}
 	return Verdict{}

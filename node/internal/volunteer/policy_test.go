@@ -54,11 +54,15 @@ func TestReasons(t *testing.T) {
 		{"full screen", Observation{Fullscreen: new(true)}, Fullscreen},
 		{"in use", Observation{Idle: new(time.Minute)}, InUse},
 		{"idle", Observation{Idle: new(5 * time.Minute)}, Working},
+		{"not known whether it is idle", Observation{Unseen: map[Sight]string{SightIdle: "not available on this desktop"}}, InUse},
 		{"hot", Observation{GPUs: []GPU{{Name: "gpu", Celsius: new(84)}}}, Hot},
 		{"warm", Observation{GPUs: []GPU{{Name: "gpu", Celsius: new(83)}}}, Working},
 		{"hot processor", Observation{Temps: []Temp{{"cpu", 90}}}, Hot},
 		{"hot in a game on battery", Observation{GameMode: new(true), Battery: new(true), Temps: []Temp{{"cpu", 90}}}, Hot},
 	} {
+		if x.o.Idle == nil && x.want != InUse {
+			x.o.Idle = new(time.Hour)
+		}
 		v := agreed(s).Decide(noon, x.o)
 		if v.Reason != x.want {
 			t.Errorf("%s: got %+v", x.name, v)
