@@ -44,19 +44,23 @@ func (l *Ledger) Own() []msg.Signed {
 }
 
 // matters drops messages for heads that are behind by more than a few records,
-// and all join requests but the last. It is called with mu held.
+// and all join requests and orders but the last. It is called with mu held.
 func (l *Ledger) matters() []msg.Signed {
 	var heads []cid.Cid
 	for i := max(0, len(l.entries)-4); i < len(l.entries); i++ {
 		heads = append(heads, l.entries[i].ID)
 	}
 	var out []msg.Signed
-	var join *msg.Signed
+	var join, order *msg.Signed
 	for _, s := range l.said {
 		switch m := s.Message.(type) {
 		case *msg.JoinRequest:
 			if join == nil || m.Seq >= join.Message.(*msg.JoinRequest).Seq {
 				join = &s
+			}
+		case *msg.Order:
+			if order == nil || m.Seq >= order.Message.(*msg.Order).Seq {
+				order = &s
 			}
 		default:
 			// A head that is not in the chain may come back.
@@ -65,8 +69,10 @@ func (l *Ledger) matters() []msg.Signed {
 			}
 		}
 	}
-	if join != nil {
-		out = append(out, *join)
+	for _, s := range []*msg.Signed{join, order} {
+		if s != nil {
+			out = append(out, *s)
+		}
 	}
 	return out
 }

@@ -19,7 +19,7 @@ type Basis struct {
 	// Haves are messages *msg.Have for the parent, of different seats, sorted
 	// by seat, whose entries name seats that exist.
 	Haves []msg.Signed
-	// Find returns a commit or join request that the haves name.
+	// Find returns a commit, join request or order that the haves name.
 	Find func(cid.Cid) (msg.Signed, bool)
 	// Proofs bring bans.
 	Proofs []proof
@@ -39,7 +39,7 @@ type Consequence struct {
 	// not what the haves say; and the record before the parent, if it is needed
 	// and not here. With any, there is no valid record on this basis.
 	Blocked []cid.Cid
-	// Unknown are join requests that count and are not known. The record is
+	// Unknown are join requests and orders that count and are not known. The record is
 	// right if they have no effect.
 	Unknown []cid.Cid
 
@@ -89,6 +89,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	counting := countingHaves(b.Haves, r.Seats)
 	t := min(f+1, len(counting))
 	ru.include(c, b, tally(counting), t)
+	ru.obey(c, b, counting, t)
 	r.Merge = mergeIn(counting, t)
 	back, tokens, ok := ru.takeBack(b, r.Judgements)
 	if !ok {
@@ -103,7 +104,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	if len(r.Contributions) > 0 {
 		r.TrainedRounds++
 	}
-	r.Final = ru.stops(r.TrainedRounds, r.Tokens)
+	r.Final = ru.stops(r)
 	ru.seatNext(c, b, counting, t)
 	ru.newcomers(&c.standings, r)
 	ru.assignWitnesses(c.standings, r)
@@ -263,7 +264,7 @@ func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int)
 	}
 	stay = c.standings.remove(stay)
 	var requests []msg.Signed
-	for _, id := range listedJoins(counting, t) {
+	for _, id := range listedBy(counting, t, func(v *msg.Have) []cid.Cid { return v.Joins }) {
 		s, ok := b.Find(id)
 		j, isJoin := s.Message.(*msg.JoinRequest)
 		switch {
@@ -281,11 +282,11 @@ func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int)
 	}
 }
 
-// listedJoins returns the join requests that at least t haves list, sorted.
-func listedJoins(haves []msg.Signed, t int) []cid.Cid {
+// listedBy returns what at least t haves list, sorted.
+func listedBy(haves []msg.Signed, t int, list func(*msg.Have) []cid.Cid) []cid.Cid {
 	var all []cid.Cid
 	for _, s := range haves {
-		all = append(all, s.Message.(*msg.Have).Joins...)
+		all = append(all, list(s.Message.(*msg.Have))...)
 	}
 	slices.SortFunc(all, compareCIDs)
 	var listed []cid.Cid

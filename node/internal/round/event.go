@@ -72,6 +72,10 @@ type Item struct {
 	Certificate []byte // empty: none
 }
 
+// Give signs an order of Self's, of which Run, Peer and Seq are filled in, and
+// publishes it until it takes effect or is replaced by another one.
+type Give struct{ Order msg.Order }
+
 // Want says whether this peer wants a seat. Without a Want it only follows.
 type Want struct{ Seat bool }
 
@@ -83,4 +87,5 @@ func (Gated) event()    {}
 func (Trained) event()  {}
 func (Folded) event()   {}
 func (Offered) event()  {}
+func (Give) event()     {}
 func (Want) event()     {}

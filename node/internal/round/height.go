@@ -24,8 +24,9 @@ type height struct {
 	retraces []RetraceItem
 	q        int
 	f        int
-	self     int // Self's seat, -1: none
-	assembly bool
+	self     int  // Self's seat, -1: none
+	assembly bool // nothing is trained: it lets peers in, or the run is paused
+	paused   bool
 	order    []int // seats as they propose
 	began    time.Time
 
@@ -106,7 +107,7 @@ func (m *Machine) newHeight(parent Link) *height {
 	n := len(r.NextSeats)
 	h := &height{
 		before: m.before(parent), parent: parent, round: r.Round + 1, seats: r.NextSeats,
-		self: seatOf(r.NextSeats, m.cfg.Self), assembly: m.rules.Assembly(r),
+		self: seatOf(r.NextSeats, m.cfg.Self), assembly: m.rules.Assembly(r), paused: Paused(r),
 		order: Proposers(parent.ID, r.NextSeats), began: m.now,
 		commits: make([][]*commitEntry, n), haves: make([][]msg.Signed, n), votes: make([][]msg.Signed, n),
 		byCID: make(map[cid.Cid]msg.Signed),

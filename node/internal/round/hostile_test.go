@@ -44,6 +44,9 @@ func (m *Machine) weight() (entries, bytes int) {
 	for _, s := range m.joins.all() {
 		add(s)
 	}
+	for _, s := range m.orders.list {
+		add(s)
+	}
 	entries += len(m.joins.took) + len(m.members.peers) + len(m.folds.list)
 	for _, b := range m.branches {
 		entries += len(b.links)
@@ -109,6 +112,9 @@ func (x *hostile) message() msg.Signed {
 		}
 		slices.SortFunc(h.Joins, compareCIDs)
 		h.Joins = slices.Compact(h.Joins)
+		if x.rnd.IntN(4) == 0 {
+			h.Orders = []cid.Cid{x.cid()}
+		}
 		v = h
 	case 2:
 		v = &msg.Vote{Run: n.sim.runID, Round: round, Head: at, Attempt: uint32(x.rnd.IntN(4)), Record: x.cid(), Peer: id}
@@ -127,6 +133,9 @@ func (x *hostile) message() msg.Signed {
 		}
 		x.cids = append(x.cids, msg.RawCID(b))
 		v = &msg.Proposal{Run: n.sim.runID, Round: r.Round, Attempt: max(r.Attempt, uint32(x.rnd.IntN(4))), Peer: id, Record: b}
+	}
+	if i > 0 && x.rnd.IntN(12) == 0 { // the launcher's order would count
+		v = &msg.Order{Run: n.sim.runID, Peer: id, Seq: 1 + x.rnd.Uint64N(5), Action: msg.Action(1 + x.rnd.IntN(3))}
 	}
 	s, err := msg.Seal(x.keys[i], v)
 	if err != nil {

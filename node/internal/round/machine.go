@@ -40,6 +40,8 @@ type Machine struct {
 	deltas deltaBook
 	frauds []cid.Cid // records that a quorum voted for and that are wrong
 
+	orders orderBook
+
 	joins    joinPool
 	want     wish
 	wish     *msg.Signed // the own request that is published; nil: none
@@ -135,8 +137,11 @@ func (m *Machine) restore(own []msg.Signed) {
 		if s.From != m.cfg.Self || !s.Message.RunID().Equals(m.rules.run) {
 			continue
 		}
-		if j, ok := s.Message.(*msg.JoinRequest); ok {
-			m.lastSeq = max(m.lastSeq, j.Seq)
+		switch v := s.Message.(type) {
+		case *msg.JoinRequest:
+			m.lastSeq = max(m.lastSeq, v.Seq)
+		case *msg.Order:
+			m.restoreOrder(s, v)
 		}
 		if head, round, ok := headOf(s.Message); ok {
 			list = append(list, dated{s, round, head.Equals(m.head.ID)})
@@ -184,6 +189,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.folds.folded(ev)
 	case Offered:
 		m.offered(ev)
+	case Give:
+		m.give(ev)
 	case Want:
 		m.want = wantNone
 		if ev.Seat {
@@ -205,6 +212,7 @@ func (m *Machine) advance() {
 	}
 	m.gate()
 	m.request()
+	m.repeatOrder()
 	m.repeat()
 	m.heartbeat()
 	m.synchronize()
@@ -352,6 +360,8 @@ func (m *Machine) receive(s msg.Signed) {
 		if m.rules.Admits(v, m.head.Record.Round+1) {
 			m.joins.add(s)
 		}
+	case *msg.Order:
+		m.addOrder(s)
 	default:
 		m.place(s)
 	}
@@ -397,7 +407,7 @@ func (m *Machine) giveHave(h *height) {
 		return
 	}
 	joins, _ := m.useful(h)
-	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, Retraces: h.retraced}
+	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, Retraces: h.retraced, Orders: m.usefulOrders(h)}
 	if !h.assembly && h.witness {
 		v.Merges = m.merges()
 	}
@@ -416,8 +426,11 @@ func (m *Machine) giveHave(h *height) {
 
 // haveIsDue also notes when there were enough join requests to leave assembly.
 func (m *Machine) haveIsDue(h *height) bool {
-	if !m.now.Before(h.began.Add(m.timing.Deadline)) {
+	if !m.now.Before(m.haveDeadline(h)) {
 		return true
+	}
+	if h.paused {
+		return m.orderIsDue(h)
 	}
 	if !h.assembly {
 		return h.allHeld() && (h.audited || len(h.audits) == 0)
@@ -441,7 +454,7 @@ func (m *Machine) startAttempts(h *height) {
 	if !h.t0.IsZero() || h.self >= 0 && !m.own.at(h.parent.ID).forgotten {
 		return
 	}
-	if deadline := h.began.Add(m.timing.Deadline); !m.now.Before(deadline) {
+	if deadline := m.haveDeadline(h); !m.now.Before(deadline) {
 		h.t0 = deadline
 	} else if !h.quorumAt.IsZero() {
 		h.t0 = h.quorumAt
@@ -470,6 +483,9 @@ func (m *Machine) open(envelope []byte) (msg.Signed, error) {
 	if s, ok := m.joins.find(id); ok {
 		return s, nil
 	}
+	if s, ok := m.orders.find(id); ok {
+		return s, nil
+	}
 	return msg.Open(envelope)
 }
 
@@ -495,6 +511,7 @@ func (m *Machine) adopt(links []Link) {
 		m.prev = nil
 	}
 	m.head, m.cur = head, nil
+	m.obeyed()
 	m.folds.forget(head.Record.Round)
 	m.deltas.adopt(links)
 	m.keepBranch(head)

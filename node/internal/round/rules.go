@@ -32,9 +32,10 @@ func NewRules(m *run.Manifest) (*Rules, error) {
 	return &Rules{run: id, manifest: m, deltaBytes: uint64(bytes)}, nil
 }
 
-// Assembly reports whether the round after r only lets peers in.
+// Assembly reports whether the round after r trains nothing: it only lets peers
+// in, or the run is paused.
 func (ru *Rules) Assembly(r *msg.Record) bool {
-	return r.TrainedRounds == 0 && len(r.NextSeats) < int(ru.manifest.MinPeers)
+	return Paused(r) || r.TrainedRounds == 0 && len(r.NextSeats) < int(ru.manifest.MinPeers)
 }
 
 // fault is what is wrong with a commit for the round on head, as far as that
@@ -58,8 +59,8 @@ func (ru *Rules) fault(c *msg.Commit, round msg.Round, head cid.Cid) msg.Reason 
 	return msg.Held
 }
 
-// stops reports whether the run is over with so much trained.
-func (ru *Rules) stops(trained, tokens uint64) bool {
-	m := ru.manifest
-	return trained >= m.MaxRounds || m.MaxTokens != 0 && tokens >= m.MaxTokens
+// stops reports whether the run is over with this record.
+func (ru *Rules) stops(r *msg.Record) bool {
+	m, course := Under(ru.manifest, r.Course), courseOf(r)
+	return course.Stopped || r.TrainedRounds >= m.MaxRounds || m.MaxTokens != 0 && r.Tokens >= m.MaxTokens
 }

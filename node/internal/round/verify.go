@@ -61,8 +61,8 @@ func (ru *Rules) Verify(before, parent Link, r *msg.Record) (*Consequence, error
 // fold, and the messages inside.
 type verified struct {
 	*Consequence
-	haves, commits, joins []msg.Signed
-	proofs                []proof
+	haves, commits, joins, orders []msg.Signed
+	proofs                        []proof
 }
 
 func (ru *Rules) verify(before, parent Link, r *msg.Record, open opener) (*verified, error) {
@@ -79,8 +79,8 @@ func (ru *Rules) unpack(before, parent Link, r *msg.Record, open opener) (*verif
 	}
 	v := &verified{}
 	inside := make(map[cid.Cid]msg.Signed, len(r.Commits)+len(r.Joins))
-	for i, list := range [][][]byte{r.Haves, r.Commits, r.Joins} {
-		into := []*[]msg.Signed{&v.haves, &v.commits, &v.joins}[i]
+	for i, list := range [][][]byte{r.Haves, r.Commits, r.Joins, r.Orders} {
+		into := []*[]msg.Signed{&v.haves, &v.commits, &v.joins, &v.orders}[i]
 		for _, e := range list {
 			s, err := open(e)
 			if err != nil {

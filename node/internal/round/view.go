@@ -64,6 +64,9 @@ func (m *Machine) Deadline() time.Time {
 	at(m.statusAt)
 	at(m.syncBefore)
 	at(m.wishAt)
+	if m.orders.own != nil {
+		at(m.orders.at)
+	}
 	for _, id := range m.members.peers {
 		if due := m.askDue(m.members.byPeer[id]); !due.IsZero() {
 			at(due)
@@ -81,7 +84,10 @@ func (m *Machine) Deadline() time.Time {
 		for _, r := range m.repeats {
 			at(r.at)
 		}
-		at(h.began.Add(m.timing.Deadline))
+		at(m.haveDeadline(h))
+		if !m.orders.since.IsZero() {
+			at(m.orders.since.Add(m.timing.Grace))
+		}
 		if !h.assembled.IsZero() {
 			at(h.assembled.Add(m.timing.Grace))
 		}
