@@ -29,6 +29,9 @@ func public(r *http.Request) bool {
 
 // admit refuses a request by who sends it.
 func (s *Server) admit(r *http.Request) error {
+	if s.public {
+		return s.admitPublic(r)
+	}
 	if !localHost(r.Host) {
 		e := Errorf(CodeAuth, "the API is not reached by the name %s", clip(r.Host)).
 			WithHint("use http://127.0.0.1 with the port that the daemon printed")
@@ -43,6 +46,17 @@ func (s *Server) admit(r *http.Request) error {
 	}
 	_, err := s.authorize(r)
 	return err
+}
+
+// admitPublic refuses what nobody needs of a Public: it has nothing that a
+// body could be for, and nothing secret that another page could read.
+func (s *Server) admitPublic(r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || r.ContentLength != 0 {
+		e := Errorf(CodeAuth, "this page is for looking at; it does not take %s", clip(r.Method))
+		e.status = http.StatusMethodNotAllowed
+		return e
+	}
+	return nil
 }
 
 // localHost reports whether a Host header names this machine, with any port:

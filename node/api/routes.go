@@ -13,8 +13,9 @@ import (
 	"github.com/moot-net/moot/node/web"
 )
 
-func (s *Server) routes(more prometheus.Gatherer) {
-	for pattern, h := range map[string]http.HandlerFunc{
+// routes are those of the API.
+func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
 		"GET " + healthPath:                s.health,
 		"GET /metrics":                     s.metrics(more),
 		"GET /api/v1/openapi.json":         s.openAPI,
@@ -60,7 +61,30 @@ func (s *Server) routes(more prometheus.Gatherer) {
 		"POST /api/v1/demo/assets":   s.demoAssets,
 		"POST /api/v1/control":       post(s, s.control),
 		"POST /api/v1/shutdown":      get(s, s.shutdown),
-	} {
+	}
+}
+
+// publicRoutes are those of a Public.
+func (s *Server) publicRoutes() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET " + healthPath: s.health,
+		"GET /api/v1/access": get(s, func(context.Context, *http.Request) (AccessAnswer, error) {
+			return AccessAnswer{AccessPublic}, nil
+		}),
+		"GET /api/v1/status":               once(s, func(ctx context.Context, _ *http.Request) (Status, error) { return s.backend.Status(ctx) }),
+		"GET /api/v1/runs":                 once(s, s.runs),
+		"GET /api/v1/runs/{id}":            once(s, s.runDetail),
+		"GET /api/v1/runs/{id}/rounds":     once(s, s.rounds),
+		"GET /api/v1/runs/{id}/rounds/{n}": once(s, s.round),
+		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),
+		"GET /api/v1/runs/{id}/events":     s.events,
+		"GET /api/v1/events":               s.events,
+	}
+}
+
+// handle makes the server answer these routes, and those of the page.
+func (s *Server) handle(routes map[string]http.HandlerFunc) {
+	for pattern, h := range routes {
 		s.mux.HandleFunc(pattern, h)
 		s.patterns = append(s.patterns, pattern)
 	}

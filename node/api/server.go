@@ -56,6 +56,7 @@ type Server struct {
 	backend   Backend
 	token     [32]byte // hash
 	readToken [32]byte // hash, of random bytes if there is none
+	public    bool     // it is that of a Public
 	log       *slog.Logger
 	ping      time.Duration
 	mux       *http.ServeMux
@@ -74,6 +75,13 @@ func NewServer(b Backend, o Options) *Server {
 	if o.Token == "" {
 		panic("bug: API server without token")
 	}
+	s := newServer(b, o)
+	s.handle(s.routes(o.Metrics))
+	return s
+}
+
+// newServer makes a server without routes.
+func newServer(b Backend, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -99,7 +107,6 @@ func NewServer(b Backend, o Options) *Server {
 	if _, _ = rand.Read(s.readToken[:]); o.ReadToken != "" { // it never fails
 		s.readToken = hashToken(o.ReadToken)
 	}
-	s.routes(o.Metrics)
 	return s
 }
 

@@ -96,6 +96,16 @@ func (c *Client) DashboardURL() string {
 	return c.endpoint.URL + "/#token=" + c.token
 }
 
+// ReadOnlyURL is DashboardURL with a token that lets its owner look, and change
+// nothing.
+func (c *Client) ReadOnlyURL() (string, error) {
+	token, err := api.ReadReadToken(c.dir)
+	if err != nil {
+		return "", api.Errorf(api.CodeDaemon, "%w", err).WithHint("is the daemon of an older version? start it again")
+	}
+	return c.Endpoint().URL + "/#token=" + token, nil
+}
+
 // reload reads address and token again: a daemon that was restarted has
 // others.
 func (c *Client) reload() error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/moot-net/moot/node/api"
 )
@@ -202,4 +203,39 @@ func (c *Client) PullShards(ctx context.Context, req api.PullShardsRequest, prog
 // VerifyShards compares what the node holds with its hashes.
 func (c *Client) VerifyShards(ctx context.Context, req api.VerifyRequest, progress api.ProgressFunc) (api.Verification, error) {
 	return stream[api.Verification](ctx, c, "/api/v1/shards/verify", req, progress)
+}
+
+// Network says how the node is connected, and what it moved.
+func (c *Client) Network(ctx context.Context) (api.Network, error) {
+	return call[api.Network](ctx, c, http.MethodGet, "/api/v1/network", nil)
+}
+
+// Settings is the node's configuration.
+func (c *Client) Settings(ctx context.Context) (api.Settings, error) {
+	return call[api.Settings](ctx, c, http.MethodGet, "/api/v1/config", nil)
+}
+
+// ChangeSettings changes the node's configuration file.
+func (c *Client) ChangeSettings(ctx context.Context, req api.SettingsRequest) (api.Settings, error) {
+	return call[api.Settings](ctx, c, http.MethodPatch, "/api/v1/config", req)
+}
+
+// Logs lists what the daemon logged last. A limit of 0 is the daemon's default.
+func (c *Client) Logs(ctx context.Context, req api.LogsRequest) (api.Logs, error) {
+	q := url.Values{}
+	if req.After > 0 {
+		q.Set("after", strconv.FormatUint(req.After, 10))
+	}
+	if req.Limit > 0 {
+		q.Set("limit", strconv.Itoa(req.Limit))
+	}
+	if req.Level != "" {
+		q.Set("level", req.Level)
+	}
+	return call[api.Logs](ctx, c, http.MethodGet, "/api/v1/logs?"+q.Encode(), nil)
+}
+
+// Coverage says which rows a run was trained on.
+func (c *Client) Coverage(ctx context.Context, id string) (api.Coverage, error) {
+	return call[api.Coverage](ctx, c, http.MethodGet, runPath(id)+"/coverage", nil)
 }
