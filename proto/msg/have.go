@@ -39,6 +39,9 @@ type Have struct {
 	Joins   []cid.Cid   // CIDs of the join requests it holds, sorted bytewise
 	Audits  []Audit     `json:",omitzero"` // sorted by seat, at most one for each
 	Merges  []Merge     `json:",omitzero"` // sorted
+	// LossMicro is the mean held-out loss per token of the head's state, in 1e-6
+	// nats, at least 1; 0: not measured.
+	LossMicro uint64 `json:",omitzero"`
 	// Retraces are sorted by seat, at most one for each.
 	Retraces []Retrace `json:",omitzero"`
 	Orders   []cid.Cid `json:",omitzero"` // CIDs of the orders that it holds, sorted bytewise
@@ -69,6 +72,7 @@ func (m *Have) Validate() error {
 		c.that(i == 0 || m.Audits[i-1].Seat < a.Seat, "audit: seat %d is out of order", a.Seat)
 		c.gain(a.GainNano)
 	}
+	c.between("loss", m.LossMicro, 0, MaxLossMicro)
 	c.that(len(m.Merges) <= MaxMerges, "merges are %d, must be at most %d", len(m.Merges), MaxMerges)
 	for i, e := range m.Merges {
 		c.merge(e)

@@ -42,6 +42,10 @@ type Record struct {
 	Proofs            []Proof        `json:",omitzero"` // that brought a ban, sorted by the bytes of the peer ID
 	Orders            [][]byte       `json:",omitzero"` // envelopes of the orders that took effect, sorted by CID
 	Course            *Course        `json:",omitzero"` // after them; nil: the manifest's
+	Trend             *Trend         `json:",omitzero"` // of the held-out loss; nil: no rule of the run needs it
+	// Skips are, at i, the last record before this one whose round is a multiple
+	// of 2^(i+1), as long as that is not genesis. Only in runs with skip links.
+	Skips []cid.Cid `json:",omitzero"`
 }
 
 // Seat is a peer that trains and witnesses in a round.
@@ -200,7 +204,7 @@ func (r *Record) checkGenesis(c *checker) {
 	c.that(r.Attempt == 0 && r.Proposer == "", "genesis has a proposer, must have none")
 	n := len(r.Seats) + len(r.Haves) + len(r.Commits) + len(r.Joins) + len(r.Contributions) + len(r.Refused) +
 		len(r.Judgements) + len(r.Standings) + len(r.Proofs) + len(r.Orders)
-	c.that(n == 0 && r.Merge == nil && r.Course == nil, "genesis has seats, messages or verdicts, must have none")
+	c.that(n == 0 && r.Merge == nil && r.Course == nil && r.Trend == nil && len(r.Skips) == 0, "genesis has seats, messages or verdicts, must have none")
 	c.that(len(r.NextSeats) == 1, "genesis gives %d seats, must give 1", len(r.NextSeats))
 	c.that(r.Tokens == 0 && !r.Final, "genesis has tokens or is final, must not")
 }
@@ -226,6 +230,12 @@ func (r *Record) checkSuccessor(c *checker) {
 	c.envelopes("joins", r.Joins, MaxJoins)
 	c.envelopes("orders", r.Orders, MaxOrders)
 	c.that(len(r.Orders) == 0 || r.Course != nil, "orders without a course")
+	if r.Trend != nil {
+		c.trend(*r.Trend, r.Round)
+	}
+	if len(r.Skips) > 0 {
+		c.skips(r.Skips, r.Round)
+	}
 	if r.Course != nil {
 		c.course(*r.Course)
 	}
@@ -274,7 +284,7 @@ func (c *checker) refusals(list []Refusal, seats int) {
 			sorted := p.Seat < e.Seat || p.Seat == e.Seat && compareCIDs(p.Commit, e.Commit) < 0
 			c.that(sorted, "refused: %v of seat %d is out of order", e.Commit, e.Seat)
 		}
-		c.that(e.Reason.Refuses(), "refused: reason is %d, must be 1 to %d", e.Reason, Last)
+		c.that(e.Reason.Refuses() || e.Reason == RolledBack, "refused: reason is %d, must be 1 to %d or %d", e.Reason, Last, RolledBack)
 	}
 }
 

@@ -110,6 +110,7 @@ func (m *Have) toWire() proto.Message {
 	for _, j := range m.Joins {
 		w.Joins = append(w.Joins, j.Bytes())
 	}
+	w.LossMicro = m.LossMicro
 	for _, a := range m.Audits {
 		w.Audits = append(w.Audits, &wirev1.Audit{Seat: a.Seat, GainNano: a.GainNano})
 	}
@@ -139,6 +140,7 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 	for _, j := range w.Joins {
 		m.Joins = append(m.Joins, r.read(j))
 	}
+	m.LossMicro = w.LossMicro
 	for _, a := range w.Audits {
 		m.Audits = append(m.Audits, Audit{Seat: a.Seat, GainNano: a.GainNano})
 	}
@@ -317,6 +319,12 @@ func (r *Record) toWire() *wirev1.Record {
 			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
 		})
 	}
+	if r.Trend != nil {
+		w.Trend = r.Trend.toWire()
+	}
+	for _, id := range r.Skips {
+		w.Skips = append(w.Skips, id.Bytes())
+	}
 	if r.Merge != nil {
 		w.Merge = r.Merge.toWire()
 	}
@@ -383,6 +391,12 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 			Peer: peer.ID(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: Round(s.Until), Reason: Reason(s.Reason),
 			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
 		})
+	}
+	if w.Trend != nil {
+		m.Trend = trendFromWire(&r, w.Trend)
+	}
+	for _, b := range w.Skips {
+		m.Skips = append(m.Skips, r.read(b))
 	}
 	if w.Merge != nil {
 		e := mergeFromWire(&r, w.Merge)

@@ -152,7 +152,32 @@ type Manifest struct {
 	Template     string    // prompt template, "alpaca"
 	Trust        Trust     `json:",omitzero"` // zero: every seat is believed
 	Admission    Admission `json:",omitzero"` // zero: everybody may take part
+	Stop         Stop      `json:",omitzero"` // zero: only rounds and tokens end the run
+	Rollback     Rollback  `json:",omitzero"` // zero: it never goes back
+	// SkipLinks: records name some of the records before their parents, so that
+	// a head can be checked with few of them.
+	SkipLinks bool `json:",omitzero"`
 }
+
+// Stop ends a run by its held-out loss.
+type Stop struct {
+	// Patience is for how many losses in a row none has to be lower than the
+	// lowest by MinImprovementPPM; 0: for ever.
+	Patience          uint32
+	MinImprovementPPM uint32
+	// TargetMicro is the loss, in 1e-6 nats, at which the run ends; 0: none.
+	TargetMicro uint64
+}
+
+// Rollback lets a run go back to its best state when, for so many losses in a
+// row, all were worse than the best by more than WorsePPM.
+type Rollback struct {
+	Rounds   uint32 // 0: never
+	WorsePPM uint32
+}
+
+// Measures reports whether the held-out loss is recorded.
+func (m *Manifest) Measures() bool { return m.Stop != Stop{} || m.Rollback != Rollback{} }
 
 // AdmissionMode says who may take part in a run.
 type AdmissionMode uint32

@@ -95,6 +95,11 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"trust.audit_samples", uint64(m.Trust.AuditSamples), 0, 1e6},
 		{"trust.probation", uint64(m.Trust.Probation), 0, MaxProbation},
 		{"trust.retrace_ppm", uint64(m.Trust.RetracePPM), 0, 1e6},
+		{"stop.patience", uint64(m.Stop.Patience), 0, 1e6},
+		{"stop.min_improvement_ppm", uint64(m.Stop.MinImprovementPPM), 0, 1e6},
+		{"stop.target_micro", m.Stop.TargetMicro, 0, msg.MaxLossMicro},
+		{"rollback.rounds", uint64(m.Rollback.Rounds), 0, 1e6},
+		{"rollback.worse_ppm", uint64(m.Rollback.WorsePPM), 0, 1e6},
 		{"admission.work_bits", uint64(m.Admission.WorkBits), 0, MaxWorkBits},
 	} {
 		if err := within(n.field, n.v, n.lo, n.hi); err != nil {
@@ -109,6 +114,12 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		return invalid("trust.probation", "is %d, must be 0 without audits", t.Probation)
 	} else if (t.Auditors == 0) != (t.AuditSamples == 0) {
 		return invalid("trust.audit_samples", "is %d with %d auditors, must be 0 without audits and at least 1 with them", t.AuditSamples, t.Auditors)
+	}
+	switch {
+	case m.Stop.Patience == 0 && m.Stop.MinImprovementPPM > 0:
+		return invalid("stop.min_improvement_ppm", "is %d, must be 0 without patience", m.Stop.MinImprovementPPM)
+	case (m.Rollback.Rounds == 0) != (m.Rollback.WorsePPM == 0):
+		return invalid("rollback.worse_ppm", "is %d with %d rounds, must be 0 without rounds and at least 1 with them", m.Rollback.WorsePPM, m.Rollback.Rounds)
 	}
 	if m.Created < 0 || m.Created > 1<<40 {
 		return invalid("created", "is %d, must be 0 to %d", m.Created, int64(1<<40))

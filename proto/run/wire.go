@@ -52,9 +52,16 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		Created:      m.Created,
 		Template:     m.Template,
 		Mode:         wirev1.Mode(m.Mode),
+		SkipLinks:    m.SkipLinks,
 	}
 	if t := m.Trust; t != (Trust{}) {
 		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePpm: t.RetracePPM}
+	}
+	if t := m.Stop; t != (Stop{}) {
+		w.Stop = &wirev1.Stop{Patience: t.Patience, MinImprovementPpm: t.MinImprovementPPM, TargetMicro: t.TargetMicro}
+	}
+	if t := m.Rollback; t != (Rollback{}) {
+		w.Rollback = &wirev1.Rollback{Rounds: t.Rounds, WorsePpm: t.WorsePPM}
 	}
 	if a := &m.Admission; a.Mode != 0 || len(a.Allowed) > 0 || a.WorkBits > 0 {
 		w.Admission = &wirev1.Admission{Mode: uint32(a.Mode), WorkBits: a.WorkBits}
@@ -124,9 +131,16 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		Created:      w.Created,
 		Template:     w.Template,
 		Mode:         Mode(w.Mode),
+		SkipLinks:    w.SkipLinks,
 	}
 	if t := w.Trust; t != nil {
 		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePPM: t.RetracePpm}
+	}
+	if t := w.Stop; t != nil {
+		m.Stop = Stop{Patience: t.Patience, MinImprovementPPM: t.MinImprovementPpm, TargetMicro: t.TargetMicro}
+	}
+	if t := w.Rollback; t != nil {
+		m.Rollback = Rollback{Rounds: t.Rounds, WorsePPM: t.WorsePpm}
 	}
 	if a := w.Admission; a != nil {
 		m.Admission = Admission{Mode: AdmissionMode(a.Mode), WorkBits: a.WorkBits}

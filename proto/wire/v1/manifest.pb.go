@@ -247,6 +247,9 @@ type Manifest struct {
 	Mode          Mode                   `protobuf:"varint,24,opt,name=mode,proto3,enum=moot.wire.v1.Mode" json:"mode,omitempty"`
 	Trust         *Trust                 `protobuf:"bytes,30,opt,name=trust,proto3" json:"trust,omitempty"`
 	Admission     *Admission             `protobuf:"bytes,31,opt,name=admission,proto3" json:"admission,omitempty"`
+	Stop          *Stop                  `protobuf:"bytes,32,opt,name=stop,proto3" json:"stop,omitempty"`
+	Rollback      *Rollback              `protobuf:"bytes,33,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	SkipLinks     bool                   `protobuf:"varint,34,opt,name=skip_links,json=skipLinks,proto3" json:"skip_links,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -463,6 +466,139 @@ func (x *Manifest) GetAdmission() *Admission {
 	return nil
 }
 
+func (x *Manifest) GetStop() *Stop {
+	if x != nil {
+		return x.Stop
+	}
+	return nil
+}
+
+func (x *Manifest) GetRollback() *Rollback {
+	if x != nil {
+		return x.Rollback
+	}
+	return nil
+}
+
+func (x *Manifest) GetSkipLinks() bool {
+	if x != nil {
+		return x.SkipLinks
+	}
+	return false
+}
+
+type Stop struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Patience          uint32                 `protobuf:"varint,1,opt,name=patience,proto3" json:"patience,omitempty"`
+	MinImprovementPpm uint32                 `protobuf:"varint,2,opt,name=min_improvement_ppm,json=minImprovementPpm,proto3" json:"min_improvement_ppm,omitempty"`
+	TargetMicro       uint64                 `protobuf:"varint,3,opt,name=target_micro,json=targetMicro,proto3" json:"target_micro,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Stop) Reset() {
+	*x = Stop{}
+	mi := &file_v1_manifest_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stop) ProtoMessage() {}
+
+func (x *Stop) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_manifest_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stop.ProtoReflect.Descriptor instead.
+func (*Stop) Descriptor() ([]byte, []int) {
+	return file_v1_manifest_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Stop) GetPatience() uint32 {
+	if x != nil {
+		return x.Patience
+	}
+	return 0
+}
+
+func (x *Stop) GetMinImprovementPpm() uint32 {
+	if x != nil {
+		return x.MinImprovementPpm
+	}
+	return 0
+}
+
+func (x *Stop) GetTargetMicro() uint64 {
+	if x != nil {
+		return x.TargetMicro
+	}
+	return 0
+}
+
+type Rollback struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rounds        uint32                 `protobuf:"varint,1,opt,name=rounds,proto3" json:"rounds,omitempty"`
+	WorsePpm      uint32                 `protobuf:"varint,2,opt,name=worse_ppm,json=worsePpm,proto3" json:"worse_ppm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollback) Reset() {
+	*x = Rollback{}
+	mi := &file_v1_manifest_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollback) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollback) ProtoMessage() {}
+
+func (x *Rollback) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_manifest_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollback.ProtoReflect.Descriptor instead.
+func (*Rollback) Descriptor() ([]byte, []int) {
+	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Rollback) GetRounds() uint32 {
+	if x != nil {
+		return x.Rounds
+	}
+	return 0
+}
+
+func (x *Rollback) GetWorsePpm() uint32 {
+	if x != nil {
+		return x.WorsePpm
+	}
+	return 0
+}
+
 type Admission struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`
@@ -474,7 +610,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_v1_manifest_proto_msgTypes[1]
+	mi := &file_v1_manifest_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +622,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[1]
+	mi := &file_v1_manifest_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +635,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{1}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Admission) GetMode() uint32 {
@@ -536,7 +672,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_v1_manifest_proto_msgTypes[2]
+	mi := &file_v1_manifest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +684,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[2]
+	mi := &file_v1_manifest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +697,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{2}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Trust) GetAuditors() uint32 {
@@ -612,7 +748,7 @@ type LoRA struct {
 
 func (x *LoRA) Reset() {
 	*x = LoRA{}
-	mi := &file_v1_manifest_proto_msgTypes[3]
+	mi := &file_v1_manifest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +760,7 @@ func (x *LoRA) String() string {
 func (*LoRA) ProtoMessage() {}
 
 func (x *LoRA) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[3]
+	mi := &file_v1_manifest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +773,7 @@ func (x *LoRA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoRA.ProtoReflect.Descriptor instead.
 func (*LoRA) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{3}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LoRA) GetRank() uint32 {
@@ -685,7 +821,7 @@ type Alpha struct {
 
 func (x *Alpha) Reset() {
 	*x = Alpha{}
-	mi := &file_v1_manifest_proto_msgTypes[4]
+	mi := &file_v1_manifest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +833,7 @@ func (x *Alpha) String() string {
 func (*Alpha) ProtoMessage() {}
 
 func (x *Alpha) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[4]
+	mi := &file_v1_manifest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +846,7 @@ func (x *Alpha) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alpha.ProtoReflect.Descriptor instead.
 func (*Alpha) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{4}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Alpha) GetModule() string {
@@ -738,7 +874,7 @@ type Tensor struct {
 
 func (x *Tensor) Reset() {
 	*x = Tensor{}
-	mi := &file_v1_manifest_proto_msgTypes[5]
+	mi := &file_v1_manifest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +886,7 @@ func (x *Tensor) String() string {
 func (*Tensor) ProtoMessage() {}
 
 func (x *Tensor) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[5]
+	mi := &file_v1_manifest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +899,7 @@ func (x *Tensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tensor.ProtoReflect.Descriptor instead.
 func (*Tensor) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{5}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Tensor) GetName() string {
@@ -812,7 +948,7 @@ type Inner struct {
 
 func (x *Inner) Reset() {
 	*x = Inner{}
-	mi := &file_v1_manifest_proto_msgTypes[6]
+	mi := &file_v1_manifest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +960,7 @@ func (x *Inner) String() string {
 func (*Inner) ProtoMessage() {}
 
 func (x *Inner) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[6]
+	mi := &file_v1_manifest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +973,7 @@ func (x *Inner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inner.ProtoReflect.Descriptor instead.
 func (*Inner) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{6}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Inner) GetLearningRateNano() uint64 {
@@ -969,7 +1105,7 @@ type Outer struct {
 
 func (x *Outer) Reset() {
 	*x = Outer{}
-	mi := &file_v1_manifest_proto_msgTypes[7]
+	mi := &file_v1_manifest_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1117,7 @@ func (x *Outer) String() string {
 func (*Outer) ProtoMessage() {}
 
 func (x *Outer) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[7]
+	mi := &file_v1_manifest_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1130,7 @@ func (x *Outer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outer.ProtoReflect.Descriptor instead.
 func (*Outer) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{7}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Outer) GetLearningRateQ16() uint32 {
@@ -1022,7 +1158,7 @@ type Licences struct {
 
 func (x *Licences) Reset() {
 	*x = Licences{}
-	mi := &file_v1_manifest_proto_msgTypes[8]
+	mi := &file_v1_manifest_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1170,7 @@ func (x *Licences) String() string {
 func (*Licences) ProtoMessage() {}
 
 func (x *Licences) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_manifest_proto_msgTypes[8]
+	mi := &file_v1_manifest_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1183,7 @@ func (x *Licences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Licences.ProtoReflect.Descriptor instead.
 func (*Licences) Descriptor() ([]byte, []int) {
-	return file_v1_manifest_proto_rawDescGZIP(), []int{8}
+	return file_v1_manifest_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Licences) GetModel() string {
@@ -1075,7 +1211,7 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\x9b\a\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\x96\b\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1107,7 +1243,18 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\btemplate\x18\x17 \x01(\tR\btemplate\x12&\n" +
 	"\x04mode\x18\x18 \x01(\x0e2\x12.moot.wire.v1.ModeR\x04mode\x12)\n" +
 	"\x05trust\x18\x1e \x01(\v2\x13.moot.wire.v1.TrustR\x05trust\x125\n" +
-	"\tadmission\x18\x1f \x01(\v2\x17.moot.wire.v1.AdmissionR\tadmission\"V\n" +
+	"\tadmission\x18\x1f \x01(\v2\x17.moot.wire.v1.AdmissionR\tadmission\x12&\n" +
+	"\x04stop\x18  \x01(\v2\x12.moot.wire.v1.StopR\x04stop\x122\n" +
+	"\brollback\x18! \x01(\v2\x16.moot.wire.v1.RollbackR\brollback\x12\x1d\n" +
+	"\n" +
+	"skip_links\x18\" \x01(\bR\tskipLinks\"u\n" +
+	"\x04Stop\x12\x1a\n" +
+	"\bpatience\x18\x01 \x01(\rR\bpatience\x12.\n" +
+	"\x13min_improvement_ppm\x18\x02 \x01(\rR\x11minImprovementPpm\x12!\n" +
+	"\ftarget_micro\x18\x03 \x01(\x04R\vtargetMicro\"?\n" +
+	"\bRollback\x12\x16\n" +
+	"\x06rounds\x18\x01 \x01(\rR\x06rounds\x12\x1b\n" +
+	"\tworse_ppm\x18\x02 \x01(\rR\bworsePpm\"V\n" +
 	"\tAdmission\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x18\n" +
 	"\aallowed\x18\x02 \x03(\fR\aallowed\x12\x1b\n" +
@@ -1190,40 +1337,44 @@ func file_v1_manifest_proto_rawDescGZIP() []byte {
 }
 
 var file_v1_manifest_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_v1_manifest_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_v1_manifest_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_v1_manifest_proto_goTypes = []any{
 	(Schedule)(0),     // 0: moot.wire.v1.Schedule
 	(Mode)(0),         // 1: moot.wire.v1.Mode
 	(Optimizer)(0),    // 2: moot.wire.v1.Optimizer
 	(OverLong)(0),     // 3: moot.wire.v1.OverLong
 	(*Manifest)(nil),  // 4: moot.wire.v1.Manifest
-	(*Admission)(nil), // 5: moot.wire.v1.Admission
-	(*Trust)(nil),     // 6: moot.wire.v1.Trust
-	(*LoRA)(nil),      // 7: moot.wire.v1.LoRA
-	(*Alpha)(nil),     // 8: moot.wire.v1.Alpha
-	(*Tensor)(nil),    // 9: moot.wire.v1.Tensor
-	(*Inner)(nil),     // 10: moot.wire.v1.Inner
-	(*Outer)(nil),     // 11: moot.wire.v1.Outer
-	(*Licences)(nil),  // 12: moot.wire.v1.Licences
+	(*Stop)(nil),      // 5: moot.wire.v1.Stop
+	(*Rollback)(nil),  // 6: moot.wire.v1.Rollback
+	(*Admission)(nil), // 7: moot.wire.v1.Admission
+	(*Trust)(nil),     // 8: moot.wire.v1.Trust
+	(*LoRA)(nil),      // 9: moot.wire.v1.LoRA
+	(*Alpha)(nil),     // 10: moot.wire.v1.Alpha
+	(*Tensor)(nil),    // 11: moot.wire.v1.Tensor
+	(*Inner)(nil),     // 12: moot.wire.v1.Inner
+	(*Outer)(nil),     // 13: moot.wire.v1.Outer
+	(*Licences)(nil),  // 14: moot.wire.v1.Licences
 }
 var file_v1_manifest_proto_depIdxs = []int32{
-	7,  // 0: moot.wire.v1.Manifest.lora:type_name -> moot.wire.v1.LoRA
-	9,  // 1: moot.wire.v1.Manifest.tensors:type_name -> moot.wire.v1.Tensor
-	10, // 2: moot.wire.v1.Manifest.inner:type_name -> moot.wire.v1.Inner
-	11, // 3: moot.wire.v1.Manifest.outer:type_name -> moot.wire.v1.Outer
+	9,  // 0: moot.wire.v1.Manifest.lora:type_name -> moot.wire.v1.LoRA
+	11, // 1: moot.wire.v1.Manifest.tensors:type_name -> moot.wire.v1.Tensor
+	12, // 2: moot.wire.v1.Manifest.inner:type_name -> moot.wire.v1.Inner
+	13, // 3: moot.wire.v1.Manifest.outer:type_name -> moot.wire.v1.Outer
 	0,  // 4: moot.wire.v1.Manifest.schedule:type_name -> moot.wire.v1.Schedule
-	12, // 5: moot.wire.v1.Manifest.licences:type_name -> moot.wire.v1.Licences
+	14, // 5: moot.wire.v1.Manifest.licences:type_name -> moot.wire.v1.Licences
 	1,  // 6: moot.wire.v1.Manifest.mode:type_name -> moot.wire.v1.Mode
-	6,  // 7: moot.wire.v1.Manifest.trust:type_name -> moot.wire.v1.Trust
-	5,  // 8: moot.wire.v1.Manifest.admission:type_name -> moot.wire.v1.Admission
-	8,  // 9: moot.wire.v1.LoRA.alphas:type_name -> moot.wire.v1.Alpha
-	2,  // 10: moot.wire.v1.Inner.optimizer:type_name -> moot.wire.v1.Optimizer
-	3,  // 11: moot.wire.v1.Inner.over_long:type_name -> moot.wire.v1.OverLong
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	8,  // 7: moot.wire.v1.Manifest.trust:type_name -> moot.wire.v1.Trust
+	7,  // 8: moot.wire.v1.Manifest.admission:type_name -> moot.wire.v1.Admission
+	5,  // 9: moot.wire.v1.Manifest.stop:type_name -> moot.wire.v1.Stop
+	6,  // 10: moot.wire.v1.Manifest.rollback:type_name -> moot.wire.v1.Rollback
+	10, // 11: moot.wire.v1.LoRA.alphas:type_name -> moot.wire.v1.Alpha
+	2,  // 12: moot.wire.v1.Inner.optimizer:type_name -> moot.wire.v1.Optimizer
+	3,  // 13: moot.wire.v1.Inner.over_long:type_name -> moot.wire.v1.OverLong
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_v1_manifest_proto_init() }
@@ -1237,7 +1388,7 @@ func file_v1_manifest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_manifest_proto_rawDesc), len(file_v1_manifest_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

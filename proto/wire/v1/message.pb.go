@@ -170,6 +170,7 @@ type Have struct {
 	Merges        []*Merge               `protobuf:"bytes,8,rep,name=merges,proto3" json:"merges,omitempty"`
 	Retraces      []*Retrace             `protobuf:"bytes,9,rep,name=retraces,proto3" json:"retraces,omitempty"`
 	Orders        [][]byte               `protobuf:"bytes,10,rep,name=orders,proto3" json:"orders,omitempty"`
+	LossMicro     uint64                 `protobuf:"varint,11,opt,name=loss_micro,json=lossMicro,proto3" json:"loss_micro,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,6 +273,13 @@ func (x *Have) GetOrders() [][]byte {
 		return x.Orders
 	}
 	return nil
+}
+
+func (x *Have) GetLossMicro() uint64 {
+	if x != nil {
+		return x.LossMicro
+	}
+	return 0
 }
 
 type Merge struct {
@@ -1109,7 +1117,7 @@ const file_v1_message_proto_rawDesc = "" +
 	" \x01(\x04R\x04norm\x12\x1d\n" +
 	"\n" +
 	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x14\n" +
-	"\x05trace\x18\f \x01(\fR\x05trace\"\xc4\x02\n" +
+	"\x05trace\x18\f \x01(\fR\x05trace\"\xe3\x02\n" +
 	"\x04Have\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -1121,7 +1129,9 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x06merges\x18\b \x03(\v2\x13.moot.wire.v1.MergeR\x06merges\x121\n" +
 	"\bretraces\x18\t \x03(\v2\x15.moot.wire.v1.RetraceR\bretraces\x12\x16\n" +
 	"\x06orders\x18\n" +
-	" \x03(\fR\x06orders\"\xa6\x01\n" +
+	" \x03(\fR\x06orders\x12\x1d\n" +
+	"\n" +
+	"loss_micro\x18\v \x01(\x04R\tlossMicro\"\xa6\x01\n" +
 	"\x05Merge\x12\x12\n" +
 	"\x04fork\x18\x01 \x01(\fR\x04fork\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\fR\x05first\x12\x12\n" +

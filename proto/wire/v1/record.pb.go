@@ -48,6 +48,8 @@ type Record struct {
 	Merge             *Merge                 `protobuf:"bytes,22,opt,name=merge,proto3" json:"merge,omitempty"`
 	Orders            [][]byte               `protobuf:"bytes,23,rep,name=orders,proto3" json:"orders,omitempty"` // envelopes
 	Course            *Course                `protobuf:"bytes,24,opt,name=course,proto3" json:"course,omitempty"`
+	Trend             *Trend                 `protobuf:"bytes,25,opt,name=trend,proto3" json:"trend,omitempty"`
+	Skips             [][]byte               `protobuf:"bytes,26,rep,name=skips,proto3" json:"skips,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -250,6 +252,121 @@ func (x *Record) GetCourse() *Course {
 	return nil
 }
 
+func (x *Record) GetTrend() *Trend {
+	if x != nil {
+		return x.Trend
+	}
+	return nil
+}
+
+func (x *Record) GetSkips() [][]byte {
+	if x != nil {
+		return x.Skips
+	}
+	return nil
+}
+
+// Trend is what the held-out losses of a run's states came to.
+type Trend struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LossMicro     uint64                 `protobuf:"varint,1,opt,name=loss_micro,json=lossMicro,proto3" json:"loss_micro,omitempty"`
+	BestMicro     uint64                 `protobuf:"varint,2,opt,name=best_micro,json=bestMicro,proto3" json:"best_micro,omitempty"`
+	BestState     []byte                 `protobuf:"bytes,3,opt,name=best_state,json=bestState,proto3" json:"best_state,omitempty"`
+	BestRound     uint64                 `protobuf:"varint,4,opt,name=best_round,json=bestRound,proto3" json:"best_round,omitempty"`
+	MarkMicro     uint64                 `protobuf:"varint,5,opt,name=mark_micro,json=markMicro,proto3" json:"mark_micro,omitempty"`
+	Stale         uint32                 `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"`
+	Worse         uint32                 `protobuf:"varint,7,opt,name=worse,proto3" json:"worse,omitempty"`
+	Back          bool                   `protobuf:"varint,8,opt,name=back,proto3" json:"back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trend) Reset() {
+	*x = Trend{}
+	mi := &file_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trend) ProtoMessage() {}
+
+func (x *Trend) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trend.ProtoReflect.Descriptor instead.
+func (*Trend) Descriptor() ([]byte, []int) {
+	return file_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Trend) GetLossMicro() uint64 {
+	if x != nil {
+		return x.LossMicro
+	}
+	return 0
+}
+
+func (x *Trend) GetBestMicro() uint64 {
+	if x != nil {
+		return x.BestMicro
+	}
+	return 0
+}
+
+func (x *Trend) GetBestState() []byte {
+	if x != nil {
+		return x.BestState
+	}
+	return nil
+}
+
+func (x *Trend) GetBestRound() uint64 {
+	if x != nil {
+		return x.BestRound
+	}
+	return 0
+}
+
+func (x *Trend) GetMarkMicro() uint64 {
+	if x != nil {
+		return x.MarkMicro
+	}
+	return 0
+}
+
+func (x *Trend) GetStale() uint32 {
+	if x != nil {
+		return x.Stale
+	}
+	return 0
+}
+
+func (x *Trend) GetWorse() uint32 {
+	if x != nil {
+		return x.Worse
+	}
+	return 0
+}
+
+func (x *Trend) GetBack() bool {
+	if x != nil {
+		return x.Back
+	}
+	return false
+}
+
 // Course is what orders have made of a run.
 type Course struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -265,7 +382,7 @@ type Course struct {
 
 func (x *Course) Reset() {
 	*x = Course{}
-	mi := &file_v1_record_proto_msgTypes[1]
+	mi := &file_v1_record_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -277,7 +394,7 @@ func (x *Course) String() string {
 func (*Course) ProtoMessage() {}
 
 func (x *Course) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[1]
+	mi := &file_v1_record_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -290,7 +407,7 @@ func (x *Course) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Course.ProtoReflect.Descriptor instead.
 func (*Course) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Course) GetSeq() uint64 {
@@ -348,7 +465,7 @@ type Seat struct {
 
 func (x *Seat) Reset() {
 	*x = Seat{}
-	mi := &file_v1_record_proto_msgTypes[2]
+	mi := &file_v1_record_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +477,7 @@ func (x *Seat) String() string {
 func (*Seat) ProtoMessage() {}
 
 func (x *Seat) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[2]
+	mi := &file_v1_record_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +490,7 @@ func (x *Seat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seat.ProtoReflect.Descriptor instead.
 func (*Seat) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Seat) GetPeer() []byte {
@@ -426,7 +543,7 @@ type Contribution struct {
 
 func (x *Contribution) Reset() {
 	*x = Contribution{}
-	mi := &file_v1_record_proto_msgTypes[3]
+	mi := &file_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +555,7 @@ func (x *Contribution) String() string {
 func (*Contribution) ProtoMessage() {}
 
 func (x *Contribution) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[3]
+	mi := &file_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +568,7 @@ func (x *Contribution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contribution.ProtoReflect.Descriptor instead.
 func (*Contribution) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Contribution) GetSeat() uint32 {
@@ -519,7 +636,7 @@ type Judgement struct {
 
 func (x *Judgement) Reset() {
 	*x = Judgement{}
-	mi := &file_v1_record_proto_msgTypes[4]
+	mi := &file_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +648,7 @@ func (x *Judgement) String() string {
 func (*Judgement) ProtoMessage() {}
 
 func (x *Judgement) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[4]
+	mi := &file_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +661,7 @@ func (x *Judgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Judgement.ProtoReflect.Descriptor instead.
 func (*Judgement) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Judgement) GetSeat() uint32 {
@@ -619,7 +736,7 @@ type Standing struct {
 
 func (x *Standing) Reset() {
 	*x = Standing{}
-	mi := &file_v1_record_proto_msgTypes[5]
+	mi := &file_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +748,7 @@ func (x *Standing) String() string {
 func (*Standing) ProtoMessage() {}
 
 func (x *Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[5]
+	mi := &file_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +761,7 @@ func (x *Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standing.ProtoReflect.Descriptor instead.
 func (*Standing) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Standing) GetPeer() []byte {
@@ -713,7 +830,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_v1_record_proto_msgTypes[6]
+	mi := &file_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +842,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[6]
+	mi := &file_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +855,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Proof) GetFirst() []byte {
@@ -766,7 +883,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_v1_record_proto_msgTypes[7]
+	mi := &file_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +895,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[7]
+	mi := &file_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +908,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Refusal) GetSeat() uint32 {
@@ -825,7 +942,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_v1_record_proto_msgTypes[8]
+	mi := &file_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +954,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[8]
+	mi := &file_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +967,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Certificate) GetRecord() []byte {
@@ -871,7 +988,7 @@ var File_v1_record_proto protoreflect.FileDescriptor
 
 const file_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xf0\x06\n" +
+	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xb1\a\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -900,7 +1017,23 @@ const file_v1_record_proto_rawDesc = "" +
 	"\x06proofs\x18\x15 \x03(\v2\x13.moot.wire.v1.ProofR\x06proofs\x12)\n" +
 	"\x05merge\x18\x16 \x01(\v2\x13.moot.wire.v1.MergeR\x05merge\x12\x16\n" +
 	"\x06orders\x18\x17 \x03(\fR\x06orders\x12,\n" +
-	"\x06course\x18\x18 \x01(\v2\x14.moot.wire.v1.CourseR\x06course\"\xaf\x01\n" +
+	"\x06course\x18\x18 \x01(\v2\x14.moot.wire.v1.CourseR\x06course\x12)\n" +
+	"\x05trend\x18\x19 \x01(\v2\x13.moot.wire.v1.TrendR\x05trend\x12\x14\n" +
+	"\x05skips\x18\x1a \x03(\fR\x05skips\"\xe2\x01\n" +
+	"\x05Trend\x12\x1d\n" +
+	"\n" +
+	"loss_micro\x18\x01 \x01(\x04R\tlossMicro\x12\x1d\n" +
+	"\n" +
+	"best_micro\x18\x02 \x01(\x04R\tbestMicro\x12\x1d\n" +
+	"\n" +
+	"best_state\x18\x03 \x01(\fR\tbestState\x12\x1d\n" +
+	"\n" +
+	"best_round\x18\x04 \x01(\x04R\tbestRound\x12\x1d\n" +
+	"\n" +
+	"mark_micro\x18\x05 \x01(\x04R\tmarkMicro\x12\x14\n" +
+	"\x05stale\x18\x06 \x01(\rR\x05stale\x12\x14\n" +
+	"\x05worse\x18\a \x01(\rR\x05worse\x12\x12\n" +
+	"\x04back\x18\b \x01(\bR\x04back\"\xaf\x01\n" +
 	"\x06Course\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x18\n" +
@@ -967,35 +1100,37 @@ func file_v1_record_proto_rawDescGZIP() []byte {
 	return file_v1_record_proto_rawDescData
 }
 
-var file_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_v1_record_proto_goTypes = []any{
 	(*Record)(nil),       // 0: moot.wire.v1.Record
-	(*Course)(nil),       // 1: moot.wire.v1.Course
-	(*Seat)(nil),         // 2: moot.wire.v1.Seat
-	(*Contribution)(nil), // 3: moot.wire.v1.Contribution
-	(*Judgement)(nil),    // 4: moot.wire.v1.Judgement
-	(*Standing)(nil),     // 5: moot.wire.v1.Standing
-	(*Proof)(nil),        // 6: moot.wire.v1.Proof
-	(*Refusal)(nil),      // 7: moot.wire.v1.Refusal
-	(*Certificate)(nil),  // 8: moot.wire.v1.Certificate
-	(*Merge)(nil),        // 9: moot.wire.v1.Merge
+	(*Trend)(nil),        // 1: moot.wire.v1.Trend
+	(*Course)(nil),       // 2: moot.wire.v1.Course
+	(*Seat)(nil),         // 3: moot.wire.v1.Seat
+	(*Contribution)(nil), // 4: moot.wire.v1.Contribution
+	(*Judgement)(nil),    // 5: moot.wire.v1.Judgement
+	(*Standing)(nil),     // 6: moot.wire.v1.Standing
+	(*Proof)(nil),        // 7: moot.wire.v1.Proof
+	(*Refusal)(nil),      // 8: moot.wire.v1.Refusal
+	(*Certificate)(nil),  // 9: moot.wire.v1.Certificate
+	(*Merge)(nil),        // 10: moot.wire.v1.Merge
 }
 var file_v1_record_proto_depIdxs = []int32{
-	8,  // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
-	2,  // 1: moot.wire.v1.Record.seats:type_name -> moot.wire.v1.Seat
-	3,  // 2: moot.wire.v1.Record.contributions:type_name -> moot.wire.v1.Contribution
-	7,  // 3: moot.wire.v1.Record.refused:type_name -> moot.wire.v1.Refusal
-	2,  // 4: moot.wire.v1.Record.next_seats:type_name -> moot.wire.v1.Seat
-	4,  // 5: moot.wire.v1.Record.judgements:type_name -> moot.wire.v1.Judgement
-	5,  // 6: moot.wire.v1.Record.standings:type_name -> moot.wire.v1.Standing
-	6,  // 7: moot.wire.v1.Record.proofs:type_name -> moot.wire.v1.Proof
-	9,  // 8: moot.wire.v1.Record.merge:type_name -> moot.wire.v1.Merge
-	1,  // 9: moot.wire.v1.Record.course:type_name -> moot.wire.v1.Course
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
+	3,  // 1: moot.wire.v1.Record.seats:type_name -> moot.wire.v1.Seat
+	4,  // 2: moot.wire.v1.Record.contributions:type_name -> moot.wire.v1.Contribution
+	8,  // 3: moot.wire.v1.Record.refused:type_name -> moot.wire.v1.Refusal
+	3,  // 4: moot.wire.v1.Record.next_seats:type_name -> moot.wire.v1.Seat
+	5,  // 5: moot.wire.v1.Record.judgements:type_name -> moot.wire.v1.Judgement
+	6,  // 6: moot.wire.v1.Record.standings:type_name -> moot.wire.v1.Standing
+	7,  // 7: moot.wire.v1.Record.proofs:type_name -> moot.wire.v1.Proof
+	10, // 8: moot.wire.v1.Record.merge:type_name -> moot.wire.v1.Merge
+	2,  // 9: moot.wire.v1.Record.course:type_name -> moot.wire.v1.Course
+	1,  // 10: moot.wire.v1.Record.trend:type_name -> moot.wire.v1.Trend
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_v1_record_proto_init() }
@@ -1010,7 +1145,7 @@ func file_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_record_proto_rawDesc), len(file_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
