@@ -17,7 +17,7 @@ const (
 	retraceDomain = "moot retrace 1"
 	// tolerancePPM is the most that a retrace may find. Machines that compute in
 	// other ways differ by a tenth of that, other data by several times as much.
-	tolerancePPM = 250_000
+	tolerancePPM = 200_000
 	// suspectQ8 are the strikes from which on all that a peer sends is retraced:
 	// for about ten rounds after one.
 	suspectQ8 = strikeQ8 / 2

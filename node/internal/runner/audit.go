@@ -32,6 +32,12 @@ type auditJob struct {
 	record cid.Cid   // that the deltas entered; draws the samples
 	state  cid.Cid   // that they were made from
 	items  []round.AuditItem
+	// retraces are of which of them a part of the training is done again, which
+	// began on head, in a run of which trained rounds were done.
+	retraces []round.RetraceItem
+	head     cid.Cid
+	trained  uint64
+	course   *msg.Course // of head
 }
 
 // audit measures how much less the loss is with a part of each delta. It
@@ -141,6 +147,10 @@ func (d *device) doAudit(ctx, wctx context.Context, j *auditJob) {
 	gains, err := d.w.audit(wctx, *j, func(ctx context.Context, item round.AuditItem) (*fold.Delta, error) {
 		return d.r.deltas.get(ctx, item.Delta, j.round-1, item.Maker)
 	})
+	var found []msg.Retrace
+	if err == nil {
+		found, err = d.retrace(wctx, *j)
+	}
 	if err != nil && wctx.Err() != nil {
 		return // it is tried again when there is nothing to train
 	}
@@ -154,5 +164,5 @@ func (d *device) doAudit(ctx, wctx context.Context, j *auditJob) {
 	} else {
 		d.r.log.DebugContext(ctx, "deltas were audited", "round", j.round-1, "audited", len(gains), "took", time.Since(began))
 	}
-	d.r.post(ctx, round.Audited{Record: j.record, Gains: gains})
+	d.r.post(ctx, round.Audited{Record: j.record, Gains: gains, Retraces: found})
 }

@@ -12,7 +12,9 @@ import (
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/trace"
 )
 
 // device gives the worker one thing to do after the other: training first,
@@ -45,6 +47,7 @@ func newDevice(r *Runner, t *train.Trainer, s Samples, open func() (*train.Train
 	d.w = &worker{
 		self: r.hub.self, manifest: r.manifest, layout: r.layout, trainer: t, samples: s, states: r.states,
 		store: roundStore{r.hub.o.Store, r.hub.o.Puller}, dir: r.dir, log: r.log, onStep: d.stepped, gate: r.hub.o.Gate,
+		remove: r.removeFiles, still: fold.FileCID(trace.Still(r.layout)),
 	}
 	return d
 }
@@ -217,7 +220,7 @@ func (d *device) doTrain(ctx, wctx context.Context, j *job) {
 		d.done(j)
 		d.r.post(ctx, round.Trained{
 			Head: j.head, Delta: out.delta, DeltaBytes: out.bytes, Tokens: out.tokens, Steps: out.steps,
-			Norm: out.norm, LossMicro: out.lossMicro,
+			Norm: out.norm, LossMicro: out.lossMicro, Trace: out.trace,
 		})
 	case wctx.Err() != nil, ctx.Err() != nil, errors.Is(err, errEnding):
 		// There is another job, or none any more.

@@ -129,13 +129,13 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 	case round.Certify:
 		return r.ledger.Certify(e.Certificate)
 	case round.Train:
-		l.device.train(job{round: e.Round, head: e.Head, state: e.State, trained: e.Trained, until: e.Until})
+		l.device.train(job{round: e.Round, head: e.Head, state: e.State, trained: e.Trained, course: r.course(e.Head), until: e.Until, before: r.traceBefore(e.Head, r.hub.self)})
 	case round.StopTraining:
 		l.device.stop()
 	case round.Check:
 		r.check(e)
 	case round.Audit:
-		l.device.audit(auditJob{round: e.Round, record: e.Record, state: e.State, items: e.Items})
+		l.device.audit(auditJob{round: e.Round, record: e.Record, state: e.State, items: e.Items, retraces: e.Retraces, head: e.Head, trained: e.Trained, course: r.course(e.Head)})
 	case round.Gate:
 		l.device.tryMerge(mergeJob(e))
 	case round.Fold:

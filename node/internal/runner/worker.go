@@ -15,6 +15,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
@@ -36,6 +37,12 @@ type Trainer interface {
 	Load() (position []byte, ok bool, err error)
 	// Eval returns the mean loss per supervised token.
 	Eval(ctx context.Context, samples []train.Sample) (loss float64, tokens int, err error)
+	// Moments returns what the optimizer remembers after Steps steps,
+	// MomentVectors vectors; SetMoments replaces it.
+	Moments() ([][]float32, error)
+	SetMoments(steps int, moments [][]float32) error
+	MomentVectors() int
+	Steps() int
 }
 
 // Samples draws training samples. The draw depends on seed alone, so that
@@ -53,8 +60,10 @@ type job struct {
 	round   msg.Round
 	head    cid.Cid // record the round starts from; draws the samples
 	state   cid.Cid
-	trained uint64 // rounds trained before this one; drives the schedule
+	trained uint64      // rounds trained before this one; drives the schedule
+	course  *msg.Course // of the head
 	until   time.Time
+	before  cid.Cid // own trace that it goes on from, in a run with traces
 }
 
 // outcome is what a finished job hands to the round.
@@ -65,6 +74,7 @@ type outcome struct {
 	steps     uint64
 	norm      uint64
 	lossMicro uint64
+	trace     cid.Cid // cid.Undef in a run without
 }
 
 // position says how far a job came; it is saved with every step.
@@ -76,6 +86,8 @@ type position struct {
 	LossSum float64 `json:"loss_sum"`
 	// Warm counts the steps since this peer's optimizer started cold.
 	Warm uint64 `json:"warm"`
+	// Trace is the boundaries so far, in a run with traces.
+	Trace []boundary `json:"trace,omitempty"`
 }
 
 // worker owns the device: it trains, measures and encodes. Its methods are
@@ -96,11 +108,15 @@ type worker struct {
 	ending <-chan struct{}
 	// gate, if not nil, says how much of the time is for work.
 	gate *Gate
+	// remove, if not nil, deletes files of the store.
+	remove func(context.Context, []cid.Cid)
+	still  cid.Cid // the movement of nothing
 
 	// owned by the goroutine that calls
-	loaded   bool
-	pos      position
-	residual []int32
+	loaded      bool
+	pos         position
+	residual    []int32
+	coldMoments cid.Cid // cid.Undef: not computed yet
 }
 
 // errEnding is what train returns when it was ended by worker.ending.
@@ -142,26 +158,36 @@ func (w *worker) train(ctx context.Context, j job) (outcome, error) {
 	}
 	start := make([]float32, len(st.Theta))
 	fold.ToFloat32(start, st.Theta)
-	if w.pos.Head != j.head.String() {
+	if w.pos.Head != j.head.String() || !w.resumesTrace(ctx, j) {
 		w.pos = position{Head: j.head.String(), Warm: w.pos.Warm}
 		if err := w.trainer.SetAdapter(start); err != nil {
 			return outcome{}, fmt.Errorf("set adapter: %w", err)
 		}
+		if err := w.beginTrace(ctx, j); err != nil {
+			return outcome{}, fmt.Errorf("begin trace: %w", err)
+		}
 	} else if w.pos.Steps > 0 {
 		w.log.InfoContext(ctx, "training resumed", "round", j.round, "step", w.pos.Steps)
 	}
-	if err := w.steps(ctx, j); err != nil {
+	if err := w.steps(ctx, j, start); err != nil {
+		return outcome{}, err
+	}
+	if err := w.mark(ctx, start, true); err != nil {
 		return outcome{}, err
 	}
 	end := make([]float32, len(start))
 	w.trainer.Adapter(end)
-	return w.encode(ctx, start, end)
+	out, err := w.encode(ctx, start, end)
+	if err == nil {
+		out.trace, err = w.endTrace(ctx, j.round)
+	}
+	return out, err
 }
 
 // began reports whether steps of j were taken.
 func (w *worker) began(j *job) bool { return w.pos.Head == j.head.String() && w.pos.Steps > 0 }
 
-func (w *worker) steps(ctx context.Context, j job) error {
+func (w *worker) steps(ctx context.Context, j job, start []float32) error {
 	in := &w.manifest.Inner
 	seed := sampleSeed(j.head, w.self)
 	for w.pos.Steps < uint64(in.MaxSteps) {
@@ -181,15 +207,21 @@ func (w *worker) steps(ctx context.Context, j job) error {
 		if err != nil {
 			return fmt.Errorf("draw samples: %w", err)
 		}
-		loss, tokens, err := w.trainer.Step(ctx, batch, learningRate(w.manifest, j.trained, w.pos.Warm))
+		loss, tokens, err := w.trainer.Step(ctx, batch, learningRate(round.Under(w.manifest, j.course), j.trained, w.pos.Warm))
 		if err != nil {
 			return fmt.Errorf("inner step %d: %w", w.pos.Steps, err)
 		}
 		w.pos.Steps++
 		w.pos.Warm++
+		if w.traces() {
+			w.pos.Warm = uint64(w.trainer.Steps()) // which others can tell
+		}
 		w.pos.Samples += uint64(len(batch))
 		w.pos.Tokens += uint64(tokens)
 		w.pos.LossSum += loss
+		if err := w.mark(ctx, start, false); err != nil {
+			return err
+		}
 		if err := w.save(); err != nil {
 			return err
 		}

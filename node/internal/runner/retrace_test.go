@@ -1,0 +1,337 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/internal/cpu"
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/proto/trace"
+)
+
+// tracedRun is the manifest of a run that retraces, with nine steps in a round,
+// so two in a part.
+func tracedRun(m *run.Manifest) {
+	m.Inner.MaxSteps, m.Inner.BatchSamples = 9, 4
+	m.Trust = run.Trust{Auditors: 1, AuditSamples: 8, RetracePPM: 1e6}
+}
+
+// again opens another worker of the same run, as another process.
+func (x *testNode) again(t *testing.T, man *run.Manifest) (*worker, job) {
+	t.Helper()
+	x.hub.runs = map[cid.Cid]*Runner{}
+	return openWorker(t, x, man, t.TempDir())
+}
+
+// retraced is how a worker finds each part of what another one trained.
+func retraced(t *testing.T, w *worker, j job, out outcome, before cid.Cid, maker peer.ID) []uint32 {
+	t.Helper()
+	b, err := w.store.ReadBytes(t.Context(), out.delta, int64(out.bytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := fold.Decode(w.layout, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := round.RetraceItem{Maker: maker, Delta: out.delta, Trace: out.trace, Steps: out.steps, Tokens: out.tokens, Before: before}
+	var found []uint32
+	for item.Part = range trace.Parts(out.steps, uint64(w.manifest.Inner.MaxSteps)) {
+		ppm, err := w.retrace(t.Context(), auditJob{round: j.round + 1, state: j.state, head: j.head, trained: j.trained}, item, d,
+			func(ctx context.Context, id cid.Cid, size int64, _ peer.ID) ([]byte, error) {
+				b, err := w.store.ReadBytes(ctx, id, size)
+				if err != nil {
+					err = errors.Join(err, errWithheld)
+				}
+				return b, err
+			})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, ppm)
+	}
+	return found
+}
+
+// wide makes the adapter's tensors large enough for moments of eight bits.
+func wide(m *run.Manifest) {
+	m.LoRA.Rank, m.LoRA.Alpha = 64, 64
+	for i := range m.Tensors {
+		if t := &m.Tensors[i]; t.Rows == 4 {
+			t.Rows = 64
+		} else {
+			t.Cols = 64
+		}
+	}
+}
+
+// TestRetraceOfHonest: who computes in another way finds what was trained, in
+// the first round and in those that go on from it.
+func TestRetraceOfHonest(t *testing.T) {
+	t.Parallel()
+	x := newNode(t, 50)
+	for _, tt := range []struct {
+		name           string
+		maker, auditor cpu.Precision
+		threads        int
+		change         func(*run.Manifest)
+		most           uint32 // measured: about half of it
+	}{
+		{name: "with three threads", threads: 3, most: 80_000},
+		{name: "bfloat16 by float32", maker: cpu.PrecisionBF16, most: 100_000},
+		{name: "float32 by bfloat16", auditor: cpu.PrecisionBF16, most: 100_000},
+		{name: "moments of eight bits", change: func(m *run.Manifest) {
+			wide(m)
+			m.Inner.Optimizer = run.OptimizerAdamW8bit
+		}, most: 100_000},
+		{name: "one bit, beta2 0.999, clipped", change: func(m *run.Manifest) {
+			m.CodecBits, m.Inner.Beta2PPM, m.Inner.ClipMilli = 1, 999_000, 10
+		}, most: 80_000},
+		{name: "sgd", change: func(m *run.Manifest) {
+			m.Inner.Optimizer, m.Inner.MomentumPPM, m.Inner.LearningRateNano = run.OptimizerSGD, 9e5, 1e8
+		}, most: 160_000},
+	} {
+		man := launch(t, x, func(m *run.Manifest) {
+			tracedRun(m)
+			if tt.change != nil {
+				tt.change(m)
+			}
+		})
+		x.hub.o.Precision, x.hub.o.Threads = tt.maker, 1
+		w, j := x.again(t, man)
+		x.hub.o.Precision, x.hub.o.Threads = tt.auditor, max(tt.threads, 1)
+		auditor, _ := x.again(t, man)
+		before := cid.Undef
+		for n := range msg.Round(3) {
+			j.round, j.head, j.before = n+1, msg.RawCID([]byte{byte(n)}), before
+			out, err := w.train(t.Context(), j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := retraced(t, auditor, j, out, before, x.hub.self)
+			if slices.Max(found) > tt.most {
+				t.Errorf("%s: round %d: found %d, want at most %d", tt.name, n, found, tt.most)
+			}
+			t.Logf("%s: round %d: found %d", tt.name, n, found)
+			before = out.trace
+		}
+	}
+}
+
+// otherSamples are drawn by another seed than the run's.
+type otherSamples struct{ Samples }
+
+func (o otherSamples) Batch(ctx context.Context, seed [32]byte, position uint64, n int) ([]train.Sample, error) {
+	seed[0]++
+	return o.Samples.Batch(ctx, seed, position, n)
+}
+
+// fewSamples are the first of each batch, again and again: less is computed.
+type fewSamples struct{ Samples }
+
+func (f fewSamples) Batch(ctx context.Context, seed [32]byte, position uint64, n int) ([]train.Sample, error) {
+	b, err := f.Samples.Batch(ctx, seed, position, n)
+	return slices.Repeat(b[:n/2], 2), err
+}
+
+// TestRetraceOfLiar: no part of what was not trained as it must be passes.
+func TestRetraceOfLiar(t *testing.T) {
+	t.Parallel()
+	x := newNode(t, 51)
+	man := launch(t, x, tracedRun)
+	for name, lie := range map[string]func(w *worker){
+		"other data":                   func(w *worker) { w.samples = otherSamples{w.samples} },
+		"half a batch":                 func(w *worker) { w.samples = fewSamples{w.samples} },
+		"the samples of somebody else": func(w *worker) { _, w.self = nodeKey(t, 99) },
+	} {
+		w, j := x.again(t, man)
+		lie(w)
+		auditor, _ := x.again(t, man)
+		before := cid.Undef
+		for n := range msg.Round(3) {
+			j.round, j.head, j.before = n+1, msg.RawCID([]byte{byte(n)}), before
+			out, err := w.train(t.Context(), j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Half a batch can have the tokens and much of the gradient of a whole.
+			found := retraced(t, auditor, j, out, before, x.hub.self)
+			if slices.Min(found) <= 200_000 {
+				t.Errorf("%s: round %d: found %d, want more than the tolerance", name, n, found)
+			}
+			t.Logf("%s: round %d: found %d", name, n, found)
+			before = out.trace
+		}
+	}
+}
+
+// TestRetraceOfForgery: a trace that is not one of this delta, of these steps,
+// or that goes on from something else.
+func TestRetraceOfForgery(t *testing.T) {
+	t.Parallel()
+	x := newNode(t, 52)
+	man := launch(t, x, tracedRun)
+	w, j := x.again(t, man)
+	first, err := w.train(t.Context(), j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.round, j.head, j.before = 2, msg.RawCID([]byte("next")), first.trace
+	out, err := w.train(t.Context(), j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(id cid.Cid) *trace.Trace {
+		b, err := w.store.ReadBytes(t.Context(), id, trace.MaxBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr, err := trace.Unmarshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	put := func(b []byte) cid.Cid {
+		id, err := w.store.PutBytes(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	delta := func(change func(i int, v int32) int32) cid.Cid {
+		b, err := w.store.ReadBytes(t.Context(), out.delta, int64(out.bytes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := fold.Decode(w.layout, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := make([]int32, w.layout.Params())
+		d.Values(values)
+		for i, v := range values {
+			values[i] = change(i, v)
+		}
+		b, err = fold.Encode(w.layout, int(man.CodecBits), values, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return put(b)
+	}
+	if found := retraced(t, w, j, out, first.trace, x.hub.self); slices.Max(found) > 100_000 {
+		t.Fatalf("what was trained: found %d", found)
+	}
+	for name, forge := range map[string]func(o *outcome, tr *trace.Trace, before *cid.Cid){
+		"the opposite": func(o *outcome, _ *trace.Trace, _ *cid.Cid) {
+			o.delta = delta(func(_ int, v int32) int32 { return -v })
+		},
+		"a third of it replaced": func(o *outcome, _ *trace.Trace, _ *cid.Cid) {
+			o.delta = delta(func(i int, v int32) int32 {
+				if i%3 == 0 {
+					return -v
+				}
+				return v
+			})
+		},
+		"the one before":              func(o *outcome, _ *trace.Trace, _ *cid.Cid) { o.delta = first.delta },
+		"the trace of the one before": func(_ *outcome, tr *trace.Trace, _ *cid.Cid) { *tr = *read(first.trace) },
+		"more steps claimed":          func(o *outcome, _ *trace.Trace, _ *cid.Cid) { o.steps = 7 },
+		"more tokens claimed":         func(o *outcome, _ *trace.Trace, _ *cid.Cid) { o.tokens *= 2 },
+		"tokens moved between parts": func(_ *outcome, tr *trace.Trace, _ *cid.Cid) {
+			for i := 1; i < len(tr.Boundaries)-1; i++ {
+				tr.Boundaries[i].Tokens += uint64(i % 2)
+			}
+			tr.Boundaries[2].Tokens += 2
+			tr.Boundaries[4].Tokens -= 3
+		},
+		"moments of nobody": func(_ *outcome, _ *trace.Trace, before *cid.Cid) { *before = cid.Undef },
+		"forged moments": func(_ *outcome, tr *trace.Trace, _ *cid.Cid) {
+			m := trace.Cold(2, w.layout.Params())
+			m.Steps, m.Vectors[0][0] = 9, 1
+			tr.Boundaries[0].Moments = put(m.Marshal())
+		},
+		"what was lost is all of it": func(o *outcome, tr *trace.Trace, _ *cid.Cid) {
+			o.delta = delta(func(i int, _ int32) int32 { return int32(i%7) - 3 })
+			tr.Residual = tr.End().Movement
+		},
+		"a trace that is not there": func(_ *outcome, tr *trace.Trace, _ *cid.Cid) {
+			for i := range tr.Boundaries[1:] {
+				tr.Boundaries[i+1].Movement = fold.FileCID([]byte("nowhere"))
+			}
+		},
+		"no movement": func(_ *outcome, tr *trace.Trace, _ *cid.Cid) {
+			for i := range tr.Boundaries {
+				tr.Boundaries[i].Movement = w.still
+			}
+		},
+		"a movement of two bits": func(o *outcome, tr *trace.Trace, _ *cid.Cid) {
+			for i := range tr.Boundaries[1:] {
+				tr.Boundaries[i+1].Movement = o.delta
+			}
+		},
+	} {
+		o, before := out, first.trace
+		tr := read(out.trace)
+		forge(&o, tr, &before)
+		o.trace = put(tr.Marshal())
+		if found := retraced(t, w, j, o, before, x.hub.self); slices.Min(found) <= 200_000 {
+			t.Errorf("%s: found %d", name, found)
+		}
+	}
+}
+
+// TestInterruptedTrace: a round that is interrupted after any of its steps has
+// the same trace.
+func TestInterruptedTrace(t *testing.T) {
+	t.Parallel()
+	x := newNode(t, 53)
+	man := launch(t, x, tracedRun)
+	rounds := func(stopAfter uint64) []outcome {
+		dir, before := t.TempDir(), cid.Undef
+		var outs []outcome
+		for n := range msg.Round(2) {
+			for {
+				x.hub.runs = map[cid.Cid]*Runner{}
+				w, j := openWorker(t, x, man, dir)
+				j.round, j.head, j.before = n+1, msg.RawCID([]byte{byte(n)}), before
+				ctx, cancel := context.WithCancel(t.Context())
+				w.onStep = func(_ msg.Round, step uint64, _ float64, _ int, _ time.Duration) {
+					if stopAfter > 0 && step%stopAfter == 0 && step < 9 {
+						cancel()
+					}
+				}
+				out, err := w.train(ctx, j)
+				cancel()
+				if errors.Is(err, context.Canceled) {
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				outs, before = append(outs, out), out.trace
+				break
+			}
+		}
+		return outs
+	}
+	want := rounds(0)
+	if !want[0].trace.Defined() || want[0].trace == want[1].trace {
+		t.Fatalf("traces %v", want)
+	}
+	for _, stop := range []uint64{2, 3} {
+		if got := rounds(stop); !slices.Equal(got, want) {
+			t.Errorf("interrupted after every %d steps: %+v, at one go %+v", stop, got, want)
+		}
+	}
+}
