@@ -43,16 +43,10 @@ func foldOn(workers int, prev *State, inputs []Input, outer Outer) (*State, []Ap
 	if len(inputs) == 0 {
 		return prev, nil, nil
 	}
-	applied, indexes := weigh(inputs)
-	clips := clip(inputs, applied, indexes)
-	s := sum{outer: outer}
-	for k, w := range reduce(applied, indexes) {
-		s.inputs = append(s.inputs, counted{inputs[indexes[k]].Delta, w, clips[k]})
-		s.weight += w
-	}
+	s, applied := newSum(inputs, outer)
 	next := NewState(prev.Layout)
 	parallelOn(workers, len(prev.Layout.chunks), func(lo, hi int) {
-		w := newWorker(&s)
+		w := newWorker(s)
 		for i := lo; i < hi; i++ {
 			w.chunk(prev, next, i)
 		}

@@ -24,6 +24,18 @@ type sum struct {
 	outer  Outer
 }
 
+// newSum weighs and clips inputs, of which there is at least one.
+func newSum(inputs []Input, outer Outer) (*sum, []Applied) {
+	applied, indexes := weigh(inputs)
+	clips := clip(inputs, applied, indexes)
+	s := &sum{outer: outer}
+	for k, w := range reduce(applied, indexes) {
+		s.inputs = append(s.inputs, counted{inputs[indexes[k]].Delta, w, clips[k]})
+		s.weight += w
+	}
+	return s, applied
+}
+
 // worker has what one goroutine needs for a chunk.
 type worker struct {
 	*sum
@@ -47,6 +59,15 @@ func newWorker(s *sum) *worker {
 // chunk computes the i-th chunk of next.
 func (w *worker) chunk(prev, next *State, i int) {
 	c := prev.Layout.chunks[i]
+	g := w.mean(i, c)
+	theta, momentum := next.Theta[c.start:][:c.n], next.Momentum[c.start:][:c.n]
+	copy(theta, prev.Theta[c.start:])
+	copy(momentum, prev.Momentum[c.start:])
+	w.outer.step(theta, momentum, g)
+}
+
+// mean returns the weighted mean of the i-th chunk, until it is called again.
+func (w *worker) mean(i int, c chunk) []int64 {
 	w.setFactors(i, c.tensor)
 	g := w.total[:c.n]
 	clear(g)
@@ -56,10 +77,7 @@ func (w *worker) chunk(prev, next *State, i int) {
 	for j, sum := range g {
 		g[j] = w.divide.floor(sum)
 	}
-	theta, momentum := next.Theta[c.start:][:c.n], next.Momentum[c.start:][:c.n]
-	copy(theta, prev.Theta[c.start:])
-	copy(momentum, prev.Momentum[c.start:])
-	w.outer.step(theta, momentum, g)
+	return g
 }
 
 // setFactors computes by what the levels of each input are multiplied in the
