@@ -42,7 +42,7 @@ code is 18 when a limit is missed.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
-	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, or all-quick for all in their short forms")
+	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, a pattern such as 'byzantine-25-*', or all-quick for all in their short forms")
 	f.Uint64Var(&o.seed, "seed", 1, "`number` that everything is drawn from")
 	f.StringVar(&o.seeds, "seeds", "", "several seeds: `how many`, from --seed on, or a list such as 1,5,9; the last result has the means")
 	f.BoolVar(&o.quick, "quick", false, "the short form: fewer rounds, the same limits")

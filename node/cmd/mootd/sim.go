@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,7 +55,7 @@ limits they have to keep. --out writes that and pictures into a folder. With
 	}
 	f := c.Flags()
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
-	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, or "+allQuick+" for all in their short forms")
+	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, a pattern such as 'byzantine-25-*', or "+allQuick+" for all in their short forms")
 	f.Uint64Var(&o.Seed, "seed", 1, "`number` that everything is drawn from")
 	f.StringVar(&o.seeds, "seeds", "", "several seeds: `how many`, from --seed on, or a list such as 1,5,9; the last result has the means")
 	f.BoolVar(&o.Quick, "quick", false, "the short form: fewer rounds, the same limits")
@@ -68,7 +69,10 @@ func runSim(ctx context.Context, o simFlags, out io.Writer) error {
 	case o.list:
 		return listScenarios(o, out)
 	case o.scenario == allQuick:
-		return simAll(ctx, o, out)
+		o.Quick = true
+		return simAll(ctx, o, func(s sim.Scenario) bool { return s.Quick }, out)
+	case strings.Contains(o.scenario, "*"):
+		return simAll(ctx, o, func(s sim.Scenario) bool { ok, err := path.Match(o.scenario, s.Name); return ok && err == nil }, out)
 	case o.scenario == "":
 		return api.Errorf(api.CodeUsage, "--scenario is missing").WithHint("--list shows the scenarios")
 	}
@@ -180,16 +184,16 @@ func seedsOf(text string, first uint64) ([]uint64, error) {
 	return list, nil
 }
 
-// simAll runs what has a short form. One that misses a limit ends nothing.
-func simAll(ctx context.Context, o simFlags, out io.Writer) (err error) {
+// simAll runs the scenarios that are wanted. One that misses a limit ends nothing.
+func simAll(ctx context.Context, o simFlags, wanted func(sim.Scenario) bool, out io.Writer) (err error) {
 	began := time.Now()
-	o.Quick, o.Lab = true, new(sim.Lab)
+	o.Lab = new(sim.Lab)
 	defer func() { err = errors.Join(err, o.Lab.Close()) }()
-	sum := sim.Result{Scenario: allQuick, Seed: o.Seed, Quick: true, Figures: map[string]sim.Figure{}, Limits: map[string]sim.Limit{}}
+	sum := sim.Result{Scenario: o.scenario, Seed: o.Seed, Quick: o.Quick, Figures: map[string]sim.Figure{}, Limits: map[string]sim.Limit{}}
 	none := 0.0
 	var errs []error
 	for _, s := range sim.All() {
-		if !s.Quick {
+		if !wanted(s) {
 			continue
 		}
 		o.Progress(s.Name)
@@ -202,6 +206,9 @@ func simAll(ctx context.Context, o simFlags, out io.Writer) (err error) {
 		if err != nil || !r.Pass {
 			sum.Missed = append(sum.Missed, s.Name)
 		}
+	}
+	if sum.Figures["scenarios"] == 0 {
+		return api.Errorf(api.CodeNotFound, "there is no scenario %q", o.scenario).WithHint("--list shows the scenarios")
 	}
 	sum.Figures["missed"] = sim.Figure(len(sum.Missed))
 	sum.Limits["missed"] = sim.Limit{AtMost: &none}

@@ -115,7 +115,7 @@ func openLesson(ctx context.Context, dir string) (*subject, error) {
 	if err := newLesson().write(ctx, dir); err != nil {
 		return nil, err
 	}
-	s := &subject{model: filepath.Join(dir, "model"), steps: 15, usual: tuning{4_000_000, baseManifest().Outer}}
+	s := &subject{model: filepath.Join(dir, "model"), steps: 15, usual: tuning{8_000_000, baseManifest().Outer}}
 	return s, s.open(ctx, filepath.Join(dir, "shards"), shard.DatasetOptions{
 		Files: []string{filepath.Join(dir, "train.jsonl")}, EvalFile: filepath.Join(dir, "eval.jsonl"),
 		Licence: demo.Licence, Source: "made by moot sim", Template: "none", ShardBytes: demo.ShardBytes,

@@ -272,7 +272,7 @@ func (n *node) compare(c *msg.Commit, id cid.Cid) {
 	if !ok {
 		return
 	}
-	for _, id := range n.copies.Found(c.Round, id, d, n.w.layout.Params(), len(head.Record.Seats)) {
+	for _, id := range n.copies.Found(c.Round, id, d, n.w.layout.Params(), len(head.Record.NextSeats)) {
 		n.later(time.Millisecond, round.Checked{Commit: id, Reason: msg.Copy})
 	}
 }

@@ -14,18 +14,17 @@ import (
 // is best for it.
 func quality(t *trial) error {
 	const peers = 8
-	rounds := t.long(60, 15)
+	rounds := t.long(100, 40)
 	s, err := t.Lab.subject(t.ctx, t.demo)
 	if err != nil {
 		return err
 	}
-	// The usual settings, those of which one is another, and the best of all.
+	// The usual settings first, then others; the short form has fewer.
 	usual := s.usual
 	var together, untuned learning
 	together.after = math.Inf(1)
-	for i, with := range []tuning{
-		usual, {2 * usual.rate, usual.outer}, {usual.rate, outer(1, 0.6)}, {usual.rate, outer(0.7, 0.8)}, {2 * usual.rate, outer(1, 0.6)},
-	} {
+	settings := []tuning{usual, {2 * usual.rate, outer(0.5, 0.6)}, {usual.rate / 2, outer(1, 0.6)}, {2 * usual.rate, outer(1, 0.3)}, {usual.rate, outer(1, 0)}}
+	for i, with := range settings[:t.long(len(settings), 2)] {
 		l, err := t.faultless(peers, rounds, with)
 		if err != nil {
 			return err
@@ -41,8 +40,9 @@ func quality(t *trial) error {
 	}
 	// One step after the other, or with the batch of all peers at once.
 	best := map[int]learning{1: {after: math.Inf(1)}, peers: {after: math.Inf(1)}}
+	factors := map[int][]float64{1: {0.5, 0.25, 1, 0.125, 2}, peers: {2, 1, 0.5, 4, 0.25}}
 	for _, batches := range []int{1, peers} {
-		for _, factor := range []float64{0.25, 0.5, 1, 2, 4} {
+		for _, factor := range factors[batches][:t.long(5, 2)] {
 			rate := factor * float64(usual.rate) / 1e9
 			l, err := t.alone(rate, batches, together.tokens)
 			if err != nil {
@@ -60,7 +60,7 @@ func quality(t *trial) error {
 	if best[peers].after < single.after {
 		single = best[peers]
 	}
-	t.because("%d rounds are few: one node takes %d times as many steps one after the other", rounds, peers)
+	t.because("%d rounds: one node takes %d times as many steps one after the other", rounds, peers)
 	t.figure("loss_floor", t.floor())
 	t.figure("loss_over_alone_untuned", untuned.after/single.after-1)
 	t.figure("tokens", float64(together.tokens))

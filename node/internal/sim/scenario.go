@@ -239,14 +239,14 @@ func (t *trial) safety(w *world) {
 }
 
 // exclusions says which part of what honest seats did was refused or judged
-// damaging.
-func (t *trial) exclusions(s tally) {
+// damaging, and whether there is a limit for it.
+func (t *trial) exclusions(s tally, limited bool) {
 	seats := float64(max(s.honestSeats, 1))
-	t.meanAtMost("honest_excluded", float64(s.excluded)/seats, 0.02)
-	t.figure("honest_taken_for_copies", float64(s.takenForCopies)/seats)
-	if s.takenForCopies > 0 {
-		t.because("honest deltas that are alike are taken for copies, where liars that are far from everybody make the usual distance large: it is the upper quartile over all pairs")
+	t.figure("honest_excluded", float64(s.excluded)/seats)
+	if limited {
+		t.meanAtMost("honest_excluded", float64(s.excluded)/seats, 0.02)
 	}
+	t.figure("honest_taken_for_copies", float64(s.takenForCopies)/seats)
 }
 
 // combined is the hash of several transcripts.

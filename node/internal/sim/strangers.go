@@ -63,7 +63,7 @@ func freeRiders(t *trial) error {
 		}
 	}
 	s := w.tally(n, 0, roundOf(n))
-	t.exclusions(s)
+	t.exclusions(s, true)
 	t.safety(w)
 	return nil
 }
