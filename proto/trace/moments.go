@@ -25,17 +25,8 @@ type Moments struct {
 // MomentsBytes is how long the moments of so many vectors of parameters are.
 func MomentsBytes(vectors, params int) int64 { return momentsHeader + 2*int64(vectors)*int64(params) }
 
-// Round makes all values those that Marshal writes: float32 with the lower half
-// zero, rounded to the nearest, ties to even.
-func (m *Moments) Round() {
-	for _, v := range m.Vectors {
-		for i, x := range v {
-			v[i] = math.Float32frombits(uint32(upper(x)) << 16)
-		}
-	}
-}
-
-// upper is the upper half of a float32, rounded. A finite value stays finite.
+// upper is the upper half of a float32, a bfloat16, rounded to the nearest, ties
+// to even. A finite value stays finite.
 func upper(x float32) uint16 {
 	b := math.Float32bits(x)
 	r := b + 0x7fff + b>>16&1
@@ -79,7 +70,7 @@ func UnmarshalMoments(b []byte, vectors, params int) (*Moments, error) {
 		v := make([]float32, params)
 		for i := range v {
 			u := uint32(binary.LittleEndian.Uint16(b[2*i:]))
-			if u&0x7f80 == 0x7f80 || k == 1 && u&0x8000 != 0 && u != 0x8000 {
+			if u&0x7f80 == 0x7f80 || k == 1 && u&0x8000 != 0 {
 				return nil, fmt.Errorf("moments: value %d of vector %d is not finite, or negative: %w", i, k, ErrForm)
 			}
 			v[i] = math.Float32frombits(u << 16)
