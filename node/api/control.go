@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,6 +23,9 @@ type ControlRequest struct {
 	ForSeconds int64      `json:"for_seconds,omitempty"`
 	Until      *time.Time `json:"until,omitempty"`
 	Note       string     `json:"note,omitempty"` // is shown as the reason
+	// Device makes it a pause of one device, or ends that alone: cpu, cuda:0.
+	// Default: all of the node, and a resume ends every pause.
+	Device string `json:"device,omitempty"`
 	// Exit ends the daemon after a finish.
 	Exit bool `json:"exit,omitempty"`
 }
@@ -40,6 +45,10 @@ func (q *ControlRequest) check() error {
 	switch pause := q.Action == ControlPause; {
 	case !pause && (q.ForSeconds != 0 || q.Until != nil || q.Note != ""):
 		return Errorf(CodeUsage, "for_seconds, until and note are of a pause")
+	case q.Action == ControlFinish && q.Device != "":
+		return Errorf(CodeUsage, "device is of a pause or a resume")
+	case q.Device != "" && !isDevice(q.Device):
+		return Errorf(CodeUsage, "device is %s, must be cpu or cuda:N", clip(q.Device))
 	case q.Action != ControlFinish && q.Exit:
 		return Errorf(CodeUsage, "exit is of a finish")
 	case q.ForSeconds != 0 && q.Until != nil:
@@ -50,6 +59,13 @@ func (q *ControlRequest) check() error {
 		return Errorf(CodeUsage, "note has %d bytes, at most %d", len(q.Note), maxNote)
 	}
 	return nil
+}
+
+// isDevice reports whether s is the name of a device.
+func isDevice(s string) bool {
+	n, ok := strings.CutPrefix(s, "cuda:")
+	v, err := strconv.ParseUint(n, 10, 10)
+	return s == "cpu" || ok && err == nil && strconv.FormatUint(v, 10) == n
 }
 
 func (s *Server) control(ctx context.Context, req ControlRequest) (Status, error) {

@@ -41,17 +41,21 @@ type Status struct {
 	ConfigError   string   `json:"config_error,omitempty"`
 	RestartNeeded []string `json:"restart_needed,omitempty"`
 
+	// Blind are settings that have no effect, and why: what they need cannot be
+	// seen on this machine. By key.
+	Blind map[string]string `json:"blind,omitempty"`
+
 	// Reachability is whether others can connect to this node: "public", from
 	// everywhere; "private", over a relay or where a hole can be punched;
 	// "unknown", nobody has tried yet.
 	Reachability string `json:"reachability,omitempty"`
 
-	Device  string  `json:"device"` // what it trains on, such as "cpu (2 threads, avx2, f32)"
+	Device string `json:"device"` // what it trains on, such as "cpu (2 threads, avx2, f32)"
 	// Devices are what is known just now of the processor and the GPUs.
 	Devices []Device `json:"devices,omitempty"`
-	Peers   int     `json:"peers"`  // connected
-	Runs    int     `json:"runs"`   // joined
-	Traffic Traffic `json:"traffic"`
+	Peers   int      `json:"peers"` // connected
+	Runs    int      `json:"runs"`  // joined
+	Traffic Traffic  `json:"traffic"`
 }
 
 // NodeState is what a node does as a whole.

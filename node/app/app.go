@@ -193,6 +193,9 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	if err != nil {
 		return nil, api.Errorf(api.CodeConfig, "%w", err)
 	}
+	if gpu != nil {
+		gpu.Reserve(cfg.Work.VRAMReserveMB * 1e6)
+	}
 	version := api.ThisVersion().Version
 	metrics := prometheus.NewRegistry()
 	host, err := p2p.New(p2p.Options{
@@ -227,7 +230,8 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		return nil, errors.Join(api.Errorf(api.CodeConfig, "%w", err), host.Close())
 	}
 	n.keeper = newKeeper(keeperOptions{
-		dir: cfg.DataDir, settings: settings, duty: cfg.Work.DutyPercent, log: o.Log, changed: n.poke, stop: stop,
+		dir: cfg.DataDir, settings: settings, duty: cfg.Work.DutyPercent, device: deviceName(cfg.Device), gpus: watchGPU(gpu),
+		log: o.Log, changed: n.poke, stop: stop,
 		runs: func() []api.Run { return n.runs.list() },
 	})
 	n.follow = newFollower(o, n)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"sync"
 	"time"
@@ -29,6 +30,8 @@ type keeper struct {
 	log     *slog.Logger
 	changed func() // is told of another verdict
 	observe func(volunteer.Settings) volunteer.Observation
+	close   func() // ends what observe needs
+	device  string // that the node computes on: cpu, cuda:0
 	runs    func() []api.Run
 	stop    func() // ends the daemon
 	unasked bool   // there was nothing that somebody asked for
@@ -49,7 +52,9 @@ type keeper struct {
 type keeperOptions struct {
 	dir      string
 	settings volunteer.Settings
-	duty     int // percent
+	duty     int    // percent
+	device   string // that the node computes on: cpu, cuda:0
+	gpus     func() ([]volunteer.GPU, error)
 	log      *slog.Logger
 	changed  func()
 	runs     func() []api.Run
@@ -60,10 +65,12 @@ type keeperOptions struct {
 // somebody may have wanted one. Nobody agreed to anything, unless they did
 // before.
 func newKeeper(o keeperOptions) *keeper {
+	observer := volunteer.NewObserver(o.gpus)
 	k := &keeper{
 		path: filepath.Join(o.dir, controlFile), settings: o.settings, duty: o.duty, gate: new(runner.Gate), log: o.log, changed: o.changed,
-		observe: volunteer.NewObserver(nil).Observe, runs: o.runs, stop: o.stop, policy: volunteer.NewPolicy(o.settings),
+		observe: observer.Observe, close: observer.Close, device: o.device, runs: o.runs, stop: o.stop, policy: volunteer.NewPolicy(o.settings),
 	}
+	k.policy.SetDevice(o.device)
 	var err error
 	switch k.control, err = volunteer.LoadControl(k.path); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -106,6 +113,7 @@ func (k *keeper) agree(ctx context.Context) error {
 
 // run looks at the machine until ctx is done.
 func (k *keeper) run(ctx context.Context) error {
+	defer k.close()
 	t := time.NewTicker(observeInterval)
 	defer t.Stop()
 	for {
@@ -174,20 +182,34 @@ func (k *keeper) over() bool {
 func (k *keeper) ask(ctx context.Context, req api.ControlRequest) error {
 	now := time.Now()
 	return k.change(ctx, func(c *volunteer.Control) {
+		devices := maps.Clone(c.Devices)
 		switch req.Action {
 		case api.ControlPause:
-			p := &volunteer.Pause{Since: now, Note: req.Note}
+			p := volunteer.Pause{Since: now, Note: req.Note}
 			if req.ForSeconds > 0 {
 				p.Until = now.Add(time.Duration(req.ForSeconds) * time.Second)
 			}
 			if req.Until != nil {
 				p.Until = *req.Until
 			}
-			c.Pause = p
+			if req.Device == "" {
+				c.Pause = &p
+				return
+			}
+			if devices == nil {
+				devices = map[string]volunteer.Pause{}
+			}
+			devices[req.Device] = p
+			c.Devices = devices
 		case api.ControlFinish:
-			c.Pause, c.Finish, c.Exit = nil, true, req.Exit
+			c.Pause, c.Devices, c.Finish, c.Exit = nil, nil, true, req.Exit
 		default:
-			c.Pause, c.Finish, c.Exit = nil, false, false
+			if req.Device != "" {
+				delete(devices, req.Device)
+				c.Devices = devices
+				return
+			}
+			c.Pause, c.Devices, c.Finish, c.Exit = nil, nil, false, false
 		}
 	})
 }

@@ -16,14 +16,12 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/multiformats/go-multiaddr"
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/moot-net/moot/node/client"
 	"github.com/moot-net/moot/node/internal/logs"
-	"github.com/moot-net/moot/node/internal/volunteer"
 )
 
 // Config is the daemon's configuration. Default gives usable values; Validate
@@ -95,44 +93,15 @@ type Config struct {
 	// LOG_FILE.4. Default none.
 	LogFile string `toml:"log_file,omitempty"`
 
+	// OpenBrowser opens the dashboard in a browser at the first start, when
+	// somebody answered its questions on a terminal. Default true.
+	OpenBrowser bool `toml:"open_browser"`
+
 	// Work is when this machine works for others, and how hard.
 	Work Work `toml:"work"`
 
 	// Network is how much it sends and receives, and what it does for others.
 	Network Network `toml:"network"`
-}
-
-// Work is when a machine works for others, and how hard. What is not told by
-// its system (battery, temperature, programs) stops nothing.
-type Work struct {
-	// Schedule is a list of windows of local time in which it may compute,
-	// "Mon-Fri 22:00-07:00" or "Sat,Sun 00:00-24:00". Default none: always.
-	Schedule []string `toml:"schedule,omitempty"`
-	// DutyPercent is how much of the time it computes; after each step it
-	// rests. Less is quieter and cooler. Default 100.
-	DutyPercent int `toml:"duty_percent"`
-	// OnBattery lets it work when it is not plugged in. Default false.
-	OnBattery bool `toml:"on_battery"`
-	// MaxTempC is the temperature in degrees Celsius above which it stops,
-	// until a device is 8 degrees below. 0: any. Default 90.
-	MaxTempC int `toml:"max_temp_c"`
-	// ExclusiveApps are programs that it makes way for, by name. Default none.
-	ExclusiveApps []string `toml:"exclusive_apps,omitempty"`
-	// ResumeAfterSeconds is how long it waits when what it made way for is
-	// gone. Default 120.
-	ResumeAfterSeconds int `toml:"resume_after_seconds"`
-}
-
-// Settings returns w as package volunteer takes it.
-func (w *Work) Settings() (volunteer.Settings, error) {
-	schedule, err := volunteer.ParseSchedule(w.Schedule)
-	if err != nil {
-		return volunteer.Settings{}, fmt.Errorf("work.schedule: %w", err)
-	}
-	return volunteer.Settings{
-		Schedule: schedule, OnBattery: w.OnBattery, MaxTemp: w.MaxTempC, ExclusiveApps: w.ExclusiveApps,
-		ResumeAfter: time.Duration(w.ResumeAfterSeconds) * time.Second,
-	}, nil
 }
 
 // DefaultListen and DefaultAPI are used when nothing else is configured; a
@@ -148,20 +117,21 @@ const maxMB = 1 << 40
 // Default is the configuration of a daemon without file, environment or flags.
 func Default() Config {
 	return Config{
-		DataDir:    client.DefaultDataDir(),
-		Listen:     []string{DefaultListen, "/ip4/0.0.0.0/udp/4717/quic-v1", "/ip6/::/tcp/4717", "/ip6/::/udp/4717/quic-v1"},
-		AnyPort:    true,
-		API:        DefaultAPI,
-		AnyAPIPort: true,
-		MDNS:       true,
-		MinFreeMB:  1000,
-		Threads:    runtime.NumCPU(),
-		Precision:  "auto",
-		Device:     "auto",
-		LogLevel:   "info",
-		LogFormat:  "text",
-		Work:       Work{DutyPercent: 100, MaxTempC: 90, ResumeAfterSeconds: 120},
-		Network:    DefaultNetwork(),
+		DataDir:     client.DefaultDataDir(),
+		Listen:      []string{DefaultListen, "/ip4/0.0.0.0/udp/4717/quic-v1", "/ip6/::/tcp/4717", "/ip6/::/udp/4717/quic-v1"},
+		AnyPort:     true,
+		API:         DefaultAPI,
+		AnyAPIPort:  true,
+		MDNS:        true,
+		MinFreeMB:   1000,
+		Threads:     runtime.NumCPU(),
+		Precision:   "auto",
+		Device:      "auto",
+		LogLevel:    "info",
+		LogFormat:   "text",
+		OpenBrowser: true,
+		Work:        DefaultWork(),
+		Network:     DefaultNetwork(),
 	}
 }
 
@@ -261,15 +231,7 @@ func (c *Config) Validate() error {
 	if n, ok := strings.CutPrefix(c.Device, "cuda:"); c.Device != "auto" && c.Device != "cpu" && (!ok || !isOrdinal(n)) {
 		return fmt.Errorf("device is %q, must be auto, cpu or cuda:N, N counted from 0", c.Device)
 	}
-	switch w := &c.Work; {
-	case w.DutyPercent < 1 || w.DutyPercent > 100:
-		return fmt.Errorf("work.duty_percent is %d, must be between 1 and 100", w.DutyPercent)
-	case w.MaxTempC != 0 && (w.MaxTempC < 40 || w.MaxTempC > 120):
-		return fmt.Errorf("work.max_temp_c is %d, must be 0 or between 40 and 120", w.MaxTempC)
-	case w.ResumeAfterSeconds < 0 || w.ResumeAfterSeconds > 86400:
-		return fmt.Errorf("work.resume_after_seconds is %d, must be between 0 and 86400", w.ResumeAfterSeconds)
-	}
-	if _, err := c.Work.Settings(); err != nil {
+	if err := c.Work.validate(); err != nil {
 		return err
 	}
 	if err := c.Network.validate(); err != nil {

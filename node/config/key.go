@@ -53,6 +53,8 @@ func Env(name string) string { return "MOOT_" + strings.ToUpper(strings.ReplaceA
 // at the next start.
 func Live(name string) bool {
 	switch name {
+	case "work.vram_reserve_mb", "work.priority":
+		return false
 	case "log_level", "cache_max_mb", "min_free_mb", "network.upload_mbit", "network.download_mbit", "network.monthly_gb":
 		return true
 	}

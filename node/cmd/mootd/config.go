@@ -22,7 +22,7 @@ func newConfig(s *settings) *cobra.Command {
 		Use: "config", Short: "Show and change the configuration", Args: noArgs, Example: "  mootd config show --origin",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newConfigShow(s), newConfigGet(s), newConfigSet(s), newConfigValidate(s))
+	c.AddCommand(newConfigShow(s), newConfigGet(s), newConfigSet(s), newConfigPreset(s), newConfigValidate(s))
 	return c
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -19,18 +21,21 @@ func newPause(s *settings) *cobra.Command {
 		length time.Duration
 		until  string
 		note   string
+		device string
 		asJSON bool
 	)
 	c := &cobra.Command{
 		Use: "pause", Short: "Stop working for others, now", Args: noArgs,
 		Long: `Stops the step that is under way and begins no other. The steps before it are
-saved. Other nodes go on; this one comes back into its runs when it is resumed.
-A pause outlives a restart of the daemon.`,
+saved, and the memory that training takes is given back. Other nodes go on; this one
+comes back into its runs when it is resumed. A pause outlives a restart of the daemon.
+That of a device counts as long as the node computes on that one.`,
 		Example: `  mootd pause
   mootd pause --for 2h
-  mootd pause --until 18:00 --note "film"`,
+  mootd pause --until 18:00 --note "film"
+  mootd pause --device cpu`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			req := api.ControlRequest{Action: api.ControlPause, Note: note}
+			req := api.ControlRequest{Action: api.ControlPause, Note: note, Device: device}
 			switch {
 			case cmd.Flags().Changed("for") && length < time.Second:
 				return api.Errorf(api.CodeUsage, "--for is %v, must be at least 1s", length)
@@ -48,6 +53,7 @@ A pause outlives a restart of the daemon.`,
 	c.Flags().DurationVar(&length, "for", 0, "resume after this `time`, such as 90m or 2h")
 	c.Flags().StringVar(&until, "until", "", "resume at this `time` of day, 18:00, or date, 2026-12-24T18:00:00+01:00")
 	c.Flags().StringVar(&note, "note", "", "`text` that is shown as the reason")
+	c.Flags().StringVar(&device, "device", "", "pause this `device` alone: cpu, or cuda:0")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	c.MarkFlagsMutuallyExclusive("for", "until")
 	return c
@@ -70,13 +76,18 @@ func parseUntil(s string, now time.Time) (time.Time, error) {
 }
 
 func newResume(s *settings) *cobra.Command {
-	var asJSON bool
+	var (
+		device string
+		asJSON bool
+	)
 	c := &cobra.Command{
-		Use: "resume", Short: "Work for others again", Args: noArgs, Example: "  mootd resume",
+		Use: "resume", Short: "Work for others again", Args: noArgs, Example: "  mootd resume\n  mootd resume --device cuda:0",
+		Long: "Ends every pause and a finish, or with --device the pause of that device.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return control(cmd, s, api.ControlRequest{Action: api.ControlResume}, asJSON)
+			return control(cmd, s, api.ControlRequest{Action: api.ControlResume, Device: device}, asJSON)
 		},
 	}
+	c.Flags().StringVar(&device, "device", "", "end the pause of this `device` alone")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
 }
@@ -176,6 +187,9 @@ func printStatus(w io.Writer, v api.Status, now time.Time) {
 	}
 	if len(v.RestartNeeded) > 0 {
 		fmt.Fprintf(w, "config   takes effect at the next start: %s\n", clean(strings.Join(v.RestartNeeded, ", ")))
+	}
+	for _, key := range slices.Sorted(maps.Keys(v.Blind)) {
+		fmt.Fprintf(w, "blind    %s has no effect: %s\n", clean(key), clean(v.Blind[key]))
 	}
 	fmt.Fprintf(w, "device   %s\nruns     %d\npeers    %d\n", clean(v.Device), v.Runs, v.Peers)
 	fmt.Fprintf(w, "traffic  %.1f MB in, %.1f MB out\n", float64(v.Traffic.PulledBytes)/1e6, float64(v.Traffic.SentBytes)/1e6)

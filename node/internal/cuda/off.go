@@ -35,6 +35,9 @@ func Devices() ([]Info, error) { return nil, ErrNotBuilt }
 // Query returns ErrNotBuilt.
 func Query(int) (Info, error) { return Info{}, ErrNotBuilt }
 
+// ReadUse returns ErrNotBuilt.
+func ReadUse(string, uint64) (Use, error) { return Use{}, ErrNotBuilt }
+
 // Sizes returns the zero value.
 func (i Info) Sizes(bool) tensor.Sizes { return tensor.Sizes{} }
 

@@ -40,11 +40,16 @@ func Parse(name string) (ordinal int, err error) {
 	return ordinal, nil
 }
 
+// Name is the name of the GPU with that ordinal.
+func Name(ordinal int) string { return fmt.Sprintf("cuda:%d", ordinal) }
+
 // GPU is a graphics card that a node computes with.
 type GPU struct {
 	ordinal int
+	reserve int64 // bytes that are left free beside spareBytes
 	log     *slog.Logger
 	query   func(ordinal int) (cuda.Info, error)
+	watch   watch
 }
 
 // Find returns the GPU of that name, nil if it is the processor. Whether it can
@@ -54,8 +59,12 @@ func Find(name string, log *slog.Logger) (*GPU, error) {
 	if ordinal < 0 || err != nil {
 		return nil, err
 	}
-	return &GPU{ordinal: ordinal, log: log, query: cuda.Query}, nil
+	return &GPU{ordinal: ordinal, log: log, query: cuda.Query, watch: watch{read: cuda.ReadUse, pid: os.Getpid()}}, nil
 }
+
+// Reserve makes training leave so many bytes of what is free. It is called
+// before the device is used.
+func (g *GPU) Reserve(bytes int64) { g.reserve = bytes }
 
 // maxText is how long a device's text can be in a status.
 const maxText = 64
@@ -93,7 +102,15 @@ func (g *GPU) Room() (tensor.Sizes, int64, error) {
 	if err != nil {
 		return tensor.Sizes{}, 0, err
 	}
-	return i.Sizes(false), max(0, i.FreeBytes-spareBytes), nil
+	return i.Sizes(false), max(0, i.FreeBytes-spareBytes-g.reserve), nil
+}
+
+// most bounds what a backend takes, 0: what there is.
+func (g *GPU) most(free int64) int64 {
+	if g.reserve == 0 {
+		return 0
+	}
+	return max(1, free-g.reserve)
 }
 
 // choicesFile says in a checkpoint's folder which products cuBLAS computes. They
@@ -120,7 +137,8 @@ func (g *GPU) Open(o *train.Options) error {
 		return err
 	}
 	b, err := cuda.Open(cuda.Options{
-		Device: g.ordinal, ReserveBytes: plan.Total(), ScratchBytes: plan.Scratch, Products: products, Choices: known, Log: g.log,
+		Device: g.ordinal, MemoryBytes: g.most(i.FreeBytes), ReserveBytes: plan.Total(), ScratchBytes: plan.Scratch, Products: products,
+		Choices: known, Log: g.log,
 	})
 	if err != nil {
 		return err
@@ -132,6 +150,7 @@ func (g *GPU) Open(o *train.Options) error {
 		return errors.Join(err, b.Close())
 	}
 	o.Backend = b
+	g.watch.opened.Store(true)
 	return nil
 }
 

@@ -15,6 +15,9 @@ type Control struct {
 	Consent bool `json:"consent"`
 	// Pause, if not nil, is a pause.
 	Pause *Pause `json:"pause,omitempty"`
+	// Devices are pauses of single devices, by name: cpu, cuda:0. One counts
+	// while the node computes on that device.
+	Devices map[string]Pause `json:"devices,omitempty"`
 	// Finish takes no further work after what is under way; Exit then ends
 	// the daemon.
 	Finish bool `json:"finish,omitempty"`
@@ -29,9 +32,19 @@ type Pause struct {
 	Note  string    `json:"note,omitempty"`
 }
 
-func (c Control) paused(now time.Time) bool {
-	return c.Pause != nil && (c.Pause.Until.IsZero() || now.Before(c.Pause.Until))
+// paused returns the pause that is in effect, and the device if it is that of
+// one. Of two it is the one that lasts longer.
+func (c Control) paused(now time.Time, device string) (p *Pause, of string) {
+	if c.Pause != nil && c.Pause.lasts(now) {
+		p = c.Pause
+	}
+	if d, ok := c.Devices[device]; ok && d.lasts(now) && (p == nil || !p.Until.IsZero() && (d.Until.IsZero() || d.Until.After(p.Until))) {
+		p, of = &d, device
+	}
+	return p, of
 }
+
+func (p *Pause) lasts(now time.Time) bool { return p.Until.IsZero() || now.Before(p.Until) }
 
 // maxControl bounds the file in bytes.
 const maxControl = 64 << 10

@@ -33,6 +33,8 @@ type Observer struct {
 	desktop func(Settings, *Observation)
 	close   func()
 
+	times cpuTimes // of the last look
+
 	// looking, if not nil, has the answer of a desktop that was slow.
 	looking chan Observation
 }
@@ -62,6 +64,7 @@ func (o *Observer) Observe(s Settings) Observation {
 	if o.root != nil {
 		v.Battery = readBattery(o.root)
 		v.Temps = readTemps(o.root)
+		v.CPU = readLoad(o.root, &o.times)
 		if len(s.ExclusiveApps) > 0 {
 			v.Apps = readApps(o.root)
 		}

@@ -75,9 +75,17 @@ type Observation struct {
 	Apps       []string // names of running programs
 	GPUs       []GPU
 	Temps      []Temp // of other devices
+	CPU        *Load
 
 	// Unseen says why something is nil that is looked for.
 	Unseen map[Sight]string
+}
+
+// Load is what the processor and the memory are used for.
+type Load struct {
+	Util        int // percent of the time, of all processors
+	UsedMemory  int64
+	TotalMemory int64
 }
 
 // Temp is a temperature.
@@ -102,6 +110,7 @@ type GPU struct {
 type Policy struct {
 	settings Settings
 	control  Control
+	device   string // that is worked on
 
 	hot       map[string]bool
 	busySince time.Time // zero: not busy
@@ -111,6 +120,9 @@ type Policy struct {
 
 // NewPolicy returns a policy that follows settings and control.
 func NewPolicy(s Settings) *Policy { return &Policy{settings: s, hot: map[string]bool{}} }
+
+// SetDevice names the device that is worked on, for pauses of single ones.
+func (p *Policy) SetDevice(name string) { p.device = name }
 
 // SetSettings and SetControl replace what the policy follows.
 func (p *Policy) SetSettings(s Settings) { p.settings = s }
@@ -139,11 +151,15 @@ func (p *Policy) Decide(now time.Time, o Observation) Verdict {
 // person is what somebody decided.
 func (p *Policy) person(now time.Time) Verdict {
 	c := p.control
+	pause, device := c.paused(now, p.device)
 	switch {
-	case c.paused(now):
-		v := Verdict{Reason: Paused, Text: "it was paused", Do: `go on with "mootd resume"`, Until: c.Pause.Until}
-		if c.Pause.Note != "" {
-			v.Text = fmt.Sprintf("it was paused: %s", c.Pause.Note)
+	case pause != nil:
+		v := Verdict{Reason: Paused, Text: "it was paused", Do: `go on with "mootd resume"`, Until: pause.Until}
+		if device != "" {
+			v.Text, v.Do = device+" was paused", fmt.Sprintf("go on with %q", "mootd resume --device "+device)
+		}
+		if pause.Note != "" {
+			v.Text += ": " + pause.Note
 		}
 		return v
 	case !c.Consent: // before Finished, which computes what is under way

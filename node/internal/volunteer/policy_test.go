@@ -199,3 +199,37 @@ func TestPausesEndAndOutliveTheProcess(t *testing.T) {
 		}
 	}
 }
+
+func TestPauseOfADevice(t *testing.T) {
+	p := NewPolicy(Settings{})
+	p.SetDevice("cuda:0")
+	decide := func(c Control, at time.Duration) Verdict {
+		c.Consent = true
+		p.SetControl(c)
+		return p.Decide(noon.Add(at), Observation{})
+	}
+	hour := noon.Add(time.Hour)
+	of := func(device string, until time.Time) Control {
+		return Control{Devices: map[string]Pause{device: {Since: noon, Until: until, Note: "film"}}}
+	}
+	if v := decide(of("cpu", time.Time{}), 0); !v.Works() {
+		t.Errorf("a pause of another device: %+v", v)
+	}
+	v := decide(of("cuda:0", hour), time.Minute)
+	if v.Reason != Paused || v.Text != "cuda:0 was paused: film" || !v.Until.Equal(hour) || v.Do != `go on with "mootd resume --device cuda:0"` {
+		t.Errorf("of this one: %+v", v)
+	}
+	if v := decide(of("cuda:0", hour), time.Hour); !v.Works() {
+		t.Errorf("when it is over: %+v", v)
+	}
+	// Of two pauses the longer one counts.
+	both := of("cuda:0", hour)
+	both.Pause = &Pause{Since: noon, Until: hour.Add(time.Minute)}
+	if v := decide(both, 0); v.Text != "it was paused" || !v.Until.Equal(hour.Add(time.Minute)) {
+		t.Errorf("both: %+v", v)
+	}
+	both.Devices["cuda:0"] = Pause{Since: noon}
+	if v := decide(both, 0); v.Text != "cuda:0 was paused" || !v.Until.IsZero() {
+		t.Errorf("both, one without an end: %+v", v)
+	}
+}

@@ -59,6 +59,55 @@ func readTemps(root fs.FS) []Temp {
 	return []Temp{{"the processor", hottest}}
 }
 
+// cpuTimes are what /proc/stat counts.
+type cpuTimes struct{ busy, all uint64 }
+
+// readLoad reads how much of the time since the last call the processors
+// computed, and what the memory holds: /proc/stat and /proc/meminfo (proc(5)).
+func readLoad(root fs.FS, last *cpuTimes) *Load {
+	fields := strings.Fields(readLine(root, "proc/stat"))
+	if len(fields) < 5 || fields[0] != "cpu" {
+		return nil
+	}
+	var now cpuTimes
+	for i, f := range fields[1:min(len(fields), 9)] { // what guests take is in user, too
+		v, err := strconv.ParseUint(f, 10, 64)
+		if err != nil {
+			return nil
+		}
+		now.all += v
+		if i != 3 && i != 4 { // idle, iowait
+			now.busy += v
+		}
+	}
+	before := *last
+	*last = now
+	l := &Load{}
+	if before.all > 0 && now.all > before.all && now.busy >= before.busy {
+		l.Util = int(100 * (now.busy - before.busy) / (now.all - before.all))
+	}
+	b, err := fs.ReadFile(root, "proc/meminfo")
+	if err != nil {
+		return l
+	}
+	var free int64
+	for line := range strings.Lines(string(b)) {
+		name, rest, _ := strings.Cut(line, ":")
+		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		if err != nil {
+			continue
+		}
+		switch name {
+		case "MemTotal":
+			l.TotalMemory = kib << 10
+		case "MemAvailable":
+			free = kib << 10
+		}
+	}
+	l.UsedMemory = max(0, l.TotalMemory-free)
+	return l
+}
+
 // readApps returns the names of running programs: of the executable where it
 // may be read, of the first argument, and as the kernel calls it, which is cut
 // after 15 characters. A program under Wine is known by its first argument.

@@ -56,6 +56,26 @@ func TestReadTemps(t *testing.T) {
 	}
 }
 
+func TestReadLoad(t *testing.T) {
+	root := files(map[string]string{
+		"proc/stat":    "cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 1 1 1\n",
+		"proc/meminfo": "MemTotal:        8000 kB\nMemFree:  100 kB\nMemAvailable:    6000 kB\nHugePages_Total:       0\n",
+	})
+	var times cpuTimes
+	if l := readLoad(root, &times); l == nil || *l != (Load{0, 2000 << 10, 8000 << 10}) {
+		t.Errorf("at first %+v", l)
+	}
+	root["proc/stat"] = &fstest.MapFile{Data: []byte("cpu  150 0 125 800 125 0 0 0 90 0\n")}
+	if l := readLoad(root, &times); l == nil || l.Util != 37 {
+		t.Errorf("then %+v, want 75 of 200", l)
+	}
+	for _, bad := range []string{"", "cpu a b c d e\n", "intr 1 2 3 4 5\n"} {
+		if l := readLoad(files(map[string]string{"proc/stat": bad}), &times); l != nil {
+			t.Errorf("%q: %+v", bad, l)
+		}
+	}
+}
+
 func TestReadApps(t *testing.T) {
 	got := readApps(files(map[string]string{
 		"proc/1/comm": "systemd\n", "proc/1/cmdline": "/sbin/init\x00splash\x00",

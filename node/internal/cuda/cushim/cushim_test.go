@@ -136,3 +136,25 @@ func TestSensors(t *testing.T) {
 		t.Errorf("a device that is not there: %v", err)
 	}
 }
+
+func TestUse(t *testing.T) {
+	t.Setenv(NVMLEnv, build(t, "nvml.c"))
+	u, err := ReadUse("00000000:01:00.0", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.TotalBytes == nil || *u.TotalBytes != 8<<30 || u.UsedBytes == nil || *u.UsedBytes != 3<<30 || !u.Busy || u.Time != 1000 || len(u.Processes) != 3 {
+		t.Fatalf("ReadUse() = %+v", u)
+	}
+	a, b, c := u.Processes[0], u.Processes[1], u.Processes[2]
+	if a.PID != 4000 || *a.UsedBytes != 2<<30 || a.Busy != 55 || b.PID != 4001 || b.UsedBytes != nil || b.Busy != 0 || c.PID != 4002 || *c.UsedBytes != 5 || c.Busy != 0 {
+		t.Errorf("processes %+v", u.Processes)
+	}
+	// Nobody computed since then.
+	if u, err = ReadUse("00000000:01:00.0", u.Time); err != nil || !u.Busy || u.Time != 1000 || u.Processes[0].Busy != 0 {
+		t.Errorf("a moment later %+v, %v", u, err)
+	}
+	if _, err := ReadUse("00000000:02:00.0", 0); err == nil || !strings.Contains(err.Error(), "error 6") {
+		t.Errorf("a device that is not there: %v", err)
+	}
+}

@@ -72,6 +72,53 @@ func ReadSensors(bus string) (Sensors, error) {
 	}, nil
 }
 
+// Process is what a process does on a device.
+type Process struct {
+	PID       int
+	UsedBytes *int64 // nil: not known
+	Busy      int    // percent of the time, lately
+}
+
+// Use is what a device is used for.
+type Use struct {
+	UsedBytes, TotalBytes *int64 // nil: not known
+	// Processes are those that have memory there, nil if that is not known; Busy
+	// tells whether their Busy is.
+	Processes []Process
+	Busy      bool
+	// Time is for the next question: shares are those since then.
+	Time uint64
+}
+
+// ReadUse asks NVML what the device on a PCI bus is used for.
+func ReadUse(bus string, since uint64) (Use, error) {
+	if err := openNVML(); err != nil {
+		return Use{}, err
+	}
+	id := C.CString(bus)
+	defer C.free(unsafe.Pointer(id))
+	u := new(C.struct_moot_use)
+	if result := C.moot_nvml_use(id, C.ulonglong(since), u); result != 0 {
+		return Use{}, fmt.Errorf("NVML: device %s: error %d", bus, int(result))
+	}
+	use := Use{UsedBytes: knownBytes(u.used), TotalBytes: knownBytes(u.total), Busy: u.shares != 0, Time: uint64(u.time)}
+	if u.processes < 0 {
+		return use, nil
+	}
+	use.Processes = []Process{}
+	for _, p := range u.process[:u.processes] {
+		use.Processes = append(use.Processes, Process{int(p.pid), knownBytes(p.used), max(0, int(p.share))})
+	}
+	return use, nil
+}
+
+func knownBytes(v C.longlong) *int64 {
+	if v < 0 {
+		return nil
+	}
+	return new(int64(v))
+}
+
 func known(v C.int) *int {
 	if v < 0 {
 		return nil
