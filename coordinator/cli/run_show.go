@@ -52,6 +52,9 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 		p.field("head", "%s", d.Head)
 		p.field("adapter", "%s", d.StateCID)
 		p.field("launcher", "%s", d.Launcher)
+		if c := d.Course; c != nil && c.Rate != 0 {
+			p.field("orders", "the learning rate is multiplied by %g", c.Rate)
+		}
 		m := d.Manifest
 		p.field("trains", "%s", trained(&m))
 		p.field("optimizer", "%s", optimizer(&m))
@@ -104,6 +107,24 @@ func optimizer(m *api.Manifest) string {
 	return text
 }
 
+// orderText says what an order did.
+func orderText(o api.Order) string {
+	text := "order of " + api.ShortID(o.Peer) + ": " + o.Action
+	if o.Rounds != 0 {
+		text += " rounds to " + group(o.Rounds)
+	}
+	if o.Tokens != 0 {
+		text += " tokens to " + group(o.Tokens)
+	}
+	if o.Rate != 0 {
+		text += fmt.Sprintf(" learning rate times %g", o.Rate)
+	}
+	if o.Note != "" {
+		text += ", \"" + clean(o.Note) + "\""
+	}
+	return text
+}
+
 func runRunShowRound(ctx context.Context, e *env, id string, n uint64) error {
 	c, err := e.open()
 	if err != nil {
@@ -120,6 +141,9 @@ func runRunShowRound(ctx context.Context, e *env, id string, n uint64) error {
 		p.field("parent", "%s", r.Parent)
 		p.field("adapter", "%s", r.State)
 		p.field("proposer", "%s", r.Proposer)
+		if r.MedianLoss != nil {
+			p.field("loss", "%.4f, the median of what others measured on held-out rows", *r.MedianLoss)
+		}
 		roundTrust(p, r)
 		for _, c := range r.Contributions {
 			p.line("")
@@ -143,6 +167,9 @@ func roundLedger(p *page, r api.Round) {
 	for _, x := range r.Refused {
 		rows = append(rows, []string{"  " + api.ShortID(x.Peer), "refused: " + x.Reason, "", "", "", ""})
 	}
+	for _, o := range r.Orders {
+		p.line("  %s", orderText(o))
+	}
 	if len(rows) > 0 {
 		p.table([]string{"  PEER", "VERDICT", ">WEIGHT", ">TOKENS", ">STEPS", ">LOSS"}, rows)
 	} else {
@@ -150,6 +177,12 @@ func roundLedger(p *page, r api.Round) {
 	}
 	if m := r.Merged; m != nil {
 		p.line("  a branch of %s tokens that had lost was merged with weight %.2f", group(m.Tokens), m.Weight)
+	}
+	if b := r.WentBack; b != nil {
+		p.line("  the run went back to its best state, that after round %d: its loss was %.4f", b.Round, b.Loss)
+	}
+	if r.Ended != "" {
+		p.line("  the run ended: %s", r.Ended)
 	}
 	for _, id := range r.Proven {
 		p.line("  %s  signed two messages that contradict each other", clean(api.ShortID(id)))
@@ -171,6 +204,9 @@ func included(c api.Contribution) string {
 	if c.Reason == "" {
 		return "included"
 	}
+	if c.Reason == "taken-back" {
+		return c.Reason
+	}
 	return "included: " + c.Reason
 }
 
@@ -183,7 +219,7 @@ func roundTrust(p *page, r api.Round) {
 		var rows [][]string
 		for _, j := range r.Judged {
 			rows = append(rows, []string{
-				"  " + api.ShortID(j.Peer), j.Verdict, fmt.Sprint(j.Auditors), fmt.Sprintf("%+.6f", j.Gain), fmt.Sprintf("%.2f", j.Worth),
+				"  " + api.ShortID(j.Peer), verdict(j), fmt.Sprint(j.Auditors), fmt.Sprintf("%+.6f", j.Gain), fmt.Sprintf("%.2f", j.Worth),
 			})
 		}
 		p.table([]string{"  PEER", "VERDICT", ">AUDITORS", ">GAIN", ">WORTH"}, rows)
@@ -199,6 +235,21 @@ func roundTrust(p *page, r api.Round) {
 		}
 		p.table([]string{"  PEER", "STANDING", ">STRIKES", ">PACE", ">WORK", ">WORTH"}, rows)
 	}
+}
+
+// verdict is what audits came to, and what became of the delta by it.
+func verdict(j api.Judged) string {
+	text := j.Verdict
+	switch {
+	case j.Retraced > 0 && j.Error >= 1000:
+		text += ", without a trace of its training"
+	case j.Retraced > 0:
+		text += fmt.Sprintf(", its training done again is %.1f %% off", 100*j.Error)
+	}
+	if j.TakenBack {
+		text += ", taken back"
+	}
+	return text
 }
 
 // standing says whether a peer's deltas count.

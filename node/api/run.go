@@ -48,6 +48,7 @@ const (
 	RunKnown    RunState = "known"    // heard of, not joined
 	RunSyncing  RunState = "syncing"  // joined; manifest, model, data or state are being pulled
 	RunAssembly RunState = "assembly" // waits for enough peers to begin
+	RunPaused   RunState = "paused"   // by an order: no round trains
 	RunWaiting  RunState = "waiting"  // in the run, without a seat yet
 	RunTraining RunState = "training" // has a seat
 	RunFinal    RunState = "final"    // the stop rule holds
@@ -71,7 +72,7 @@ type Run struct {
 
 	Round           uint64 `json:"round"` // of the head: the last that is decided
 	TrainedRounds   uint64 `json:"trained_rounds"`
-	MaxRounds       uint64 `json:"max_rounds"`
+	MaxRounds       uint64 `json:"max_rounds"` // after orders, like MaxTokens
 	CertifiedRounds uint64 `json:"certified_rounds"`
 	Tokens          uint64 `json:"tokens"`
 	MaxTokens       uint64 `json:"max_tokens"` // 0: no bound
@@ -89,6 +90,12 @@ type Run struct {
 	// TrainLoss and EvalLoss are of the last round that has one.
 	TrainLoss *float64 `json:"train_loss"`
 	EvalLoss  *float64 `json:"eval_loss"`
+	// Ended is why a final run ended: "rounds", "tokens", "target-loss",
+	// "plateau" or "order"; empty: it goes on.
+	Ended string `json:"ended,omitempty"`
+
+	// Course is what orders have made of the run; null without any.
+	Course *Course `json:"course"`
 
 	Launcher string    `json:"launcher"` // peer ID
 	Created  time.Time `json:"created"`  // as the manifest says
@@ -211,6 +218,8 @@ type Round struct {
 	Merged *Merged `json:"merged,omitempty"`
 	// Proven are peers of which the record proves that they lied.
 	Proven []string `json:"proven,omitempty"`
+	// Orders took effect with this round.
+	Orders []Order `json:"orders,omitempty"`
 
 	Tokens        uint64 `json:"tokens"`         // since the beginning
 	TrainedRounds uint64 `json:"trained_rounds"` // likewise
@@ -220,9 +229,25 @@ type Round struct {
 	// measured by this node on held-out rows. null when there is none.
 	TrainLoss *float64 `json:"train_loss"`
 	EvalLoss  *float64 `json:"eval_loss"`
+	// MedianLoss is the median of what the witnesses of the next round measured
+	// of this one's state, on held-out rows; by it a run stops early or goes back.
+	// Not there in runs without such a rule.
+	MedianLoss *float64 `json:"median_loss,omitempty"`
+	// WentBack says that the run returned to an earlier state in this round, as
+	// the loss was too high for too long.
+	WentBack *WentBack `json:"went_back,omitempty"`
+	// Ended is why the run ended with this round, as in Run.
+	Ended string `json:"ended,omitempty"`
 	// Decided is when this node adopted the round, Seconds how long it took.
 	Decided time.Time `json:"decided"`
 	Seconds float64   `json:"seconds"`
+}
+
+// WentBack is to which state a run returned.
+type WentBack struct {
+	Round uint64  `json:"round"` // after which that state was
+	State string  `json:"state"`
+	Loss  float64 `json:"loss"` // held-out, the lowest so far
 }
 
 // Contribution is a delta that entered a round.
@@ -236,8 +261,8 @@ type Contribution struct {
 	Weight     uint64  `json:"weight"`
 	Clip       float64 `json:"clip"` // factor, 1 when not clipped
 	Loss       float64 `json:"loss"` // mean training loss as claimed
-	// Reason is why it counts for nothing, such as "probation"; empty: it
-	// counts.
+	// Reason is why it counts for nothing, such as "probation", or "taken-back"
+	// after the round that followed; empty: it counts.
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -257,6 +282,12 @@ type Judged struct {
 	Gain     float64 `json:"gain"`     // nats that the loss falls by a fifth of the delta
 	Worth    float64 `json:"worth"`    // gain per token beside the others', at most 1
 	Verdict  string  `json:"verdict"`  // unaudited, useful, useless, damaging
+	// TakenBack: what the delta did to the adapter was undone in this round.
+	TakenBack bool `json:"taken_back,omitempty"`
+	// Retraced is how many auditors did a part of its training again, Error the
+	// least that they found: 0 is the same, more than 0.2 another training.
+	Retraced uint32  `json:"retraced,omitempty"`
+	Error    float64 `json:"error,omitempty"`
 }
 
 // Standing is what a run remembers of a peer.

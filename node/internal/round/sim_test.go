@@ -237,6 +237,8 @@ type simOpts struct {
 	tokens    func(i int) uint64
 	// gain is what an auditor measures of the delta of a node; 0 nats if nil.
 	gain func(auditor *simNode, maker int) int64
+	// retrace is what an auditor finds of the training of a node; 0 if nil.
+	retrace func(auditor *simNode, maker int) uint32
 	// gate says whether a merge passes for a node; it does if nil.
 	gate func(n *simNode) bool
 }
@@ -506,6 +508,17 @@ func (n *simNode) audit(e Audit) {
 		}
 		ev.Gains = append(ev.Gains, msg.Audit{Seat: item.Seat, GainNano: gain})
 	}
+	for _, item := range e.Retraces {
+		maker := n.sim.indexOf(msg.Seat{Peer: item.Maker})
+		if !item.Trace.Defined() || item.Part >= 8 || item.Before.Equals(item.Trace) || before.Record.TrainedRounds == 1 && item.Before.Defined() {
+			n.sim.t.Fatalf("node %d: retrace of %+v", n.i, item)
+		}
+		ppm := uint32(0)
+		if n.sim.opts.retrace != nil {
+			ppm = n.sim.opts.retrace(n, maker)
+		}
+		ev.Retraces = append(ev.Retraces, msg.Retrace{Seat: item.Seat, ErrorPPM: ppm})
+	}
 	n.later(n.sim.opts.auditTime, ev)
 }
 
@@ -519,8 +532,13 @@ func (n *simNode) train(e Train) {
 		}
 		// Another life trains another delta.
 		delta := testCID(fmt.Sprintf("delta %d %v %d", n.i, e.Head, life))
+		trace := cid.Undef
+		if n.sim.manifest.Trust.RetracePPM > 0 {
+			trace = testCID("trace of " + delta.String())
+		}
 		n.step(Trained{
-			Head: e.Head, Delta: delta, DeltaBytes: n.sim.rules.deltaBytes,
+			Trace: trace,
+			Head:  e.Head, Delta: delta, DeltaBytes: n.sim.rules.deltaBytes,
 			Tokens: n.sim.opts.tokens(n.i), Steps: 10, Norm: 5, LossMicro: 1_000_000,
 		})
 	})

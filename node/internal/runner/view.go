@@ -21,7 +21,8 @@ const (
 
 // Summary may be called at any time after Open, also after Run has ended.
 func (r *Runner) Summary() api.Run {
-	m, head := r.manifest, r.ledger.Head()
+	head := r.ledger.Head()
+	m := round.Under(r.manifest, head.Record.Course)
 	s := api.Run{
 		ID: r.id.String(), Name: m.Name, Model: m.Model.String(), Dataset: m.Dataset.String(), Joined: true,
 		Round: uint64(head.Record.Round), TrainedRounds: head.Record.TrainedRounds, MaxRounds: m.MaxRounds,
@@ -30,6 +31,8 @@ func (r *Runner) Summary() api.Run {
 		Seats: len(head.Record.NextSeats), MaxSeats: int(m.Seats), Guarantee: Guarantee(round.Witnesses(head.Record.NextSeats)),
 		Launcher: m.Launcher.String(), Created: time.Unix(m.Created, 0).UTC(), TokensPerSecond: float64(r.rate.Load()) * 1e-3,
 	}
+	s.Course = courseOf(head.Record)
+	s.Ended = string(round.Ends(r.manifest, head.Record))
 	s.TrainLoss, s.EvalLoss = r.lastLosses(head)
 	r.tellState(&s, head)
 	return s
@@ -65,7 +68,10 @@ func (r *Runner) tellState(s *api.Run, head round.Link) {
 		s.State, s.Why = api.RunFailed, st.err.Error()
 		return
 	case head.Record.Final:
-		s.State, s.Why, s.Phase = api.RunFinal, "the run is over", msg.PhaseDone.String()
+		s.State, s.Why, s.Phase = api.RunFinal, "the run is over"+endedBy(round.Ends(r.manifest, head.Record)), msg.PhaseDone.String()
+		if c := head.Record.Course; c != nil && c.Stopped {
+			s.Why = "the run was stopped" + r.lastOrder(head)
+		}
 		return
 	case st.ended:
 		s.State, s.Why = api.RunKnown, errEnded.Error()
@@ -85,6 +91,8 @@ func (r *Runner) tellState(s *api.Run, head round.Link) {
 	switch {
 	case !st.ready:
 		s.State, s.Why = api.RunSyncing, "the others of the run are being looked for"
+	case round.Paused(head.Record):
+		s.State, s.Why = api.RunPaused, "the run is paused"+r.lastOrder(head)
 	case v.Phase == msg.PhaseAssembly:
 		s.State = api.RunAssembly
 		s.Why = fmt.Sprintf("%d of the %d peers are here with which the run begins", len(v.Seats), r.manifest.MinPeers)
@@ -120,7 +128,8 @@ func (r *Runner) judged(d *api.Round, rec *msg.Record) {
 		}
 		d.Judged = append(d.Judged, api.Judged{
 			Peer: parent.Record.Seats[j.Seat].Peer.String(), Auditors: j.Measured, Gain: float64(j.GainNano) * 1e-9,
-			Worth: q16(j.WorthQ16), Verdict: j.Verdict.String(),
+			Worth: q16(j.WorthQ16), Verdict: j.Verdict.String(), TakenBack: j.TakenBack,
+			Retraced: j.Retraced, Error: float64(j.ErrorPPM) / 1e6,
 		})
 	}
 	for _, p := range rec.Proofs {
@@ -208,7 +217,7 @@ func (r *Runner) Detail() api.RunDetail {
 	d.Rounds, _ = r.Rounds(from, detailRounds)
 	if v := r.view.Load(); v != nil {
 		for _, k := range v.Members {
-			if time.Since(k.Seen) > memberFor {
+			if time.Since(k.Seen) > memberFor && time.Now().After(k.Silent) {
 				continue
 			}
 			d.Members = append(d.Members, api.Member{
@@ -260,9 +269,58 @@ func (r *Runner) describe(k round.Link, e ledger.Entry) api.Round {
 	for _, id := range d.Left {
 		d.LeftWhy = append(d.LeftWhy, whyLeft(rec, id))
 	}
+	d.Orders = ordersOf(rec)
 	r.judged(&d, rec)
+	r.takenBack(d.Contributions, rec)
+	r.trend(&d, rec)
 	d.TrainLoss = meanLoss(d.Contributions)
 	return d
+}
+
+// takenBack marks what the round after rec took back.
+func (r *Runner) takenBack(list []api.Contribution, rec *msg.Record) {
+	next, _, ok := r.ledger.At(rec.Round + 1)
+	if !ok {
+		return
+	}
+	for _, j := range next.Record.Judgements {
+		if !j.TakenBack || int(j.Seat) >= len(rec.Seats) {
+			continue
+		}
+		id := rec.Seats[j.Seat].Peer.String()
+		for i := range list {
+			if c := &list[i]; c.Peer == id {
+				c.Weight, c.Reason = 0, msg.TakenBack.String()
+			}
+		}
+	}
+}
+
+// trend tells what the held-out losses came to.
+func (r *Runner) trend(d *api.Round, rec *msg.Record) {
+	d.Ended = string(round.Ends(r.manifest, rec))
+	if next, _, ok := r.ledger.At(rec.Round + 1); ok && next.Record.Trend != nil && next.Record.Trend.LossMicro > 0 {
+		loss := float64(next.Record.Trend.LossMicro) * 1e-6
+		d.MedianLoss = &loss
+	}
+	if t := rec.Trend; t != nil && t.Back {
+		d.WentBack = &api.WentBack{Round: uint64(t.BestRound), State: t.BestState.String(), Loss: float64(t.BestMicro) * 1e-6}
+	}
+}
+
+// endedBy is why a run is over, in words that go on.
+func endedBy(e round.Ending) string {
+	switch e {
+	case round.EndRounds:
+		return ": all rounds are trained"
+	case round.EndTokens:
+		return ": all tokens are trained"
+	case round.EndTarget:
+		return ": the held-out loss reached its target"
+	case round.EndPlateau:
+		return ": the held-out loss did not fall any more"
+	}
+	return ""
 }
 
 func (r *Runner) contributions(rec *msg.Record) []api.Contribution {
