@@ -62,6 +62,9 @@ type Backend interface {
 	// manifest and, of the model, the configuration. That it does not fit is no
 	// error.
 	CheckRun(ctx context.Context, req CheckRunRequest, progress ProgressFunc) (Fit, error)
+	// Order gives an order to a run. It returns at once; its effect shows in
+	// the run's Course.
+	Order(ctx context.Context, req OrderRequest) (Run, error)
 	// Leave ends the membership; what was pulled stays.
 	Leave(ctx context.Context, id string) (Run, error)
 	// Watch calls emit with each event of a run (all, when run is "") after

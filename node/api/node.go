@@ -107,10 +107,11 @@ var LogLevels = []string{"debug", "info", "warn", "error"}
 
 func (s *Server) logs(ctx context.Context, r *http.Request) (Logs, error) {
 	q := r.URL.Query()
-	after, err := number("after", q.Get("after"), 0, 1<<53)
-	if err == nil && q.Get("after") == "0" {
-		after = 0
+	given := q.Get("after")
+	if given == "0" {
+		given = ""
 	}
+	after, err := number("after", given, 0, 1<<53)
 	if err != nil {
 		return Logs{}, err
 	}

@@ -37,6 +37,7 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"GET /api/v1/runs/{id}/rounds/{n}": once(s, s.round),
 		"POST /api/v1/runs/{id}/join":      s.join,
 		"POST /api/v1/runs/{id}/invite":    s.invite,
+		"POST /api/v1/runs/{id}/order":     s.order,
 		"POST /api/v1/runs/{id}/leave":     get(s, s.leave),
 		"GET /api/v1/runs/{id}/events":     s.events,
 		"POST /api/v1/runs/{id}/export":    s.export,
@@ -331,6 +332,22 @@ func (s *Server) invite(w http.ResponseWriter, r *http.Request) {
 	var v Invite
 	if err == nil {
 		v, err = s.backend.Invite(r.Context(), req)
+	}
+	s.answer(w, r, v, err)
+}
+
+func (s *Server) order(w http.ResponseWriter, r *http.Request) {
+	var req OrderRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = req.check()
+	}
+	if err == nil {
+		req.Run, err = s.run(r.Context(), r.PathValue("id"))
+	}
+	var v Run
+	if err == nil {
+		v, err = s.backend.Order(r.Context(), req)
 	}
 	s.answer(w, r, v, err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -184,6 +185,35 @@ func (n *node) Invite(_ context.Context, req api.InviteRequest) (api.Invite, err
 		return api.Invite{}, api.Errorf(api.CodeConflict, "run %s is not open on this node", api.ShortID(req.Run))
 	}
 	return r.Invite(req.Rounds)
+}
+
+// Order implements api.Backend.
+func (n *node) Order(ctx context.Context, req api.OrderRequest) (api.Run, error) {
+	m, err := n.runs.find(req.Run)
+	if err != nil {
+		return api.Run{}, err
+	}
+	r, ok := n.runs.view(m).runner.(interface {
+		Order(ctx context.Context, o msg.Order) error
+	})
+	if !ok {
+		return api.Run{}, api.Errorf(api.CodeConflict, "run %s is not open on this node", api.ShortID(req.Run))
+	}
+	o := msg.Order{MaxRounds: req.Rounds, MaxTokens: req.Tokens, RatePermille: uint32(math.Round(req.Rate * 1e3)), Note: req.Note}
+	switch req.Action {
+	case api.OrderPause:
+		o.Action = msg.ActionPause
+	case api.OrderResume:
+		o.Action = msg.ActionResume
+	case api.OrderStop:
+		o.Action = msg.ActionStop
+	default:
+		o.Action = msg.ActionSet
+	}
+	if err := r.Order(ctx, o); err != nil {
+		return api.Run{}, err
+	}
+	return n.runs.view(m).summary(), nil
 }
 
 // Leave implements api.Backend.

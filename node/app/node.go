@@ -83,6 +83,7 @@ func (n *node) Status(context.Context) (api.Status, error) {
 	}
 	s.ConfigError, s.RestartNeeded = n.follow.state()
 	s.Reachability = string(n.host.Reachability())
+	s.Devices, s.Blind = n.keeper.devices(), n.keeper.blind()
 	activity := n.activity(runs)
 	s.State, s.Why, s.Reason, s.Do, s.Until = activity.state, activity.why, activity.reason, activity.do, activity.until
 	return s, nil
@@ -92,6 +93,10 @@ func (n *node) Status(context.Context) (api.Status, error) {
 func (n *node) Control(ctx context.Context, req api.ControlRequest) (api.Status, error) {
 	if req.Until != nil && !req.Until.After(time.Now()) {
 		return api.Status{}, api.Errorf(api.CodeUsage, "until is %s, which is over", req.Until.Format(time.RFC3339))
+	}
+	if d := n.keeper.device; req.Action == api.ControlPause && req.Device != "" && req.Device != d {
+		return api.Status{}, api.Errorf(api.CodeUsage, "%s is not used, this node computes on %s", req.Device, d).
+			WithHint(`"mootd pause --device %s" pauses it`, d)
 	}
 	if err := n.keeper.ask(ctx, req); err != nil {
 		return api.Status{}, err
@@ -131,7 +136,7 @@ func nodeState(runs []api.Run, stopping bool) (api.NodeState, string) {
 		return api.NodeStopping, "it was told to stop"
 	}
 	rank := map[api.RunState]int{
-		api.RunTraining: 6, api.RunSyncing: 5, api.RunWaiting: 4, api.RunAssembly: 3, api.RunFailed: 2, api.RunFinal: 1,
+		api.RunTraining: 6, api.RunSyncing: 5, api.RunWaiting: 4, api.RunAssembly: 3, api.RunPaused: 3, api.RunFailed: 2, api.RunFinal: 1,
 	}
 	best := api.Run{}
 	joined := 0
@@ -153,7 +158,7 @@ func nodeState(runs []api.Run, stopping bool) (api.NodeState, string) {
 		return api.NodeTraining, ""
 	case api.RunSyncing:
 		return api.NodeSyncing, why
-	case api.RunWaiting, api.RunAssembly:
+	case api.RunWaiting, api.RunAssembly, api.RunPaused:
 		return api.NodeWaiting, why
 	case api.RunFailed:
 		return api.NodeIdle, why

@@ -124,6 +124,11 @@ func (c *Client) Invite(ctx context.Context, req api.InviteRequest) (api.Invite,
 	return call[api.Invite](ctx, c, http.MethodPost, runPath(req.Run)+"/invite", req)
 }
 
+// Order gives an order to a run.
+func (c *Client) Order(ctx context.Context, req api.OrderRequest) (api.Run, error) {
+	return call[api.Run](ctx, c, http.MethodPost, runPath(req.Run)+"/order", req)
+}
+
 // Leave ends the membership in a run.
 func (c *Client) Leave(ctx context.Context, id string) (api.Run, error) {
 	return call[api.Run](ctx, c, http.MethodPost, runPath(id)+"/leave", nil)

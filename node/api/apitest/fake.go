@@ -546,6 +546,34 @@ func (f *Fake) Invite(_ context.Context, req api.InviteRequest) (api.Invite, err
 	return v, nil
 }
 
+// Order implements api.Backend: it takes effect at once.
+func (f *Fake) Order(_ context.Context, req api.OrderRequest) (api.Run, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(req.Run)
+	if err != nil {
+		return api.Run{}, err
+	}
+	c := api.Course{}
+	if r.Course != nil {
+		c = *r.Course
+	}
+	c.Orders++
+	switch req.Action {
+	case api.OrderPause, api.OrderResume:
+		if c.Paused == (req.Action == api.OrderPause) {
+			return api.Run{}, api.Errorf(api.CodeConflict, "%s run %s: it is so already", req.Action, req.Run)
+		}
+		c.Paused = !c.Paused
+	case api.OrderStop:
+		c.Stopped, r.Final = true, true
+	case api.OrderSet:
+		c.Rounds, c.Tokens, c.Rate = max(c.Rounds, req.Rounds), max(c.Tokens, req.Tokens), max(c.Rate, req.Rate)
+	}
+	r.Course = &c
+	return r.Run, nil
+}
+
 // Leave implements api.Backend.
 func (f *Fake) Leave(_ context.Context, id string) (api.Run, error) {
 	f.mu.Lock()

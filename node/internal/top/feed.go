@@ -283,7 +283,7 @@ func order(runs []api.Run) []api.Run {
 		switch r.State {
 		case api.RunTraining:
 			return 0
-		case api.RunWaiting, api.RunAssembly:
+		case api.RunWaiting, api.RunAssembly, api.RunPaused:
 			return 1
 		case api.RunSyncing:
 			return 2
