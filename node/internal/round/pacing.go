@@ -22,7 +22,8 @@ const (
 	fewMembers = 32
 	// commitPatience is how much rarer than other messages a commit is
 	// published again as long as nobody gives haves.
-	commitPatience = 4
+	commitPatience = 2
+	restPatience   = 4 // of how much rarer all becomes
 	maxPatience    = 16
 	// eager is how often other messages are published again before that becomes
 	// rarer: with them a round stands or falls.
@@ -126,7 +127,7 @@ type repetition struct {
 func (m *Machine) repetitionOf(s msg.Signed) *repetition {
 	i := slices.IndexFunc(m.repeats, func(r repetition) bool { return r.id.Equals(s.CID) })
 	if i < 0 {
-		r := repetition{id: s.CID, wait: m.timing.Repeat, most: commitPatience * m.timing.Repeat, left: eager}
+		r := repetition{id: s.CID, wait: m.timing.Repeat, most: restPatience * m.timing.Repeat, left: eager}
 		if _, ok := s.Message.(*msg.Commit); ok {
 			r.wait, r.most, r.left = commitPatience*m.timing.Repeat, maxPatience*m.timing.Repeat, 0
 		}
@@ -146,7 +147,7 @@ func (m *Machine) repeat() {
 	for _, s := range m.own.at(m.cur.parent.ID).all() {
 		r := m.repetitionOf(s)
 		if _, ok := s.Message.(*msg.Commit); ok && !r.due && !m.cur.t0.IsZero() {
-			r.due, r.left, r.wait, r.most = true, eager, m.timing.Repeat, commitPatience*m.timing.Repeat
+			r.due, r.left, r.wait, r.most = true, eager, m.timing.Repeat, restPatience*m.timing.Repeat
 			if soon := m.now.Add(r.wait); soon.Before(r.at) {
 				r.at = soon
 			}
@@ -204,7 +205,7 @@ func (m *Machine) wishSoon() {
 	if m.wish == nil || m.wishSaid {
 		return
 	}
-	m.wishAt = m.now.Add(fraction(min(m.timing.Train/4, commitPatience*m.timing.Repeat), rank(m.head.ID, m.cfg.Self)))
+	m.wishAt = m.now.Add(fraction(min(m.timing.Train/4, restPatience*m.timing.Repeat), rank(m.head.ID, m.cfg.Self)))
 }
 
 // publishWish publishes the own request if that is of use.

@@ -99,10 +99,10 @@ func TestRepeats(t *testing.T) {
 	m := b.node.m
 	repeat := m.timing.Repeat
 	b.train()
-	if n := saidAgain[*msg.Commit](b, 3*repeat, repeat/2); n != 0 {
+	if n := saidAgain[*msg.Commit](b, 3*repeat/2, repeat/2); n != 0 {
 		t.Errorf("a commit that nobody waits for was published again %d times", n)
 	}
-	if n := saidAgain[*msg.Commit](b, 2*repeat, repeat/2); n != 1 {
+	if n := saidAgain[*msg.Commit](b, repeat, repeat/2); n != 1 {
 		t.Errorf("a commit was published again %d times, want once", n)
 	}
 	// The deadline brings the have; nobody answers.
