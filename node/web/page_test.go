@@ -127,6 +127,9 @@ func (w *world) fill() {
 	}
 	f.AddPeer(api.Peer{ID: apitest.PeerID("x"), Addr: "/ip4/127.0.0.1/udp/4717/quic-v1", Where: "loopback", Direction: "in", Agent: evil})
 	f.Log.Publish(api.Event{Type: api.EventAlert, Run: d.ID, Peer: peers[1], Text: evil})
+	for i, level := range []string{"debug", "info", "warn", "error", "info"} {
+		f.AddLog(api.LogEntry{Time: time.Now(), Level: level, Component: "p2p", Message: "something happened", Attrs: fmt.Sprintf("n=%d text=%q", i, evil)})
+	}
 	f.Node.State, f.Node.Why, f.Node.Started = api.NodeTraining, "", time.Now().Add(-time.Hour)
 }
 
@@ -148,6 +151,16 @@ func (w *world) decide(n uint64, peers []string) {
 	}
 	r.Contributions[0].Clip = 0.75
 	r.Certified = n%7 != 0
+	for i, p := range peers {
+		s := api.Standing{Peer: p, Pace: 1000, Work: 1000 * n / uint64(i+1), Worth: 1 - 0.2*float64(i)}
+		if i == 3 {
+			s.Owed, s.Strikes = 2, 1.5
+		}
+		r.Standings = append(r.Standings, s)
+		if n > 1 {
+			r.Judged = append(r.Judged, api.Judged{Peer: p, Auditors: 3, Gain: 1e-3 / float64(i+1), Worth: 1 - 0.2*float64(i), Verdict: []string{"useful", "useful", "useless", "damaging"}[i]})
+		}
+	}
 	r.Seconds = 14 + float64(n%4)
 	w.fake.Decide(w.run, r)
 }
@@ -174,8 +187,14 @@ func (w *world) views() []view {
 		{"runs", "#/runs", `document.querySelectorAll("tbody tr").length === 2`},
 		{"run", run, `document.querySelectorAll("table th a").length > 20 && document.querySelectorAll(".plot .dot").length > 20`},
 		{"round", run + "/rounds/5", `document.body.innerText.includes("bad-norm")`},
-		{"peers", "#/peers", `document.querySelectorAll("tbody tr").length === 4`},
+		{"run-peers", run + "/peers", `document.querySelectorAll("tbody tr").length === 4`},
+		{"run-peer", run + "/peers/" + w.me, `document.querySelectorAll(".plot .bar").length > 20`},
+		{"samples", run + "/samples", `document.querySelector("h1")?.textContent.includes("pirate")`},
+		{"export", run + "/export", `document.querySelectorAll("option").length > 20`},
+		{"network", "#/network", `document.querySelectorAll("tbody tr").length === 12`},
 		{"node", "#/node", `document.querySelector(".word")?.textContent === "training"`},
+		{"settings", "#/settings", `document.querySelectorAll(".setting").length === 5`},
+		{"logs", "#/logs", `document.querySelectorAll(".log li").length > 1`},
 		{"generate", "#/generate", `document.querySelectorAll("option").length > 2`},
 	}
 }

@@ -31,6 +31,17 @@ export function setToken(s, tell = true) {
 
 export const hasToken = () => token !== "";
 
+// access is what this page may do: "full", "read" (ask, and change nothing),
+// "public" (see the runs), or "" while nobody said.
+export let access = "";
+
+// learnAccess asks for it.
+export async function learnAccess(signal) {
+  access = (await get("/access", signal)).access;
+  document.documentElement.dataset.access = access;
+  return access;
+}
+
 // onToken is called when another tab has a token that is new here.
 export function onToken(fn) { adopt = fn; }
 
@@ -60,7 +71,7 @@ async function ask(path, { method = "GET", body, headers, signal, timeout = 20_0
   try {
     resp = await fetch(`/api/v1${path}`, {
       method, body, cache: "no-store", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer",
-      headers: { Authorization: `Bearer ${token}`, ...headers },
+      headers: { ...(token ? { Authorization: `Bearer ${token}` } : {}), ...headers },
       signal: AbortSignal.any(signals),
     });
   } catch (err) {
@@ -85,6 +96,19 @@ async function failure(resp) {
 export async function get(path, signal) {
   const resp = await ask(path, { signal });
   return resp.json();
+}
+
+// change asks for something to be done, which takes no time.
+export async function change(method, path, request) {
+  const resp = await ask(path, { method, body: JSON.stringify(request), headers: { "Content-Type": "application/json" } });
+  return resp.json();
+}
+
+// download fetches a file, which may take as long as it takes.
+export async function download(path, signal) {
+  const resp = await ask(path, { signal, timeout: 0 });
+  const name = /filename="([\w.-]+)"/.exec(resp.headers.get("Content-Disposition") ?? "")?.[1] ?? "download";
+  return { name, blob: await resp.blob() };
 }
 
 // run starts an operation, tells its progress, and returns its result.

@@ -1,5 +1,6 @@
 // Charts in SVG: lines, markers, steps and bars over one axis, with units, a
-// readout for mouse and keyboard, the figures as a table, and files to save.
+// readout for mouse and keyboard, a part to look at more closely, the figures as
+// a table, and files to save.
 
 import { el, svg, set, save, uid, harmless } from "./dom.js";
 import { csvBlob } from "./csv.js";
@@ -11,32 +12,57 @@ const PAD = { top: 12, right: 14, bottom: 40 };
 
 // chart makes a chart. options has title, unit (of y), y (writes a value of y)
 // and file; tick may write fewer digits. update takes {x: {title, text(v), whole, time}, series: [{name,
-// kind, points: [[x, y, note]], alt}], log}: kind is line, mark, step or bar;
-// alt says in words what a point with a note of true is, which is drawn
-// hatched, and plain what the others are.
+// kind, points: [[x, y, note]], alt, tone, faint}], log, zero, whole}: kind is
+// line, mark, ring, step or bar; alt says in words what a point with a note of
+// true is, which is drawn hatched, and plain what the others are; a note that is
+// text is read out; tone is the number of its colour, by default its own.
 export function chart(options) {
   const { title, unit, y, file, tick = y } = options;
   let data = { x: { title: "", text: String }, series: [] };
   let width = 0, at = -1;
-  const hatchID = uid("hatch");
+  let part = null; // of x that is shown, or all of it
+  const hatchID = uid("hatch"), clipID = uid("clip");
 
   const picture = svg("svg", { role: "img", class: "plot" });
   const readout = el("p", { class: "readout" });
-  const frame = el("div", { class: "frame", tabindex: 0, role: "group", "aria-label": `${title}: chart, the arrow keys read its points` }, picture);
+  const frame = el("div", { class: "frame", tabindex: 0, role: "group", "aria-label": `${title}: chart, the arrow keys read its points, plus and minus show a part of it, 0 all` }, picture);
   const rows = el("div");
   const details = el("details", null, el("summary", null, "Show as table"), rows);
   const button = (name, fn) => el("button", { type: "button", class: "small", "aria-label": `Save ${title} as ${name}`, on: { click: fn } }, name);
   const legend = el("p", { class: "legend" });
-  const node = el("div", { class: "chart" }, legend, frame, readout, el("div", { class: "tools" }, details, el("span", { class: "buttons" },
+  const whole = el("button", { type: "button", class: "small", hidden: true, "aria-label": `Show all of ${title}`, on: { click: () => look(null) } }, "Show all");
+  const node = el("div", { class: "chart" }, legend, frame, readout, el("div", { class: "tools" }, details, el("span", { class: "buttons" }, whole,
     button("CSV", () => save(`${file}.csv`, csvBlob(grid()))),
     button("SVG", () => saveSVG(picture, file)),
     button("PNG", () => savePNG(picture, file)))));
 
-  // columns are the x values of all series, in order, with each one's y.
-  function columns() {
+  // shown are the points of a series that are in sight: those of the part, and
+  // with near the ones next to it, to which lines lead.
+  function shown(s, near) {
+    if (!part) return s.points;
+    const first = s.points.findIndex((p) => p[0] >= part[0]);
+    const end = s.points.findLastIndex((p) => p[0] <= part[1]) + 1;
+    if (first < 0 || end <= first) return [];
+    return near ? s.points.slice(Math.max(0, first - 1), end + 1) : s.points.slice(first, end);
+  }
+
+  // look shows a part of x, or all of it.
+  function look(to) {
+    const all = data.series.flatMap((s) => s.points.map((p) => p[0]));
+    const [lo, hi] = ends(all);
+    part = to && [Math.max(lo, to[0]), Math.min(hi, to[1])];
+    if (part && (!(part[1] > part[0]) || part[0] <= lo && part[1] >= hi)) part = null;
+    whole.hidden = !part;
+    at = -1;
+    draw();
+  }
+
+  // columns are the x values of all series, in order, with each one's y: those
+  // in sight, or all.
+  function columns(all) {
     const m = new Map();
     data.series.forEach((s, i) => {
-      for (const p of s.points) {
+      for (const p of all ? s.points : shown(s)) {
         if (!m.has(p[0])) m.set(p[0], []);
         m.get(p[0])[i] = p;
       }
@@ -48,7 +74,7 @@ export function chart(options) {
     const x = (v) => (data.x.time ? new Date(v).toISOString() : v);
     return [
       [data.x.title, ...data.series.map((s) => `${s.name} (${unit})`)],
-      ...columns().map(([v, ps]) => [x(v), ...data.series.map((_, i) => ps[i]?.[1])]),
+      ...columns(true).map(([v, ps]) => [x(v), ...data.series.map((_, i) => ps[i]?.[1])]),
     ];
   }
 
@@ -70,7 +96,7 @@ export function chart(options) {
     const height = width < 420 ? 200 : 240;
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     picture.setAttribute("height", height);
-    const points = data.series.flatMap((s) => s.points);
+    const points = data.series.flatMap((s) => shown(s));
     const label = svg("title", null, summary());
     drawLegend();
     if (points.length === 0) {
@@ -83,12 +109,13 @@ export function chart(options) {
     const ys = log ? axis.logarithmic(points.map((p) => p[1])) : axis.linear(points.map((p) => p[1]), { zero: bars || data.zero, whole: data.whole, room: !bars });
     const left = 14 + 7 * Math.max(...ys.ticks.map((t) => tick(t).length));
     const inner = { x0: left, x1: width - PAD.right, y0: height - PAD.bottom, y1: PAD.top };
-    const xs = axis.linear(points.map((p) => p[0]), {
+    const xs = axis.linear(part ?? points.map((p) => p[0]), {
       whole: data.x.whole, time: data.x.time, tight: true, pad: bars ? 0.5 : 0, most: Math.max(2, Math.floor((inner.x1 - inner.x0) / 90)),
     });
     const px = (v) => inner.x0 + (inner.x1 - inner.x0) * xs.at(v);
     const py = (v) => inner.y0 - (inner.y0 - inner.y1) * ys.at(v);
     set(picture, label,
+      svg("defs", null, svg("clipPath", { id: clipID }, svg("rect", { x: inner.x0 - 6, y: 0, width: inner.x1 - inner.x0 + 12, height: inner.y0 + 1 }))),
       ys.ticks.map((t) => [
         svg("line", { class: "grid", x1: inner.x0, x2: inner.x1, y1: py(t), y2: py(t) }),
         svg("text", { class: "tick", x: inner.x0 - 6, y: py(t) + 4, "text-anchor": "end" }, tick(t)),
@@ -96,22 +123,24 @@ export function chart(options) {
       xs.ticks.map((t) => svg("text", { class: "tick", x: clamp(px(t), inner.x0, inner.x1 - 4), y: inner.y0 + 16, "text-anchor": "middle" }, data.x.text(t))),
       svg("line", { class: "axis", x1: inner.x0, x2: inner.x1, y1: inner.y0, y2: inner.y0 }),
       svg("text", { class: "name", x: (inner.x0 + inner.x1) / 2, y: height - 6, "text-anchor": "middle" }, data.x.title),
-      data.series.map((s, i) => drawSeries(s, i, px, py, inner, xs)),
+      svg("g", { "clip-path": part ? `url(#${clipID})` : undefined }, data.series.map((s, i) => drawSeries(s, i, px, py, inner, xs))),
+      svg("rect", { class: "pick", x: 0, y: inner.y1, width: 0, height: inner.y0 - inner.y1 }),
       svg("g", { class: "cursor" }));
-    picture.plot = { px, py, inner };
+    picture.plot = { px, py, inner, xs };
     drawCursor();
   }
 
   function drawSeries(s, i, px, py, inner, xs) {
-    const cls = `s${i} ${s.kind}`;
-    const points = thin(s.points);
+    const cls = `s${s.tone ?? i} ${s.kind}${s.faint ? " faint" : ""}`;
+    const points = thin(shown(s, true));
     if (s.kind === "bar") return drawBars(s, cls, px, py, inner, xs);
+    if (s.kind === "ring") return points.map((p) => svg("circle", { class: cls, cx: px(p[0]), cy: py(p[1]), r: 8 }));
     if (s.kind === "mark") return points.map((p) => svg("path", { class: cls, d: diamond(px(p[0]), py(p[1])) }));
     const path = points.map((p, n) => {
       const x = px(p[0]).toFixed(1), v = py(p[1]).toFixed(1);
       return n === 0 ? `M${x} ${v}` : s.kind === "step" ? `H${x}V${v}` : `L${x} ${v}`;
     }).join("");
-    const dots = s.kind === "line" && points.length <= 60 ? points.map((p) => svg("circle", { class: `s${i} dot`, cx: px(p[0]), cy: py(p[1]), r: 2.5 })) : [];
+    const dots = s.kind === "line" && !s.smooth && points.length <= 60 ? points.map((p) => svg("circle", { class: `s${s.tone ?? i} dot${s.faint ? " faint" : ""}`, cx: px(p[0]), cy: py(p[1]), r: 2.5 })) : [];
     return [svg("path", { class: cls, d: path }), dots];
   }
 
@@ -120,8 +149,8 @@ export function chart(options) {
     const w = clamp(gap * 0.7, 1, 48);
     const hatch = svg("pattern", { id: hatchID, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
       svg("rect", { class: "hatch-back", width: 6, height: 6 }), svg("rect", { class: `${cls} hatch`, width: 3, height: 6 }));
-    const rects = s.points.map((p) => svg("rect", {
-      class: `${cls}${p[2] ? " alt" : ""}`, fill: p[2] ? `url(#${hatchID})` : undefined,
+    const rects = shown(s).map((p) => svg("rect", {
+      class: `${cls}${p[2] === true ? " alt" : ""}`, fill: p[2] === true ? `url(#${hatchID})` : undefined,
       x: px(p[0]) - w / 2, y: py(p[1]), width: w, height: Math.max(0.5, inner.y0 - py(p[1])),
     }));
     return [svg("defs", null, hatch), rects];
@@ -131,13 +160,14 @@ export function chart(options) {
   const diamond = (x, v) => `M${x} ${v - 5}L${x + 5} ${v}L${x} ${v + 5}L${x - 5} ${v}Z`;
 
   function drawLegend() {
-    const key = (i, kind, alt) => svg("svg", { class: "key", viewBox: "0 0 24 12", width: 24, height: 12, "aria-hidden": "true" },
+    const key = (i, kind, alt, faint) => svg("svg", { class: "key", viewBox: "0 0 24 12", width: 24, height: 12, "aria-hidden": "true" },
       kind === "bar" ? svg("rect", { class: `s${i} bar${alt ? " outline" : ""}`, x: 6, y: 1, width: 12, height: 10 })
         : kind === "mark" ? svg("path", { class: `s${i} mark`, d: diamond(12, 6) })
-          : svg("path", { class: `s${i} ${kind}`, d: "M1 6H23" }));
+          : kind === "ring" ? svg("circle", { class: `s${i} ring`, cx: 12, cy: 6, r: 5 })
+            : svg("path", { class: `s${i} ${kind}${faint ? " faint" : ""}`, d: "M1 6H23" }));
     set(legend, data.series.map((s, i) => [
-      el("span", null, key(i, s.kind), s.plain ?? s.name),
-      s.alt && s.points.some((p) => p[2]) ? el("span", null, key(i, s.kind, true), s.alt) : null,
+      el("span", null, key(s.tone ?? i, s.kind, false, s.faint), s.plain ?? s.name),
+      s.alt && s.points.some((p) => p[2] === true) ? el("span", null, key(s.tone ?? i, s.kind, true), s.alt) : null,
     ]), el("span", { class: "unit" }, unit));
   }
 
@@ -162,11 +192,11 @@ export function chart(options) {
     if (at < 0) g.replaceChildren();
     else {
       g.replaceChildren(svg("line", { x1: px(x), x2: px(x), y1: inner.y0, y2: inner.y1 }),
-        ...data.series.flatMap((s, i) => (ps[i] && s.kind !== "bar" ? [svg("circle", { cx: px(x), cy: py(ps[i][1]), r: 4 })] : [])));
+        ...data.series.flatMap((s, i) => (ps[i] && s.kind !== "bar" && s.kind !== "ring" ? [svg("circle", { cx: px(x), cy: py(ps[i][1]), r: 4 })] : [])));
     }
   }
 
-  const point = (s, p) => [s.name, y(p[1]), s.name !== unit && unit, s.alt && `(${p[2] ? s.alt : s.plain})`].filter(Boolean).join(" ");
+  const point = (s, p) => [s.name, y(p[1]), s.name !== unit && unit, s.alt && `(${p[2] === true ? s.alt : s.plain})`, typeof p[2] === "string" && p[2] && `(${p[2]})`].filter(Boolean).join(" ");
 
   function nearest(event) {
     const box = picture.getBoundingClientRect();
@@ -180,12 +210,56 @@ export function chart(options) {
     return best;
   }
 
-  frame.addEventListener("pointermove", (e) => { at = nearest(e); drawCursor(); });
+  // A part is picked with a mouse or a finger, from side to side.
+  let from = null;
+  const inside = (event) => {
+    const { x0, x1 } = picture.plot.inner;
+    return clamp(event.clientX - picture.getBoundingClientRect().left, x0, x1);
+  };
+  const pick = (a, b) => {
+    const rect = picture.querySelector(".pick");
+    rect?.setAttribute("x", Math.min(a, b));
+    rect?.setAttribute("width", Math.abs(b - a));
+  };
+  frame.addEventListener("pointerdown", (e) => {
+    if (e.button !== 0 || !picture.plot || !columns().length) return;
+    from = inside(e);
+    frame.setPointerCapture(e.pointerId);
+  });
+  frame.addEventListener("pointermove", (e) => {
+    at = nearest(e);
+    drawCursor();
+    if (from !== null) pick(from, inside(e));
+  });
+  frame.addEventListener("pointerup", (e) => {
+    if (from === null) return;
+    const to = inside(e), begun = from;
+    from = null;
+    pick(0, 0);
+    if (Math.abs(to - begun) < 8) return; // a click
+    const { inner, xs } = picture.plot;
+    const value = (x) => xs.min + (x - inner.x0) / (inner.x1 - inner.x0) * (xs.max - xs.min);
+    look([value(Math.min(begun, to)), value(Math.max(begun, to))]);
+  });
+  frame.addEventListener("pointercancel", () => { from = null; pick(0, 0); });
+  frame.addEventListener("dblclick", () => look(null));
   frame.addEventListener("pointerleave", () => { at = -1; drawCursor(); });
   frame.addEventListener("keydown", (e) => {
-    const n = columns().length;
+    const cols = columns(), n = cols.length;
+    if (!n || e.ctrlKey || e.metaKey || e.altKey) return;
+    if (e.key === "+" || e.key === "-") {
+      e.preventDefault();
+      const { min, max } = picture.plot.xs;
+      const middle = at >= 0 ? cols[at][0] : (min + max) / 2, half = (max - min) / (e.key === "+" ? 4 : 1);
+      look([middle - half, middle + half]);
+      return;
+    }
+    if (e.key === "0" && part) {
+      look(null);
+      return;
+    }
     const to = { ArrowLeft: (at < 0 ? n - 1 : at) - (at < 0 ? 0 : 1), ArrowRight: at < 0 ? 0 : at + 1, Home: 0, End: n - 1 }[e.key];
-    if (to === undefined || !n) return;
+    if (to === undefined) return;
     e.preventDefault();
     readout.setAttribute("aria-live", "polite");
     at = clamp(to, 0, n - 1);
@@ -196,7 +270,28 @@ export function chart(options) {
   const sized = new ResizeObserver(() => { if (frame.clientWidth !== width) draw(); });
   sized.observe(frame);
 
-  return { node, update(d) { data = d; draw(); drawTable(); } };
+  return {
+    node,
+    update(d) {
+      if (d.x !== data.x) { // what was looked at is of another axis
+        part = null;
+        whole.hidden = true;
+      }
+      data = d;
+      draw();
+      drawTable();
+    },
+  };
+}
+
+// ends are the lowest and the highest of values, none of none.
+function ends(values) {
+  let lo = Infinity, hi = -Infinity;
+  for (const v of values) {
+    if (v < lo) lo = v;
+    if (v > hi) hi = v;
+  }
+  return values.length ? [lo, hi] : [];
 }
 
 const clamp = (v, lo, hi) => Math.max(lo, Math.min(hi, v));

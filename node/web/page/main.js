@@ -1,27 +1,42 @@
 // The page: who we are, which view is shown, and when it asks again.
 
-import { askTabs, hasToken, onToken, setToken, tokenFrom, APIError } from "./api.js";
+import { access, askTabs, hasToken, learnAccess, onToken, setToken, tokenFrom, APIError } from "./api.js";
 import { Live } from "./live.js";
 import { el, set, foreign } from "./dom.js";
 import { theme } from "./theme.js";
 import { runsView } from "./runs.js";
 import { runView } from "./run.js";
 import { roundView } from "./round.js";
-import { peersView } from "./peers.js";
+import { membersView } from "./members.js";
+import { memberView } from "./member.js";
+import { samplesView } from "./samples.js";
+import { exportView } from "./export.js";
+import { networkView } from "./network.js";
 import { nodeView } from "./node.js";
 import { generateView } from "./generate.js";
+import { settingsView } from "./settings.js";
+import { logsView } from "./logs.js";
 import { signInView } from "./signin.js";
 
 // A view is {title, node, refresh(signal), events(e), leave()}: refresh asks
 // the daemon and shows what it says; events says whether an event concerns it;
-// leave ends what it began. All but title and node may be missing.
-const routes = [
+// leave ends what it began; every is after how many milliseconds it asks again
+// though nothing happened. All but title and node may be missing.
+const everybody = [
   [/^\/runs$/, () => runsView()],
   [/^\/runs\/([^/]+)$/, (id) => runView(id, live.log)],
   [/^\/runs\/([^/]+)\/rounds\/(\d+)$/, (id, n) => roundView(id, Number(n))],
-  [/^\/peers$/, () => peersView()],
+  [/^\/runs\/([^/]+)\/peers$/, (id) => membersView(id)],
+  [/^\/runs\/([^/]+)\/peers\/([^/]+)$/, (id, peer) => memberView(id, peer)],
+];
+const owner = [
+  [/^\/runs\/([^/]+)\/samples$/, (id) => samplesView(id)],
+  [/^\/runs\/([^/]+)\/export$/, (id) => exportView(id)],
+  [/^\/(?:network|peers)$/, () => networkView()],
   [/^\/node$/, () => nodeView()],
   [/^\/generate$/, () => generateView()],
+  [/^\/settings$/, () => settingsView()],
+  [/^\/logs$/, () => logsView()],
 ];
 
 const BETWEEN_MS = 1000; // at most so often after events
@@ -41,7 +56,10 @@ const live = new Live({
   state(word) {
     link.textContent = words[word];
     link.dataset.state = word;
-    if (word === "live") say(null);
+    if (word === "live") {
+      say(null);
+      if (!access) enter();
+    }
     if (word === "offline") say(["The daemon does not answer. What is shown may be old; it is asked again by itself."]);
   },
   event(e) {
@@ -86,7 +104,7 @@ async function refresh() {
     busy = false;
   }
   if (view !== now || dirty) touch();
-  else anyhow = setTimeout(refresh, ANYHOW_MS);
+  else anyhow = setTimeout(refresh, view.every ?? ANYHOW_MS);
 }
 
 const trouble = el("div", { class: "problem", role: "alert", hidden: true });
@@ -126,9 +144,23 @@ function signIn(err) {
 }
 
 // signedIn goes on with a new token.
-function signedIn() {
+async function signedIn() {
+  if (await enter()) live.restart();
+}
+
+// enter finds out what this page may do, and shows what its address names.
+async function enter() {
+  try {
+    await learnAccess();
+  } catch (err) {
+    if (err instanceof APIError && err.status === 401) {
+      signIn(hasToken() ? err : null);
+      return false;
+    }
+    // Nobody answers: what is shown says so, and is asked again.
+  }
   route();
-  live.restart();
+  return true;
 }
 
 function route() {
@@ -140,11 +172,11 @@ function route() {
     signedIn();
     return;
   }
-  if (!hasToken()) {
+  if (!hasToken() && access !== "public") {
     signIn(null);
     return;
   }
-  for (const [pattern, make] of routes) {
+  for (const [pattern, make] of access === "public" ? everybody : [...everybody, ...owner]) {
     const m = pattern.exec(hash);
     if (m) {
       show(make(...m.slice(1).map(decodeURIComponent)));
@@ -178,5 +210,5 @@ document.querySelector(".skip").addEventListener("click", (e) => {
 document.addEventListener("visibilitychange", () => { if (!document.hidden) touch(); });
 onToken(signedIn);
 theme(document.getElementById("theme"));
-route();
-if (hasToken()) live.start();
+if (tokenFrom(location.hash)) route();
+else if (await enter()) live.start();

@@ -1,15 +1,38 @@
 // This node: what it does and why, and what it holds.
 
-import { get } from "./api.js";
+import { access, change, get } from "./api.js";
 import { el, badge, copyable, facts, foreign, ident, set } from "./dom.js";
 import { table } from "./table.js";
 import { runLink } from "./runs.js";
+import { scheduleEditor } from "./schedule.js";
 import * as f from "./format.js";
 
 const notes = (list) => el("span", null, (list ?? []).map((w, i) => [i ? "; " : "", foreign(w)]));
 
 export function nodeView() {
-  const state = el("div", { class: "card state" });
+  const state = el("div");
+  const said = el("p", { class: "problem", role: "alert", hidden: true });
+  const caps = el("div");
+  let paused = false, again = () => {};
+  // act asks for something, and says why not.
+  const act = async (fn) => {
+    said.hidden = true;
+    try {
+      await fn();
+    } catch (err) {
+      said.hidden = false;
+      set(said, foreign(err.message), err.hint ? " – " : "", err.hint ? foreign(err.hint) : "");
+    }
+    again();
+  };
+  const may = access === "full";
+  const control = (text, request, attrs) => el("button", { type: "button", disabled: !may, ...attrs, on: { click: () => act(() => change("POST", "/control", request())) } }, text);
+  const length = el("select", { "aria-label": "Pause for how long", disabled: !may }, [["0", "until resumed"], ["1800", "30 minutes"], ["3600", "1 hour"], ["14400", "4 hours"], ["43200", "12 hours"]].map(([value, text]) => el("option", { value }, text)));
+  const pause = control("Pause", () => ({ action: "pause", ...(length.value === "0" ? {} : { for_seconds: Number(length.value) }) }), { class: "main" });
+  const resume = control("Resume", () => ({ action: "resume" }), { class: "main" });
+  const finish = control("Finish", () => ({ action: "finish" }), { title: "what is under way is finished and published, then nothing more" });
+  const buttons = el("p", { class: "tools" }, pause, length, resume, finish);
+  const schedule = scheduleEditor((lines) => act(() => change("PATCH", "/config", { set: { "work.schedule": lines } })));
   const about = el("div");
   const traffic = el("div");
   const runs = table({
@@ -54,13 +77,33 @@ export function nodeView() {
   const card = (title, ...children) => el("section", { class: "card" }, el("h2", null, title), ...children);
   return {
     title: "My node",
-    node: el("div", null, el("h1", { tabindex: -1 }, "My node"), state,
-      el("div", { class: "grid" }, card("About", about), card("Traffic since the start", traffic)),
+    node: el("div", null, el("h1", { tabindex: -1 }, "My node"), el("div", { class: "card state" }, state, buttons, said),
+      el("div", { class: "grid" }, el("div", { class: "stack" }, card("About", about), card("Traffic since the start", traffic)),
+        el("div", { class: "stack" }, card("Limits", caps), card("Schedule", schedule.node))),
       card("Runs", runs.node), card("Models", models.node), card("Data sets", data.node)),
     events: (e) => ["node.state", "run.state", "peer.joined", "peer.left", "round.done"].includes(e.type),
     async refresh(signal) {
-      const [s, r, m, d] = await Promise.all(["/status", "/runs", "/models", "/datasets"].map((p) => get(p, signal)));
-      set(state, el("p", { class: `word ${f.stateKind(s.state)}` }, s.state), el("p", null, foreign(s.why || "It computes for a run.")));
+      again = () => { this.refresh(signal).catch(() => {}); };
+      const [s, r, m, d, c] = await Promise.all(["/status", "/runs", "/models", "/datasets", "/config"].map((p) => get(p, signal)));
+      set(state, el("p", { class: `word ${f.stateKind(s.state)}` }, s.state), el("p", null, foreign(s.why || "It computes for a run.")),
+        s.until && el("p", null, `Until ${f.date(s.until)}.`), s.do && el("p", { class: "note" }, foreign(s.do)),
+        s.config_error && el("p", { class: "problem" }, "The configuration file is not used as it is now: ", foreign(s.config_error)),
+        s.restart_needed?.length && el("p", { class: "note" }, `Takes effect at the next start: ${s.restart_needed.join(", ")}.`));
+      paused = s.reason === "paused" || s.reason === "finished" || s.reason === "consent";
+      pause.hidden = length.hidden = s.reason === "paused";
+      resume.hidden = !paused;
+      finish.hidden = s.reason === "finished";
+      const of = (key) => c.settings.find((x) => x.key === key)?.values ?? [];
+      set(caps, facts([
+        ["Duty", `${of("work.duty_percent")[0] ?? "100"} % of the time`],
+        ["Threads", of("threads")[0]],
+        ["Temperature", of("work.max_temp_c")[0] === "0" ? "any" : `stops above ${of("work.max_temp_c")[0]} °C`],
+        ["On battery", of("work.on_battery")[0] === "true" ? "works" : "does not work"],
+        ["Makes way for", el("span", null, foreign(of("work.exclusive_apps").join(", ") || "no program"))],
+        ["Upload, download", `${of("network.upload_mbit")[0] === "0" ? "no limit" : `${of("network.upload_mbit")[0]} Mbit/s`}, ${of("network.download_mbit")[0] === "0" ? "no limit" : `${of("network.download_mbit")[0]} Mbit/s`}`],
+        ["Disk", of("cache_max_mb")[0] === "0" ? `all there is but ${of("min_free_mb")[0]} MB` : `${of("cache_max_mb")[0]} MB, and ${of("min_free_mb")[0]} MB stay free`],
+      ]), el("p", { class: "note" }, el("a", { href: "#/settings" }, "Settings"), " changes them."));
+      schedule.update(of("work.schedule"), may && Boolean(c.file) && !["flag", "environment"].includes(c.settings.find((x) => x.key === "work.schedule")?.origin));
       set(about, facts([
         ["Peer ID", copyable(s.peer, "the peer ID")],
         ["Device", foreign(s.device)],
@@ -72,7 +115,7 @@ export function nodeView() {
       ]));
       set(traffic, facts([
         ["Pulled", f.bytes(s.traffic.pulled_bytes)], ["Sent", f.bytes(s.traffic.sent_bytes)],
-        ["Peers", el("a", { href: "#/peers" }, `${f.plural(s.peers, "peer")} connected`)], ["Runs", f.plural(s.runs, "run")],
+        ["Peers", el("a", { href: "#/network" }, `${f.plural(s.peers, "peer")} connected`)], ["Runs", f.plural(s.runs, "run")],
       ]), el("p", { class: "note" }, "Models, data, states and deltas; without what protocols add."));
       runs.update(r.runs.filter((x) => x.joined));
       models.update(m.models);

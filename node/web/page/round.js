@@ -3,6 +3,7 @@
 import { get, APIError } from "./api.js";
 import { el, badge, copyable, facts, foreign, ident, peer, set } from "./dom.js";
 import { table } from "./table.js";
+import { memberLink } from "./members.js";
 import * as f from "./format.js";
 
 export function roundView(id, n) {
@@ -13,13 +14,14 @@ export function roundView(id, n) {
   const who = table({
     caption: `Contributions to round ${n}`, file: `round-${n}-contributions`, empty: "Nobody contributed.", key: (c) => c.peer,
     columns: [
-      { title: "Peer", value: (c) => c.peer, cell: (c) => peer(c.peer, me) },
+      { title: "Peer", value: (c) => c.peer, cell: (c) => memberLink(id, c.peer, me) },
       { title: "Weight", num: true, value: (c) => c.weight, cell: (c) => f.count(c.weight) },
       { title: "Share", num: true, value: (c) => (weight ? c.weight / weight : 0), cell: (c) => f.percent(weight ? c.weight / weight : 0) },
       { title: "Clip", num: true, hint: "factor; 1 when not clipped", value: (c) => c.clip, cell: (c) => (c.clip >= 1 ? "1 (not clipped)" : f.decimal(c.clip, 3)) },
       { title: "Tokens", num: true, value: (c) => c.tokens, cell: (c) => f.count(c.tokens) },
       { title: "Steps", num: true, value: (c) => c.steps, cell: (c) => f.count(c.steps) },
       { title: "Loss", num: true, hint: "mean training loss, as it says itself", value: (c) => c.loss, cell: (c) => f.loss(c.loss) },
+      { title: "Note", hint: "why it counts for nothing", value: (c) => c.reason ?? "", cell: (c) => foreign(c.reason || "counts") },
       { title: "Delta size", num: true, value: (c) => c.delta_bytes, cell: (c) => f.bytes(c.delta_bytes) },
       { title: "Delta", value: (c) => c.delta, cell: (c) => ident(c.delta) },
       { title: "Commit", value: (c) => c.commit, cell: (c) => ident(c.commit) },
@@ -34,6 +36,16 @@ export function roundView(id, n) {
       { title: "Commit", value: (x) => x.commit, cell: (x) => ident(x.commit) },
     ],
   });
+  const judged = table({
+    caption: `Judged in round ${n}`, file: `round-${n}-judged`, empty: "Nothing was judged.", key: (x) => x.peer,
+    columns: [
+      { title: "Peer", value: (x) => x.peer, cell: (x) => memberLink(id, x.peer, me) },
+      { title: "Verdict", value: (x) => x.verdict, cell: (x) => badge(x.verdict, { useful: "good", damaging: "bad", useless: "calm" }[x.verdict] ?? "quiet") },
+      { title: "Gain", num: true, hint: "nats that the loss falls by a fifth of the delta", value: (x) => x.gain, cell: (x) => x.gain.toExponential(2) },
+      { title: "Worth", num: true, value: (x) => x.worth, cell: (x) => f.decimal(x.worth, 3) },
+      { title: "Auditors", num: true, value: (x) => x.auditors, cell: (x) => f.count(x.auditors) },
+    ],
+  });
   const base = `#/runs/${encodeURIComponent(id)}`;
   const peers = (list) => (list?.length ? list.map((p, i) => [i ? ", " : "", peer(p, me)]) : "nobody");
 
@@ -43,6 +55,7 @@ export function roundView(id, n) {
       el("nav", { class: "pages", "aria-label": "Rounds" }, n > 1 && el("a", { href: `${base}/rounds/${n - 1}` }, `‹ round ${n - 1}`), el("a", { href: base }, "the run"), el("a", { href: `${base}/rounds/${n + 1}` }, `round ${n + 1} ›`)),
       el("section", { class: "card" }, el("h2", null, "Who contributed"), who.node),
       el("section", { class: "card" }, el("h2", null, "What was refused"), refused.node),
+      el("section", { class: "card" }, el("h2", null, `Verdicts on deltas of round ${n - 1}`), judged.node),
       el("h2", { class: "hidden" }, "About this round"), about),
     events: (e) => e.type === "round.done" || e.type === "eval.done",
     async refresh(signal) {
@@ -65,6 +78,7 @@ export function roundView(id, n) {
         : `Not enough seats voted for one result: ${f.count(r.votes)} of the ${f.count(r.quorum)} needed. Training goes on from it, and another branch may still win.`);
       who.update(r.contributions);
       refused.update(r.refused);
+      judged.update(r.judged ?? []);
       set(about, facts([
         ["Decided", f.date(r.decided)], ["Took", f.seconds(r.seconds)],
         ["Attempt", String(r.attempt)], ["Proposer", peer(r.proposer, me)],

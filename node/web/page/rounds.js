@@ -41,10 +41,51 @@ export class History {
   }
 }
 
+const histories = new Map();
+
+// historyOf is the history of a run, which all views of it share.
+export function historyOf(id) {
+  if (!histories.has(id)) histories.set(id, new History(id));
+  return histories.get(id);
+}
+
 const sum = (list, f) => list.reduce((n, x) => n + f(x), 0);
 
 // roundTokens are the tokens that contributed to one round.
 export const roundTokens = (r) => sum(r.contributions, (c) => c.tokens);
+
+// roundBytes are those of the deltas that contributed to one round.
+export const roundBytes = (r) => sum(r.contributions, (c) => c.delta_bytes);
+
+// best is the round with the lowest loss on held-out rows, or undefined.
+export const best = (rounds) => rounds.reduce((b, r) => (r.eval_loss !== null && !(b && b.eval_loss <= r.eval_loss) ? r : b), undefined);
+
+// smooth is the exponential moving average of points, with a correction for its
+// beginning: the first is itself.
+export function smooth(points, keep = 0.9) {
+  let mean = 0, weight = 0;
+  return points.map(([x, y]) => {
+    mean = keep * mean + (1 - keep) * y;
+    weight = keep * weight + (1 - keep);
+    return [x, mean / weight, false];
+  });
+}
+
+// standings are what the run remembers of each peer after the last round that
+// says something about it.
+export function standings(rounds) {
+  const peers = new Map();
+  for (const r of rounds) for (const s of r.standings ?? []) peers.set(s.peer, s);
+  return peers;
+}
+
+// standingText says what a standing means for its peer.
+export function standingText(s, round) {
+  if (!s) return "not audited";
+  if (s.banned_until && s.banned_until > round) return `banned until round ${s.banned_until}${s.reason ? `: ${s.reason}` : ""}`;
+  if (s.owed) return `on probation: ${s.owed} useful delta${s.owed === 1 ? "" : "s"} until it counts`;
+  return s.strikes >= 0.05 ? `counts; ${s.strikes.toFixed(1)} of 3 strikes` : "counts";
+}
 
 // contributions adds up the rounds by peer.
 export function contributions(rounds) {

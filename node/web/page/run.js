@@ -4,7 +4,10 @@ import { get } from "./api.js";
 import { el, badge, copyable, facts, foreign, ident, peer, set, uid } from "./dom.js";
 import { table } from "./table.js";
 import { chart } from "./chart.js";
-import { History, contributions, refusals, roundTokens } from "./rounds.js";
+import { best, contributions, historyOf, refusals, roundBytes, roundTokens, smooth } from "./rounds.js";
+import { timeline } from "./timeline.js";
+import { memberLink } from "./members.js";
+import { runPages } from "./pages.js";
 import { eventText } from "./eventtext.js";
 import * as f from "./format.js";
 
@@ -20,11 +23,13 @@ const axes = {
 };
 
 const KEY = "moot.x";
+const shardAxis = { title: "shard", whole: true, text: (v) => f.count(v) };
 
 export function runView(id, log) {
-  const history = new History(id);
-  let run = null, me = "", by = localStorage.getItem(KEY), log2 = false;
-  if (!axes[by]) by = "round";
+  const history = historyOf(id);
+  let coverRound = -1, coverKnown = false;
+  let run = null, me = "", by = localStorage.getItem(KEY), log2 = false, mean = true;
+  if (!axes[by]) by = "tokens";
 
   const head = el("div", { class: "head" });
   const why = el("p", { class: "lead" });
@@ -35,6 +40,12 @@ export function runView(id, log) {
   const losses = chart({ title: "Loss", unit: "nats per token", y: f.loss, tick: f.short, file: `${name}-loss` });
   const tokens = chart({ title: "Tokens per round", unit: "tokens", y: f.count, tick: (v) => f.compact(v, 1000), file: `${name}-tokens` });
   const seats = chart({ title: "Seats and contributions", unit: "peers", y: f.count, file: `${name}-seats` });
+  const speed = chart({ title: "Swarm speed", unit: "tokens per second", y: (v) => f.compact(v), file: `${name}-speed` });
+  const deltas = chart({ title: "Deltas", unit: "deltas", y: f.count, file: `${name}-deltas` });
+  const bytes = chart({ title: "Bytes per round", unit: "bytes", y: f.bytes, file: `${name}-bytes` });
+  const covered = chart({ title: "Coverage of the data", unit: "% of rows seen", y: (v) => f.decimal(v, 1), file: `${name}-coverage` });
+  const phases = timeline(`${name}-timeline`);
+  const coverText = el("p", { class: "note" }), bytesText = el("p", { class: "note" });
   const times = chart({ title: "Time per round", unit: "s", y: (v) => f.compact(Number(v.toFixed(1))), file: `${name}-rounds` });
 
   const group = uid("axis");
@@ -50,12 +61,16 @@ export function runView(id, log) {
     const input = el("input", { type: "checkbox" });
     input.addEventListener("change", () => { log2 = input.checked; draw(); });
     return el("label", null, input, "logarithmic loss");
+  })(), (() => {
+    const input = el("input", { type: "checkbox", checked: true });
+    input.addEventListener("change", () => { mean = input.checked; draw(); });
+    return el("label", null, input, "running mean");
   })());
 
   const peers = table({
     caption: "Contributions by peer", file: "contributions", empty: "No round has ended yet.", key: (p) => p.peer, sort: -3,
     columns: [
-      { title: "Peer", value: (p) => p.peer, cell: (p) => peer(p.peer, me) },
+      { title: "Peer", value: (p) => p.peer, cell: (p) => memberLink(id, p.peer, me) },
       { title: "Rounds", num: true, value: (p) => p.rounds, cell: (p) => f.count(p.rounds) },
       { title: "Tokens", num: true, value: (p) => p.tokens, cell: (p) => f.count(p.tokens) },
       { title: "Share of weight", num: true, hint: "its part of all weight that entered the rounds", value: (p) => p.share, cell: (p) => f.percent(p.share) },
@@ -123,9 +138,18 @@ export function runView(id, log) {
     const list = history.rounds;
     const x = axes[by];
     const points = (of) => list.map((r) => [x.of(r), of(r), false]).filter((p) => p[1] !== null && p[1] !== undefined);
+    const train = points((r) => r.train_loss), b = best(list);
     losses.update({ x, log: log2, series: [
-      { name: "train", kind: "line", points: points((r) => r.train_loss) },
-      { name: "eval", kind: "mark", points: points((r) => r.eval_loss) },
+      { name: "train", kind: "line", tone: 0, faint: mean, points: train },
+      { name: "eval", kind: "mark", tone: 1, points: points((r) => r.eval_loss) },
+      ...(mean ? [{ name: "train, running mean (EMA 0.9)", kind: "line", tone: 2, smooth: true, points: smooth(train) }] : []),
+      ...(b ? [{ name: "best eval", kind: "ring", tone: 1, points: [[x.of(b), b.eval_loss, false]] }] : []),
+    ] });
+    const rate = (r, n) => (r.seconds > 0 ? n / r.seconds : null);
+    const own = (r) => r.contributions.find((c) => c.peer === me)?.tokens;
+    speed.update({ x, zero: true, series: [
+      { name: "all peers", kind: "line", points: points((r) => rate(r, roundTokens(r))) },
+      { name: "this node", kind: "line", points: points((r) => (own(r) === undefined ? null : rate(r, own(r)))) },
     ] });
     const byRound = axes.round;
     const bars = (of, note) => list.map((r) => [r.round, of(r), note(r)]);
@@ -134,12 +158,32 @@ export function runView(id, log) {
       { name: "seats", kind: "step", points: bars((r) => r.seats, () => false) },
       { name: "contributions", kind: "line", points: bars((r) => r.contributions.length, () => false) },
     ] });
+    deltas.update({ x: byRound, zero: true, whole: true, series: [
+      { name: "accepted", kind: "step", points: list.map((r) => [r.round, r.contributions.length, ""]) },
+      { name: "refused", kind: "step", points: list.map((r) => [r.round, r.refused.length, [...new Set(r.refused.map((x) => x.reason))].join(", ")]) },
+    ] });
+    bytes.update({ x: byRound, series: [{ name: "deltas", kind: "bar", points: bars(roundBytes, () => false) }] });
+    const last = list.at(-1), plain = last && 4 * run.manifest.adapter_parameters * last.contributions.length;
+    bytesText.textContent = plain && roundBytes(last) ? `Deltas as published, once for each round; each goes to all other seats. ${f.decimal(plain / roundBytes(last), 1)} times smaller than in 32-bit floats.` : "Deltas as published, once for each round.";
     times.update({ x: byRound, series: [{ name: "time", plain: "certified", alt: "provisional", kind: "bar", points: bars((r) => r.seconds, (r) => !r.certified) }] });
     const all = contributions(list);
     peers.update(all);
     refused.update(refusals(list));
     rounds.update(list);
     drawTiles(all);
+  }
+
+  // drawCoverage says which rows were trained on, or why that cannot be told.
+  function drawCoverage(c, err) {
+    if (err) {
+      coverText.textContent = `It cannot be told: ${err.message}.`;
+      return;
+    }
+    const shards = c.shards.filter((s) => s.rows);
+    const range = (s) => (s.first === s.last ? String(s.first) : `${s.first} to ${s.last}`);
+    covered.update({ x: shardAxis, zero: true, series: [{ name: "seen", kind: "bar", points: shards.map((s) => [s.first, 100 * s.seen / s.rows, `shard ${range(s)}, ${f.count(s.draws)} draws of ${f.plural(s.rows, "row")}`]) }] });
+    const often = c.passes.map((n, i) => [i, n]).slice(1).filter(([, n]) => n).map(([i, n]) => `${f.percent(n / c.rows)} ${i === 1 ? "once" : i === 2 ? "twice" : i === 8 ? "8 times or more" : `${i} times`}`);
+    coverText.textContent = c.rows ? `${f.percent(c.seen / c.rows)} of ${f.count(c.rows)} rows were drawn at least once, ${f.decimal(c.draws / c.rows)} times in the mean${often.length ? `: ${often.join(", ")}` : ""}. The draw of each peer follows from the head and its ID.` : "The data set has no rows.";
   }
 
   function drawTiles(all) {
@@ -221,9 +265,11 @@ export function runView(id, log) {
 
   return {
     title: "Run",
-    node: el("div", null, head, why, tiles, current,
+    node: el("div", null, head, runPages(id, ""), why, tiles, current,
       choice,
-      el("div", { class: "grid" }, card("Loss", losses.node), card("Tokens per round", tokens.node), card("Time per round", times.node), card("Seats and contributions", seats.node)),
+      el("div", { class: "grid" }, card("Loss", losses.node), card("Swarm speed", speed.node), card("Timeline", phases.node), card("Seats and contributions", seats.node),
+        card("Deltas", deltas.node), card("Tokens per round", tokens.node), card("Bytes per round", bytesText, bytes.node), card("Time per round", times.node),
+        card("Coverage of the data", coverText, covered.node)),
       card("Contributions by peer", peers.node),
       card("Members now", el("p", { class: "note" }, "What peers say of themselves; nobody vouches for it."), members.node),
       card("Refused deltas", refused.node),
@@ -238,6 +284,10 @@ export function runView(id, log) {
       run = await get(`/runs/${encodeURIComponent(id)}`, signal);
       await history.update(run.rounds, signal);
       if (signal.aborted) return;
+      if (run.round !== coverRound || !coverKnown) {
+        coverRound = run.round;
+        get(`/runs/${encodeURIComponent(id)}/coverage`, signal).then((c) => { coverKnown = true; drawCoverage(c); }, (err) => { if (!signal.aborted) drawCoverage(null, err); });
+      }
       this.title = run.name;
       document.title = `${run.name} – moot`;
       set(head, el("h1", { tabindex: -1 }, foreign(run.name || "(no name yet)")), badge(run.state, f.stateKind(run.state)),
@@ -247,6 +297,7 @@ export function runView(id, log) {
       next.update(run.next_seats);
       draw();
       drawCurrent();
+      phases.update(log, run.id);
       drawManifest();
       drawFeed();
     },

@@ -1,0 +1,113 @@
+// What this node did in the last rounds, against the time: a row for each
+// phase, and a mark for each delta that came.
+
+import { el, svg, set, save, shortID, uid } from "./dom.js";
+import { csvBlob } from "./csv.js";
+import { saveSVG, savePNG } from "./picture.js";
+import { linear } from "./axis.js";
+import * as f from "./format.js";
+
+const ROUNDS = 4; // that are drawn
+const PHASES = ["idle", "sync", "assembly", "train", "exchange", "vote"];
+
+// spans makes rows {round, phase, from, to} of events, oldest first; the last
+// one lasts until now.
+export function spans(log, run, now = Date.now()) {
+  const out = [];
+  for (const e of log) {
+    if (e.run !== run || e.type !== "round.phase") continue;
+    const at = new Date(e.time).getTime();
+    const last = out.at(-1);
+    if (last) last.to = at;
+    out.push({ round: e.n, phase: e.phase, from: at, to: now });
+  }
+  const newest = Math.max(0, ...out.map((s) => s.round));
+  return out.filter((s) => s.round > newest - ROUNDS && s.to > s.from && s.phase !== "done");
+}
+
+// arrivals are the deltas of those rounds, {round, peer, at}.
+export function arrivals(log, run, from) {
+  return log.filter((e) => e.run === run && e.type === "round.commit").map((e) => ({ round: e.n, peer: e.peer, at: new Date(e.time).getTime() })).filter((a) => a.at >= from);
+}
+
+// timeline makes the picture. update takes the events and the run.
+export function timeline(file) {
+  const picture = svg("svg", { role: "img", class: "plot" });
+  const frame = el("div", { class: "frame" }, picture);
+  const rows = el("div");
+  const details = el("details", null, el("summary", null, "Show as table"), rows);
+  const clip = uid("clip");
+  let list = [], came = [], width = 0;
+
+  const grid = () => [
+    ["round", "what", "from", "to", "seconds"],
+    ...list.map((s) => [s.round, s.phase, new Date(s.from).toISOString(), new Date(s.to).toISOString(), (s.to - s.from) / 1000]),
+    ...came.map((a) => [a.round, `delta of ${a.peer}`, new Date(a.at).toISOString(), "", ""]),
+  ];
+  const button = (name, fn) => el("button", { type: "button", class: "small", "aria-label": `Save the timeline as ${name}`, on: { click: fn } }, name);
+  const node = el("div", { class: "chart" }, frame, el("div", { class: "tools" }, details, el("span", { class: "buttons" },
+    button("CSV", () => save(`${file}.csv`, csvBlob(grid()))),
+    button("SVG", () => saveSVG(picture, file)),
+    button("PNG", () => savePNG(picture, file)))));
+
+  function draw() {
+    width = frame.clientWidth || width;
+    if (!width) return;
+    const phases = PHASES.filter((p) => list.some((s) => s.phase === p));
+    const height = 26 * (phases.length + 1) + 46;
+    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    picture.setAttribute("height", height);
+    if (list.length === 0) {
+      set(picture, svg("title", null, "Rounds by time: nothing yet"), svg("text", { class: "none", x: width / 2, y: height / 2, "text-anchor": "middle" }, "nothing to draw yet"));
+      return;
+    }
+    const x0 = 76, x1 = width - 14;
+    const xs = linear([list[0].from, list.at(-1).to], { time: true, tight: true, most: Math.max(2, Math.floor((x1 - x0) / 90)) });
+    const px = (t) => x0 + (x1 - x0) * xs.at(t);
+    const bottom = 26 * (phases.length + 1) + 6;
+    const begins = list.filter((s, i) => i > 0 && s.round !== list[i - 1].round);
+    const last = list.at(-1);
+    set(picture,
+      svg("title", null, `Rounds ${list[0].round} to ${last.round} by time: round ${last.round} is in phase ${last.phase} for ${f.seconds((last.to - last.from) / 1000)}`),
+      svg("defs", null, svg("clipPath", { id: clip }, svg("rect", { x: x0, y: 0, width: x1 - x0, height }))),
+      phases.map((p, i) => [
+        svg("text", { class: "tick", x: x0 - 8, y: 26 * i + 23, "text-anchor": "end" }, p),
+        svg("line", { class: "grid", x1: x0, x2: x1, y1: 26 * i + 32, y2: 26 * i + 32 }),
+      ]),
+      svg("text", { class: "tick", x: x0 - 8, y: 26 * phases.length + 23, "text-anchor": "end" }, "deltas"),
+      begins.map((s) => [
+        svg("line", { class: "axis dashed", x1: px(s.from), x2: px(s.from), y1: 4, y2: bottom }),
+        svg("text", { class: "tick", x: px(s.from) + 4, y: 12 }, `round ${s.round}`),
+      ]),
+      svg("g", { "clip-path": `url(#${clip})` },
+        list.map((s) => svg("rect", { class: `span${s.phase === "train" ? " work" : ""}`, x: px(s.from), y: 26 * phases.indexOf(s.phase) + 14, width: Math.max(1, px(s.to) - px(s.from)), height: 14 },
+          svg("title", null, `round ${s.round}, ${s.phase}: ${f.seconds((s.to - s.from) / 1000)}`))),
+        came.map((a) => svg("path", { class: "s1 mark", d: `M${px(a.at)} ${26 * phases.length + 13}l5 5l-5 5l-5 -5Z` }, svg("title", null, `round ${a.round}: delta of ${shortID(a.peer)}`)))),
+      svg("line", { class: "axis", x1: x0, x2: x1, y1: bottom, y2: bottom }),
+      xs.ticks.map((t) => svg("text", { class: "tick", x: Math.min(px(t), x1 - 22), y: bottom + 16, "text-anchor": "middle" }, f.clock(t))),
+      svg("text", { class: "name", x: (x0 + x1) / 2, y: bottom + 34, "text-anchor": "middle" }, "time of day"));
+  }
+
+  function drawTable() {
+    if (!details.open) {
+      rows.replaceChildren();
+      return;
+    }
+    const cells = [...list.map((s) => [s.round, s.phase, f.clock(s.from), f.seconds((s.to - s.from) / 1000)]), ...came.map((a) => [a.round, `delta of ${shortID(a.peer)}`, f.clock(a.at), ""])];
+    set(rows, el("div", { class: "scroll", role: "region", "aria-label": "Timeline as a table", tabindex: 0 }, el("table", null,
+      el("thead", null, el("tr", null, ["Round", "What", "Began", "Took"].map((h) => el("th", { scope: "col" }, h)))),
+      el("tbody", null, cells.map((row) => el("tr", null, row.map((c, i) => el(i ? "td" : "th", i ? null : { scope: "row" }, String(c)))))))));
+  }
+
+  details.addEventListener("toggle", drawTable);
+  new ResizeObserver(() => { if (frame.clientWidth !== width) draw(); }).observe(frame);
+  return {
+    node,
+    update(log, run) {
+      list = spans(log, run);
+      came = list.length ? arrivals(log, run, list[0].from) : [];
+      draw();
+      drawTable();
+    },
+  };
+}
