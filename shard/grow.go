@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -42,7 +43,7 @@ func (s *Store) growOnce(ctx context.Context, root cid.Cid, dir string, opts Fol
 			}
 		}
 		if t.ours {
-			return nil
+			return s.dispelDoubts(ctx, t, opts.Progress)
 		}
 	}
 	if err := s.grow(ctx, root, dir, opts); err != nil {
@@ -242,37 +243,54 @@ func (s *Store) note(t *leafTree, leaves []int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.growing {
-		if t.journal == nil {
-			return fs.ErrClosed
-		}
-		var b []byte
-		for _, i := range leaves {
-			b = appendJournalRecord(b, t.root, i)
-		}
-		if err := s.disk.step("journal", t.journal.Name()); err != nil {
+		if err := s.noteInJournal(t, leaves); err != nil {
 			return err
 		}
-		if _, err := t.journal.Write(b); err != nil {
-			return err
-		}
-		if err := s.disk.step("sync journal", t.journal.Name()); err != nil {
-			return err
-		}
-		if err := t.journal.Sync(); err != nil {
+		if err := s.syncJournal(t.journal); err != nil {
 			return err
 		}
 	}
+	t.note(leaves)
+	return nil
+}
+
+// note says from now on that leaves are there. It needs mu.
+func (t *leafTree) note(leaves []int) {
 	for _, i := range leaves {
 		t.gain(i)
 		if t.doubtful != nil {
 			t.doubtful.remove(i)
 		}
 	}
-	return nil
+}
+
+// noteInJournal needs the tree's mu.
+func (s *Store) noteInJournal(t *leafTree, leaves []int) error {
+	if t.journal == nil {
+		return fs.ErrClosed
+	}
+	var b []byte
+	for _, i := range leaves {
+		b = appendJournalRecord(b, t.root, i)
+	}
+	if err := s.disk.step("journal", t.journal.Name()); err != nil {
+		return err
+	}
+	_, err := t.journal.Write(b)
+	return err
+}
+
+func (s *Store) syncJournal(f *os.File) error {
+	if err := s.disk.step("sync journal", f.Name()); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // placed are the leaves that one writer wrote to folders.
 type placed struct {
+	later bool // those in folders that grow are for Sync to make durable
+
 	mu     sync.Mutex
 	leaves map[*leafTree][]leafAt // guarded by mu
 }
@@ -312,7 +330,7 @@ func (p *placed) placeIn(s *Store, t *leafTree, d digest, data []byte) (here boo
 			continue // the DAG lies; who walks it will see
 		}
 		if t.here.has(l.i) {
-			if old, err := t.read(l); err == nil && sha256.Sum256(old) == d {
+			if old, err := t.read(l, nil); err == nil && sha256.Sum256(old) == d {
 				here = true
 				continue
 			}
@@ -349,7 +367,14 @@ func (s *Store) writeLeaf(root *os.Root, to *treeFile, off int64, data []byte) e
 // finish makes what was placed durable, and says that it is there.
 func (p *placed) finish(s *Store) error {
 	for t, leaves := range p.leaves {
-		if err := s.settleLeaves(t, leaves); err != nil && !errors.Is(err, fs.ErrClosed) {
+		done, err := false, error(nil)
+		if p.later {
+			done, err = s.noteLater(t, leaves)
+		}
+		if err == nil && !done {
+			err = s.settleLeaves(t, leaves)
+		}
+		if err != nil && !errors.Is(err, fs.ErrClosed) {
 			return fmt.Errorf("write to %s: %w", t.final, err)
 		}
 	}
@@ -406,7 +431,7 @@ func (s *Store) settleLeaves(t *leafTree, leaves []leafAt) error {
 
 // adopt moves leaves that are here elsewhere to a tree that lacks them.
 func (s *Store) adopt(ctx context.Context, t *leafTree, progress func(done, total int64)) error {
-	if err := s.dispelDoubts(ctx, t); err != nil {
+	if err := s.dispelDoubts(ctx, t, nil); err != nil {
 		return err
 	}
 	var total, done int64
@@ -450,6 +475,9 @@ func (s *Store) adopt(ctx context.Context, t *leafTree, progress func(done, tota
 	if source != nil {
 		err = errors.Join(err, source.close())
 	}
+	if err == nil {
+		err = s.syncTree(t) // lest what goes was durable, and what stays is not
+	}
 	if err != nil {
 		return err
 	}
@@ -471,7 +499,7 @@ func (s *Store) move(ctx context.Context, t *leafTree, ds []digest) error {
 			}
 			data, err := s.get(newCID(rawCodec, d))
 			if isNotFound(err) && source != nil {
-				data, err = source.get(d)
+				data, err = source.get(d, nil, false)
 			}
 			if isNotFound(err) || errors.Is(err, errNoLeaf) {
 				return nil
@@ -498,15 +526,30 @@ func (s *Store) removeCopies(t *leafTree) error {
 
 // dispelDoubts hashes the leaves of a growing tree that an earlier process
 // wrote.
-func (s *Store) dispelDoubts(ctx context.Context, t *leafTree) error {
+func (s *Store) dispelDoubts(ctx context.Context, t *leafTree, progress func(done, total int64)) error {
 	t.mu.RLock()
-	doubtful := t.doubtful
+	doubtful := slices.Clone(t.doubtful)
 	t.mu.RUnlock()
 	if doubtful == nil {
 		return nil
 	}
 	if len(t.files) > 0 {
-		if _, err := t.hashAgain(ctx, 0, len(t.files), doubtful.has, nil); err != nil {
+		var done, total int64
+		err := t.eachOf(0, len(t.files), func(_ digest, l leafAt) error {
+			if doubtful.has(l.i) {
+				total += l.size
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		_, err = t.hashAgain(ctx, 0, len(t.files), doubtful.has, func(n int64) {
+			if done += n; progress != nil {
+				progress(done, total)
+			}
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -518,13 +561,18 @@ func (s *Store) dispelDoubts(ctx context.Context, t *leafTree) error {
 
 // settle gives a growing tree that is complete its name.
 func (s *Store) settle(ctx context.Context, t *leafTree) (string, error) {
-	if err := s.dispelDoubts(ctx, t); err != nil {
+	if err := s.dispelDoubts(ctx, t, nil); err != nil {
 		return "", err
 	}
+	if err := s.syncTree(t); err != nil {
+		return "", err
+	}
+	t.syncMu.Lock() // no file of it is open meanwhile
 	t.mu.Lock()
 	err := s.settleLocked(t)
 	dir := t.dir
 	t.mu.Unlock()
+	t.syncMu.Unlock()
 	if err != nil {
 		return "", err
 	}

@@ -257,12 +257,14 @@ func (s *Store) Get(_ context.Context, c cid.Cid) (blocks.Block, error) {
 	return blocks.NewBlockWithCid(data, c)
 }
 
-func (s *Store) get(c cid.Cid) ([]byte, error) {
+func (s *Store) get(c cid.Cid) ([]byte, error) { return s.getInto(c, nil, false) }
+
+func (s *Store) getInto(c cid.Cid, buf []byte, quick bool) ([]byte, error) {
 	d, ok := digestOf(c)
 	if !ok {
 		return nil, ipld.ErrNotFound{Cid: c}
 	}
-	data, err := s.getFromTrees(d)
+	data, err := s.getFromTrees(d, buf, quick)
 	if err == nil {
 		return data, nil
 	}
@@ -322,7 +324,12 @@ func (s *Store) Put(ctx context.Context, b blocks.Block) error {
 
 // PutMany stores blocks durably; it is cheaper than as many calls of Put.
 func (s *Store) PutMany(ctx context.Context, bs []blocks.Block) error {
+	return s.put(ctx, bs, false)
+}
+
+func (s *Store) put(ctx context.Context, bs []blocks.Block, later bool) error {
 	w := s.newWriter(ctx)
+	w.placed.later = later
 	for _, b := range bs {
 		d, ok := digestOf(b.Cid())
 		if !ok {

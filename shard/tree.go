@@ -43,6 +43,9 @@ type leafTree struct {
 	doubtful bitset    // guarded by mu: leaves that an earlier process wrote; nil if none
 	journal  *os.File  // guarded by mu: of a growing tree
 	source   *leafTree // guarded by mu: the user's folder that changed, in whose place this grows
+	unsynced []leafAt  // guarded by mu: leaves that PutLater wrote and Sync did not see yet
+
+	syncMu sync.Mutex // held while unsynced leaves are synced, and while the folder moves; before mu
 
 	stats   sync.Mutex
 	seen    []seenFile // guarded by stats
@@ -141,34 +144,51 @@ func (t *leafTree) readIndex(b []byte, i int) error {
 	return nil
 }
 
-// read reads a leaf. It needs mu for reading.
-func (t *leafTree) read(l leafAt) ([]byte, error) {
+// read reads a leaf, into buf if there is room. It needs mu for reading.
+func (t *leafTree) read(l leafAt, buf []byte) ([]byte, error) {
+	data, _, err := t.readAndLook(l, buf, false)
+	return data, err
+}
+
+// readAndLook is read that says, if it is asked to, whether the file looks after
+// that as it did when its leaves were right.
+func (t *leafTree) readAndLook(l leafAt, buf []byte, look bool) (data []byte, same bool, err error) {
 	root, err := os.OpenRoot(t.dir)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() { _ = root.Close() }() // nothing to lose
-	f, err := openLeaves(root, t.files[l.file].Path, t.files[l.file].Linked)
+	file := &t.files[l.file]
+	f, err := openLeaves(root, file.Path, file.Linked)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
-	data := make([]byte, l.size)
-	if _, err := f.ReadAt(data, l.off); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err // short bytes have another hash
+	if buf == nil || int64(cap(buf)) < l.size {
+		buf = make([]byte, l.size)
 	}
-	return data, nil
+	data = buf[:l.size]
+	n, err := f.ReadAt(data, l.off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, err
+	}
+	clear(data[n:]) // short bytes have another hash
+	if !look || n < len(data) || t.growing || file.Stamp.Change == 0 {
+		return data, false, nil
+	}
+	fi, err := f.Stat()
+	return data, err == nil && stampOf(fi) == file.Stamp, nil
 }
 
 // errNoLeaf says that a tree does not have a leaf.
 var errNoLeaf = errors.New("no such leaf")
 
 // get reads the leaf d and checks it. An error that wraps errNoLeaf or a
-// ChangedError says that it is not there.
-func (t *leafTree) get(d digest) ([]byte, error) {
+// ChangedError says that it is not there. See GetQuick for buf and quick.
+func (t *leafTree) get(d digest, buf []byte, quick bool) ([]byte, error) {
 	for again := false; ; again = true {
 		t.mu.RLock()
-		data, bad, lost, err := t.getLocked(d)
+		data, bad, lost, err := t.getLocked(d, buf, quick)
 		stale := lost != nil && !again && t.stale(lost.file)
 		t.mu.RUnlock()
 		switch {
@@ -190,7 +210,7 @@ func (t *leafTree) get(d digest) ([]byte, error) {
 
 // getLocked returns the leaf, or the places where other bytes are, or where
 // some are known to be.
-func (t *leafTree) getLocked(d digest) (data []byte, bad []leafAt, lost *leafAt, err error) {
+func (t *leafTree) getLocked(d digest, buf []byte, quick bool) (data []byte, bad []leafAt, lost *leafAt, err error) {
 	places, err := t.find(d)
 	if err != nil {
 		return nil, nil, nil, err
@@ -202,9 +222,9 @@ func (t *leafTree) getLocked(d digest) (data []byte, bad []leafAt, lost *leafAt,
 			}
 			continue
 		}
-		data, err := t.read(l)
+		data, same, err := t.readAndLook(l, buf, quick)
 		switch {
-		case err == nil && sha256.Sum256(data) == d:
+		case err == nil && (same || sha256.Sum256(data) == d):
 			return data, nil, nil, nil
 		case err == nil || errors.Is(err, fs.ErrNotExist):
 			bad = append(bad, l)
@@ -224,7 +244,7 @@ func (t *leafTree) changed(file int) *ChangedError {
 func (t *leafTree) lose(d digest, places []leafAt) error {
 	t.mu.Lock()
 	for _, l := range places {
-		if data, err := t.read(l); err == nil && sha256.Sum256(data) == d {
+		if data, err := t.read(l, nil); err == nil && sha256.Sum256(data) == d {
 			continue
 		}
 		t.drop(l.i)
@@ -505,6 +525,8 @@ func (t *leafTree) eachOf(from, to int, fn func(d digest, l leafAt) error) error
 
 // close lets go of the files that are open.
 func (t *leafTree) close() error {
+	t.syncMu.Lock()
+	defer t.syncMu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs []error

@@ -141,7 +141,7 @@ func (b *bench) transfer(t transfer) (out outcome, err error) {
 	var addrs []string
 	for i, store := range t.stores {
 		h := t.host(i)
-		p, err := start(ctx, h.before, "child-node", "-dir", store, "-listen", h.listen)
+		p, err := b.start(ctx, h.before, "child-node", "-dir", store, "-listen", h.listen)
 		if err != nil {
 			return out, err
 		}
@@ -162,7 +162,7 @@ func (b *bench) transfer(t transfer) (out outcome, err error) {
 		h := t.host(len(t.stores) + i)
 		store := b.newStore()
 		defer os.RemoveAll(store)
-		p, err := start(ctx, h.before, "child-node", "-dir", store, "-listen", h.listen, "-root", t.root, "-peers", strings.Join(addrs, ","))
+		p, err := b.start(ctx, h.before, "child-node", "-dir", store, "-listen", h.listen, "-root", t.root, "-peers", strings.Join(addrs, ","))
 		if err != nil {
 			return out, err
 		}
@@ -205,7 +205,7 @@ func (b *bench) transfer(t transfer) (out outcome, err error) {
 // proxy stands before a multiaddr on loopback and returns its own.
 func (b *bench) proxy(ctx context.Context, addr string) (string, error) {
 	part := strings.Split(addr, "/") // "", ip4, IP, tcp, port, ...
-	p, err := start(ctx, nil, "child-proxy", "-to", part[2]+":"+part[4], "-rate", "100", "-delay", "50ms")
+	p, err := b.start(ctx, nil, "child-proxy", "-to", part[2]+":"+part[4], "-rate", "100", "-delay", "50ms")
 	if err != nil {
 		return "", err
 	}
@@ -221,7 +221,7 @@ func (b *bench) proxy(ctx context.Context, addr string) (string, error) {
 func (b *bench) tcp(file string, from, to host, proxy bool) (r report, err error) {
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
-	s, err := start(ctx, from.before, "child-send", "-file", file, "-listen", from.listen)
+	s, err := b.start(ctx, from.before, "child-send", "-file", file, "-listen", from.listen)
 	if err != nil {
 		return r, err
 	}
@@ -240,7 +240,7 @@ func (b *bench) tcp(file string, from, to host, proxy bool) (r report, err error
 	}
 	out := b.newStore()
 	defer os.Remove(out)
-	c, err := start(ctx, to.before, "child-receive", "-root", file, "-file", out, "-to", addr)
+	c, err := b.start(ctx, to.before, "child-receive", "-root", file, "-file", out, "-to", addr)
 	if err != nil {
 		return r, err
 	}

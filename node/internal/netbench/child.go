@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"time"
 
@@ -53,6 +54,7 @@ func write(r report) {
 type childOptions struct {
 	dir, root, file, listen, to string
 	peers                       string
+	profile                     string
 	rate                        float64
 	delay                       time.Duration
 }
@@ -68,10 +70,18 @@ func runChild(args []string) error {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "IP and port")
 	f.StringVar(&o.peers, "peers", "", "multiaddrs of nodes to connect to, separated by commas")
 	f.StringVar(&o.to, "to", "", "IP and port")
+	f.StringVar(&o.profile, "profile", "", "folder for a profile of the processor time")
 	f.Float64Var(&o.rate, "rate", 0, "Mbit/s each way; 0: no limit")
 	f.DurationVar(&o.delay, "delay", 0, "one way")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
+	}
+	if o.profile != "" {
+		stop, err := profile(o.profile, args[0])
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -94,6 +104,23 @@ func runChild(args []string) error {
 		return o.proxy(ctx)
 	}
 	return fmt.Errorf("no such child: %s", args[0])
+}
+
+// profile writes what this process computes to a file of its own until stop.
+func profile(dir, kind string) (stop func(), err error) {
+	f, err := os.CreateTemp(dir, kind+"-*.pprof")
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		if err := f.Close(); err != nil {
+			fmt.Fprintf(os.Stderr, "netbench: profile: %v\n", err)
+		}
+	}, nil
 }
 
 // node serves a store and, when it is told to, fetches the root.

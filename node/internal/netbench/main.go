@@ -34,6 +34,8 @@ type options struct {
 	runs int // of each program there, alternating
 	only string
 	keep string // folder for the stores; empty: a temporary one
+
+	profile string // folder for profiles of the children; empty: none
 }
 
 func run(args []string) error {
@@ -47,6 +49,7 @@ func run(args []string) error {
 	f.IntVar(&o.runs, "runs", 3, "copies of each kind over loopback; they alternate, and medians are taken")
 	f.StringVar(&o.only, "only", "", "one of "+strings.Join(caseNames(), ", ")+"; empty: all")
 	f.StringVar(&o.keep, "dir", "", "folder for the stores (default: a temporary one)")
+	f.StringVar(&o.profile, "profile", "", "folder that is there, for a pprof profile of each child (default: none)")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil

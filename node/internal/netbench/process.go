@@ -19,10 +19,13 @@ type process struct {
 }
 
 // start runs a child, on a host of a lab if before is what lab.in says.
-func start(ctx context.Context, before []string, args ...string) (*process, error) {
+func (b *bench) start(ctx context.Context, before []string, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
+	}
+	if b.o.profile != "" {
+		args = append(args, "-profile", b.o.profile)
 	}
 	args = append(append(before[:len(before):len(before)], self), args...)
 	p := &process{cmd: exec.CommandContext(ctx, args[0], args[1:]...)}

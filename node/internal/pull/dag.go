@@ -123,6 +123,14 @@ func (d *dag) set(i int) {
 	}
 }
 
+// lose says that a leaf is not local after all. Who was told otherwise sees when it
+// asks.
+func (d *dag) lose(i int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.have.clear(i)
+}
+
 // ask says that somebody was asked for a leaf.
 func (d *dag) ask(i int) {
 	d.mu.Lock()

@@ -19,6 +19,10 @@ import (
 )
 
 const (
+	// After so many bytes, or so long, what was stored is made durable.
+	syncBytes = 64 << 20
+	syncTime  = 5 * time.Second
+
 	writers    = 2 // that store blocks
 	writeBatch = 8 // blocks that one of them stores at once
 	waitStore  = 4 // blocks that wait for one of them
@@ -138,17 +142,25 @@ func (f *fetch) run(ctx context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() {
+		if err := f.sync(ctx); err != nil {
+			fail(err)
+		}
+	})
 	wg.Go(func() { f.manage(ctx) })
 	select {
 	case <-f.full:
 		fail(nil)
-		wg.Wait()
-		return nil
 	case <-ctx.Done():
 	}
 	wg.Wait()
+	if f.p.shards != nil {
+		if err := f.p.shards.Sync(context.WithoutCancel(ctx)); err != nil {
+			return fmt.Errorf("store blocks: %w", err)
+		}
+	}
 	select {
-	case <-f.full: // at the last moment
+	case <-f.full: // perhaps at the last moment
 		return nil
 	default:
 	}
@@ -332,25 +344,66 @@ func (f *fetch) index(ctx context.Context) error {
 		}
 	}
 	f.mu.Lock()
-	f.counted = true
 	done, total := f.done, f.total
 	finished := f.left == 0
 	f.mu.Unlock()
-	f.progress()
+	if finished && f.p.shards != nil {
+		if err := f.p.shards.Recheck(ctx, f.root); err != nil {
+			return err
+		}
+		if finished, err = f.recount(ctx, d); err != nil {
+			return err
+		}
+	}
 	if !finished {
 		if err := f.before(total-done, total); err != nil {
 			return err
 		}
+		if finished, err = f.recount(ctx, d); err != nil {
+			return err
+		}
 	}
 	f.mu.Lock()
+	f.counted = true
 	f.scanned = true // from here on leaves are asked for
 	f.mu.Unlock()
+	f.progress()
 	close(f.indexed)
 	if finished {
 		close(f.full)
 	}
 	f.wakeAll()
 	return nil
+}
+
+// recount looks again for the leaves that were local: to make room for a folder,
+// the store hashes those that an earlier process wrote to it.
+func (f *fetch) recount(ctx context.Context, d *dag) (finished bool, err error) {
+	for i, l := range d.leaves {
+		c := l.leaf()
+		if f.leaves[i] != nil || (f.o.Leaves != nil && !f.o.Leaves[c]) {
+			continue
+		}
+		claim := f.known[c]
+		here, err := f.hasLeaf(ctx, c, claim)
+		if err != nil {
+			return false, err
+		}
+		if here {
+			continue
+		}
+		d.lose(i)
+		f.mu.Lock()
+		f.left++
+		f.blocks--
+		f.done -= int64(claim)
+		f.leaves[i] = &piece{cid: c, size: int64(claim), claim: claim, leaf: i, todo: -1}
+		f.addTodo(f.leaves[i])
+		f.mu.Unlock()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.left == 0, nil
 }
 
 // before calls Before, once, whether leaves are asked for here or by the
@@ -425,8 +478,8 @@ func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
 	r.source.poke()
 	if !first {
 		defer f.p.buffers.put(b.RawData())
-		if f.p.storeChecks && digest(sha256.Sum256(b.RawData())) != digestOf(b.Cid()) {
-			return wrongBytes(b.Cid())
+		if f.p.shards != nil && digest(sha256.Sum256(b.RawData())) != digestOf(b.Cid()) {
+			return wrongBytesError{b.Cid()}
 		}
 		f.p.duplicate.Add(uint64(len(b.RawData())))
 		return nil
@@ -495,8 +548,8 @@ func (f *fetch) write(ctx context.Context) error {
 		for _, a := range got {
 			bs = append(bs, a.block)
 		}
-		err := f.p.store.PutMany(context.WithoutCancel(ctx), bs)
-		if f.p.storeChecks && errors.Is(err, shard.ErrInvalid) {
+		err := f.put(ctx, bs)
+		if f.p.shards != nil && errors.Is(err, shard.ErrInvalid) {
 			if got = f.sortOut(ctx, got); len(got) == 0 {
 				continue
 			}
@@ -504,7 +557,7 @@ func (f *fetch) write(ctx context.Context) error {
 			for _, a := range got {
 				bs = append(bs, a.block)
 			}
-			err = f.p.store.PutMany(context.WithoutCancel(ctx), bs)
+			err = f.put(ctx, bs)
 		}
 		if err != nil {
 			err = fmt.Errorf("store blocks: %w", err)
@@ -523,6 +576,41 @@ func (f *fetch) write(ctx context.Context) error {
 		}
 		clear(got)
 		clear(bs)
+	}
+}
+
+// put stores blocks; sync makes them durable.
+func (f *fetch) put(ctx context.Context, bs []blocks.Block) error {
+	ctx = context.WithoutCancel(ctx)
+	if f.p.shards != nil {
+		return f.p.shards.PutLater(ctx, bs)
+	}
+	return f.p.store.PutMany(ctx, bs)
+}
+
+// sync makes durable what was stored, now and then until ctx is done.
+func (f *fetch) sync(ctx context.Context) error {
+	if f.p.shards == nil {
+		return nil
+	}
+	t := time.NewTicker(tickTime)
+	defer t.Stop()
+	var synced int64 // of f.came
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-t.C:
+			came := f.came.Load()
+			if came-synced < syncBytes && (came == synced || now.Sub(last) < syncTime) {
+				continue
+			}
+			if err := f.p.shards.Sync(context.WithoutCancel(ctx)); err != nil {
+				return fmt.Errorf("store blocks: %w", err)
+			}
+			synced, last = came, now
+		}
 	}
 }
 
@@ -548,15 +636,15 @@ func (f *fetch) sortOut(ctx context.Context, got []arrival) (good []arrival) {
 		}
 		f.settled(a.source, a.block)
 		f.unclaim(a.piece)
-		f.p.ban(ctx, a.source.id, wrongBytes(a.piece.cid).Error())
-		a.source.end()
+		a.source.end(wrongBytesError{a.piece.cid})
 	}
 	return good
 }
 
-func wrongBytes(c cid.Cid) error {
-	return fmt.Errorf("%w: bytes that are not block %s", errProtocol, c)
-}
+// wrongBytesError says that a peer sent other bytes than those of a block.
+type wrongBytesError struct{ cid cid.Cid }
+
+func (e wrongBytesError) Error() string { return fmt.Sprintf("bytes that are not block %s", e.cid) }
 
 // stored counts a block that is in the store now.
 func (f *fetch) stored(ctx context.Context, q *piece, b blocks.Block) error {

@@ -198,8 +198,15 @@ func (f *fetch) session(ctx context.Context, id peer.ID, c *candidate) {
 		// The fallback may bring what it has.
 		f.p.log.InfoContext(ctx, "peer speaks no version of this node's protocol", "peer", id, "err", err)
 	}
-	if isProtocol(err) {
+	wrong := wrongBytesError{}
+	switch {
+	case isProtocol(err):
 		f.p.ban(ctx, id, err.Error())
+	case errors.As(err, &wrong) && f.p.strike(id):
+		f.p.ban(ctx, id, "again "+err.Error())
+	case errors.As(err, &wrong):
+		f.p.log.WarnContext(ctx, "peer sent a block with other bytes", "peer", id, "shard", wrong.cid)
+		f.complain(ctx, id, wrong.cid)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

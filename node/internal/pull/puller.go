@@ -69,9 +69,10 @@ type Puller struct {
 	log   *slog.Logger
 	reads *semaphore.Weighted // blocks that are read for others at once
 
-	buffers     *buffers      // for blocks that come
-	storeChecks bool          // the store checks the hash of what it is given, and keeps no reference to it
-	walks       chan struct{} // DAGs that are walked for others at once
+	buffers  *buffers      // for blocks that come
+	shards   *shard.Store  // the store, if it is one; it checks the hash of what it is given, and keeps no reference to it
+	outgoing sync.Pool     // of *[]byte with room for outHead and a leaf
+	walks    chan struct{} // DAGs that are walked for others at once
 
 	ready chan struct{}   // closed when Run has set the next
 	ctx   context.Context // Run's; constant once ready is closed
@@ -83,6 +84,7 @@ type Puller struct {
 	closed   bool                // guarded by mu: nothing begins any more
 	active   sync.WaitGroup      // fetches and streams; Add is guarded by mu
 	banned   map[peer.ID]bool    // guarded by mu
+	struck   map[peer.ID]bool    // guarded by mu: those that sent wrong bytes once; at most maxStruck
 	clients  map[peer.ID]*client // guarded by mu: peers with streams to this one
 	streams  int                 // guarded by mu: of all clients
 	fetches  map[cid.Cid]*fetch  // guarded by mu
@@ -108,7 +110,7 @@ func New(h host.Host, store blockstore.Blockstore, o Options) (*Puller, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	_, checks := store.(*shard.Store)
+	shards, _ := store.(*shard.Store)
 	return &Puller{
 		host:    h,
 		store:   store,
@@ -116,8 +118,10 @@ func New(h host.Host, store blockstore.Blockstore, o Options) (*Puller, error) {
 		log:     o.Log.With("component", "pull"),
 		reads:   semaphore.NewWeighted(maxReads),
 		walks:   make(chan struct{}, maxWalks),
-		buffers: newBuffers(checks), storeChecks: checks,
+		buffers: newBuffers(shards != nil),
+		shards:  shards,
 		asked:   make(map[peer.ID]int),
+		struck:  make(map[peer.ID]bool),
 		ready:   make(chan struct{}),
 		banned:  make(map[peer.ID]bool),
 		clients: make(map[peer.ID]*client),
@@ -185,6 +189,24 @@ func (p *Puller) ban(ctx context.Context, id peer.ID, reason string) {
 	if err := p.host.Network().ClosePeer(id); err != nil {
 		p.log.DebugContext(ctx, "connection was not closed", "peer", id, "err", err)
 	}
+}
+
+// maxStruck is how many peers are remembered that sent wrong bytes once.
+const maxStruck = 4096
+
+// strike notes that a peer sent wrong bytes, and reports whether it had done so
+// before. Once may be a disk that decays.
+func (p *Puller) strike(id peer.ID) (again bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.struck[id] {
+		return true
+	}
+	if len(p.struck) >= maxStruck {
+		clear(p.struck)
+	}
+	p.struck[id] = true
+	return false
 }
 
 // enter counts a session with a peer that is asked, unless there are too many,

@@ -49,7 +49,7 @@ type source struct {
 	id   peer.ID
 	wake chan struct{} // there may be something to ask for; of capacity 1
 	near bool          // on this machine or the LAN; constant once the session has begun
-	end  func()        // ends the session, if it has not ended; constant likewise
+	end  func(error)   // ends the session, if it has not ended; constant likewise
 
 	// the rest is guarded by fetch.mu
 	has    bitset               // leaves; nil until it said

@@ -23,7 +23,8 @@ const (
 	maxPeerReads    = 2    // of these, for one peer
 	maxWalks        = 2    // DAGs that are walked at once
 
-	writeBytes    = 64 << 10         // written at once
+	writeBytes    = 64<<10 - 12      // written at once: what yamux puts in a frame
+	outHead       = 8                // room for what goes before a block
 	slowest       = 16 << 10         // bytes per second that an asker must take
 	writeGrace    = 20 * time.Second // and this much more
 	firstByteTime = 10 * time.Second
@@ -52,7 +53,7 @@ func (p *Puller) admit(id peer.ID, what byte) (*client, bool) {
 	switch {
 	case p.banned[id], p.streams >= maxStreams:
 		return nil, false
-	case what == streamBlocks && c.blocks < maxBlockStreams:
+	case (what == streamBlocks || what == streamWrong) && c.blocks < maxBlockStreams:
 		c.blocks++
 	case what == streamHave && c.haves < maxHaveStreams:
 		c.haves++
@@ -67,10 +68,10 @@ func (p *Puller) admit(id peer.ID, what byte) (*client, bool) {
 func (p *Puller) dismiss(id peer.ID, c *client, what byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if what == streamBlocks {
-		c.blocks--
-	} else {
+	if what == streamHave {
 		c.haves--
+	} else {
+		c.blocks--
 	}
 	p.streams--
 	if c.blocks+c.haves == 0 {
@@ -110,8 +111,11 @@ func (p *Puller) serve(ctx context.Context, id peer.ID, s network.Stream) error 
 		return errors.New("too many streams, or none of ours")
 	}
 	defer p.dismiss(id, c, what)
-	if what == streamHave {
+	switch what {
+	case streamHave:
 		return p.serveHave(ctx, s, r)
+	case streamWrong:
+		return p.serveWrong(ctx, c, s, r)
 	}
 	for {
 		if err := s.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
@@ -138,40 +142,97 @@ func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s networ
 		return p.answer(s, statusBusy)
 	}
 	defer done()
-	b, err := p.store.Get(ctx, want)
+	buf := p.outBuffer()
+	defer p.outgoing.Put(buf)
+	out, size, err := p.read(ctx, want, *buf)
 	switch {
 	case ipld.IsNotFound(err):
 		return p.answer(s, statusMissing)
 	case err != nil:
 		p.log.WarnContext(ctx, "block was not read", "shard", want, "err", err)
 		return p.answer(s, statusBusy)
-	case len(b.RawData()) > shard.MaxBlockBytes:
-		return p.answer(s, statusMissing) // others could not store it
 	}
-	data := b.RawData()
 	begun := time.Now()
-	out := appendBlockHeader(make([]byte, 0, 8), len(data))
-	for sent := 0; ; {
+	for sent := 0; sent < len(out); {
+		part := out[sent:min(sent+writeBytes, len(out))]
+		waiting := time.Now()
+		if err := p.opt.Meter.Send(ctx, id, use, len(part)); err != nil {
+			return err
+		}
 		// The limit counts against the asker only if it is slower.
-		allowed := writeGrace + time.Duration(sent+writeBytes)*time.Second/slowest
+		begun = begun.Add(time.Since(waiting))
+		sent += len(part)
+		allowed := writeGrace + time.Duration(sent)*time.Second/slowest
 		if err := s.SetWriteDeadline(begun.Add(allowed)); err != nil {
 			return err
 		}
-		if _, err := s.Write(out); err != nil {
+		if _, err := s.Write(part); err != nil {
 			return err
 		}
-		if sent == len(data) {
-			return nil
-		}
-		out = data[sent:min(sent+writeBytes, len(data))]
-		sent += len(out)
-		p.sent.Add(uint64(len(out)))
-		waiting := time.Now()
-		if err := p.opt.Meter.Send(ctx, id, use, len(out)); err != nil {
-			return err
-		}
-		begun = begun.Add(time.Since(waiting))
+		p.sent.Add(uint64(min(sent, size) - min(sent-len(part), size)))
 	}
+	return nil
+}
+
+func (p *Puller) outBuffer() *[]byte {
+	if b, ok := p.outgoing.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, outHead+shard.ChunkBytes)
+	return &b
+}
+
+// read returns the whole answer that has a block of some size, in buf if there is
+// room. One that others could not store is not found.
+func (p *Puller) read(ctx context.Context, c cid.Cid, buf []byte) (answer []byte, size int, err error) {
+	if p.shards == nil {
+		b, err := p.store.Get(ctx, c)
+		if err == nil && len(b.RawData()) > shard.MaxBlockBytes {
+			err = ipld.ErrNotFound{Cid: c}
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		size = len(b.RawData())
+		return append(appendBlockHeader(nil, size), b.RawData()...), size, nil
+	}
+	data, err := p.shards.GetQuick(ctx, c, buf[outHead:outHead])
+	if err != nil {
+		return nil, 0, err
+	}
+	head := appendBlockHeader(make([]byte, 0, outHead), len(data))
+	if len(data) == 0 || &data[0] != &buf[outHead] {
+		return append(head, data...), len(data), nil
+	}
+	from := outHead - len(head)
+	copy(buf[from:], head)
+	return buf[from : outHead+len(data)], len(data), nil
+}
+
+// serveWrong hears that a block was sent with other bytes. What a peer can make
+// this node do so is to hash one block, like a request for it.
+func (p *Puller) serveWrong(ctx context.Context, c *client, s network.Stream, r *bufio.Reader) error {
+	which, err := readRequest(r)
+	if err != nil {
+		return err
+	}
+	done, err := p.turn(ctx, c)
+	if err != nil {
+		return p.answer(s, statusBusy)
+	}
+	defer done()
+	if p.shards == nil {
+		return p.answer(s, statusOK)
+	}
+	right, err := p.shards.Doubt(ctx, which)
+	switch {
+	case err != nil:
+		return p.answer(s, statusBusy)
+	case right:
+		return p.answer(s, statusOK)
+	}
+	p.log.WarnContext(ctx, "a block that was sent is damaged", "shard", which)
+	return p.answer(s, statusMissing)
 }
 
 // turn waits until one more block may be read for c.

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/moot-net/moot/node/internal/traffic"
@@ -62,8 +64,9 @@ func (f *fetch) send(st network.Stream, b []byte) error {
 // talk asks s for blocks until ctx is done or something breaks. connected is
 // called when s is known to speak the protocol.
 func (f *fetch) talk(ctx context.Context, s *source, connected func()) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	var lanes []*lane
 	for range streamsPerPeer {
@@ -84,7 +87,11 @@ func (f *fetch) talk(ctx context.Context, s *source, connected func()) error {
 	}
 	g.Go(func() error { return f.ask(ctx, s, lanes) })
 	g.Go(func() error { return f.watch(ctx, s) })
-	return g.Wait()
+	err := g.Wait()
+	if cause := context.Cause(outer); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // ask writes requests as the window of s allows.
@@ -173,9 +180,9 @@ func (f *fetch) answer(ctx context.Context, s *source, l *lane, in *bufio.Reader
 		f.p.buffers.put(data)
 		return err
 	}
-	if !f.p.storeChecks && digest(sha256.Sum256(data)) != digestOf(r.piece.cid) {
+	if f.p.shards == nil && digest(sha256.Sum256(data)) != digestOf(r.piece.cid) {
 		f.p.buffers.put(data)
-		return wrongBytes(r.piece.cid)
+		return wrongBytesError{r.piece.cid}
 	}
 	b, err := blocks.NewBlockWithCid(data, r.piece.cid)
 	if err != nil {
@@ -299,6 +306,23 @@ func (f *fetch) follow(ctx context.Context, s *source) error {
 		if idle++; idle > maxIdleUpdates+int(time.Since(begun)/time.Second) {
 			return errors.New("it says nothing new again and again")
 		}
+	}
+}
+
+// complain tells a peer that it sent other bytes than those of a block, so that an
+// honest one looks at its disk.
+func (f *fetch) complain(ctx context.Context, id peer.ID, c cid.Cid) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	st, err := f.p.host.NewStream(ctx, id, Protocol)
+	if err != nil {
+		return // it may be gone, or know no such thing
+	}
+	defer func() { _ = st.Reset() }()                         // the same
+	stop := context.AfterFunc(ctx, func() { _ = st.Reset() }) // the same
+	defer stop()
+	if f.send(st, appendRequest([]byte{streamWrong}, c)) == nil {
+		_, _ = st.Read(make([]byte, 1)) // it is answered when it was heard
 	}
 }
 

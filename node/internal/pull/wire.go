@@ -20,6 +20,7 @@ const Protocol protocol.ID = "/moot/shard/1"
 const (
 	streamBlocks = 1
 	streamHave   = 2
+	streamWrong  = 3
 )
 
 // status is the first byte of a response.
