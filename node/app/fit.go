@@ -117,7 +117,7 @@ func (n *node) fitDisk(ctx context.Context, m *run.Manifest, l *fold.Layout) (in
 		i.Parts = append(i.Parts, api.FitPart{Name: p.name, Bytes: need})
 	}
 	i.Parts = append(i.Parts,
-		api.FitPart{Name: "rounds", Bytes: runner.KeptBytes(l, int(m.CodecBits), int(m.Seats), m.MaxRounds)},
+		api.FitPart{Name: "rounds", Bytes: runner.KeptBytes(l, m)},
 		api.FitPart{Name: "checkpoints", Bytes: checkpointBytes(m, l)})
 	for _, p := range i.Parts {
 		i.NeedBytes += p.Bytes

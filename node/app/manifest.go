@@ -71,8 +71,15 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 		Version: run.ManifestVersion, Name: f.Name, GenesisSeed: f.Seed, CodecBits: f.CodecBits,
 		PeriodMillis: uint64(time.Duration(f.Period).Milliseconds()), Seats: f.Seats, MinPeers: f.MinPeers,
 		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples,
-		Trust: run.Trust{Auditors: *f.Trust.Auditors, AuditSamples: f.Trust.AuditSamples, Probation: *f.Trust.Probation},
-		LoRA:  run.LoRA{Rank: f.LoRA.Rank, Alpha: f.LoRA.Alpha, RSLoRA: f.LoRA.RSLoRA},
+		Trust: run.Trust{
+			Auditors: *f.Trust.Auditors, AuditSamples: f.Trust.AuditSamples, Probation: *f.Trust.Probation, TakeBack: *f.Trust.TakeBack,
+		},
+		Stop: run.Stop{
+			Patience: f.Stop.Patience, MinImprovementPPM: uint32(math.Round(*f.Stop.MinImprovement * 1e6)),
+			TargetMicro: uint64(math.Round(f.Stop.TargetLoss * 1e6)),
+		},
+		Rollback: run.Rollback{Rounds: f.Rollback.Rounds, WorsePPM: uint32(math.Round(*f.Rollback.Worse * 1e6))},
+		LoRA:     run.LoRA{Rank: f.LoRA.Rank, Alpha: f.LoRA.Alpha, RSLoRA: f.LoRA.RSLoRA},
 	}
 	if err := takeChoices(m, f); err != nil {
 		return nil, err
@@ -101,6 +108,11 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	if err != nil {
 		return nil, err
 	}
+	params := 0
+	for _, t := range m.Tensors {
+		params += int(t.Rows) * int(t.Cols)
+	}
+	m.Trust.RetracePPM = f.Trust.RetracePPM(params)
 	return m, nil
 }
 

@@ -57,6 +57,8 @@ type File struct {
 	Inner     Inner     `toml:"inner"`
 	Outer     Outer     `toml:"outer"`
 	Trust     Trust     `toml:"trust"`
+	Stop      Stop      `toml:"stop"`
+	Rollback  Rollback  `toml:"rollback"`
 	Admission Admission `toml:"admission"`
 	Licence   Licence   `toml:"licence"`
 }
@@ -74,6 +76,29 @@ type Admission struct {
 	WorkBits uint32 `toml:"work_bits"`
 }
 
+// Stop ends a run before its last round, by the held-out loss: the median of
+// what the peers measure after each round.
+type Stop struct {
+	// Patience is after how many rounds in a row without improvement the run
+	// ends. Default 0: never.
+	Patience uint32 `toml:"patience"`
+	// MinImprovement is by which part of itself the loss has to fall to be an
+	// improvement. Default 0.001; without patience it is nothing.
+	MinImprovement *float64 `toml:"min_improvement"`
+	// TargetLoss is the loss, in nats per token, at which the run ends. Default
+	// 0: none.
+	TargetLoss float64 `toml:"target_loss"`
+}
+
+// Rollback returns a run to its best state when it gets worse and worse.
+type Rollback struct {
+	// Rounds is for how many rounds in a row the loss has to be too high.
+	// Default 0: the run never goes back.
+	Rounds uint32 `toml:"rounds"`
+	// Worse is by which part the loss has to be above the best one. Default 0.03.
+	Worse *float64 `toml:"worse"`
+}
+
 // Trust is how peers are kept honest: others measure what their deltas do.
 type Trust struct {
 	// Auditors is how many peers measure each delta, at most 16; 0 believes
@@ -86,6 +111,15 @@ type Trust struct {
 	// send before one counts. Who is there before training starts is not new.
 	// Default 5; fewer in a run of fewer than 50 rounds.
 	Probation *uint32 `toml:"probation"`
+	// TakeBack is whether what a damaging delta did to the adapter is undone when
+	// auditors found it out, which is a round later. Default: true, if there are
+	// auditors.
+	TakeBack *bool `toml:"take_back"`
+	// Retrace is of which part of all deltas, drawn by lot, auditors do a part of
+	// the training again, 0 to 1. For that every seat keeps where its training
+	// stood, about 90 bytes on its disk for each trained value. Default: 0.02
+	// with auditors and up to 16 million trained values, else 0.
+	Retrace *float64 `toml:"retrace"`
 }
 
 // LoRA is the adapter's shape. Layers are chosen as PEFT chooses them. None of
@@ -313,6 +347,18 @@ func (f *File) defaults(text []byte) {
 	setF(&f.Outer.LearningRate, 0.7)
 	setF(&f.Outer.Momentum, 0.6)
 	f.Trust.defaults(f)
+	if f.Stop.MinImprovement == nil {
+		f.Stop.MinImprovement = new(0.0)
+		if f.Stop.Patience > 0 {
+			*f.Stop.MinImprovement = 0.001
+		}
+	}
+	if f.Rollback.Worse == nil {
+		f.Rollback.Worse = new(0.0)
+		if f.Rollback.Rounds > 0 {
+			*f.Rollback.Worse = 0.03
+		}
+	}
 }
 
 func (t *Trust) defaults(f *File) {
@@ -325,12 +371,38 @@ func (t *Trust) defaults(f *File) {
 		perRound := 3 * uint64(f.Inner.MaxSteps) * uint64(f.Inner.BatchSamples)
 		t.AuditSamples = uint32(min(max(perRound/10/uint64(*t.Auditors+1), 8), 256))
 	}
+	if t.TakeBack == nil {
+		t.TakeBack = new(*t.Auditors > 0)
+	}
 	if t.Probation == nil {
 		t.Probation = new(uint32(0))
 		if *t.Auditors > 0 {
 			*t.Probation = min(5, max(1, f.Rounds/10))
 		}
 	}
+}
+
+// maxRetraced is how many trained values a run has at most that retraces if
+// its file does not say.
+const maxRetraced = 16 << 20
+
+func (t *Trust) retrace() float64 {
+	if t.Retrace == nil {
+		return 0
+	}
+	return *t.Retrace
+}
+
+// RetracePPM is how many of a million deltas are retraced in a run that trains
+// so many values.
+func (t *Trust) RetracePPM(params int) uint32 {
+	switch {
+	case t.Retrace != nil:
+		return uint32(math.Round(*t.Retrace * 1e6))
+	case *t.Auditors > 0 && params <= maxRetraced:
+		return 20_000
+	}
+	return 0
 }
 
 // The values that others depend on.
@@ -373,10 +445,16 @@ func (f *File) check() (key, msg string) {
 		{"inner.sequence_tokens", float64(f.Inner.SequenceTokens), 8, 1 << 17},
 		{"outer.learning_rate", *f.Outer.LearningRate, 0.01, 4},
 		{"outer.momentum", *f.Outer.Momentum, 0, 0.99},
+		{"stop.patience", float64(f.Stop.Patience), 0, 1e6},
+		{"stop.min_improvement", *f.Stop.MinImprovement, 0, 1},
+		{"stop.target_loss", f.Stop.TargetLoss, 0, 1e5},
+		{"rollback.rounds", float64(f.Rollback.Rounds), 0, 1e6},
+		{"rollback.worse", *f.Rollback.Worse, 0, 1},
 		{"admission.work_bits", float64(f.Admission.WorkBits), 0, 32},
 		{"trust.auditors", float64(*f.Trust.Auditors), 0, 16},
 		{"trust.audit_samples", float64(f.Trust.AuditSamples), 0, 1e5},
 		{"trust.probation", float64(*f.Trust.Probation), 0, 1000},
+		{"trust.retrace", f.Trust.retrace(), 0, 1},
 		{"period", time.Duration(f.Period).Seconds(), 1, 86400},
 	} {
 		if math.IsNaN(b.v) || b.v < b.lo {
@@ -387,6 +465,12 @@ func (f *File) check() (key, msg string) {
 		}
 	}
 	switch {
+	case f.Stop.Patience == 0 && *f.Stop.MinImprovement > 0:
+		return "stop.min_improvement", "is set without patience; say after how many rounds without it the run ends"
+	case f.Rollback.Rounds == 0 && *f.Rollback.Worse > 0:
+		return "rollback.worse", "is set without rounds; say after how many of them the run goes back"
+	case f.Rollback.Rounds > 0 && *f.Rollback.Worse < 1e-6:
+		return "rollback.worse", "is 0, must be at least 0.000001"
 	case f.Name == "":
 		return "name", "is missing; give the run a name of at most 64 characters"
 	case len(f.Name) > 64:

@@ -51,21 +51,48 @@ func TestTrust(t *testing.T) {
 	for _, tt := range []struct {
 		text                         string
 		auditors, samples, probation uint32
+		takeBack                     bool
 	}{
-		{"", 3, 36, 5},
-		{"rounds = 20\n[inner]\nmax_steps = 4\nbatch_samples = 2\n", 3, 8, 2},
-		{"[trust]\nauditors = 0\n", 0, 0, 0},
-		{"[trust]\nauditors = 7\nprobation = 0\n", 7, 18, 0},
-		{"[trust]\naudit_samples = 9\n", 3, 9, 5},
+		{"", 3, 36, 5, true},
+		{"rounds = 20\n[inner]\nmax_steps = 4\nbatch_samples = 2\n", 3, 8, 2, true},
+		{"[trust]\nauditors = 0\n", 0, 0, 0, false},
+		{"[trust]\nauditors = 7\nprobation = 0\n", 7, 18, 0, true},
+		{"[trust]\naudit_samples = 9\ntake_back = false\n", 3, 9, 5, false},
 	} {
 		f, err := Parse("run.toml", []byte(minimal+tt.text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if tr := f.Trust; *tr.Auditors != tt.auditors || tr.AuditSamples != tt.samples || *tr.Probation != tt.probation {
-			t.Errorf("%q: %d auditors, %d samples, probation %d; want %d, %d, %d",
-				tt.text, *tr.Auditors, tr.AuditSamples, *tr.Probation, tt.auditors, tt.samples, tt.probation)
+		if tr := f.Trust; *tr.Auditors != tt.auditors || tr.AuditSamples != tt.samples || *tr.Probation != tt.probation || *tr.TakeBack != tt.takeBack {
+			t.Errorf("%q: %d auditors, %d samples, probation %d, taking back %v; want %d, %d, %d, %v",
+				tt.text, *tr.Auditors, tr.AuditSamples, *tr.Probation, *tr.TakeBack, tt.auditors, tt.samples, tt.probation, tt.takeBack)
 		}
+	}
+}
+
+func TestRetrace(t *testing.T) {
+	for _, tt := range []struct {
+		text   string
+		params int
+		want   uint32
+	}{
+		{"", 1000, 20_000},
+		{"", 16 << 20, 20_000},
+		{"", 16<<20 + 1, 0},
+		{"[trust]\nauditors = 0\n", 1000, 0},
+		{"[trust]\nretrace = 0.1\n", 1 << 30, 100_000},
+		{"[trust]\nretrace = 0.0\n", 1000, 0},
+	} {
+		f, err := Parse("run.toml", []byte(minimal+tt.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Trust.RetracePPM(tt.params); got != tt.want {
+			t.Errorf("%q, %d values: %d, want %d", tt.text, tt.params, got, tt.want)
+		}
+	}
+	if _, err := Parse("run.toml", []byte(minimal+"[trust]\nretrace = 1.1\n")); err == nil {
+		t.Error("more than all are retraced")
 	}
 }
 

@@ -2,11 +2,14 @@ package runner
 
 import (
 	"context"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/proto/trace"
 )
 
 const (
@@ -22,10 +25,22 @@ func roundBytes(l *fold.Layout, codecBits, seats int) int64 {
 	return fold.StateBytes(l) + int64(seats)*fold.EncodedBytes(l, codecBits)
 }
 
-// KeptBytes is how much of the disk a run's states and deltas take at most.
-func KeptBytes(l *fold.Layout, codecBits, seats int, rounds uint64) int64 {
-	each := roundBytes(l, codecBits, seats)
-	return each * int64(min(rounds, uint64(max(keepRounds, keepRoundBytes/each))))
+// KeptBytes is how much of the disk a run's states, deltas and own traces take at
+// most.
+func KeptBytes(l *fold.Layout, m *run.Manifest) int64 {
+	each := roundBytes(l, int(m.CodecBits), int(m.Seats))
+	kept := each * int64(min(m.MaxRounds, uint64(max(keepRounds, keepRoundBytes/each))))
+	if m.Trust.RetracePPM > 0 {
+		kept += keepTraces * traceBytes(l, m)
+	}
+	return kept
+}
+
+// traceBytes is what the trace of a round adds to the disk.
+func traceBytes(l *fold.Layout, m *run.Manifest) int64 {
+	movement := fold.EncodedBytes(l, trace.MovementBits)
+	part := movement + trace.MomentsBytes(trace.MaxVectors, l.Params())
+	return int64(trace.Parts(uint64(m.Inner.MaxSteps), uint64(m.Inner.MaxSteps)))*part + movement
 }
 
 // evict removes states and deltas that nobody will ask for, so that a run does
@@ -59,12 +74,16 @@ func (r *Runner) remove(ctx context.Context, first, last, head msg.Round) {
 			keep = append(keep, e.State)
 		}
 	}
+	if t := r.ledger.Head().Record.Trend; t != nil && t.BestState.Defined() {
+		keep = append(keep, t.BestState) // the run may go back to it
+	}
 	for n := first; n <= last; n++ {
 		k, _, ok := r.ledger.At(n)
 		if !ok {
 			continue
 		}
 		gone := []cid.Cid{k.Record.State}
+		gone = slices.DeleteFunc(gone, func(c cid.Cid) bool { return slices.ContainsFunc(keep, c.Equals) })
 		for _, c := range k.Record.Contributions {
 			gone = append(gone, c.Delta)
 		}

@@ -335,3 +335,47 @@ func TestInterruptedTrace(t *testing.T) {
 		}
 	}
 }
+
+// The seats of a run retrace each other's deltas, and find what was trained;
+// what nobody needs any more goes from their disks.
+func TestRetracedRun(t *testing.T) {
+	a := newNode(t, 54)
+	b := newNode(t, 55, a.addr())
+	c := newNode(t, 56, a.addr())
+	man := launch(t, a, func(m *run.Manifest) {
+		m.MinPeers, m.MaxRounds, m.Inner.MaxSteps, m.Inner.BatchSamples = 3, 7, 4, 4
+		m.PeriodMillis = 12_000 // the machine may be busy; rounds end when all is there
+		m.Trust = run.Trust{Auditors: 2, AuditSamples: 8, RetracePPM: 1e6}
+	})
+	var runs []*Runner
+	for _, x := range []*testNode{a, b, c} {
+		r, _ := x.takePart(t, man)
+		runs = append(runs, r)
+	}
+	sameEnd(t, runs...)
+	retraced := 0
+	for n := msg.Round(1); ; n++ {
+		k, _, ok := runs[0].ledger.At(n)
+		if !ok {
+			break
+		}
+		for _, j := range k.Record.Judgements {
+			retraced += int(j.Retraced)
+			if j.ErrorPPM > 100_000 || j.Verdict == msg.Damaging {
+				t.Errorf("round %d: %+v", n, j)
+			}
+		}
+		for _, x := range k.Record.Refused {
+			t.Errorf("round %d refused %+v", n, x)
+		}
+	}
+	if retraced < 12 {
+		t.Errorf("%d retraces, want two of each of about 18 contributions", retraced)
+	}
+	w := worker{dir: runs[0].dir}
+	list := w.readTraces()
+	if len(list) == 0 || len(list) > keepTraces+1 {
+		t.Errorf("traces of %d rounds are kept", len(list))
+	}
+	t.Logf("%d retraces; kept traces of %d rounds", retraced, len(list))
+}

@@ -180,7 +180,7 @@ const tracesFile = "traces.json"
 
 // keepTraces is for how many rounds a whole trace is kept: it is retraced in the
 // round after its own.
-const keepTraces = 3
+const keepTraces = 2
 
 // storedTrace is a trace and what of it is stored.
 type storedTrace struct {
