@@ -45,6 +45,10 @@ type Have struct {
 	// Retraces are sorted by seat, at most one for each.
 	Retraces []Retrace `json:",omitzero"`
 	Orders   []cid.Cid `json:",omitzero"` // CIDs of the orders that it holds, sorted bytewise
+	// Cell, if not 0, is the cell whose commits the entries are of. Else, in a
+	// round with cells, they are of cells: the seat is the cell's number less one,
+	// the commit the CID of its summary.
+	Cell uint32 `json:",omitzero"`
 }
 
 // Validate implements Message.
@@ -54,6 +58,7 @@ func (m *Have) Validate() error {
 	c.round(m.Round)
 	c.rawCID("head", m.Head)
 	c.peer("peer", m.Peer)
+	c.between("cell", uint64(m.Cell), 0, MaxCells)
 	c.that(len(m.Entries) <= MaxSeats, "entries are %d, must be at most %d", len(m.Entries), MaxSeats)
 	for i, e := range m.Entries {
 		c.between("seat", uint64(e.Seat), 0, MaxSeats-1)

@@ -3,7 +3,9 @@ package msg
 // The limits of the protocol, version 1. No sum or product of values within
 // them overflows 64 bits where the protocol has to form it.
 const (
-	MaxSeats         = 48            // seats of a round
+	MaxSeats         = 48            // seats of a round without cells; of a cell
+	MaxAllSeats      = 1024          // seats of a round with cells
+	MaxCells         = 32            //
 	MaxMissed        = 1             // of a seat that stays
 	MaxJoins         = 64            // join requests in a have or record
 	MaxOrders        = 64            // in a have or record

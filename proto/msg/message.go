@@ -47,12 +47,13 @@ const (
 	kindVote     kind = "/moot/vote/1"
 	kindStatus   kind = "/moot/status/1"
 	kindInvite   kind = "/moot/invite/1"
+	kindCell     kind = "/moot/cell/1"
 	kindOrder    kind = "/moot/order/1"
 )
 
 func (k kind) known() bool {
 	switch k {
-	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus, kindInvite, kindOrder:
+	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus, kindInvite, kindOrder, kindCell:
 		return true
 	}
 	return false

@@ -46,6 +46,9 @@ type Record struct {
 	// Skips are, at i, the last record before this one whose round is a multiple
 	// of 2^(i+1), as long as that is not genesis. Only in runs with skip links.
 	Skips []cid.Cid `json:",omitzero"`
+	// Cell, if not 0, says that this is a cell's own record, of its seats alone.
+	// In place of a state it has the CID of the cell's mean.
+	Cell uint32 `json:",omitzero"`
 }
 
 // Seat is a peer that trains and witnesses in a round.
@@ -186,6 +189,7 @@ func (r *Record) Validate() error {
 	c.between("round", uint64(r.Round), 0, MaxRound)
 	c.fileCID("state", r.State)
 	c.between("tokens", r.Tokens, 0, MaxRunTokens)
+	c.between("cell", uint64(r.Cell), 0, MaxCells)
 	c.between("trained rounds", r.TrainedRounds, 0, uint64(r.Round))
 	c.that(len(r.NextSeats) > 0, "next seats are 0, must be at least 1")
 	c.seats("next seats", r.NextSeats, r.Round+1)
@@ -206,7 +210,7 @@ func (r *Record) checkGenesis(c *checker) {
 		len(r.Judgements) + len(r.Standings) + len(r.Proofs) + len(r.Orders)
 	c.that(n == 0 && r.Merge == nil && r.Course == nil && r.Trend == nil && len(r.Skips) == 0, "genesis has seats, messages or verdicts, must have none")
 	c.that(len(r.NextSeats) == 1, "genesis gives %d seats, must give 1", len(r.NextSeats))
-	c.that(r.Tokens == 0 && !r.Final, "genesis has tokens or is final, must not")
+	c.that(r.Tokens == 0 && !r.Final && r.Cell == 0, "genesis has tokens, is final or of a cell, must not")
 }
 
 func (r *Record) checkSuccessor(c *checker) {
@@ -252,7 +256,7 @@ func (r *Record) checkSuccessor(c *checker) {
 }
 
 func (c *checker) seats(field string, seats []Seat, round Round) {
-	c.that(len(seats) <= MaxSeats, "%s are %d, must be at most %d", field, len(seats), MaxSeats)
+	c.that(len(seats) <= MaxAllSeats, "%s are %d, must be at most %d", field, len(seats), MaxAllSeats)
 	for i, s := range seats {
 		c.peer(field, s.Peer)
 		c.that(i == 0 || seats[i-1].Peer < s.Peer, "%s: %v is out of order", field, s.Peer)

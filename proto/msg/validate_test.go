@@ -146,7 +146,7 @@ func TestValidateRecord(t *testing.T) {
 		{record(func(r *Record) { r.Proposer = "" }), "record: proposer is"},
 		{record(func(r *Record) { r.Proposer = stranger }), "has no seat"},
 		{record(func(r *Record) { r.Seats = nil }), "record: seats are 0"},
-		{record(func(r *Record) { r.Seats = slices.Repeat(r.Seats, 25) }), "record: seats are 50, must be at most 48"},
+		{record(func(r *Record) { r.Seats = slices.Repeat(r.Seats, 513) }), "record: seats are 1026, must be at most 1024"},
 		{record(func(r *Record) { slices.Reverse(r.Seats) }), "is out of order"},
 		{record(func(r *Record) { r.Seats[1] = r.Seats[0] }), "is out of order"},
 		{record(func(r *Record) { r.Seats[0].Peer = "" }), "record: seats is"},

@@ -14,6 +14,9 @@ type Vote struct {
 	Attempt uint32
 	Record  cid.Cid
 	Peer    peer.ID
+	// Cell, if not 0, says that this is a vote in a cell: Record is the CID of its
+	// summary, and Attempt is 0.
+	Cell uint32 `json:",omitzero"`
 }
 
 // Validate implements Message.
@@ -25,6 +28,8 @@ func (m *Vote) Validate() error {
 	c.attempt(m.Attempt)
 	c.rawCID("record", m.Record)
 	c.peer("peer", m.Peer)
+	c.between("cell", uint64(m.Cell), 0, MaxCells)
+	c.that(m.Cell == 0 || m.Attempt == 0, "attempt is %d in a cell, must be 0", m.Attempt)
 	return c.result()
 }
 

@@ -27,6 +27,8 @@ func fromWire(k kind, b []byte) (Message, error) {
 		return convert(k, b, &wirev1.Status{}, statusFromWire)
 	case kindInvite:
 		return convert(k, b, &wirev1.Invite{}, inviteFromWire)
+	case kindCell:
+		return convert(k, b, &wirev1.CellResult{}, cellResultFromWire)
 	case kindOrder:
 		return convert(k, b, &wirev1.Order{}, orderFromWire)
 	}
@@ -103,6 +105,7 @@ func (m *Have) toWire() proto.Message {
 		Round: uint64(m.Round),
 		Head:  m.Head.Bytes(),
 		Peer:  []byte(m.Peer),
+		Cell:  m.Cell,
 	}
 	for _, e := range m.Entries {
 		w.Entries = append(w.Entries, &wirev1.HaveEntry{Seat: e.Seat, Commit: e.Commit.Bytes(), Reason: uint32(e.Reason)})
@@ -133,6 +136,7 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 		Round: Round(w.Round),
 		Head:  r.read(w.Head),
 		Peer:  peer.ID(w.Peer),
+		Cell:  w.Cell,
 	}
 	for _, e := range w.Entries {
 		m.Entries = append(m.Entries, HaveEntry{Seat: e.Seat, Commit: r.read(e.Commit), Reason: Reason(e.Reason)})
@@ -222,6 +226,7 @@ func (m *Vote) toWire() proto.Message {
 		Attempt: m.Attempt,
 		Record:  m.Record.Bytes(),
 		Peer:    []byte(m.Peer),
+		Cell:    m.Cell,
 	}
 }
 
@@ -234,6 +239,7 @@ func voteFromWire(w *wirev1.Vote) (*Vote, error) {
 		Attempt: w.Attempt,
 		Record:  r.read(w.Record),
 		Peer:    peer.ID(w.Peer),
+		Cell:    w.Cell,
 	}, r.err
 }
 
@@ -289,6 +295,7 @@ func (r *Record) toWire() *wirev1.Record {
 		Tokens:        r.Tokens,
 		TrainedRounds: r.TrainedRounds,
 		Final:         r.Final,
+		Cell:          r.Cell,
 	}
 	if r.ParentCertificate != nil {
 		w.ParentCertificate = r.ParentCertificate.toWire()
@@ -358,6 +365,7 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 		Tokens:        w.Tokens,
 		TrainedRounds: w.TrainedRounds,
 		Final:         w.Final,
+		Cell:          w.Cell,
 	}
 	if w.ParentCertificate != nil {
 		c, err := certificateFromWire(w.ParentCertificate)

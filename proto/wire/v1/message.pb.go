@@ -171,6 +171,7 @@ type Have struct {
 	Retraces      []*Retrace             `protobuf:"bytes,9,rep,name=retraces,proto3" json:"retraces,omitempty"`
 	Orders        [][]byte               `protobuf:"bytes,10,rep,name=orders,proto3" json:"orders,omitempty"`
 	LossMicro     uint64                 `protobuf:"varint,11,opt,name=loss_micro,json=lossMicro,proto3" json:"loss_micro,omitempty"`
+	Cell          uint32                 `protobuf:"varint,20,opt,name=cell,proto3" json:"cell,omitempty"` // in a cell's own round: its number, from 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,6 +279,13 @@ func (x *Have) GetOrders() [][]byte {
 func (x *Have) GetLossMicro() uint64 {
 	if x != nil {
 		return x.LossMicro
+	}
+	return 0
+}
+
+func (x *Have) GetCell() uint32 {
+	if x != nil {
+		return x.Cell
 	}
 	return 0
 }
@@ -887,6 +895,7 @@ type Vote struct {
 	Attempt       uint32                 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Record        []byte                 `protobuf:"bytes,5,opt,name=record,proto3" json:"record,omitempty"` // its CID
 	Peer          []byte                 `protobuf:"bytes,6,opt,name=peer,proto3" json:"peer,omitempty"`
+	Cell          uint32                 `protobuf:"varint,7,opt,name=cell,proto3" json:"cell,omitempty"` // in a cell's own round: its number, from 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -961,6 +970,13 @@ func (x *Vote) GetPeer() []byte {
 		return x.Peer
 	}
 	return nil
+}
+
+func (x *Vote) GetCell() uint32 {
+	if x != nil {
+		return x.Cell
+	}
+	return 0
 }
 
 // Payload type /moot/status/1.
@@ -1096,6 +1112,245 @@ func (x *Status) GetLost() []byte {
 	return nil
 }
 
+// Payload type /moot/cell/1.
+type CellResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Summary       *CellSummary           `protobuf:"bytes,1,opt,name=summary,proto3" json:"summary,omitempty"`
+	Peer          []byte                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Votes         []*CellVote            `protobuf:"bytes,3,rep,name=votes,proto3" json:"votes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CellResult) Reset() {
+	*x = CellResult{}
+	mi := &file_v1_message_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CellResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CellResult) ProtoMessage() {}
+
+func (x *CellResult) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CellResult.ProtoReflect.Descriptor instead.
+func (*CellResult) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CellResult) GetSummary() *CellSummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+func (x *CellResult) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *CellResult) GetVotes() []*CellVote {
+	if x != nil {
+		return x.Votes
+	}
+	return nil
+}
+
+// CellSummary is what a cell came to. The CID of its encoding is what the
+// cell's seats vote for.
+type CellSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Round         uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
+	Head          []byte                 `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	Cell          uint32                 `protobuf:"varint,4,opt,name=cell,proto3" json:"cell,omitempty"`          // from 1
+	Record        []byte                 `protobuf:"bytes,5,opt,name=record,proto3" json:"record,omitempty"`       // CID of the cell's record
+	Aggregate     []byte                 `protobuf:"bytes,6,opt,name=aggregate,proto3" json:"aggregate,omitempty"` // CID of the cell's mean
+	Weight        uint64                 `protobuf:"varint,7,opt,name=weight,proto3" json:"weight,omitempty"`
+	Tokens        uint64                 `protobuf:"varint,8,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Fresh         bool                   `protobuf:"varint,9,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	Present       []byte                 `protobuf:"bytes,10,opt,name=present,proto3" json:"present,omitempty"` // bits, by the cell's seats
+	Included      []byte                 `protobuf:"bytes,11,opt,name=included,proto3" json:"included,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CellSummary) Reset() {
+	*x = CellSummary{}
+	mi := &file_v1_message_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CellSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CellSummary) ProtoMessage() {}
+
+func (x *CellSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CellSummary.ProtoReflect.Descriptor instead.
+func (*CellSummary) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CellSummary) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *CellSummary) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *CellSummary) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *CellSummary) GetCell() uint32 {
+	if x != nil {
+		return x.Cell
+	}
+	return 0
+}
+
+func (x *CellSummary) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *CellSummary) GetAggregate() []byte {
+	if x != nil {
+		return x.Aggregate
+	}
+	return nil
+}
+
+func (x *CellSummary) GetWeight() uint64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *CellSummary) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *CellSummary) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
+func (x *CellSummary) GetPresent() []byte {
+	if x != nil {
+		return x.Present
+	}
+	return nil
+}
+
+func (x *CellSummary) GetIncluded() []byte {
+	if x != nil {
+		return x.Included
+	}
+	return nil
+}
+
+type CellVote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"` // of the cell
+	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CellVote) Reset() {
+	*x = CellVote{}
+	mi := &file_v1_message_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CellVote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CellVote) ProtoMessage() {}
+
+func (x *CellVote) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CellVote.ProtoReflect.Descriptor instead.
+func (*CellVote) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CellVote) GetSeat() uint32 {
+	if x != nil {
+		return x.Seat
+	}
+	return 0
+}
+
+func (x *CellVote) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 var File_v1_message_proto protoreflect.FileDescriptor
 
 const file_v1_message_proto_rawDesc = "" +
@@ -1117,7 +1372,7 @@ const file_v1_message_proto_rawDesc = "" +
 	" \x01(\x04R\x04norm\x12\x1d\n" +
 	"\n" +
 	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x14\n" +
-	"\x05trace\x18\f \x01(\fR\x05trace\"\xe3\x02\n" +
+	"\x05trace\x18\f \x01(\fR\x05trace\"\xf7\x02\n" +
 	"\x04Have\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -1131,7 +1386,8 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x06orders\x18\n" +
 	" \x03(\fR\x06orders\x12\x1d\n" +
 	"\n" +
-	"loss_micro\x18\v \x01(\x04R\tlossMicro\"\xa6\x01\n" +
+	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x12\n" +
+	"\x04cell\x18\x14 \x01(\rR\x04cell\"\xa6\x01\n" +
 	"\x05Merge\x12\x12\n" +
 	"\x04fork\x18\x01 \x01(\fR\x04fork\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\fR\x05first\x12\x12\n" +
@@ -1180,14 +1436,15 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x12\n" +
 	"\x04peer\x18\x04 \x01(\fR\x04peer\x12\x16\n" +
-	"\x06record\x18\x05 \x01(\fR\x06record\"\x88\x01\n" +
+	"\x06record\x18\x05 \x01(\fR\x06record\"\x9c\x01\n" +
 	"\x04Vote\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
 	"\x04head\x18\x03 \x01(\fR\x04head\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x16\n" +
 	"\x06record\x18\x05 \x01(\fR\x06record\x12\x12\n" +
-	"\x04peer\x18\x06 \x01(\fR\x04peer\"\xa9\x02\n" +
+	"\x04peer\x18\x06 \x01(\fR\x04peer\x12\x12\n" +
+	"\x04cell\x18\a \x01(\rR\x04cell\"\xa9\x02\n" +
 	"\x06Status\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
@@ -1201,7 +1458,28 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x05agent\x18\n" +
 	" \x01(\tR\x05agent\x12\x16\n" +
 	"\x06device\x18\v \x01(\tR\x06device\x12\x12\n" +
-	"\x04lost\x18\f \x01(\fR\x04lostB/Z-github.com/moot-net/moot/proto/wire/v1;wirev1b\x06proto3"
+	"\x04lost\x18\f \x01(\fR\x04lost\"\x83\x01\n" +
+	"\n" +
+	"CellResult\x123\n" +
+	"\asummary\x18\x01 \x01(\v2\x19.moot.wire.v1.CellSummaryR\asummary\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\fR\x04peer\x12,\n" +
+	"\x05votes\x18\x03 \x03(\v2\x16.moot.wire.v1.CellVoteR\x05votes\"\x8f\x02\n" +
+	"\vCellSummary\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
+	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\fR\x04head\x12\x12\n" +
+	"\x04cell\x18\x04 \x01(\rR\x04cell\x12\x16\n" +
+	"\x06record\x18\x05 \x01(\fR\x06record\x12\x1c\n" +
+	"\taggregate\x18\x06 \x01(\fR\taggregate\x12\x16\n" +
+	"\x06weight\x18\a \x01(\x04R\x06weight\x12\x16\n" +
+	"\x06tokens\x18\b \x01(\x04R\x06tokens\x12\x14\n" +
+	"\x05fresh\x18\t \x01(\bR\x05fresh\x12\x18\n" +
+	"\apresent\x18\n" +
+	" \x01(\fR\apresent\x12\x1a\n" +
+	"\bincluded\x18\v \x01(\fR\bincluded\"<\n" +
+	"\bCellVote\x12\x12\n" +
+	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignatureB/Z-github.com/moot-net/moot/proto/wire/v1;wirev1b\x06proto3"
 
 var (
 	file_v1_message_proto_rawDescOnce sync.Once
@@ -1215,7 +1493,7 @@ func file_v1_message_proto_rawDescGZIP() []byte {
 	return file_v1_message_proto_rawDescData
 }
 
-var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_v1_message_proto_goTypes = []any{
 	(*Commit)(nil),      // 0: moot.wire.v1.Commit
 	(*Have)(nil),        // 1: moot.wire.v1.Have
@@ -1229,17 +1507,22 @@ var file_v1_message_proto_goTypes = []any{
 	(*Proposal)(nil),    // 9: moot.wire.v1.Proposal
 	(*Vote)(nil),        // 10: moot.wire.v1.Vote
 	(*Status)(nil),      // 11: moot.wire.v1.Status
+	(*CellResult)(nil),  // 12: moot.wire.v1.CellResult
+	(*CellSummary)(nil), // 13: moot.wire.v1.CellSummary
+	(*CellVote)(nil),    // 14: moot.wire.v1.CellVote
 }
 var file_v1_message_proto_depIdxs = []int32{
-	5, // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
-	3, // 1: moot.wire.v1.Have.audits:type_name -> moot.wire.v1.Audit
-	2, // 2: moot.wire.v1.Have.merges:type_name -> moot.wire.v1.Merge
-	4, // 3: moot.wire.v1.Have.retraces:type_name -> moot.wire.v1.Retrace
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5,  // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
+	3,  // 1: moot.wire.v1.Have.audits:type_name -> moot.wire.v1.Audit
+	2,  // 2: moot.wire.v1.Have.merges:type_name -> moot.wire.v1.Merge
+	4,  // 3: moot.wire.v1.Have.retraces:type_name -> moot.wire.v1.Retrace
+	13, // 4: moot.wire.v1.CellResult.summary:type_name -> moot.wire.v1.CellSummary
+	14, // 5: moot.wire.v1.CellResult.votes:type_name -> moot.wire.v1.CellVote
+	6,  // [6:6] is the sub-list for method output_type
+	6,  // [6:6] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_v1_message_proto_init() }
@@ -1253,7 +1536,7 @@ func file_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_message_proto_rawDesc), len(file_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,188 @@
+package msg
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	wirev1 "github.com/moot-net/moot/proto/wire/v1"
+)
+
+// CellSummary is what a cell came to in a round, for those outside of it. The
+// seats of the cell vote for its CID.
+type CellSummary struct {
+	Run       cid.Cid
+	Round     Round
+	Head      cid.Cid
+	Cell      uint32  // from 1
+	Record    cid.Cid // the cell's own record
+	Aggregate cid.Cid // the mean of its deltas, as fold.FoldCell gives it
+	Weight    uint64  // with which that enters the fold
+	Tokens    uint64  // by which the run's tokens grow
+	Fresh     bool    // nothing in it counts as long as anything else does
+	Present   []byte  // bits, lowest first: seats of the cell whose have or commit is in its record
+	Included  []byte  // seats whose commit is
+}
+
+// CID is what the seats vote for.
+func (s *CellSummary) CID() cid.Cid {
+	b, err := marshal(s.toWire())
+	if err != nil {
+		panic("bug: a summary can be encoded: " + err.Error())
+	}
+	return RawCID(b)
+}
+
+// Has reports whether bit i is set.
+func Has(bits []byte, i int) bool { return i/8 < len(bits) && bits[i/8]>>(i%8)&1 == 1 }
+
+// SetBit sets bit i of as many bits as there are seats.
+func SetBit(bits []byte, i int) { bits[i/8] |= 1 << (i % 8) }
+
+// CellVote is the signature of a seat's vote for a summary. All else in the vote
+// follows from the summary.
+type CellVote struct {
+	Seat      uint32 // of the cell
+	Signature []byte
+}
+
+// CellResult tells everybody what a cell came to, with the votes of a quorum of
+// its seats. Any seat of the cell may say it.
+type CellResult struct {
+	Summary CellSummary
+	Peer    peer.ID
+	Votes   []CellVote // sorted by seat
+}
+
+const signatureBytes = 64
+
+// Validate implements Message.
+func (m *CellResult) Validate() error {
+	c := check("cell result")
+	s := &m.Summary
+	c.rawCID("run", s.Run)
+	c.round(s.Round)
+	c.rawCID("head", s.Head)
+	c.peer("peer", m.Peer)
+	c.between("cell", uint64(s.Cell), 1, MaxCells)
+	c.rawCID("record", s.Record)
+	c.fileCID("aggregate", s.Aggregate)
+	c.between("weight", s.Weight, 1, MaxTokens)
+	c.between("tokens", s.Tokens, 1, MaxRunTokens)
+	c.that(len(s.Present) > 0 && len(s.Present) <= (MaxSeats+7)/8, "present has %d bytes, must have 1 to %d", len(s.Present), (MaxSeats+7)/8)
+	c.that(len(s.Included) == len(s.Present), "included has %d bytes, must have as many as present, %d", len(s.Included), len(s.Present))
+	for i := range min(len(s.Included), len(s.Present)) {
+		c.that(s.Included[i]&^s.Present[i] == 0, "included has a seat that present lacks")
+	}
+	c.that(len(m.Votes) > 0 && len(m.Votes) <= MaxSeats, "votes are %d, must be 1 to %d", len(m.Votes), MaxSeats)
+	for i, v := range m.Votes {
+		c.between("votes: seat", uint64(v.Seat), 0, MaxSeats-1)
+		c.that(i == 0 || m.Votes[i-1].Seat < v.Seat, "votes: seat %d is out of order", v.Seat)
+		c.that(len(v.Signature) == signatureBytes, "votes: a signature has %d bytes, must have %d", len(v.Signature), signatureBytes)
+	}
+	return c.result()
+}
+
+// Signer implements Message.
+func (m *CellResult) Signer() peer.ID { return m.Peer }
+
+// RunID implements Message.
+func (m *CellResult) RunID() cid.Cid { return m.Summary.Run }
+
+func (m *CellResult) kind() kind { return kindCell }
+
+// Vote is what a seat of the cell signs for the summary.
+func (s *CellSummary) Vote(id peer.ID) *Vote {
+	return &Vote{Run: s.Run, Round: s.Round, Head: s.Head, Record: s.CID(), Peer: id, Cell: s.Cell}
+}
+
+// Envelope fields.
+const (
+	fieldKey, fieldType, fieldPayload, fieldSignature = 1, 2, 3, 5
+)
+
+// Envelope returns the envelope of a vote with this signature; whether it is
+// one, Open says.
+func (s *CellSummary) Envelope(id peer.ID, signature []byte) ([]byte, error) {
+	key, err := id.ExtractPublicKey()
+	if err != nil {
+		return nil, &InvalidError{"cell result", err.Error()}
+	}
+	k, err := crypto.PublicKeyToProto(key)
+	if err != nil {
+		return nil, &InvalidError{"cell result", err.Error()}
+	}
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(k)
+	if err != nil {
+		return nil, &InvalidError{"cell result", err.Error()}
+	}
+	payload, err := marshal(s.Vote(id).toWire())
+	if err != nil {
+		return nil, err
+	}
+	var b []byte
+	for _, f := range []struct {
+		number protowire.Number
+		value  []byte
+	}{{fieldKey, encoded}, {fieldType, []byte(kindVote)}, {fieldPayload, payload}, {fieldSignature, signature}} {
+		b = protowire.AppendTag(b, f.number, protowire.BytesType)
+		b = protowire.AppendBytes(b, f.value)
+	}
+	return b, nil
+}
+
+// CellVoteOf returns what a result has of a vote.
+func CellVoteOf(s Signed, seat uint32) (CellVote, error) {
+	for b := s.Envelope; len(b) > 0; {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 || kind != protowire.BytesType {
+			break
+		}
+		value, m := protowire.ConsumeBytes(b[n:])
+		if m < 0 {
+			break
+		}
+		if number == fieldSignature {
+			return CellVote{Seat: seat, Signature: bytes.Clone(value)}, nil
+		}
+		b = b[n+m:]
+	}
+	return CellVote{}, fmt.Errorf("vote of %v: the envelope has no signature", s.From)
+}
+
+func (s *CellSummary) toWire() *wirev1.CellSummary {
+	return &wirev1.CellSummary{
+		Run: s.Run.Bytes(), Round: uint64(s.Round), Head: s.Head.Bytes(), Cell: s.Cell, Record: s.Record.Bytes(),
+		Aggregate: s.Aggregate.Bytes(), Weight: s.Weight, Tokens: s.Tokens, Fresh: s.Fresh, Present: s.Present, Included: s.Included,
+	}
+}
+
+func (m *CellResult) toWire() proto.Message {
+	w := &wirev1.CellResult{Summary: m.Summary.toWire(), Peer: []byte(m.Peer)}
+	for _, v := range m.Votes {
+		w.Votes = append(w.Votes, &wirev1.CellVote{Seat: v.Seat, Signature: v.Signature})
+	}
+	return w
+}
+
+func cellResultFromWire(w *wirev1.CellResult) (*CellResult, error) {
+	var r cidReader
+	s := w.GetSummary()
+	m := &CellResult{
+		Summary: CellSummary{
+			Run: r.read(s.GetRun()), Round: Round(s.GetRound()), Head: r.read(s.GetHead()), Cell: s.GetCell(),
+			Record: r.read(s.GetRecord()), Aggregate: r.read(s.GetAggregate()), Weight: s.GetWeight(), Tokens: s.GetTokens(),
+			Fresh: s.GetFresh(), Present: s.GetPresent(), Included: s.GetIncluded(),
+		},
+		Peer: peer.ID(w.Peer),
+	}
+	for _, v := range w.Votes {
+		m.Votes = append(m.Votes, CellVote{Seat: v.GetSeat(), Signature: v.GetSignature()})
+	}
+	return m, r.err
+}
