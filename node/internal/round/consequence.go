@@ -49,11 +49,15 @@ type Consequence struct {
 // Folds reports whether the next state has to be computed; else it is the
 // parent's.
 func (c *Consequence) Folds() bool {
-	return len(c.Inputs) > 0 || c.Record.Merge != nil || c.Back != nil
+	return len(c.Inputs) > 0 || c.Record.Merge != nil || c.Back != nil || goesBack(c.Record)
 }
 
 // Fold is that of the record, whose parent has this state.
 func (c *Consequence) Fold(state cid.Cid) Fold {
+	if goesBack(c.Record) {
+		best := c.Record.Trend.BestState
+		return Fold{ID: foldID(best, c) + "rest", Round: c.Record.Round, State: best, Rest: true}
+	}
 	return Fold{
 		ID: foldID(state, c), Round: c.Record.Round, State: state, Inputs: c.Inputs, Back: c.Back, Merge: c.Record.Merge,
 	}
@@ -88,14 +92,17 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	_, f := Quorum(Witnesses(r.Seats))
 	counting := countingHaves(b.Haves, r.Seats)
 	t := min(f+1, len(counting))
+	r.Trend = ru.trend(parent, counting, f)
 	ru.include(c, b, tally(counting), t)
 	ru.obey(c, b, counting, t)
-	r.Merge = mergeIn(counting, t)
-	back, tokens, ok := ru.takeBack(b, r.Judgements)
-	if !ok {
-		c.Blocked = append(c.Blocked, parent.Parent)
+	var tokens uint64
+	if !goesBack(r) { // else all that is left behind
+		r.Merge = mergeIn(counting, t)
+		ok := false
+		if c.Back, tokens, ok = ru.takeBack(b, r.Judgements); !ok {
+			c.Blocked = append(c.Blocked, parent.Parent)
+		}
 	}
-	c.Back = back
 	r.Tokens, r.TrainedRounds = parent.Tokens-min(tokens, parent.Tokens), parent.TrainedRounds
 	r.Tokens += creditedTokens(r.Contributions)
 	if r.Merge != nil {
@@ -104,7 +111,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	if len(r.Contributions) > 0 {
 		r.TrainedRounds++
 	}
-	r.Final = ru.stops(r)
+	r.Final = Ends(ru.manifest, r) != ""
 	ru.seatNext(c, b, counting, t)
 	ru.newcomers(&c.standings, r)
 	ru.assignWitnesses(c.standings, r)
@@ -214,6 +221,8 @@ func (ru *Rules) include(c *Consequence, b Basis, opinions []opinion, t int) {
 	}
 	for _, o := range opinions {
 		switch {
+		case goesBack(r):
+			r.Refused = append(r.Refused, msg.Refusal{Seat: o.seat, Commit: o.commit, Reason: msg.RolledBack})
 		case o.held < t:
 			r.Refused = append(r.Refused, msg.Refusal{Seat: o.seat, Commit: o.commit, Reason: o.refusal()})
 		case candidates[o.seat] > 1:

@@ -68,6 +68,15 @@ type Audit struct {
 	Trained  uint64
 }
 
+// Evaluate asks for the mean held-out loss of a state; Evaluated answers. It is
+// for when there is nothing to train, and worth nothing any more when another
+// head is adopted.
+type Evaluate struct {
+	Round  msg.Round // under way
+	Record cid.Cid
+	State  cid.Cid
+}
+
 // Gate asks whether a state has, after a merge, a loss on held-out samples of at
 // most 1.005 times that which it has without, and of the branch's state; Gated
 // answers. It is for when there is nothing to train.
@@ -92,6 +101,9 @@ type Fold struct {
 	Back *Back
 	// Merge, if not nil, is applied after it.
 	Merge *msg.Merge
+	// Rest: the next state is State without its momentum, and there is nothing
+	// else.
+	Rest bool
 }
 
 // Back undoes what some deltas of the round before did to the state: the state
@@ -149,6 +161,7 @@ func (Train) effect()        {}
 func (StopTraining) effect() {}
 func (Check) effect()        {}
 func (Audit) effect()        {}
+func (Evaluate) effect()     {}
 func (Gate) effect()         {}
 func (Fold) effect()         {}
 func (Sync) effect()         {}

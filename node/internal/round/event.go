@@ -34,6 +34,12 @@ type Audited struct {
 	Retraces []msg.Retrace
 }
 
+// Evaluated answers Evaluate.
+type Evaluated struct {
+	Record    cid.Cid // of the Evaluate that it answers
+	LossMicro uint64  // in 1e-6 nats; 0: there is nothing to measure it with
+}
+
 // Gated answers Gate.
 type Gated struct {
 	Head   cid.Cid // of the branch
@@ -79,13 +85,14 @@ type Give struct{ Order msg.Order }
 // Want says whether this peer wants a seat. Without a Want it only follows.
 type Want struct{ Seat bool }
 
-func (Tick) event()     {}
-func (Received) event() {}
-func (Checked) event()  {}
-func (Audited) event()  {}
-func (Gated) event()    {}
-func (Trained) event()  {}
-func (Folded) event()   {}
-func (Offered) event()  {}
-func (Give) event()     {}
-func (Want) event()     {}
+func (Tick) event()      {}
+func (Received) event()  {}
+func (Checked) event()   {}
+func (Audited) event()   {}
+func (Evaluated) event() {}
+func (Gated) event()     {}
+func (Trained) event()   {}
+func (Folded) event()    {}
+func (Offered) event()   {}
+func (Give) event()      {}
+func (Want) event()      {}

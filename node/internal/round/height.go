@@ -38,6 +38,9 @@ type height struct {
 	closed      bool      // the next round has begun
 	audited     bool      // what there is to audit was measured
 	gains       []msg.Audit
+	measures    bool // Self tells the held-out loss in its have
+	measured    bool
+	lossMicro   uint64
 	retraced    []msg.Retrace
 	inFallback  bool
 
@@ -116,6 +119,7 @@ func (m *Machine) newHeight(parent Link) *height {
 	h.witness = h.self >= 0 && !h.seats[h.self].Trainee
 	if h.witness {
 		h.audits = m.rules.Audits(parent, m.cfg.Self)
+		h.measures = m.rules.measurable(r)
 		h.retraces = m.rules.Retraces(parent, h.audits, m.chain.link)
 	}
 	for a := range h.proposals {

@@ -181,6 +181,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.checked(ev)
 	case Audited:
 		m.audited(ev)
+	case Evaluated:
+		m.evaluated(ev)
 	case Gated:
 		m.gated(ev)
 	case Trained:
@@ -251,6 +253,7 @@ func (m *Machine) enter() {
 		h.t0 = m.now
 	}
 	m.audit(h)
+	m.evaluate(h)
 	for _, s := range m.ahead.take(h.parent.ID, h.round) {
 		m.place(s)
 	}
@@ -307,6 +310,19 @@ func (m *Machine) audit(h *height) {
 			Round: h.round, Record: h.parent.ID, State: before.Record.State, Items: h.audits,
 			Retraces: h.retraces, Head: before.ID, Trained: before.Record.TrainedRounds,
 		})
+	}
+}
+
+// evaluate asks for the held-out loss of the head, if it is to be told.
+func (m *Machine) evaluate(h *height) {
+	if mine := m.own.at(h.parent.ID); h.measures && mine.have == nil && !mine.forgotten {
+		m.emit(Evaluate{Round: h.round, Record: h.parent.ID, State: h.parent.Record.State})
+	}
+}
+
+func (m *Machine) evaluated(ev Evaluated) {
+	if h := m.cur; h != nil && h.measures && !h.measured && ev.Record.Equals(h.parent.ID) {
+		h.measured, h.lossMicro = true, min(ev.LossMicro, msg.MaxLossMicro)
 	}
 }
 
@@ -407,7 +423,7 @@ func (m *Machine) giveHave(h *height) {
 		return
 	}
 	joins, _ := m.useful(h)
-	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, Retraces: h.retraced, Orders: m.usefulOrders(h)}
+	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, LossMicro: h.lossMicro, Retraces: h.retraced, Orders: m.usefulOrders(h)}
 	if !h.assembly && h.witness {
 		v.Merges = m.merges()
 	}
@@ -433,7 +449,7 @@ func (m *Machine) haveIsDue(h *height) bool {
 		return m.orderIsDue(h)
 	}
 	if !h.assembly {
-		return h.allHeld() && (h.audited || len(h.audits) == 0)
+		return h.allHeld() && (h.audited || len(h.audits) == 0) && (h.measured || !h.measures)
 	}
 	if h.projectedAt != m.joins.changes+1 {
 		_, seats := m.useful(h)

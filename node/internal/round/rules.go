@@ -58,9 +58,3 @@ func (ru *Rules) fault(c *msg.Commit, round msg.Round, head cid.Cid) msg.Reason 
 	}
 	return msg.Held
 }
-
-// stops reports whether the run is over with this record.
-func (ru *Rules) stops(r *msg.Record) bool {
-	m, course := Under(ru.manifest, r.Course), courseOf(r)
-	return course.Stopped || r.TrainedRounds >= m.MaxRounds || m.MaxTokens != 0 && r.Tokens >= m.MaxTokens
-}

@@ -109,6 +109,11 @@ func (f *Fold) Compute(p Payloads, outer fold.Outer) (*fold.State, []fold.Applie
 	if err != nil {
 		return nil, nil, err
 	}
+	if f.Rest {
+		out := fold.NewState(state.Layout)
+		copy(out.Theta, state.Theta)
+		return out, nil, nil
+	}
 	if f.Back != nil {
 		if state, err = f.Back.undo(state, p, outer); err != nil {
 			return nil, nil, err

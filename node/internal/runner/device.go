@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ type device struct {
 	open func() (*train.Trainer, error)
 
 	// owned by run
-	t *train.Trainer // nil while a GPU's memory is given back
+	t *train.Trainer // nil while the memory is given back
 
 	mu     sync.Mutex
 	job    *job               // guarded by mu; to train, nil: nothing
@@ -89,6 +90,27 @@ func (d *device) evaluate(k round.Link) {
 	defer d.mu.Unlock()
 	d.eval = &evalJob{k.Record.Round, k.ID, k.Record.State}
 	d.signal()
+}
+
+// measure is evaluate for a round that waits for the loss.
+func (d *device) measure(ctx context.Context, e round.Evaluate) {
+	if k, ok := d.r.ledger.Entry(e.Round - 1); ok && k.ID == e.Record && !math.IsNaN(k.EvalLoss) {
+		d.r.running.Go(func() { d.r.post(ctx, round.Evaluated{Record: e.Record, LossMicro: lossMicro(k.EvalLoss)}) })
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.eval = &evalJob{e.Round - 1, e.Record, e.State}
+	d.signal()
+}
+
+// lossMicro is a loss as it is told to others; one that is no number is as high
+// as can be.
+func lossMicro(loss float64) uint64 {
+	if micro := loss * 1e6; micro < msg.MaxLossMicro {
+		return uint64(max(math.Round(micro), 1))
+	}
+	return msg.MaxLossMicro
 }
 
 // interrupt is called with mu held.
@@ -166,15 +188,17 @@ func (d *device) run(ctx context.Context) error {
 // model takes a while.
 const idleAfter = 5 * time.Minute
 
-// release gives the memory of a GPU back while it is not used. Every step is
-// saved, so that acquire goes on where that was.
+// release gives the memory of the device back while it is not used, that of the
+// processor to the system. Every step is saved, so that acquire goes on where
+// that was.
 func (d *device) release(ctx context.Context) {
-	if d.r.hub.o.OpenDevice == nil || d.t == nil {
+	if d.t == nil {
 		return
 	}
 	began := time.Now()
 	err := d.t.Close()
 	d.t = nil
+	debug.FreeOSMemory()
 	d.r.log.InfoContext(ctx, "memory of the device was given back", "took", time.Since(began), "err", err)
 }
 
@@ -255,6 +279,11 @@ func (d *device) doEvaluate(ctx, wctx context.Context, e *evalJob) {
 		d.eval = nil
 	}
 	d.mu.Unlock()
+	told := round.Evaluated{Record: e.record}
+	if err == nil {
+		told.LossMicro = lossMicro(loss)
+	}
+	d.r.post(ctx, told)
 	switch {
 	case errors.Is(err, errNoHeldOut):
 	case err != nil:

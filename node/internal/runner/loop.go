@@ -136,6 +136,8 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 		r.check(e)
 	case round.Audit:
 		l.device.audit(auditJob{round: e.Round, record: e.Record, state: e.State, items: e.Items, retraces: e.Retraces, head: e.Head, trained: e.Trained, course: r.course(e.Head)})
+	case round.Evaluate:
+		l.device.measure(ctx, e)
 	case round.Gate:
 		l.device.tryMerge(mergeJob(e))
 	case round.Fold:

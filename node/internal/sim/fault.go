@@ -245,6 +245,21 @@ func (n *node) audit(e round.Audit) {
 	})
 }
 
+// evaluate measures the head's loss; who lies says that it is a thousandth.
+func (n *node) evaluate(e round.Evaluate) {
+	n.fetch(e.State, n.during(e.Round), func() {
+		loss, err := n.w.lossOf(e.State)
+		if err != nil {
+			n.w.fail(fmt.Errorf("node %d measures round %d: %w", n.i, e.Round-1, err))
+			return
+		}
+		if n.fault == lyingAuditor {
+			loss /= 1000
+		}
+		n.later(auditTime, round.Evaluated{Record: e.Record, LossMicro: uint64(math.Round(min(max(loss*1e6, 1), msg.MaxLossMicro)))})
+	})
+}
+
 // gate measures whether a merge is good enough.
 func (n *node) gate(e round.Gate) {
 	wanted := n.during(e.Round)

@@ -151,6 +151,8 @@ func (n *node) do(e round.Effect) {
 		n.check(e)
 	case round.Audit:
 		n.audit(e)
+	case round.Evaluate:
+		n.evaluate(e)
 	case round.Gate:
 		n.gate(e)
 	case round.Fold:

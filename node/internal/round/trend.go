@@ -1,0 +1,109 @@
+package round
+
+import (
+	"slices"
+
+	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+)
+
+const million = 1_000_000
+
+// trend takes the held-out losses that haves tell of the parent's state; nil in
+// a run that has no rule for them.
+func (ru *Rules) trend(parent *msg.Record, counting []msg.Signed, f int) *msg.Trend {
+	if !ru.manifest.Measures() {
+		return nil
+	}
+	var t msg.Trend
+	if parent.Trend != nil {
+		t = *parent.Trend
+	}
+	t.LossMicro, t.Back = 0, false
+	if ru.measurable(parent) {
+		t.LossMicro = medianLoss(counting, f)
+	}
+	loss := t.LossMicro
+	if loss == 0 {
+		return &t
+	}
+	if t.BestMicro == 0 || loss < t.BestMicro {
+		t.BestMicro, t.BestState, t.BestRound = loss, parent.State, parent.Round
+	}
+	if t.MarkMicro == 0 || loss < t.MarkMicro && loss*million <= t.MarkMicro*(million-uint64(ru.manifest.Stop.MinImprovementPPM)) {
+		t.MarkMicro, t.Stale = loss, 0
+	} else {
+		t.Stale++
+	}
+	back := ru.manifest.Rollback
+	if back.Rounds == 0 || loss*million <= t.BestMicro*(million+uint64(back.WorsePPM)) {
+		t.Worse = 0
+	} else if t.Worse++; t.Worse >= back.Rounds {
+		t.Worse, t.Back = 0, true
+	}
+	return &t
+}
+
+// measurable reports whether the loss of a record's state is worth to be known:
+// the state is new, or none was measured yet.
+func (ru *Rules) measurable(r *msg.Record) bool {
+	switch {
+	case !ru.manifest.Measures() || ru.Assembly(r):
+		return false
+	case r.Trend == nil || r.Trend.BestMicro == 0:
+		return true
+	}
+	takenBack := func(j msg.Judgement) bool { return j.TakenBack }
+	return len(r.Contributions) > 0 || r.Merge != nil || r.Trend.Back || slices.ContainsFunc(r.Judgements, takenBack)
+}
+
+// medianLoss is the median of the losses that haves tell; 0 if fewer than
+// 2f + 1 tell one and not all do, as liars could be half of those.
+func medianLoss(haves []msg.Signed, f int) uint64 {
+	var losses []uint64
+	for _, s := range haves {
+		if l := s.Message.(*msg.Have).LossMicro; l > 0 {
+			losses = append(losses, l)
+		}
+	}
+	if len(losses) == 0 || len(losses) < min(2*f+1, len(haves)) {
+		return 0
+	}
+	return medianOf(losses)
+}
+
+// Ending is why a run is final.
+type Ending string
+
+// The endings. The zero Ending is that of a run that goes on.
+const (
+	EndRounds  Ending = "rounds"
+	EndTokens  Ending = "tokens"
+	EndTarget  Ending = "target-loss"
+	EndPlateau Ending = "plateau"
+	EndOrder   Ending = "order"
+)
+
+// Ends says why no round follows a record; "" if one does.
+func Ends(manifest *run.Manifest, r *msg.Record) Ending {
+	m, course := Under(manifest, r.Course), courseOf(r)
+	stop := m.Stop
+	switch t := r.Trend; {
+	case course.Stopped:
+		return EndOrder
+	case r.TrainedRounds >= m.MaxRounds:
+		return EndRounds
+	case m.MaxTokens != 0 && r.Tokens >= m.MaxTokens:
+		return EndTokens
+	case t == nil || t.LossMicro == 0:
+		return ""
+	case t.LossMicro <= stop.TargetMicro:
+		return EndTarget
+	case stop.Patience > 0 && t.Stale >= stop.Patience:
+		return EndPlateau
+	}
+	return ""
+}
+
+// goesBack reports whether the record returns to the best state.
+func goesBack(r *msg.Record) bool { return r.Trend != nil && r.Trend.Back }
