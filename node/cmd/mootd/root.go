@@ -103,6 +103,7 @@ func runDaemon(ctx context.Context, cfg *config.Loaded, agreed *bool, reload fun
 	if err != nil {
 		return api.Errorf(api.CodeConfig, "%w", err)
 	}
+	setPriority(cfg.Work.Priority, log)
 	return app.Run(ctx, app.Options{
 		Config: cfg.Config, File: cfg.File, Reload: reload, Levels: levels, Consent: agreed,
 		Log: log,
