@@ -44,7 +44,10 @@ type Have struct {
 	LossMicro uint64 `json:",omitzero"`
 	// Retraces are sorted by seat, at most one for each.
 	Retraces []Retrace `json:",omitzero"`
-	Orders   []cid.Cid `json:",omitzero"` // CIDs of the orders that it holds, sorted bytewise
+	// Reports are bits, the lowest of each byte first: which of the peers without
+	// a seat that audit in this round it has a report of.
+	Reports []byte    `json:",omitzero"`
+	Orders  []cid.Cid `json:",omitzero"` // CIDs of the orders that it holds, sorted bytewise
 	// Cell, if not 0, is the cell whose commits the entries are of. Else, in a
 	// round with cells, they are of cells: the seat is the cell's number less one,
 	// the commit the CID of its summary.
@@ -71,24 +74,16 @@ func (m *Have) Validate() error {
 		c.rawCID("join", j)
 		c.that(i == 0 || compareCIDs(m.Joins[i-1], j) < 0, "join %v is out of order", j)
 	}
-	c.that(len(m.Audits) <= MaxAudits, "audits are %d, must be at most %d", len(m.Audits), MaxAudits)
-	for i, a := range m.Audits {
-		c.between("audit: seat", uint64(a.Seat), 0, MaxSeats-1)
-		c.that(i == 0 || m.Audits[i-1].Seat < a.Seat, "audit: seat %d is out of order", a.Seat)
-		c.gain(a.GainNano)
-	}
+	c.audits(m.Audits, MaxAudits)
 	c.between("loss", m.LossMicro, 0, MaxLossMicro)
 	c.that(len(m.Merges) <= MaxMerges, "merges are %d, must be at most %d", len(m.Merges), MaxMerges)
 	for i, e := range m.Merges {
 		c.merge(e)
 		c.that(i == 0 || m.Merges[i-1].Compare(e) < 0, "merge of %v is out of order", e.Head)
 	}
-	c.that(len(m.Retraces) <= MaxRetraces, "retraces are %d, must be at most %d", len(m.Retraces), MaxRetraces)
-	for i, e := range m.Retraces {
-		c.between("retrace: seat", uint64(e.Seat), 0, MaxSeats-1)
-		c.that(i == 0 || m.Retraces[i-1].Seat < e.Seat, "retrace: seat %d is out of order", e.Seat)
-		c.between("retrace: error", uint64(e.ErrorPPM), 0, MaxErrorPPM)
-	}
+	c.retraces(m.Retraces)
+	n := len(m.Reports)
+	c.that(n <= MaxReports/8 && (n == 0 || m.Reports[n-1] != 0), "reports have %d bytes, must have at most %d, of which the last is not 0", n, MaxReports/8)
 	c.that(len(m.Orders) <= MaxOrders, "orders are %d, must be at most %d", len(m.Orders), MaxOrders)
 	for i, o := range m.Orders {
 		c.rawCID("order", o)

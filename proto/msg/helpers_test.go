@@ -238,6 +238,8 @@ func samples(t testing.TB, from peer.ID) []Message {
 		invitedJoin(t, from),
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Retraces: []Retrace{{2, 4_500}, {5, MaxErrorPPM}}},
 		tracedCommit(from),
+		&Report{Run: testCID("run"), Round: 3, Head: testCID("head"), Peer: from, Audits: []Audit{{0, 70}, {2, -5}}, Retraces: []Retrace{{2, 31_000}}},
+		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Reports: []byte{0, 5}},
 		sampleOrder(from),
 		&Order{Run: testCID("run"), Peer: from, Seq: 1, Action: ActionPause},
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Orders: []cid.Cid{testCID("order")}},

@@ -15,7 +15,9 @@ const (
 	MaxProposalBytes = 320 << 10     // envelope of a proposal
 	MaxRecordBytes   = 319 << 10     // encoded record
 	MaxAudits        = 16            // in a have
-	MaxRetraces      = 4             // in a have
+	MaxRetraces      = 4             // in a have or report
+	MaxReports       = 32            // in a record
+	MaxReportAudits  = 8             // in a report
 	MaxErrorPPM      = 1e9           // of a retrace
 	MaxDeltaBytes    = 1<<28 + 1<<20 // encoded delta
 	MaxTokens        = 1 << 40       // of one commit

@@ -36,6 +36,7 @@ type Record struct {
 	Tokens            uint64         // of all contributions since genesis
 	TrainedRounds     uint64         // records with a contribution since genesis
 	Final             bool           // the stop rule holds: no round follows
+	Reports           [][]byte       `json:",omitzero"` // envelopes, sorted by the bytes of the peer ID
 	Judgements        []Judgement    `json:",omitzero"` // of the parent's contributions that were audited, sorted by seat
 	Standings         []Standing     `json:",omitzero"` // after this round, sorted by the bytes of the peer ID
 	Merge             *Merge         `json:",omitzero"` // of a branch that lost; nil: none
@@ -207,7 +208,7 @@ func (r *Record) checkGenesis(c *checker) {
 	c.that(!r.Parent.Defined() && r.ParentCertificate == nil, "genesis has a parent, must have none")
 	c.that(r.Attempt == 0 && r.Proposer == "", "genesis has a proposer, must have none")
 	n := len(r.Seats) + len(r.Haves) + len(r.Commits) + len(r.Joins) + len(r.Contributions) + len(r.Refused) +
-		len(r.Judgements) + len(r.Standings) + len(r.Proofs) + len(r.Orders)
+		len(r.Judgements) + len(r.Standings) + len(r.Proofs) + len(r.Reports) + len(r.Orders)
 	c.that(n == 0 && r.Merge == nil && r.Course == nil && r.Trend == nil && len(r.Skips) == 0, "genesis has seats, messages or verdicts, must have none")
 	c.that(len(r.NextSeats) == 1, "genesis gives %d seats, must give 1", len(r.NextSeats))
 	c.that(r.Tokens == 0 && !r.Final && r.Cell == 0, "genesis has tokens, is final or of a cell, must not")
@@ -232,6 +233,7 @@ func (r *Record) checkSuccessor(c *checker) {
 	c.envelopes("haves", r.Haves, len(r.Seats))
 	c.envelopes("commits", r.Commits, len(r.Seats))
 	c.envelopes("joins", r.Joins, MaxJoins)
+	c.envelopes("reports", r.Reports, MaxReports)
 	c.envelopes("orders", r.Orders, MaxOrders)
 	c.that(len(r.Orders) == 0 || r.Course != nil, "orders without a course")
 	if r.Trend != nil {

@@ -125,7 +125,7 @@ func TestLargestProposal(t *testing.T) {
 		})
 	}
 	for w := range q {
-		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins}
+		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins, Reports: bytes.Repeat([]byte{0xff}, MaxReports/8)}
 		for seat := range n {
 			have.Entries = append(have.Entries, HaveEntry{uint32(seat), testCID("commit"), NotFinite})
 		}
@@ -145,6 +145,16 @@ func TestLargestProposal(t *testing.T) {
 		if len(r.Haves[w]) > MaxMessageBytes/2 {
 			t.Errorf("a have has %d bytes, want at most half of what it may have", len(r.Haves[w]))
 		}
+	}
+	for i := range MaxReports {
+		report := &Report{Run: run, Round: MaxRound, Head: head, Peer: seats[i].Peer}
+		for k := range MaxReportAudits {
+			report.Audits = append(report.Audits, Audit{uint32(k), -MaxGainNano})
+		}
+		for k := range MaxRetraces {
+			report.Retraces = append(report.Retraces, Retrace{uint32(k), MaxErrorPPM})
+		}
+		r.Reports = append(r.Reports, sign(i, report))
 	}
 	for i := range MaxStandings {
 		_, id := testKey(t, i)

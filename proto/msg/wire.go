@@ -25,6 +25,8 @@ func fromWire(k kind, b []byte) (Message, error) {
 		return convert(k, b, &wirev1.Vote{}, voteFromWire)
 	case kindStatus:
 		return convert(k, b, &wirev1.Status{}, statusFromWire)
+	case kindReport:
+		return convert(k, b, &wirev1.Report{}, reportFromWire)
 	case kindInvite:
 		return convert(k, b, &wirev1.Invite{}, inviteFromWire)
 	case kindCell:
@@ -113,7 +115,7 @@ func (m *Have) toWire() proto.Message {
 	for _, j := range m.Joins {
 		w.Joins = append(w.Joins, j.Bytes())
 	}
-	w.LossMicro = m.LossMicro
+	w.LossMicro, w.Reports = m.LossMicro, m.Reports
 	for _, a := range m.Audits {
 		w.Audits = append(w.Audits, &wirev1.Audit{Seat: a.Seat, GainNano: a.GainNano})
 	}
@@ -144,7 +146,7 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 	for _, j := range w.Joins {
 		m.Joins = append(m.Joins, r.read(j))
 	}
-	m.LossMicro = w.LossMicro
+	m.LossMicro, m.Reports = w.LossMicro, w.Reports
 	for _, a := range w.Audits {
 		m.Audits = append(m.Audits, Audit{Seat: a.Seat, GainNano: a.GainNano})
 	}
@@ -156,6 +158,29 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 	}
 	for _, o := range w.Orders {
 		m.Orders = append(m.Orders, r.read(o))
+	}
+	return m, r.err
+}
+
+func (m *Report) toWire() proto.Message {
+	w := &wirev1.Report{Run: m.Run.Bytes(), Round: uint64(m.Round), Head: m.Head.Bytes(), Peer: []byte(m.Peer)}
+	for _, a := range m.Audits {
+		w.Audits = append(w.Audits, &wirev1.Audit{Seat: a.Seat, GainNano: a.GainNano})
+	}
+	for _, e := range m.Retraces {
+		w.Retraces = append(w.Retraces, &wirev1.Retrace{Seat: e.Seat, ErrorPpm: e.ErrorPPM})
+	}
+	return w
+}
+
+func reportFromWire(w *wirev1.Report) (*Report, error) {
+	var r cidReader
+	m := &Report{Run: r.read(w.Run), Round: Round(w.Round), Head: r.read(w.Head), Peer: peer.ID(w.Peer)}
+	for _, a := range w.Audits {
+		m.Audits = append(m.Audits, Audit{Seat: a.Seat, GainNano: a.GainNano})
+	}
+	for _, e := range w.Retraces {
+		m.Retraces = append(m.Retraces, Retrace{Seat: e.Seat, ErrorPPM: e.ErrorPpm})
 	}
 	return m, r.err
 }
@@ -297,6 +322,7 @@ func (r *Record) toWire() *wirev1.Record {
 		Final:         r.Final,
 		Cell:          r.Cell,
 	}
+	w.Reports = r.Reports
 	if r.ParentCertificate != nil {
 		w.ParentCertificate = r.ParentCertificate.toWire()
 	}
@@ -367,6 +393,7 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 		Final:         w.Final,
 		Cell:          w.Cell,
 	}
+	m.Reports = w.Reports
 	if w.ParentCertificate != nil {
 		c, err := certificateFromWire(w.ParentCertificate)
 		if err != nil {

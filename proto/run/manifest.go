@@ -217,6 +217,9 @@ type Trust struct {
 	// RetracePPM is how many of a million deltas are drawn for a retrace: a
 	// part of their training is done again. 0: none, and no commit has a trace.
 	RetracePPM uint32 `json:",omitzero"`
+	// Outsiders is how many peers without a seat, that have worked for the run,
+	// audit each delta beside the auditors with one.
+	Outsiders uint32 `json:",omitzero"`
 }
 
 // LoRA is the shape of the adapter. Which layers it is on, and their ranks,

@@ -94,6 +94,7 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"trust.auditors", uint64(m.Trust.Auditors), 0, MaxAuditors},
 		{"trust.audit_samples", uint64(m.Trust.AuditSamples), 0, 1e6},
 		{"trust.probation", uint64(m.Trust.Probation), 0, MaxProbation},
+		{"trust.outsiders", uint64(m.Trust.Outsiders), 0, MaxAuditors},
 		{"trust.retrace_ppm", uint64(m.Trust.RetracePPM), 0, 1e6},
 		{"stop.patience", uint64(m.Stop.Patience), 0, 1e6},
 		{"stop.min_improvement_ppm", uint64(m.Stop.MinImprovementPPM), 0, 1e6},
@@ -108,6 +109,8 @@ func (m *Manifest) checkNumbers() *InvalidError {
 	}
 	if t := &m.Trust; t.Auditors == 0 && t.TakeBack {
 		return invalid("trust.take_back", "is true, must be false without audits")
+	} else if t.Auditors == 0 && t.Outsiders > 0 {
+		return invalid("trust.outsiders", "is %d, must be 0 without audits", t.Outsiders)
 	} else if t.Auditors == 0 && t.RetracePPM > 0 {
 		return invalid("trust.retrace_ppm", "is %d, must be 0 without audits", t.RetracePPM)
 	} else if t.Auditors == 0 && t.Probation > 0 {

@@ -55,7 +55,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		SkipLinks:    m.SkipLinks,
 	}
 	if t := m.Trust; t != (Trust{}) {
-		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePpm: t.RetracePPM}
+		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePpm: t.RetracePPM, Outsiders: t.Outsiders}
 	}
 	if t := m.Stop; t != (Stop{}) {
 		w.Stop = &wirev1.Stop{Patience: t.Patience, MinImprovementPpm: t.MinImprovementPPM, TargetMicro: t.TargetMicro}
@@ -134,7 +134,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		SkipLinks:    w.SkipLinks,
 	}
 	if t := w.Trust; t != nil {
-		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePPM: t.RetracePpm}
+		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePPM: t.RetracePpm, Outsiders: t.Outsiders}
 	}
 	if t := w.Stop; t != nil {
 		m.Stop = Stop{Patience: t.Patience, MinImprovementPPM: t.MinImprovementPpm, TargetMicro: t.TargetMicro}

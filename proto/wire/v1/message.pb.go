@@ -171,6 +171,7 @@ type Have struct {
 	Retraces      []*Retrace             `protobuf:"bytes,9,rep,name=retraces,proto3" json:"retraces,omitempty"`
 	Orders        [][]byte               `protobuf:"bytes,10,rep,name=orders,proto3" json:"orders,omitempty"`
 	LossMicro     uint64                 `protobuf:"varint,11,opt,name=loss_micro,json=lossMicro,proto3" json:"loss_micro,omitempty"`
+	Reports       []byte                 `protobuf:"bytes,12,opt,name=reports,proto3" json:"reports,omitempty"`
 	Cell          uint32                 `protobuf:"varint,20,opt,name=cell,proto3" json:"cell,omitempty"` // in a cell's own round: its number, from 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -281,6 +282,13 @@ func (x *Have) GetLossMicro() uint64 {
 		return x.LossMicro
 	}
 	return 0
+}
+
+func (x *Have) GetReports() []byte {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
 }
 
 func (x *Have) GetCell() uint32 {
@@ -486,6 +494,91 @@ func (x *Retrace) GetErrorPpm() uint32 {
 	return 0
 }
 
+// Payload type /moot/report/1.
+type Report struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Round         uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
+	Head          []byte                 `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	Peer          []byte                 `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	Audits        []*Audit               `protobuf:"bytes,5,rep,name=audits,proto3" json:"audits,omitempty"`
+	Retraces      []*Retrace             `protobuf:"bytes,6,rep,name=retraces,proto3" json:"retraces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_v1_message_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Report) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *Report) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *Report) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *Report) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Report) GetAudits() []*Audit {
+	if x != nil {
+		return x.Audits
+	}
+	return nil
+}
+
+func (x *Report) GetRetraces() []*Retrace {
+	if x != nil {
+		return x.Retraces
+	}
+	return nil
+}
+
 type HaveEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seat          uint32                 `protobuf:"varint,1,opt,name=seat,proto3" json:"seat,omitempty"`
@@ -497,7 +590,7 @@ type HaveEntry struct {
 
 func (x *HaveEntry) Reset() {
 	*x = HaveEntry{}
-	mi := &file_v1_message_proto_msgTypes[5]
+	mi := &file_v1_message_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +602,7 @@ func (x *HaveEntry) String() string {
 func (*HaveEntry) ProtoMessage() {}
 
 func (x *HaveEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[5]
+	mi := &file_v1_message_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +615,7 @@ func (x *HaveEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaveEntry.ProtoReflect.Descriptor instead.
 func (*HaveEntry) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{5}
+	return file_v1_message_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HaveEntry) GetSeat() uint32 {
@@ -562,7 +655,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +667,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[6]
+	mi := &file_v1_message_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +680,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{6}
+	return file_v1_message_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinRequest) GetRun() []byte {
@@ -656,7 +749,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +761,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[7]
+	mi := &file_v1_message_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +774,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{7}
+	return file_v1_message_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Order) GetRun() []byte {
@@ -753,7 +846,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_v1_message_proto_msgTypes[8]
+	mi := &file_v1_message_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +858,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[8]
+	mi := &file_v1_message_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +871,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{8}
+	return file_v1_message_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Invite) GetRun() []byte {
@@ -823,7 +916,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_v1_message_proto_msgTypes[9]
+	mi := &file_v1_message_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +928,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[9]
+	mi := &file_v1_message_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +941,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{9}
+	return file_v1_message_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Proposal) GetRun() []byte {
@@ -902,7 +995,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_v1_message_proto_msgTypes[10]
+	mi := &file_v1_message_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1007,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[10]
+	mi := &file_v1_message_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1020,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{10}
+	return file_v1_message_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Vote) GetRun() []byte {
@@ -1000,7 +1093,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_v1_message_proto_msgTypes[11]
+	mi := &file_v1_message_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1105,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[11]
+	mi := &file_v1_message_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1118,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{11}
+	return file_v1_message_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Status) GetRun() []byte {
@@ -1124,7 +1217,7 @@ type CellResult struct {
 
 func (x *CellResult) Reset() {
 	*x = CellResult{}
-	mi := &file_v1_message_proto_msgTypes[12]
+	mi := &file_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1229,7 @@ func (x *CellResult) String() string {
 func (*CellResult) ProtoMessage() {}
 
 func (x *CellResult) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[12]
+	mi := &file_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1242,7 @@ func (x *CellResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellResult.ProtoReflect.Descriptor instead.
 func (*CellResult) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CellResult) GetSummary() *CellSummary {
@@ -1194,7 +1287,7 @@ type CellSummary struct {
 
 func (x *CellSummary) Reset() {
 	*x = CellSummary{}
-	mi := &file_v1_message_proto_msgTypes[13]
+	mi := &file_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1299,7 @@ func (x *CellSummary) String() string {
 func (*CellSummary) ProtoMessage() {}
 
 func (x *CellSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[13]
+	mi := &file_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1312,7 @@ func (x *CellSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellSummary.ProtoReflect.Descriptor instead.
 func (*CellSummary) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CellSummary) GetRun() []byte {
@@ -1309,7 +1402,7 @@ type CellVote struct {
 
 func (x *CellVote) Reset() {
 	*x = CellVote{}
-	mi := &file_v1_message_proto_msgTypes[14]
+	mi := &file_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1414,7 @@ func (x *CellVote) String() string {
 func (*CellVote) ProtoMessage() {}
 
 func (x *CellVote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[14]
+	mi := &file_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1427,7 @@ func (x *CellVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellVote.ProtoReflect.Descriptor instead.
 func (*CellVote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CellVote) GetSeat() uint32 {
@@ -1372,7 +1465,7 @@ const file_v1_message_proto_rawDesc = "" +
 	" \x01(\x04R\x04norm\x12\x1d\n" +
 	"\n" +
 	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x14\n" +
-	"\x05trace\x18\f \x01(\fR\x05trace\"\xf7\x02\n" +
+	"\x05trace\x18\f \x01(\fR\x05trace\"\x91\x03\n" +
 	"\x04Have\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -1386,7 +1479,8 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x06orders\x18\n" +
 	" \x03(\fR\x06orders\x12\x1d\n" +
 	"\n" +
-	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x12\n" +
+	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x18\n" +
+	"\areports\x18\f \x01(\fR\areports\x12\x12\n" +
 	"\x04cell\x18\x14 \x01(\rR\x04cell\"\xa6\x01\n" +
 	"\x05Merge\x12\x12\n" +
 	"\x04fork\x18\x01 \x01(\fR\x04fork\x12\x14\n" +
@@ -1402,7 +1496,14 @@ const file_v1_message_proto_rawDesc = "" +
 	"\tgain_nano\x18\x02 \x01(\x12R\bgainNano\":\n" +
 	"\aRetrace\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1b\n" +
-	"\terror_ppm\x18\x02 \x01(\rR\berrorPpm\"O\n" +
+	"\terror_ppm\x18\x02 \x01(\rR\berrorPpm\"\xb8\x01\n" +
+	"\x06Report\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
+	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\fR\x04head\x12\x12\n" +
+	"\x04peer\x18\x04 \x01(\fR\x04peer\x12+\n" +
+	"\x06audits\x18\x05 \x03(\v2\x13.moot.wire.v1.AuditR\x06audits\x121\n" +
+	"\bretraces\x18\x06 \x03(\v2\x15.moot.wire.v1.RetraceR\bretraces\"O\n" +
 	"\tHaveEntry\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\fR\x06commit\x12\x16\n" +
@@ -1493,36 +1594,39 @@ func file_v1_message_proto_rawDescGZIP() []byte {
 	return file_v1_message_proto_rawDescData
 }
 
-var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_v1_message_proto_goTypes = []any{
 	(*Commit)(nil),      // 0: moot.wire.v1.Commit
 	(*Have)(nil),        // 1: moot.wire.v1.Have
 	(*Merge)(nil),       // 2: moot.wire.v1.Merge
 	(*Audit)(nil),       // 3: moot.wire.v1.Audit
 	(*Retrace)(nil),     // 4: moot.wire.v1.Retrace
-	(*HaveEntry)(nil),   // 5: moot.wire.v1.HaveEntry
-	(*JoinRequest)(nil), // 6: moot.wire.v1.JoinRequest
-	(*Order)(nil),       // 7: moot.wire.v1.Order
-	(*Invite)(nil),      // 8: moot.wire.v1.Invite
-	(*Proposal)(nil),    // 9: moot.wire.v1.Proposal
-	(*Vote)(nil),        // 10: moot.wire.v1.Vote
-	(*Status)(nil),      // 11: moot.wire.v1.Status
-	(*CellResult)(nil),  // 12: moot.wire.v1.CellResult
-	(*CellSummary)(nil), // 13: moot.wire.v1.CellSummary
-	(*CellVote)(nil),    // 14: moot.wire.v1.CellVote
+	(*Report)(nil),      // 5: moot.wire.v1.Report
+	(*HaveEntry)(nil),   // 6: moot.wire.v1.HaveEntry
+	(*JoinRequest)(nil), // 7: moot.wire.v1.JoinRequest
+	(*Order)(nil),       // 8: moot.wire.v1.Order
+	(*Invite)(nil),      // 9: moot.wire.v1.Invite
+	(*Proposal)(nil),    // 10: moot.wire.v1.Proposal
+	(*Vote)(nil),        // 11: moot.wire.v1.Vote
+	(*Status)(nil),      // 12: moot.wire.v1.Status
+	(*CellResult)(nil),  // 13: moot.wire.v1.CellResult
+	(*CellSummary)(nil), // 14: moot.wire.v1.CellSummary
+	(*CellVote)(nil),    // 15: moot.wire.v1.CellVote
 }
 var file_v1_message_proto_depIdxs = []int32{
-	5,  // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
+	6,  // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
 	3,  // 1: moot.wire.v1.Have.audits:type_name -> moot.wire.v1.Audit
 	2,  // 2: moot.wire.v1.Have.merges:type_name -> moot.wire.v1.Merge
 	4,  // 3: moot.wire.v1.Have.retraces:type_name -> moot.wire.v1.Retrace
-	13, // 4: moot.wire.v1.CellResult.summary:type_name -> moot.wire.v1.CellSummary
-	14, // 5: moot.wire.v1.CellResult.votes:type_name -> moot.wire.v1.CellVote
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	3,  // 4: moot.wire.v1.Report.audits:type_name -> moot.wire.v1.Audit
+	4,  // 5: moot.wire.v1.Report.retraces:type_name -> moot.wire.v1.Retrace
+	14, // 6: moot.wire.v1.CellResult.summary:type_name -> moot.wire.v1.CellSummary
+	15, // 7: moot.wire.v1.CellResult.votes:type_name -> moot.wire.v1.CellVote
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_v1_message_proto_init() }
@@ -1536,7 +1640,7 @@ func file_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_message_proto_rawDesc), len(file_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

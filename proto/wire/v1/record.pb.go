@@ -50,7 +50,8 @@ type Record struct {
 	Course            *Course                `protobuf:"bytes,24,opt,name=course,proto3" json:"course,omitempty"`
 	Trend             *Trend                 `protobuf:"bytes,25,opt,name=trend,proto3" json:"trend,omitempty"`
 	Skips             [][]byte               `protobuf:"bytes,26,rep,name=skips,proto3" json:"skips,omitempty"`
-	Cell              uint32                 `protobuf:"varint,40,opt,name=cell,proto3" json:"cell,omitempty"` // of a cell's own record: its number, from 1
+	Reports           [][]byte               `protobuf:"bytes,27,rep,name=reports,proto3" json:"reports,omitempty"` // envelopes
+	Cell              uint32                 `protobuf:"varint,40,opt,name=cell,proto3" json:"cell,omitempty"`      // of a cell's own record: its number, from 1
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -263,6 +264,13 @@ func (x *Record) GetTrend() *Trend {
 func (x *Record) GetSkips() [][]byte {
 	if x != nil {
 		return x.Skips
+	}
+	return nil
+}
+
+func (x *Record) GetReports() [][]byte {
+	if x != nil {
+		return x.Reports
 	}
 	return nil
 }
@@ -996,7 +1004,7 @@ var File_v1_record_proto protoreflect.FileDescriptor
 
 const file_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xc5\a\n" +
+	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xdf\a\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -1027,7 +1035,8 @@ const file_v1_record_proto_rawDesc = "" +
 	"\x06orders\x18\x17 \x03(\fR\x06orders\x12,\n" +
 	"\x06course\x18\x18 \x01(\v2\x14.moot.wire.v1.CourseR\x06course\x12)\n" +
 	"\x05trend\x18\x19 \x01(\v2\x13.moot.wire.v1.TrendR\x05trend\x12\x14\n" +
-	"\x05skips\x18\x1a \x03(\fR\x05skips\x12\x12\n" +
+	"\x05skips\x18\x1a \x03(\fR\x05skips\x12\x18\n" +
+	"\areports\x18\x1b \x03(\fR\areports\x12\x12\n" +
 	"\x04cell\x18( \x01(\rR\x04cell\"\xe2\x01\n" +
 	"\x05Trend\x12\x1d\n" +
 	"\n" +
