@@ -402,7 +402,7 @@ func TestTheme(t *testing.T) {
 	if dark == light {
 		t.Errorf("dark is %s, as light is", dark)
 	}
-	tb.do("Page.reload", nil)
+	tb.reload()
 	tb.until(`document.querySelector("#link")?.dataset.state === "live"`)
 	if s := tb.text(back); s != dark {
 		t.Errorf("after a reload the background is %s, want %s", s, dark)

@@ -1,197 +1,84 @@
 package web_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	cdpbrowser "github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
+	cdplog "github.com/chromedp/cdproto/log"
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
 )
 
-// browser is a Chromium without window, driven by the DevTools protocol over
-// two pipes: JSON with a zero byte after each message.
+// patience is how long a browser on a busy machine may take for anything.
+const patience = 90 * time.Second
+
+// chromium is the one process of all tests. Each test has a profile of its own
+// in it.
+var chromium = struct {
+	once sync.Once
+	ctx  context.Context
+	stop func()
+	err  error
+}{stop: func() {}}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	chromium.stop()
+	os.Exit(code)
+}
+
+func startChromium() {
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WSURLReadTimeout(patience))
+	alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, stop := chromedp.NewContext(alloc)
+	chromium.stop = func() {
+		stop()
+		stopAlloc() // waits for the process
+	}
+	chromium.ctx = ctx
+	chromium.err = chromedp.Do(ctx)
+}
+
+// browser is a profile of Chromium without window.
 type browser struct {
-	t  *testing.T
-	in *os.File
+	t   *testing.T
+	ctx context.Context // of its first tab
 
-	mu sync.Mutex
-	// guarded by mu
-	next    int
-	waiting map[int]chan answer
-	broken  []string // what the pages complained about
+	mu     sync.Mutex
+	broken []string // guarded by mu; what the pages complained about
 }
 
-type answer struct {
-	ID     int             `json:"id"`
-	Result json.RawMessage `json:"result"`
-	Error  *struct {
-		Message string `json:"message"`
-	} `json:"error"`
-	Method string          `json:"method"`
-	Params json.RawMessage `json:"params"`
-}
-
-// openBrowser starts Chromium for a test, or skips it when there is none.
+// openBrowser opens a profile for a test, or skips it when there is no
+// Chromium.
 func openBrowser(t *testing.T) *browser {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("a browser is started only without -short")
 	}
-	path := ""
+	found := false
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if p, err := exec.LookPath(name); err == nil {
-			path = p
-			break
-		}
+		_, err := exec.LookPath(name)
+		found = found || err == nil
 	}
-	if path == "" {
-		t.Skip("no chromium on PATH; the page is tested only where it is installed")
+	if !found {
+		t.Skip("no chromium on PATH (Debian: apt-get install chromium); the page is tested only where it is installed")
 	}
-	inR, inW, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
+	if chromium.once.Do(startChromium); chromium.err != nil {
+		t.Fatalf("start chromium: %v", chromium.err)
 	}
-	outR, outW, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-		"--remote-debugging-pipe", "--user-data-dir="+profileDir(t))
-	cmd.ExtraFiles = []*os.File{inR, outW} // its 3 and 4
-	cmd.WaitDelay = 5 * time.Second
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", path, err)
-	}
-	inR.Close()
-	outW.Close()
-	b := &browser{t: t, in: inW, waiting: make(map[int]chan answer)}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		b.read(outR)
-	}()
-	t.Cleanup(func() {
-		b.in.Close() // it ends by itself when its pipe does
-		ended := make(chan struct{})
-		go func() {
-			_ = cmd.Wait() // however it ended
-			close(ended)
-		}()
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			cancel()
-			<-ended
-		}
-		cancel()
-		<-read
-		outR.Close()
-		if t.Failed() {
-			t.Logf("the browser said: %.2000s", &stderr)
-		}
-	})
-	return b
-}
-
-// profileDir is a folder that may still be written to when the test ends: the
-// browser's helpers outlive it for a moment.
-func profileDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("", "moot-web-test") //nolint:usetesting // t.TempDir fails a test when a file appears while it removes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		for range 20 {
-			if os.RemoveAll(dir) == nil {
-				return
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-	})
-	return dir
-}
-
-func (b *browser) read(f *os.File) {
-	r := bufio.NewReader(f)
-	for {
-		msg, err := r.ReadBytes(0)
-		if err != nil {
-			b.mu.Lock()
-			for _, c := range b.waiting {
-				close(c)
-			}
-			b.waiting = nil
-			b.mu.Unlock()
-			return
-		}
-		var a answer
-		if err := json.Unmarshal(bytes.TrimSuffix(msg, []byte{0}), &a); err != nil {
-			continue
-		}
-		b.mu.Lock()
-		switch {
-		case a.ID != 0:
-			if c := b.waiting[a.ID]; c != nil {
-				delete(b.waiting, a.ID)
-				c <- a
-			}
-		case a.Method == "Runtime.exceptionThrown", a.Method == "Log.entryAdded":
-			b.broken = append(b.broken, string(a.Params))
-		}
-		b.mu.Unlock()
-	}
-}
-
-// call asks the browser, or a page of it, for something.
-func (b *browser) call(session, method string, params any, result any) error {
-	c := make(chan answer, 1)
-	b.mu.Lock()
-	if b.waiting == nil {
-		b.mu.Unlock()
-		return errors.New("the browser is gone")
-	}
-	b.next++
-	id := b.next
-	b.waiting[id] = c
-	b.mu.Unlock()
-	msg, err := json.Marshal(struct {
-		ID      int    `json:"id"`
-		Session string `json:"sessionId,omitempty"`
-		Method  string `json:"method"`
-		Params  any    `json:"params,omitempty"`
-	}{id, session, method, params})
-	if err != nil {
-		return err
-	}
-	if _, err := b.in.Write(append(msg, 0)); err != nil {
-		return fmt.Errorf("%s: %w", method, err)
-	}
-	select {
-	case a, ok := <-c:
-		switch {
-		case !ok:
-			return fmt.Errorf("%s: the browser is gone", method)
-		case a.Error != nil:
-			return fmt.Errorf("%s: %s", method, a.Error.Message)
-		case result != nil:
-			return json.Unmarshal(a.Result, result)
-		}
-		return nil
-	case <-time.After(60 * time.Second):
-		return fmt.Errorf("%s: no answer", method)
-	}
+	return &browser{t: t}
 }
 
 // complaints are the errors that pages logged since the last call.
@@ -206,33 +93,49 @@ func (b *browser) complaints() []string {
 // tab is a page in a browser.
 type tab struct {
 	*browser
-	session string
+	ctx context.Context
 }
-
-type m map[string]any
 
 // open opens a tab of this size, in a window of its own: behind another it
 // would be hidden.
 func (b *browser) open(url string, width, height int) *tab {
 	b.t.Helper()
-	var target struct {
-		TargetID string `json:"targetId"`
+	parent, options := b.ctx, []chromedp.ContextOption{chromedp.WithListener(b.listen)}
+	if parent == nil {
+		parent, options = chromium.ctx, append(options, chromedp.WithNewBrowserContext())
 	}
-	var attached struct {
-		SessionID string `json:"sessionId"`
+	ctx, stop := chromedp.NewContext(parent, options...)
+	b.t.Cleanup(stop)
+	if b.ctx == nil {
+		b.ctx = ctx
 	}
-	b.must(b.call("", "Target.createTarget", m{"url": "about:blank", "newWindow": true}, &target))
-	b.must(b.call("", "Target.attachToTarget", m{"targetId": target.TargetID, "flatten": true}, &attached))
-	tb := &tab{b, attached.SessionID}
-	for _, domain := range []string{"Page", "Runtime", "Log"} {
-		tb.do(domain+".enable", nil)
-	}
-	tb.do("Page.addScriptToEvaluateOnNewDocument", m{"source": `
+	tb := &tab{browser: b, ctx: ctx}
+	// The first use makes the tab, which lives as long as its context.
+	b.must(chromedp.Do(ctx))
+	call(tb, cdppage.Enable, cdppage.EnableParams{})
+	call(tb, cdplog.Enable, cdp.Empty{})
+	call(tb, cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: `
 		globalThis.violations = [];
 		addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample));`})
 	tb.size(width, height)
-	tb.do("Page.navigate", m{"url": url})
+	if r := call(tb, cdppage.Navigate, cdppage.NavigateParams{URL: url}); r.ErrorText != "" {
+		b.t.Fatalf("navigate to %s: %s", url, r.ErrorText)
+	}
 	return tb
+}
+
+// listen keeps what pages complain about.
+func (b *browser) listen(ev any) {
+	switch ev.(type) {
+	case *runtime.EventExceptionThrown, *cdplog.EventEntryAdded:
+		text, err := json.Marshal(ev)
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		b.mu.Lock()
+		b.broken = append(b.broken, string(text))
+		b.mu.Unlock()
+	}
 }
 
 func (b *browser) must(err error) {
@@ -242,43 +145,47 @@ func (b *browser) must(err error) {
 	}
 }
 
-func (tb *tab) do(method string, params any) {
+// call sends a command to a tab.
+func call[P, R any](tb *tab, cmd cdp.Command[P, R], params P) R {
 	tb.t.Helper()
-	tb.must(tb.call(tb.session, method, params, nil))
+	ctx, cancel := context.WithTimeout(tb.ctx, patience)
+	defer cancel()
+	r, err := chromedp.Call(ctx, cmd, params)
+	tb.must(err)
+	return r
 }
 
 func (tb *tab) size(width, height int) {
 	tb.t.Helper()
-	tb.do("Emulation.setDeviceMetricsOverride", m{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false})
+	call(tb, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(width), Height: int64(height), DeviceScaleFactor: 1})
 }
 
 // scheme makes the system's colours light or dark.
 func (tb *tab) scheme(s string) {
 	tb.t.Helper()
-	tb.do("Emulation.setEmulatedMedia", m{"features": []m{{"name": "prefers-color-scheme", "value": s}}})
+	call(tb, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: s}}})
+}
+
+// reload loads the page again.
+func (tb *tab) reload() {
+	tb.t.Helper()
+	call(tb, cdppage.Reload, cdppage.ReloadParams{})
 }
 
 // eval computes an expression in the page; promises are waited for.
 func (tb *tab) eval(expr string, v any) {
 	tb.t.Helper()
-	var r struct {
-		Result struct {
-			Value json.RawMessage `json:"value"`
-		} `json:"result"`
-		Exception *struct {
-			Text      string `json:"text"`
-			Exception struct {
-				Description string `json:"description"`
-			} `json:"exception"`
-		} `json:"exceptionDetails"`
-	}
-	tb.must(tb.call(tb.session, "Runtime.evaluate", m{"expression": expr, "awaitPromise": true, "returnByValue": true, "userGesture": true}, &r))
-	if r.Exception != nil {
-		tb.t.Fatalf("%s: %s %s", expr, r.Exception.Text, r.Exception.Exception.Description)
+	r := call(tb, runtime.Evaluate, runtime.EvaluateParams{Expression: expr, AwaitPromise: new(true), ReturnByValue: new(true), UserGesture: new(true)})
+	if x := r.ExceptionDetails; x != nil {
+		text := x.Text
+		if x.Exception != nil {
+			text += " " + x.Exception.Description
+		}
+		tb.t.Fatalf("%.300s: %s", expr, text)
 	}
 	if v != nil {
 		if err := json.Unmarshal(r.Result.Value, v); err != nil {
-			tb.t.Fatalf("%s: %s: %v", expr, r.Result.Value, err)
+			tb.t.Fatalf("%.300s: %s: %v", expr, r.Result.Value, err)
 		}
 	}
 }
@@ -294,7 +201,7 @@ func (tb *tab) text(expr string) string {
 // until waits for an expression to be true.
 func (tb *tab) until(expr string) {
 	tb.t.Helper()
-	end := time.Now().Add(30 * time.Second)
+	end := time.Now().Add(patience)
 	for {
 		var ok bool
 		tb.eval("Boolean("+expr+")", &ok)
@@ -305,19 +212,82 @@ func (tb *tab) until(expr string) {
 			tb.shoot("failed")
 			tb.t.Fatalf("the page never came to %s; it shows:\n%s", expr, tb.text("document.body.innerText"))
 		}
-		time.Sleep(50 * time.Millisecond) // the page works in a process of its own
+		time.Sleep(30 * time.Millisecond) // the page works in a process of its own
 	}
 }
 
 // key presses a key as a keyboard would.
-func (tb *tab) key(name string, code int) {
+func (tb *tab) key(name string, code int64) {
 	tb.t.Helper()
 	text := ""
-	if name == "Enter" {
+	switch name {
+	case "Enter":
 		text = "\r"
+	case "Space":
+		text = " "
+	case "+", "-", "0":
+		text = name
 	}
-	tb.do("Input.dispatchKeyEvent", m{"type": "keyDown", "key": name, "code": name, "windowsVirtualKeyCode": code, "text": text})
-	tb.do("Input.dispatchKeyEvent", m{"type": "keyUp", "key": name, "code": name, "windowsVirtualKeyCode": code})
+	key := name
+	if name == "Space" {
+		key = " "
+	}
+	for _, kind := range []input.DispatchKeyEventType{"keyDown", "keyUp"} {
+		call(tb, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: kind, Key: key, Code: name, WindowsVirtualKeyCode: code, Text: text})
+		text = ""
+	}
+}
+
+// drag presses the mouse at one point and lets it go at another.
+func (tb *tab) drag(x0, y0, x1, y1 float64) {
+	tb.t.Helper()
+	for _, p := range []input.DispatchMouseEventParams{
+		{Type: "mousePressed", X: x0, Y: y0, Buttons: 1, ClickCount: 1},
+		{Type: "mouseMoved", X: (x0 + x1) / 2, Y: (y0 + y1) / 2, Buttons: 1},
+		{Type: "mouseMoved", X: x1, Y: y1, Buttons: 1},
+		{Type: "mouseReleased", X: x1, Y: y1, ClickCount: 1},
+	} {
+		p.Button = "left"
+		call(tb, input.DispatchMouseEvent, p)
+	}
+}
+
+// downloaded does what makes the browser save a file, and returns the file.
+func (tb *tab) downloaded(script string) (name string, content []byte) {
+	tb.t.Helper()
+	dir := tb.t.TempDir()
+	type file struct{ guid, name string }
+	done := make(chan file, 1)
+	names := make(map[string]string) // touched by listen alone
+	ctx, cancel := context.WithCancel(tb.ctx)
+	defer cancel()
+	tb.must(chromedp.ListenBrowser(ctx, func(ev any) {
+		switch ev := ev.(type) {
+		case *cdpbrowser.EventDownloadWillBegin:
+			names[ev.GUID] = ev.SuggestedFilename
+		case *cdpbrowser.EventDownloadProgress:
+			if name, ok := names[ev.GUID]; ok && ev.State == "completed" {
+				select {
+				case done <- file{ev.GUID, name}:
+				default:
+				}
+			}
+		}
+	}))
+	_, err := chromedp.CallBrowser(ctx, cdpbrowser.SetDownloadBehavior, cdpbrowser.SetDownloadBehaviorParams{
+		Behavior: "allowAndName", BrowserContextID: chromedp.FromContext(tb.ctx).BrowserContextID, DownloadPath: dir, EventsEnabled: new(true),
+	})
+	tb.must(err)
+	tb.eval(script, nil)
+	select {
+	case f := <-done:
+		b, err := os.ReadFile(filepath.Join(dir, f.guid))
+		tb.must(err)
+		return f.name, b
+	case <-time.After(patience):
+		tb.t.Fatalf("nothing was downloaded by %s", script)
+		return "", nil
+	}
 }
 
 // shoot saves a picture of the whole page into the folder MOOT_WEB_SHOTS, if
@@ -328,11 +298,6 @@ func (tb *tab) shoot(name string) {
 	if dir == "" {
 		return
 	}
-	var r struct {
-		Data string `json:"data"`
-	}
-	tb.must(tb.call(tb.session, "Page.captureScreenshot", m{"captureBeyondViewport": true}, &r))
-	png, err := base64.StdEncoding.DecodeString(r.Data)
-	tb.must(err)
+	png := call(tb, cdppage.CaptureScreenshot, cdppage.CaptureScreenshotParams{CaptureBeyondViewport: new(true)}).Data
 	tb.must(os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
 }
