@@ -99,7 +99,7 @@ func TestUpdates(t *testing.T) {
 	tb.until(now + fmt.Sprintf(" === %q", want))
 	tb.goTo("#/runs/"+w.run+"/rounds/27", `document.body.innerText.includes("not decided yet")`)
 	w.decide(27, []string{w.me})
-	tb.until(`document.querySelectorAll("tbody tr").length === 1`)
+	tb.until(`document.querySelectorAll("[aria-label^=Contributions] tbody tr").length === 1`)
 	tb.goTo("#/runs/nothing", `!document.querySelector(".problem").hidden`)
 	if s := tb.text(`document.querySelector(".problem").innerText`); !strings.Contains(s, "knows no run") || !strings.Contains(s, "moot run list") || !strings.Contains(s, "E_NOTFOUND") {
 		t.Errorf("a run that is not there: %q", s)
@@ -201,11 +201,14 @@ func TestChart(t *testing.T) {
 	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
 	chart := `document.querySelector(".chart")`
 	readout := chart + `.querySelector(".readout").textContent`
-	tb.eval(chart+`.querySelector(".frame").focus()`, nil)
+	tb.eval(`document.querySelector("input[value=round]").click(); `+chart+`.querySelector(".frame").focus()`, nil)
 	tb.key("Home", 36)
-	if s := tb.text(readout); s != "round 1 · train 3.2000 nats per token" {
+	if s := tb.text(readout); s != "round 1 · train 3.2000 nats per token · train, running mean (EMA 0.9) 3.2000 nats per token" {
 		t.Errorf("the first point reads %q", s)
 	}
+	box := `[...document.querySelectorAll(".choice input[type=checkbox]")]`
+	tb.eval(box+`[1].click()`, nil) // without the running mean
+	tb.key("Home", 36)
 	tb.key("ArrowRight", 39)
 	if s := tb.text(readout); s != "round 2 · train 2.2000 nats per token · eval 2.2000 nats per token" {
 		t.Errorf("the second point reads %q", s)
@@ -215,20 +218,42 @@ func TestChart(t *testing.T) {
 	if s := tb.text(readout); s != "tokens 102 k · train 1.2800 nats per token" {
 		t.Errorf("the last point by tokens reads %q", s)
 	}
-	tb.eval(`document.querySelector("input[value=time]").click(); document.querySelector("input[type=checkbox]").click()`, nil)
+	tb.eval(`document.querySelector("input[value=time]").click(); `+box+`[0].click()`, nil)
 	tb.shoot("run-time-log")
-	if s := tb.text(chart + `.querySelectorAll(".dot").length`); s != "25" {
-		t.Errorf("%s points are drawn, want 25", s)
+	if s := tb.text(chart + `.querySelectorAll(".dot").length + " " + ` + chart + `.querySelectorAll(".ring").length`); s != "25 2" { // one in the legend
+		t.Errorf("%s points and rings are drawn, want 25 and 2", s)
 	}
 	tb.eval(`document.querySelector("input[value=round]").click(); `+chart+`.querySelector("details").open = true`, nil)
 	tb.until(chart + `.querySelectorAll("tbody tr").length === 25`)
-	if s := tb.text(chart + `.querySelectorAll("tbody tr")[3].innerText.split(/\s+/).join(" ")`); s != "4 1.7000 1.7500" {
+	if s := tb.text(chart + `.querySelectorAll("tbody tr")[3].innerText.split(/\s+/).join(" ")`); s != "4 1.7000 1.7500 –" {
 		t.Errorf("row 4 of the table is %q", s)
 	}
 
+	// A part of it: with the mouse, with the keyboard, and all again.
+	dots := chart + `.querySelectorAll(".dot").length`
+	tb.eval(`scrollTo(0, 0)`, nil)
+	var at struct{ X, Y, Width float64 }
+	tb.eval(`(() => { const b = `+chart+`.querySelector(".plot").getBoundingClientRect(); return {x: b.x, y: b.y, width: b.width}; })()`, &at)
+	tb.drag(at.X+at.Width*0.5, at.Y+80, at.X+at.Width*0.8, at.Y+90)
+	tb.until(dots + ` < 14`)
+	if s := tb.text(chart + `.querySelector(".buttons button").hidden + " " + ` + chart + `.querySelectorAll("tbody tr").length`); s != "false 25" {
+		t.Errorf("the button for all is hidden, and the table has rows: %s, want false 25", s)
+	}
+	tb.eval(chart+`.querySelector(".frame").focus()`, nil)
+	tb.key("Home", 36)
+	if s := tb.text(readout); strings.HasPrefix(s, "round 1 ") {
+		t.Errorf("the first point of the part reads %q", s)
+	}
+	tb.key("0", 48)
+	tb.until(dots + ` === 25`)
+	tb.key("+", 187)
+	tb.until(dots + ` < 20`)
+	tb.key("-", 189)
+	tb.until(dots + ` === 25 && ` + chart + `.querySelector(".buttons button").hidden`)
+	tb.eval(`scrollTo(0, 0)`, nil)
 	tb.eval(`globalThis.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
 		globalThis.blobs = []; URL.createObjectURL = (b) => { blobs.push(b); return "blob:x"; };
-		for (const b of `+chart+`.querySelectorAll(".buttons button")) b.click();`, nil)
+		for (const b of `+chart+`.querySelectorAll(".buttons button:not([hidden])")) b.click();`, nil)
 	tb.until(`blobs.length === 3`)
 	var files []string
 	tb.eval(`Promise.all(blobs.map(async (b) => b.type + " " + b.size + " " + (await b.text()).slice(0, 300)))`, &files)
@@ -237,7 +262,7 @@ func TestChart(t *testing.T) {
 			t.Errorf("file %d is %.60q, want %s", i, files[i], want)
 		}
 	}
-	if !strings.Contains(files[0], "round,train (nats per token),eval (nats per token)\r\n1,3.2,\r\n2,2.2,2.2\r\n") {
+	if !strings.Contains(files[0], "round,train (nats per token),eval (nats per token),best eval (nats per token)\r\n1,3.2,,\r\n2,2.2,2.2,\r\n") {
 		t.Errorf("the CSV is %q", files[0])
 	}
 	// That the picture has its colours with it, drawn from the file alone.
@@ -359,7 +384,7 @@ func TestKeyboard(t *testing.T) {
 		tb.goTo(v.hash, v.ready)
 		var total int
 		tb.eval(`(() => {
-			globalThis.reach = new Set([...document.querySelectorAll("a[href], button:enabled, input, select, textarea, summary, [tabindex='0']")].filter((n) => n.checkVisibility()));
+			globalThis.reach = new Set([...document.querySelectorAll("a[href], button:enabled, input:enabled, select:enabled, textarea:enabled, summary, [tabindex='0']")].filter((n) => n.checkVisibility()));
 			// Of radio buttons with one name, Tab reaches one.
 			for (const n of reach) if (n.type === "radio" && !n.checked) reach.delete(n);
 			globalThis.unseen = [];
