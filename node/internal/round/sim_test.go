@@ -239,6 +239,8 @@ type simOpts struct {
 	gain func(auditor *simNode, maker int) int64
 	// retrace is what an auditor finds of the training of a node; 0 if nil.
 	retrace func(auditor *simNode, maker int) uint32
+	// heldOut is what a node measures of a state; nothing if nil.
+	heldOut func(n *simNode, state cid.Cid) uint64
 	// gate says whether a merge passes for a node; it does if nil.
 	gate func(n *simNode) bool
 }
@@ -455,6 +457,13 @@ func (n *simNode) do(e Effect) {
 		n.later(s.opts.checkTime, Checked{Commit: e.CID, Reason: msg.Held})
 	case Audit:
 		n.audit(e)
+	case Evaluate:
+		if head := n.chain.Head(); !e.Record.Equals(head.ID) || !e.State.Equals(head.Record.State) {
+			s.t.Fatalf("node %d: asked for the loss of %v, the head is %v", n.i, e.Record, head.ID)
+		}
+		if s.opts.heldOut != nil {
+			n.later(s.opts.auditTime, Evaluated{Record: e.Record, LossMicro: s.opts.heldOut(n, e.State)})
+		}
 	case Gate:
 		n.later(s.opts.auditTime, Gated{Head: e.Merge.Head, Passes: s.opts.gate == nil || s.opts.gate(n)})
 	case Fold:

@@ -101,6 +101,7 @@ type turn struct {
 	gain   func(id peer.ID) int64
 	merge  *msg.Merge
 	absent func(id peer.ID) bool
+	loss   func(id peer.ID) uint64 // of the head's state
 }
 
 func useful(peer.ID) int64 { return 1_000_000 }
@@ -183,6 +184,9 @@ func (s *tale) basis(w turn) Basis {
 		have := &msg.Have{Run: s.rules.run, Round: head.Record.Round + 1, Head: head.ID, Peer: seat.Peer, Entries: entries}
 		for _, item := range s.rules.Audits(head, seat.Peer) {
 			have.Audits = append(have.Audits, msg.Audit{Seat: item.Seat, GainNano: w.gain(item.Maker)})
+		}
+		if w.loss != nil {
+			have.LossMicro = w.loss(seat.Peer)
 		}
 		if w.merge != nil {
 			have.Merges = []msg.Merge{*w.merge}
