@@ -15,6 +15,7 @@ func newGenerate(e *env) *cobra.Command {
 		req     api.GenerateRequest
 		subject subjectFlags
 		prompts []string
+		several []string
 	)
 	cmd := &cobra.Command{
 		Use:   "generate",
@@ -22,7 +23,8 @@ func newGenerate(e *env) *cobra.Command {
 		Example: `  moot generate --run last --prompt "Name three primary colours."
   moot generate --model last --adapter ./adapter --prompt "Hello" --prompt "Good bye"
   moot generate --model ./SmolLM2-135M --template none --prompt "Once upon a time"
-  moot generate --run last --prompt -`,
+  moot generate --run last --prompt -
+  moot generate --run last --versions base,5,best,last --prompt "Hello"`,
 		Args: needs(false),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if req.Subject, err = subject.subject(cmd); err != nil {
@@ -31,12 +33,18 @@ func newGenerate(e *env) *cobra.Command {
 			if req.Prompts, err = readPrompts(prompts, cmd.InOrStdin()); err != nil {
 				return err
 			}
+			if len(several) > 0 {
+				return runSamples(cmd.Context(), e, api.CompareRequest{
+					Subject: req.Subject, Versions: several, Prompts: req.Prompts, MaxTokens: req.MaxTokens, Template: req.Template,
+				})
+			}
 			return runGenerate(cmd.Context(), e, req)
 		},
 	}
 	subject.register(cmd)
 	f := cmd.Flags()
 	f.StringArrayVar(&prompts, "prompt", nil, "`text` to answer; - reads it from stdin (may be given again)")
+	f.StringSliceVar(&several, "versions", nil, "answers of several `versions`, one below the other:\nbase, best, last, rounds by number, adapter")
 	f.IntVar(&req.MaxTokens, "max-tokens", 0, "longest answer in `tokens` (default 128)")
 	f.StringVar(&req.Template, "template", "", "how a prompt becomes text: alpaca, chat or none\n(default: that of the run, else alpaca)")
 	return cmd

@@ -82,6 +82,8 @@ type Backend interface {
 	// Evaluate measures a model, with or without adapter, on the held-out rows
 	// of a data set.
 	Evaluate(ctx context.Context, req EvaluateRequest, progress ProgressFunc) (Evaluation, error)
+	// Compare asks several versions of a model the same.
+	Compare(ctx context.Context, req CompareRequest, progress ProgressFunc) (Comparison, error)
 
 	// Cache says what this node holds, and what it takes of the disk.
 	Cache(ctx context.Context) (Cache, error)

@@ -55,6 +55,7 @@
 //	POST /api/v1/generate                  GenerateRequest, stream ending in Generation
 //	POST /api/v1/export                    ExportRequest of a folder, stream ending in Export
 //	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
+//	POST /api/v1/compare                   CompareRequest, stream ending in Comparison
 //	GET  /api/v1/runs/{id}/coverage        Coverage
 //	GET  /api/v1/runs/{id}/adapter         a tar archive (?round=best|N&format=peft|gguf)
 //	GET  /api/v1/network                   Network

@@ -64,6 +64,7 @@ func described() []route {
 		{"POST /api/v1/generate", "Answers prompts", GenerateRequest{}, Generation{}, formLines, nil},
 		{"POST /api/v1/export", "Writes an adapter in another form", ExportRequest{}, Export{}, formLines, nil},
 		{"POST /api/v1/evaluate", "Measures a model on held-out rows", EvaluateRequest{}, Evaluation{}, formLines, nil},
+		{"POST /api/v1/compare", "Asks several versions of a model the same", CompareRequest{}, Comparison{}, formLines, nil},
 		{"GET /api/v1/runs/{id}/coverage", "Which rows a run was trained on", nil, Coverage{}, formObject, nil},
 		{"GET /api/v1/runs/{id}/adapter", "What a run trained, as a tar archive of an adapter", nil, nil, formTar, []string{"round", "format"}},
 		{"GET /api/v1/network", "How the node is connected, and what it moved", nil, Network{}, formObject, nil},

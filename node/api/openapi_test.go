@@ -127,6 +127,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"POST /api/v1/runs/{id}/leave", "/api/v1/runs/" + run.ID + "/leave", struct{}{}},
 		{"POST /api/v1/generate", "", api.GenerateRequest{Subject: api.Subject{Model: "last"}, Prompts: []api.Prompt{{Instruction: "x"}}}},
 		{"POST /api/v1/evaluate", "", api.EvaluateRequest{Subject: api.Subject{Model: "last"}, Dataset: "last"}},
+		{"POST /api/v1/compare", "", api.CompareRequest{Subject: api.Subject{Run: run.ID}, Prompts: []api.Prompt{{Instruction: "x"}}}},
 		{"GET /api/v1/access", "", nil},
 		{"GET /api/v1/runs/{id}/coverage", "/api/v1/runs/" + run.ID + "/coverage", nil},
 		{"GET /api/v1/network", "", nil},

@@ -45,6 +45,7 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"POST /api/v1/generate":            s.generate,
 		"POST /api/v1/export":              s.export,
 		"POST /api/v1/evaluate":            s.evaluate,
+		"POST /api/v1/compare":             s.compare,
 		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),
 		"GET /api/v1/runs/{id}/adapter":    s.download,
 		"GET /api/v1/network":              once(s, s.network),
@@ -425,6 +426,26 @@ func (q *GenerateRequest) check() error {
 		return Errorf(CodeUsage, "max_tokens is %d, must be from 1 to %d", q.MaxTokens, maxTokens)
 	}
 	return checkTemplate(q.Template)
+}
+
+func (s *Server) compare(w http.ResponseWriter, r *http.Request) {
+	var req CompareRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = req.check()
+	}
+	if err == nil {
+		err = s.subject(r.Context(), &req.Subject)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		v, err := s.backend.Compare(ctx, req, progress)
+		v.Versions = list(v.Versions)
+		return v, err
+	})
 }
 
 func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {

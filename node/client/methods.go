@@ -153,6 +153,11 @@ func (c *Client) Evaluate(ctx context.Context, req api.EvaluateRequest, progress
 	return stream[api.Evaluation](ctx, c, "/api/v1/evaluate", req, progress)
 }
 
+// Compare asks several versions of a model the same.
+func (c *Client) Compare(ctx context.Context, req api.CompareRequest, progress api.ProgressFunc) (api.Comparison, error) {
+	return stream[api.Comparison](ctx, c, "/api/v1/compare", req, progress)
+}
+
 // DemoAssets writes the bundled model and data into a folder.
 func (c *Client) DemoAssets(ctx context.Context, dir string) (api.DemoAssets, error) {
 	return call[api.DemoAssets](ctx, c, http.MethodPost, "/api/v1/demo/assets", api.DemoAssetsRequest{Dir: dir})

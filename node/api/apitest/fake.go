@@ -703,6 +703,38 @@ func (f *Fake) Evaluate(ctx context.Context, req api.EvaluateRequest, progress a
 	return e, nil
 }
 
+// Compare implements api.Backend: of the questions of a file, which is not read,
+// the base model answers none and all others all.
+func (f *Fake) Compare(ctx context.Context, req api.CompareRequest, progress api.ProgressFunc) (api.Comparison, error) {
+	if err := f.enter(ctx, "Compare"); err != nil {
+		return api.Comparison{}, err
+	}
+	v := api.Comparison{Model: req.Model, Prompts: req.Prompts, Seconds: 1.5}
+	if len(req.Versions) == 0 {
+		req.Versions = []string{api.VersionBase, api.VersionLast}
+	}
+	for i, name := range req.Versions {
+		progress(api.Progress{Phase: name, Done: int64(i), Total: int64(len(req.Versions)), Unit: "versions"})
+		a := api.VersionAnswer{Version: name}
+		score, text := api.Score{Low: 0, High: 0.657}, "no"
+		if name != api.VersionBase {
+			a.Adapter, a.Round = f.adapter(req.Subject), new(uint64(3))
+			score, text = api.Score{Right: 2, Accuracy: 1, Low: 0.343, High: 1}, "yes"
+		}
+		for _, p := range req.Prompts {
+			a.Outputs = append(a.Outputs, api.Output{Prompt: p, Text: text + ": " + p.Instruction, Tokens: 4, Stop: "eos"})
+		}
+		if req.Tasks != "" {
+			a.Tasks = &api.Tasks{
+				Words: &api.WordScore{Asked: 2, Exact: score, Loose: score}, Choices: &api.ChoiceScore{Asked: 2, Plain: score, Byte: score, Chance: 0.25},
+				Answers: []api.TaskAnswer{{Line: 1, Text: text, Right: score.Right > 0}},
+			}
+		}
+		v.Versions = append(v.Versions, a)
+	}
+	return v, nil
+}
+
 // DemoAssets implements api.Backend.
 func (f *Fake) DemoAssets(ctx context.Context, dir string) (api.DemoAssets, error) {
 	if err := f.enter(ctx, "DemoAssets"); err != nil {
