@@ -96,6 +96,39 @@ func TestRetrace(t *testing.T) {
 	}
 }
 
+func TestStop(t *testing.T) {
+	for _, tt := range []struct {
+		text                     string
+		patience, rounds         uint32
+		improvement, target, bad float64
+		err                      string
+	}{
+		{"", 0, 0, 0, 0, 0, ""},
+		{"[stop]\npatience = 20\ntarget_loss = 1.25\n", 20, 0, 0.001, 1.25, 0, ""},
+		{"[stop]\npatience = 20\nmin_improvement = 0.0\n[rollback]\nrounds = 5\n", 20, 5, 0, 0, 0.03, ""},
+		{"[rollback]\nrounds = 3\nworse = 0.1\n", 0, 3, 0, 0, 0.1, ""},
+		{"[stop]\nmin_improvement = 0.1\n", 0, 0, 0, 0, 0, "run.toml:5: stop.min_improvement is set without patience"},
+		{"[rollback]\nworse = 0.1\n", 0, 0, 0, 0, 0, "run.toml:5: rollback.worse is set without rounds"},
+		{"[rollback]\nrounds = 3\nworse = 0.0\n", 0, 0, 0, 0, 0, "run.toml:6: rollback.worse is 0, must be at least 0.000001"},
+		{"[stop]\npatience = -1\n", 0, 0, 0, 0, 0, "run.toml:5"},
+	} {
+		f, err := Parse("run.toml", []byte(minimal+tt.text))
+		if tt.err != "" {
+			if err == nil || !strings.HasPrefix(err.Error(), tt.err) {
+				t.Errorf("%q: error %v, want %q", tt.text, err, tt.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Stop.Patience != tt.patience || *f.Stop.MinImprovement != tt.improvement || f.Stop.TargetLoss != tt.target ||
+			f.Rollback.Rounds != tt.rounds || *f.Rollback.Worse != tt.bad {
+			t.Errorf("%q: %+v with %v, %+v with %v", tt.text, f.Stop, *f.Stop.MinImprovement, f.Rollback, *f.Rollback.Worse)
+		}
+	}
+}
+
 func TestAdmission(t *testing.T) {
 	f, err := Parse("run.toml", []byte(minimal))
 	if err != nil || f.Admission.Mode != "open" {
