@@ -95,6 +95,7 @@ type measured struct {
 	tokens    uint64
 	weight    uint64
 	gains     []int64 // sorted
+	dissent   int     // auditors that may disagree with a strike
 	enough    bool    // a majority of its auditors
 	untrue    bool    // its training, done again, gives something else
 }
@@ -106,42 +107,70 @@ func (ru *Rules) measure(b Basis) []measured {
 	if ru.manifest.Trust.Auditors == 0 || len(parent.Contributions) == 0 {
 		return nil
 	}
-	ring := newAuditRing(b.Parent.ID, parent.NextSeats)
+	ring, outside := newAuditRing(b.Parent.ID, parent.NextSeats), ru.outsiders(b.Parent)
 	var list []measured
 	for _, c := range parent.Contributions {
 		e := measured{maker: parent.Seats[c.Seat].Peer, tokens: c.Tokens, weight: c.Weight}
 		drawn := ring.of(b.Parent.ID, e.maker, int(ru.manifest.Trust.Auditors))
 		_, draws := ru.retraceKey(b.Parent, e.maker)
 		var found []uint32
-		for _, s := range b.Haves {
-			if !slices.Contains(drawn, s.From) {
-				continue
-			}
-			if ppm, ok := retraceOf(s.Message.(*msg.Have), c.Seat); ok && draws {
-				found = append(found, ppm)
-			}
-			audits := s.Message.(*msg.Have).Audits
+		take := func(audits []msg.Audit, retraces []msg.Retrace) {
 			i, ok := slices.BinarySearchFunc(audits, c.Seat, func(a msg.Audit, seat uint32) int { return cmp.Compare(a.Seat, seat) })
 			if ok {
 				e.gains = append(e.gains, audits[i].GainNano)
 			}
+			if ppm, ok := retraceOf(retraces, c.Seat); ok && draws {
+				found = append(found, ppm)
+			}
 		}
+		for _, s := range b.Haves {
+			if h := s.Message.(*msg.Have); slices.Contains(drawn, s.From) {
+				take(h.Audits, h.Retraces)
+			}
+		}
+		seated, retraced := len(e.gains), len(found) // a majority of these decides whether there are enough
+		for _, s := range b.reports {
+			if i := outsiderOf(outside, s.From); slices.Contains(outside[i].seats, c.Seat) {
+				m := s.Message.(*msg.Report)
+				take(m.Audits, m.Retraces)
+			}
+		}
+		// Of an even number a half could decide: the last is left out.
+		e.gains, found = odd(e.gains, seated), odd(found, retraced)
 		if len(e.gains) == 0 && len(found) == 0 {
 			continue
 		}
 		e.judgement = msg.Judgement{Seat: c.Seat, Measured: uint32(len(e.gains)), Retraced: uint32(len(found))}
 		if len(e.gains) > 0 {
 			slices.Sort(e.gains)
-			e.enough = 2*len(e.gains) > len(drawn)
+			e.enough = 2*seated > len(drawn)
+			e.dissent = ru.dissent(len(e.gains))
 			e.judgement.GainNano = median(e.gains)
 		}
 		if len(found) > 0 {
-			e.judgement.ErrorPPM = slices.Min(found)
-			e.untrue = 2*len(found) > len(drawn) && e.judgement.ErrorPPM > tolerancePPM
+			slices.Sort(found)
+			e.judgement.ErrorPPM = found[ru.dissent(len(found))]
+			e.untrue = 2*retraced > len(drawn) && e.judgement.ErrorPPM > tolerancePPM
 		}
 		list = append(list, e)
 	}
 	return list
+}
+
+// odd leaves out the last one of an even number, if there are more than least.
+func odd[T any](list []T, least int) []T {
+	if n := len(list); n > least && n%2 == 0 {
+		return list[:n-1]
+	}
+	return list
+}
+
+// dissent is how many of n auditors may disagree with a strike.
+func (ru *Rules) dissent(n int) int {
+	if ru.manifest.Trust.Outsiders == 0 {
+		return 0
+	}
+	return n / dissentPart
 }
 
 // median is the element with index n/2 of n sorted ones.
@@ -181,7 +210,7 @@ func judgeGains(list []measured) {
 			continue
 		}
 		enough++
-		if e.gains[len(e.gains)-1] < bound { // and so are all others
+		if e.gains[len(e.gains)-1-e.dissent] < bound { // and so are all before
 			damaging = append(damaging, i)
 		}
 		e.judgement.WorthQ16 = fold.One

@@ -23,6 +23,12 @@ type Basis struct {
 	Find func(cid.Cid) (msg.Signed, bool)
 	// Proofs bring bans.
 	Proofs []proof
+	// Report returns the report of a peer without a seat; nil: there are none.
+	Report func(peer.ID) (msg.Signed, bool)
+	// Verified, if not nil, says of which results of cells the votes were checked.
+	Verified func(envelope cid.Cid) bool
+
+	reports []msg.Signed // that count
 }
 
 // Consequence is what follows from a Basis.
@@ -42,6 +48,9 @@ type Consequence struct {
 	// Unknown are join requests and orders that count and are not known. The record is
 	// right if they have no effect.
 	Unknown []cid.Cid
+	// Missing are reports that count and are not known, by outsider. With any,
+	// there is no valid record on this basis.
+	Missing []int
 
 	standings standings // after the round, before Record.Standings were chosen
 }
@@ -54,6 +63,9 @@ func (c *Consequence) Folds() bool {
 
 // Fold is that of the record, whose parent has this state.
 func (c *Consequence) Fold(state cid.Cid) Fold {
+	if c.Record.Cell > 0 {
+		return Fold{ID: "cell" + foldID(state, c), Round: c.Record.Round, State: state, Inputs: c.Inputs, Cell: true}
+	}
 	if goesBack(c.Record) {
 		best := c.Record.Trend.BestState
 		return Fold{ID: foldID(best, c) + "rest", Round: c.Record.Round, State: best, Rest: true}
@@ -61,6 +73,14 @@ func (c *Consequence) Fold(state cid.Cid) Fold {
 	return Fold{
 		ID: foldID(state, c), Round: c.Record.Round, State: state, Inputs: c.Inputs, Back: c.Back, Merge: c.Record.Merge,
 	}
+}
+
+// consequenceOf is Consequence, or what follows in a cell's own round.
+func (ru *Rules) consequenceOf(b Basis) *Consequence {
+	if b.Parent.Record.Cell > 0 {
+		return ru.cellConsequence(b)
+	}
+	return ru.Consequence(b)
 }
 
 // Consequence returns what follows from b.
@@ -74,12 +94,22 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 		Seats:   parent.NextSeats,
 		State:   parent.State,
 	}
+	if ru.manifest.SkipLinks {
+		r.Skips = skipsAfter(b.Parent)
+	}
 	for _, s := range b.Haves {
 		r.Haves = append(r.Haves, s.Envelope)
 	}
 	c := &Consequence{Record: r}
 	for _, p := range b.Proofs {
 		r.Proofs = append(r.Proofs, p.message())
+	}
+	_, f := Quorum(Witnesses(r.Seats))
+	counting := countingHaves(b.Haves, r.Seats)
+	t := min(f+1, len(counting))
+	b.reports, c.Missing = ru.reported(b, counting, t)
+	for _, s := range b.reports {
+		r.Reports = append(r.Reports, s.Envelope)
 	}
 	audits := ru.measure(b)
 	judge(audits)
@@ -89,9 +119,6 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	c.standings = ru.standingsAfter(parent, r.Round, audits)
 	c.standings.ban(b.Proofs)
 
-	_, f := Quorum(Witnesses(r.Seats))
-	counting := countingHaves(b.Haves, r.Seats)
-	t := min(f+1, len(counting))
 	r.Trend = ru.trend(parent, counting, f)
 	ru.include(c, b, tally(counting), t)
 	ru.obey(c, b, counting, t)
@@ -115,6 +142,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	ru.seatNext(c, b, counting, t)
 	ru.newcomers(&c.standings, r)
 	ru.assignWitnesses(c.standings, r)
+	assignCommittee(r)
 	r.Standings = c.standings.kept(r.NextSeats)
 	return c
 }
@@ -235,6 +263,10 @@ func (ru *Rules) include(c *Consequence, b Basis, opinions []opinion, t int) {
 
 func (ru *Rules) contribute(c *Consequence, b Basis, seat uint32, id cid.Cid) {
 	r := c.Record
+	if r.Cell == 0 && Cells(len(r.Seats)) > 0 {
+		ru.contributeCell(c, b, seat, id)
+		return
+	}
 	s, ok := b.Find(id)
 	commit, isCommit := s.Message.(*msg.Commit)
 	if !ok || !isCommit || commit.Peer != r.Seats[seat].Peer || ru.fault(commit, r.Round, r.Parent) != msg.Held {
@@ -249,12 +281,11 @@ func (ru *Rules) contribute(c *Consequence, b Basis, seat uint32, id cid.Cid) {
 	c.Inputs = append(c.Inputs, Input{Peer: commit.Peer, Delta: commit.Delta, Tokens: tokens, FactorQ16: factor})
 }
 
-// seatNext says who has a seat in the next round.
-func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int) {
-	r := c.Record
-	present := make([]bool, len(r.Seats))
-	for _, s := range b.Haves {
-		present[seatOf(r.Seats, s.From)] = true
+// staying are the seats that keep their place; present are those whose haves are
+// there.
+func staying(r *msg.Record, b Basis, present []bool) []msg.Seat {
+	if Cells(len(r.Seats)) > 0 {
+		return stayingOfCells(r, b, present)
 	}
 	contributed := make([]bool, len(r.Seats))
 	for _, e := range r.Contributions {
@@ -271,7 +302,17 @@ func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int)
 			stay = append(stay, s)
 		}
 	}
-	stay = c.standings.remove(stay)
+	return stay
+}
+
+// seatNext says who has a seat in the next round.
+func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int) {
+	r := c.Record
+	present := make([]bool, len(r.Seats))
+	for _, s := range b.Haves {
+		present[seatOf(r.Seats, s.From)] = true
+	}
+	stay := c.standings.remove(staying(r, b, present))
 	var requests []msg.Signed
 	for _, id := range listedBy(counting, t, func(v *msg.Have) []cid.Cid { return v.Joins }) {
 		s, ok := b.Find(id)

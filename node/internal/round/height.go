@@ -22,6 +22,7 @@ type height struct {
 	witness  bool // Self witnesses
 	audits   []AuditItem
 	retraces []RetraceItem
+	outside  []outsider // that audit without a seat
 	q        int
 	f        int
 	self     int  // Self's seat, -1: none
@@ -47,11 +48,14 @@ type height struct {
 	commits    [][]*commitEntry // by seat, in order of arrival
 	haves      [][]msg.Signed   // by seat; the first counts
 	votes      [][]msg.Signed   // by seat
+	reports    []msg.Signed     // by outsider; without a message if there is none
 	proposals  [msg.MaxAttempt + 1][]proposalSlot
 	candidates []*candidate // in order of arrival
 	byCID      map[cid.Cid]msg.Signed
 	draft      *draft
 	missing    []missingRecord
+
+	cellsOfHeight
 }
 
 type commitEntry struct {
@@ -71,7 +75,8 @@ type proposalSlot struct {
 // candidate is a record that was proposed and keeps the rules, as far as can be
 // told without the fold.
 type candidate struct {
-	id      cid.Cid
+	id      cid.Cid // that votes name: the record's, or in a cell its summary's
+	encoded cid.Cid // of the record
 	record  *msg.Record
 	cons    *Consequence
 	proofs  []proof
@@ -122,9 +127,16 @@ func (m *Machine) newHeight(parent Link) *height {
 		h.measures = m.rules.measurable(r)
 		h.retraces = m.rules.Retraces(parent, h.audits, m.chain.link)
 	}
+	h.outside = m.rules.outsiders(parent)
+	h.reports = make([]msg.Signed, len(h.outside))
+	if h.self < 0 {
+		h.audits = m.rules.OutsideAudits(parent, m.cfg.Self)
+		h.retraces = m.rules.Retraces(parent, h.audits, m.chain.link)
+	}
 	for a := range h.proposals {
 		h.proposals[a] = make([]proposalSlot, n)
 	}
+	m.addCells(h)
 	return h
 }
 
@@ -203,7 +215,7 @@ func (m *Machine) addCommit(h *height, s msg.Signed, check bool) {
 func (m *Machine) addHave(h *height, s msg.Signed) {
 	v := s.Message.(*msg.Have)
 	seat := seatOf(h.seats, v.Peer)
-	if seat < 0 || !m.rules.isHave(v, h.round, h.parent.ID, len(h.seats)) {
+	if seat < 0 || !m.rules.isHave(v, h.round, h.parent.ID, h.slotCount(), h.cell) {
 		return
 	}
 	h.haves[seat] = m.note(h, h.haves[seat], s)
@@ -260,6 +272,9 @@ func (h *height) votesFor(id cid.Cid) []msg.Signed {
 
 // entry is what a have says of the commits of one seat.
 func (h *height) entry(seat int) (msg.HaveEntry, bool) {
+	if h.results != nil {
+		return h.resultEntryOf(seat)
+	}
 	list := h.commits[seat]
 	if len(list) == 0 {
 		return msg.HaveEntry{}, false
@@ -285,6 +300,9 @@ func (h *height) held(seat int) bool {
 }
 
 func (h *height) allHeld() bool {
+	if h.results != nil {
+		return h.allResults()
+	}
 	for i := range h.seats {
 		if !h.held(i) {
 			return false

@@ -227,6 +227,8 @@ func (m *Machine) advanceRound() bool {
 		return false
 	}
 	m.judge(h)
+	m.advanceCell(h)
+	m.giveReport(h)
 	m.giveHave(h)
 	m.startAttempts(h)
 	m.propose(h)
@@ -245,11 +247,14 @@ func (m *Machine) enter() {
 	if h == nil {
 		return
 	}
-	for _, s := range m.own.at(h.parent.ID).all() {
+	for _, s := range m.ownOf(h) {
 		m.emit(Publish{s})
 		m.place(s)
 	}
-	if h.self >= 0 && m.own.at(h.parent.ID).have != nil {
+	if h.sub != nil && m.own.at(h.sub.slot()).have != nil {
+		h.sub.t0 = m.now
+	}
+	if h.self >= 0 && m.own.at(h.slot()).have != nil {
 		h.t0 = m.now
 	}
 	m.audit(h)
@@ -263,7 +268,7 @@ func (m *Machine) enter() {
 func (m *Machine) trainOrStop() {
 	h := m.cur
 	if h != nil && h.self >= 0 && !h.assembly && m.want != wantNone {
-		mine := m.own.at(h.parent.ID)
+		mine := m.own.at(h.slot())
 		if mine.commit == nil && !mine.forgotten {
 			if m.training && m.trainingFor.Equals(h.parent.ID) {
 				return
@@ -301,8 +306,8 @@ func (m *Machine) trained(ev Trained) {
 
 // audit asks for what Self has to say in its have of the round before.
 func (m *Machine) audit(h *height) {
-	mine := m.own.at(h.parent.ID)
-	if len(h.audits) == 0 || mine.have != nil || mine.forgotten {
+	mine := m.own.at(h.slot())
+	if len(h.audits) == 0 || mine.have != nil || mine.report != nil || mine.forgotten {
 		return
 	}
 	if before, ok := m.chain.link(h.parent.Record.Parent); ok {
@@ -315,7 +320,7 @@ func (m *Machine) audit(h *height) {
 
 // evaluate asks for the held-out loss of the head, if it is to be told.
 func (m *Machine) evaluate(h *height) {
-	if mine := m.own.at(h.parent.ID); h.measures && mine.have == nil && !mine.forgotten {
+	if mine := m.own.at(h.slot()); h.measures && mine.have == nil && !mine.forgotten {
 		m.emit(Evaluate{Round: h.round, Record: h.parent.ID, State: h.parent.Record.State})
 	}
 }
@@ -353,7 +358,12 @@ func (m *Machine) checked(ev Checked) {
 	if m.cur == nil {
 		return
 	}
-	for _, list := range m.cur.commits {
+	commits := m.cur.commits
+	if m.cur.sub != nil {
+		commits = m.cur.sub.commits
+	}
+	m.cur.pulled(ev)
+	for _, list := range commits {
 		if len(list) == 0 || !list[0].signed.CID.Equals(ev.Commit) || !list[0].checks {
 			continue
 		}
@@ -385,7 +395,7 @@ func (m *Machine) receive(s msg.Signed) {
 
 // place puts a message of a round where it belongs.
 func (m *Machine) place(s msg.Signed) {
-	if m.cur.repeats(s) || m.prev.repeats(s) {
+	if m.cur.within(s).repeats(s) || m.prev.within(s).repeats(s) {
 		return
 	}
 	head, round, ok := headOf(s.Message)
@@ -401,13 +411,20 @@ func (m *Machine) place(s msg.Signed) {
 }
 
 func (m *Machine) addTo(h *height, s msg.Signed) {
+	if h = h.within(s); h == nil {
+		return // of another cell
+	}
 	switch s.Message.(type) {
+	case *msg.CellResult:
+		m.addResult(h, s)
 	case *msg.Commit:
 		m.addCommit(h, s, true)
 	case *msg.Have:
 		m.addHave(h, s)
 	case *msg.Vote:
 		m.addVote(h, s)
+	case *msg.Report:
+		m.addReport(h, s)
 	case *msg.Proposal:
 		m.addProposal(h, s)
 	}
@@ -415,20 +432,20 @@ func (m *Machine) addTo(h *height, s msg.Signed) {
 
 // giveHave says once what Self holds, when the time has come.
 func (m *Machine) giveHave(h *height) {
-	mine := m.own.at(h.parent.ID)
-	if h.self < 0 || mine.have != nil || mine.forgotten {
+	mine := m.own.at(h.slot())
+	if h.self < 0 || mine.have != nil || mine.forgotten || h.cells > 0 && !h.witness {
 		return
 	}
 	if !m.haveIsDue(h) {
 		return
 	}
 	joins, _ := m.useful(h)
-	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, LossMicro: h.lossMicro, Retraces: h.retraced, Orders: m.usefulOrders(h)}
+	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, LossMicro: h.lossMicro, Retraces: h.retraced, Reports: h.reportBits(), Orders: m.usefulOrders(h)}
 	if !h.assembly && h.witness {
 		v.Merges = m.merges()
 	}
 	if !h.assembly {
-		for i := range h.seats {
+		for i := range h.slotCount() {
 			if e, ok := h.entry(i); ok {
 				v.Entries = append(v.Entries, e)
 			}
@@ -467,7 +484,7 @@ func (m *Machine) haveIsDue(h *height) bool {
 
 // startAttempts gives a peer without a have the time that attempts count from.
 func (m *Machine) startAttempts(h *height) {
-	if !h.t0.IsZero() || h.self >= 0 && !m.own.at(h.parent.ID).forgotten {
+	if !h.t0.IsZero() || h.self >= 0 && !m.own.at(h.slot()).forgotten && (h.cells == 0 || h.witness) {
 		return
 	}
 	if deadline := m.haveDeadline(h); !m.now.Before(deadline) {

@@ -10,6 +10,7 @@ import (
 // twice, also when it comes back to a head that it had left.
 type signedFor struct {
 	commit, have, vote *msg.Signed
+	report             *msg.Signed
 	proposals          [msg.MaxAttempt + 1]*msg.Signed
 	// forgotten: something was signed and is not known any more, so nothing
 	// is signed for that head again.
@@ -36,7 +37,7 @@ func (b *ownBook) at(head cid.Cid) *signedFor {
 
 // add takes an own message. It must not be one of a kind that is there.
 func (b *ownBook) add(s msg.Signed) {
-	head, _, ok := headOf(s.Message)
+	head, _, ok := slotOf(s.Message)
 	if !ok {
 		return
 	}
@@ -63,6 +64,8 @@ func (b *ownBook) add(s msg.Signed) {
 		e.have = &s
 	case *msg.Vote:
 		e.vote = &s
+	case *msg.Report:
+		e.report = &s
 	case *msg.Proposal:
 		e.proposals[v.Attempt] = &s
 	}
@@ -71,7 +74,7 @@ func (b *ownBook) add(s msg.Signed) {
 // all returns the messages in the order in which they are of use to others.
 func (e *signedFor) all() []msg.Signed {
 	var list []msg.Signed
-	for _, s := range append([]*msg.Signed{e.commit, e.have}, append(e.proposals[:], e.vote)...) {
+	for _, s := range append([]*msg.Signed{e.report, e.commit, e.have}, append(e.proposals[:], e.vote)...) {
 		if s != nil {
 			list = append(list, *s)
 		}
@@ -89,6 +92,10 @@ func headOf(m msg.Message) (cid.Cid, msg.Round, bool) {
 		return m.Head, m.Round, true
 	case *msg.Vote:
 		return m.Head, m.Round, true
+	case *msg.Report:
+		return m.Head, m.Round, true
+	case *msg.CellResult:
+		return m.Summary.Head, m.Summary.Round, true
 	case *msg.Proposal:
 		r, err := msg.DecodeRecord(m.Record)
 		if err != nil {

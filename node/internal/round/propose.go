@@ -28,17 +28,17 @@ func (m *Machine) propose(h *height) {
 	if h.self < 0 || h.t0.IsZero() {
 		return
 	}
-	mine := m.own.at(h.parent.ID)
+	mine := m.own.at(h.slot())
 	if mine.forgotten {
 		return
 	}
 	for a := uint32(0); a < msg.MaxAttempt; a++ {
 		if h.proposer(a, h.self) && mine.proposals[a] == nil && !m.now.Before(m.attemptAt(h, a)) {
 			m.proposeIn(h, a)
-			mine = m.own.at(h.parent.ID)
+			mine = m.own.at(h.slot())
 		}
 	}
-	if mine.proposals[msg.MaxAttempt] == nil && !m.now.Before(m.attemptAt(h, msg.MaxAttempt)) {
+	if h.fallsBack() && mine.proposals[msg.MaxAttempt] == nil && !m.now.Before(m.attemptAt(h, msg.MaxAttempt)) {
 		m.proposeFallback(h)
 	}
 	m.finishDraft(h)
@@ -106,19 +106,22 @@ func (m *Machine) makeDraft(h *height, attempt uint32) {
 		return m.orders.find(id)
 	}
 	for len(haves) > 0 && (attempt == msg.MaxAttempt || len(ofWitnesses(haves, h.seats)) >= h.q) {
-		c := m.rules.Consequence(Basis{Before: h.before, Parent: h.parent, Haves: haves, Find: find, Proofs: proofs})
+		c := m.rules.consequenceOf(Basis{Before: h.before, Parent: h.parent, Haves: haves, Find: find, Proofs: proofs, Report: h.report, Verified: h.verified})
+		if h.cell > 0 && len(c.Inputs) == 0 {
+			return // a cell without deltas has nothing to tell
+		}
 		lacks := c.Blocked
 		if attempt < msg.MaxAttempt {
 			lacks = append(lacks, c.Unknown...)
 		}
-		if len(lacks) == 0 && m.fits(h, c) {
+		if len(lacks)+len(c.Missing) == 0 && m.fits(h, c) {
 			h.draft = &draft{attempt: attempt, cons: c}
 			if c.Folds() {
 				h.draft.foldID = m.need(h.parent.Record, c)
 			}
 			return
 		}
-		i := m.worstHave(haves, lacks)
+		i := m.worstHave(haves, lacks, c.Missing)
 		if i < 0 {
 			return
 		}
@@ -128,15 +131,15 @@ func (m *Machine) makeDraft(h *height, attempt uint32) {
 
 // worstHave returns the have, not Self's, that names the most of what is
 // lacking; if nothing is, the record is too large, and it is the longest.
-func (m *Machine) worstHave(haves []msg.Signed, lacks []cid.Cid) int {
+func (m *Machine) worstHave(haves []msg.Signed, lacks []cid.Cid, missing []int) int {
 	worst, most := -1, 0
 	for i, s := range haves {
 		if s.From == m.cfg.Self {
 			continue
 		}
 		n := len(s.Envelope)
-		if len(lacks) > 0 {
-			n = naming(s.Message.(*msg.Have), lacks)
+		if len(lacks)+len(missing) > 0 {
+			n = naming(s.Message.(*msg.Have), lacks, missing)
 		}
 		if n >= most && n > 0 {
 			worst, most = i, n
@@ -145,8 +148,13 @@ func (m *Machine) worstHave(haves []msg.Signed, lacks []cid.Cid) int {
 	return worst
 }
 
-func naming(v *msg.Have, ids []cid.Cid) int {
+func naming(v *msg.Have, ids []cid.Cid, reports []int) int {
 	n := 0
+	for _, i := range reports {
+		if hasReport(v, i) {
+			n++
+		}
+	}
 	for _, id := range ids {
 		held := func(e msg.HaveEntry) bool { return e.Reason == msg.Held && e.Commit.Equals(id) }
 		if slices.ContainsFunc(v.Entries, held) || slices.ContainsFunc(v.Joins, id.Equals) || slices.ContainsFunc(v.Orders, id.Equals) {
@@ -234,13 +242,14 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 		return
 	}
 	slot.signed = s
-	id := msg.RawCID(p.Record)
-	if h.candidate(id) != nil || h.closed && m.head.Certificate != nil {
-		return
-	}
 	r, err := msg.DecodeRecord(p.Record)
 	if err != nil {
 		return // Open decoded it
+	}
+	encoded := msg.RawCID(p.Record)
+	id := h.idOf(r, encoded)
+	if h.candidate(id) != nil || h.closed && m.head.Certificate != nil || h.cell > 0 && len(r.Contributions) == 0 {
+		return
 	}
 	v, err := m.rules.verify(h.before, h.parent, r, m.open)
 	if err != nil {
@@ -254,10 +263,17 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 		m.addHave(h, x)
 	}
 	for _, x := range v.commits {
-		m.addCommit(h, x, h.self >= 0 && m.own.at(h.parent.ID).have == nil)
+		if _, ok := x.Message.(*msg.CellResult); ok {
+			m.addResult(h, x)
+			continue
+		}
+		m.addCommit(h, x, h.self >= 0 && m.own.at(h.slot()).have == nil)
 	}
 	for _, x := range v.joins {
 		m.joins.add(x)
+	}
+	for _, x := range v.reports {
+		m.addReport(h, x)
 	}
 	for _, x := range v.orders {
 		m.addOrder(x)
@@ -265,7 +281,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	for _, x := range v.proofs {
 		m.proofs.add(x.first, x.second)
 	}
-	c := &candidate{id: id, record: r, cons: v.Consequence, proofs: v.proofs, from: s}
+	c := &candidate{id: id, encoded: encoded, record: r, cons: v.Consequence, proofs: v.proofs, from: s}
 	h.candidates = append(h.candidates, c)
 }
 
@@ -291,6 +307,9 @@ func (m *Machine) omits(h *height, c *candidate) bool {
 		for _, e := range list {
 			if s, err := m.open(e); err == nil {
 				known[s.CID] = s
+				if res, ok := s.Message.(*msg.CellResult); ok {
+					known[res.Summary.CID()] = s
+				}
 			}
 		}
 	}
@@ -302,7 +321,13 @@ func (m *Machine) omits(h *height, c *candidate) bool {
 		}
 		haves = append(haves, s)
 	}
-	full := m.rules.Consequence(Basis{Before: h.before, Parent: h.parent, Haves: haves, Proofs: c.proofs, Find: func(id cid.Cid) (msg.Signed, bool) {
+	var reports []msg.Signed
+	for _, e := range c.record.Reports {
+		if s, err := m.open(e); err == nil {
+			reports = append(reports, s)
+		}
+	}
+	full := m.rules.Consequence(Basis{Before: h.before, Parent: h.parent, Haves: haves, Proofs: c.proofs, Report: reportIn(reports), Find: func(id cid.Cid) (msg.Signed, bool) {
 		if s, ok := known[id]; ok {
 			return s, true
 		}

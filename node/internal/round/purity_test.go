@@ -14,7 +14,7 @@ import (
 )
 
 var pureImports = []string{
-	"bytes", "cmp", "crypto/sha256", "encoding/binary", "errors", "fmt", "slices", "time",
+	"bytes", "cmp", "crypto/sha256", "encoding/binary", "errors", "fmt", "math/bits", "slices", "time",
 	"github.com/ipfs/go-cid", "github.com/libp2p/go-libp2p/core/peer",
 	"github.com/moot-net/moot/proto/fold", "github.com/moot-net/moot/proto/msg", "github.com/moot-net/moot/proto/run",
 	"github.com/moot-net/moot/proto/trace",

@@ -50,9 +50,10 @@ func (ru *Rules) retraceKey(parent Link, maker peer.ID) (part uint64, ok bool) {
 	return binary.LittleEndian.Uint64(key[8:]), suspect || binary.LittleEndian.Uint32(key[:])%1_000_000 < ppm
 }
 
-// retraceOf is what a have says of the training of a seat of the round before.
-func retraceOf(h *msg.Have, seat uint32) (errorPPM uint32, ok bool) {
-	for _, e := range h.Retraces {
+// retraceOf is what an auditor says of the training of a seat of the round
+// before.
+func retraceOf(list []msg.Retrace, seat uint32) (errorPPM uint32, ok bool) {
+	for _, e := range list {
 		if e.Seat == seat {
 			return e.ErrorPPM, true
 		}

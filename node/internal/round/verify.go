@@ -61,8 +61,8 @@ func (ru *Rules) Verify(before, parent Link, r *msg.Record) (*Consequence, error
 // fold, and the messages inside.
 type verified struct {
 	*Consequence
-	haves, commits, joins, orders []msg.Signed
-	proofs                        []proof
+	haves, commits, joins, orders, reports []msg.Signed
+	proofs                                 []proof
 }
 
 func (ru *Rules) verify(before, parent Link, r *msg.Record, open opener) (*verified, error) {
@@ -79,8 +79,8 @@ func (ru *Rules) unpack(before, parent Link, r *msg.Record, open opener) (*verif
 	}
 	v := &verified{}
 	inside := make(map[cid.Cid]msg.Signed, len(r.Commits)+len(r.Joins))
-	for i, list := range [][][]byte{r.Haves, r.Commits, r.Joins, r.Orders} {
-		into := []*[]msg.Signed{&v.haves, &v.commits, &v.joins, &v.orders}[i]
+	for i, list := range [][][]byte{r.Haves, r.Commits, r.Joins, r.Orders, r.Reports} {
+		into := []*[]msg.Signed{&v.haves, &v.commits, &v.joins, &v.orders, &v.reports}[i]
 		for _, e := range list {
 			s, err := open(e)
 			if err != nil {
@@ -88,12 +88,15 @@ func (ru *Rules) unpack(before, parent Link, r *msg.Record, open opener) (*verif
 			}
 			*into = append(*into, s)
 			inside[s.CID] = s
+			if res, ok := s.Message.(*msg.CellResult); ok {
+				inside[res.Summary.CID()] = s
+			}
 		}
 	}
 	last := -1
 	for _, s := range v.haves {
 		h, ok := s.Message.(*msg.Have)
-		if !ok || !ru.isHave(h, r.Round, r.Parent, len(r.Seats)) {
+		if !ok || !ru.isHave(h, r.Round, r.Parent, slots(r.Seats), r.Cell) {
 			return nil, fmt.Errorf("rests on a message of %v that is no have of this round", s.From)
 		}
 		seat := seatOf(r.Seats, s.From)
@@ -111,9 +114,10 @@ func (ru *Rules) unpack(before, parent Link, r *msg.Record, open opener) (*verif
 		return nil, err
 	}
 	v.proofs = proofs
-	v.Consequence = ru.Consequence(Basis{
+	v.Consequence = ru.consequenceOf(Basis{
 		Before: before, Parent: parent, Haves: v.haves, Proofs: proofs,
-		Find: func(id cid.Cid) (msg.Signed, bool) { s, ok := inside[id]; return s, ok },
+		Find:   func(id cid.Cid) (msg.Signed, bool) { s, ok := inside[id]; return s, ok },
+		Report: reportIn(v.reports),
 	})
 	return v, v.matches(r)
 }
@@ -126,6 +130,10 @@ func (ru *Rules) verifyFrame(parent Link, r *msg.Record, open opener) error {
 		return fmt.Errorf("is of run %v, must be of %v", r.Run, ru.run)
 	case !r.Parent.Equals(parent.ID) || r.Round != p.Round+1:
 		return fmt.Errorf("parent is %v, must be %v of round %d", r.Parent, parent.ID, p.Round)
+	case r.Cell != p.Cell:
+		return fmt.Errorf("is of cell %d, must be of %d", r.Cell, p.Cell)
+	case r.Cell > 0 && (r.ParentCertificate != nil || r.Attempt == msg.MaxAttempt):
+		return fmt.Errorf("a cell's record has a certificate or is of the fallback, must not")
 	case p.Final:
 		return fmt.Errorf("the parent is final, must have no successor")
 	case len(r.Seats) != len(p.NextSeats):
@@ -161,14 +169,17 @@ func sameCertificate(a, b *msg.Certificate) bool {
 }
 
 // isHave reports whether h may be among the haves of a round on head.
-func (ru *Rules) isHave(h *msg.Have, round msg.Round, head cid.Cid, seats int) bool {
+func (ru *Rules) isHave(h *msg.Have, round msg.Round, head cid.Cid, seats int, cell uint32) bool {
 	n := len(h.Entries)
-	return h.Run.Equals(ru.run) && h.Round == round && h.Head.Equals(head) &&
+	return h.Run.Equals(ru.run) && h.Cell == cell && h.Round == round && h.Head.Equals(head) &&
 		(n == 0 || int(h.Entries[n-1].Seat) < seats)
 }
 
 // matches compares r with the consequence, but for what the fold gives.
 func (v *verified) matches(r *msg.Record) error {
+	if len(v.Missing) > 0 {
+		return fmt.Errorf("a report that must be included is not there or not valid")
+	}
 	if len(v.Blocked) > 0 {
 		return fmt.Errorf("%v, a commit that must be included or the record before the parent, is not there or not valid", v.Blocked[0])
 	}
