@@ -330,7 +330,7 @@ func (p *placed) placeIn(s *Store, t *leafTree, d digest, data []byte) (here boo
 			continue // the DAG lies; who walks it will see
 		}
 		if t.here.has(l.i) {
-			if old, err := t.read(l, nil); err == nil && sha256.Sum256(old) == d {
+			if old, err := t.read(l); err == nil && sha256.Sum256(old) == d {
 				here = true
 				continue
 			}
@@ -499,7 +499,7 @@ func (s *Store) move(ctx context.Context, t *leafTree, ds []digest) error {
 			}
 			data, err := s.get(newCID(rawCodec, d))
 			if isNotFound(err) && source != nil {
-				data, err = source.get(d, nil, false)
+				data, err = source.get(d)
 			}
 			if isNotFound(err) || errors.Is(err, errNoLeaf) {
 				return nil

@@ -4,19 +4,115 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 
 	"github.com/ipfs/go-cid"
 )
 
-// GetQuick is [Store.Get] for who hands a block to a peer, which hashes it in any
+// QuickBlock is a block that is read piece by piece. It must be closed.
+type QuickBlock struct {
+	size int
+	at   int
+
+	data []byte // all of it, hashed; nil if it is read from a file
+
+	file  *os.File
+	off   int64
+	stamp stamp
+}
+
+// OpenQuick is [Store.Get] for who hands a block to a peer, which hashes it in any
 // case: a leaf in a file that looks as it did when all its leaves were right (size,
 // times, number) is not hashed again. What changed without a trace, as when a disk
-// decays, gets through: who is told that a peer did not take a block calls
-// [Store.Doubt]. buf is used if the block has room in it; the caller owns what is
-// returned.
-func (s *Store) GetQuick(_ context.Context, c cid.Cid, buf []byte) ([]byte, error) {
-	return s.getInto(c, buf, true)
+// decays, gets through: who is told that a peer got other bytes calls
+// [Store.Doubt].
+func (s *Store) OpenQuick(_ context.Context, c cid.Cid) (*QuickBlock, error) {
+	if d, ok := digestOf(c); ok {
+		for _, t := range *s.trees.Load() {
+			if q := t.openQuick(d); q != nil {
+				return q, nil
+			}
+		}
+	}
+	data, err := s.get(c)
+	if err != nil {
+		return nil, err
+	}
+	return &QuickBlock{size: len(data), data: data}, nil
+}
+
+// openQuick returns nil if there is no leaf d, or not in a file that can be believed.
+func (t *leafTree) openQuick(d digest) *QuickBlock {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.growing {
+		return nil
+	}
+	places, err := t.find(d)
+	if err != nil {
+		return nil // get tells of it
+	}
+	for _, l := range places {
+		want := t.files[l.file].Stamp
+		if !t.here.has(l.i) || want.Change == 0 || l.size == 0 {
+			continue
+		}
+		f, err := t.open(l)
+		if err != nil {
+			continue
+		}
+		q := &QuickBlock{size: int(l.size), file: f, off: l.off, stamp: want}
+		if q.looksRight() {
+			return q
+		}
+		q.Close()
+	}
+	return nil
+}
+
+func (q *QuickBlock) looksRight() bool {
+	fi, err := q.file.Stat()
+	return err == nil && stampOf(fi) == q.stamp
+}
+
+// Size is how many bytes the block has.
+func (q *QuickBlock) Size() int { return q.size }
+
+// ErrChanged says that a file changed while it was read.
+var ErrChanged = errors.New("the file changed while it was read")
+
+// Next returns the next bytes, at most as many as buf has, in buf or elsewhere, and
+// none after the last ones. The last ones come only if the file still looks as
+// ever; else the error is [ErrChanged], and the others may be wrong.
+func (q *QuickBlock) Next(buf []byte) ([]byte, error) {
+	n := min(len(buf), q.size-q.at)
+	if n == 0 {
+		return nil, nil
+	}
+	from := q.at
+	q.at += n
+	if q.data != nil {
+		return q.data[from:q.at], nil
+	}
+	if _, err := q.file.ReadAt(buf[:n], q.off+int64(from)); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = ErrChanged
+		}
+		return nil, err
+	}
+	if q.at == q.size && !q.looksRight() {
+		return nil, ErrChanged
+	}
+	return buf[:n], nil
+}
+
+// Close lets go of the file.
+func (q *QuickBlock) Close() {
+	if q.file != nil {
+		_ = q.file.Close() // it was only read
+	}
 }
 
 // Doubt hashes a block again. If it is wrong, it counts as missing from then on, is
@@ -43,7 +139,7 @@ func (s *Store) Doubt(_ context.Context, c cid.Cid) (right bool, err error) {
 // doubt reads the leaf d, and believes no file any more if it is wrong.
 func (t *leafTree) doubt(d digest) error {
 	changed := new(ChangedError)
-	if _, err := t.get(d, nil, false); !errors.As(err, &changed) {
+	if _, err := t.get(d); !errors.As(err, &changed) {
 		if errors.Is(err, errNoLeaf) {
 			return nil
 		}

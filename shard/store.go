@@ -257,14 +257,12 @@ func (s *Store) Get(_ context.Context, c cid.Cid) (blocks.Block, error) {
 	return blocks.NewBlockWithCid(data, c)
 }
 
-func (s *Store) get(c cid.Cid) ([]byte, error) { return s.getInto(c, nil, false) }
-
-func (s *Store) getInto(c cid.Cid, buf []byte, quick bool) ([]byte, error) {
+func (s *Store) get(c cid.Cid) ([]byte, error) {
 	d, ok := digestOf(c)
 	if !ok {
 		return nil, ipld.ErrNotFound{Cid: c}
 	}
-	data, err := s.getFromTrees(d, buf, quick)
+	data, err := s.getFromTrees(d)
 	if err == nil {
 		return data, nil
 	}

@@ -144,51 +144,39 @@ func (t *leafTree) readIndex(b []byte, i int) error {
 	return nil
 }
 
-// read reads a leaf, into buf if there is room. It needs mu for reading.
-func (t *leafTree) read(l leafAt, buf []byte) ([]byte, error) {
-	data, _, err := t.readAndLook(l, buf, false)
-	return data, err
-}
-
-// readAndLook is read that says, if it is asked to, whether the file looks after
-// that as it did when its leaves were right.
-func (t *leafTree) readAndLook(l leafAt, buf []byte, look bool) (data []byte, same bool, err error) {
-	root, err := os.OpenRoot(t.dir)
+// read reads a leaf. It needs mu for reading.
+func (t *leafTree) read(l leafAt) ([]byte, error) {
+	f, err := t.open(l)
 	if err != nil {
-		return nil, false, err
-	}
-	defer func() { _ = root.Close() }() // nothing to lose
-	file := &t.files[l.file]
-	f, err := openLeaves(root, file.Path, file.Linked)
-	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer f.Close()
-	if buf == nil || int64(cap(buf)) < l.size {
-		buf = make([]byte, l.size)
+	data := make([]byte, l.size)
+	if _, err := f.ReadAt(data, l.off); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err // short bytes have another hash
 	}
-	data = buf[:l.size]
-	n, err := f.ReadAt(data, l.off)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, false, err
+	return data, nil
+}
+
+// open opens the file with a leaf. It needs mu for reading.
+func (t *leafTree) open(l leafAt) (*os.File, error) {
+	root, err := os.OpenRoot(t.dir)
+	if err != nil {
+		return nil, err
 	}
-	clear(data[n:]) // short bytes have another hash
-	if !look || n < len(data) || t.growing || file.Stamp.Change == 0 {
-		return data, false, nil
-	}
-	fi, err := f.Stat()
-	return data, err == nil && stampOf(fi) == file.Stamp, nil
+	defer func() { _ = root.Close() }() // nothing to lose
+	return openLeaves(root, t.files[l.file].Path, t.files[l.file].Linked)
 }
 
 // errNoLeaf says that a tree does not have a leaf.
 var errNoLeaf = errors.New("no such leaf")
 
 // get reads the leaf d and checks it. An error that wraps errNoLeaf or a
-// ChangedError says that it is not there. See GetQuick for buf and quick.
-func (t *leafTree) get(d digest, buf []byte, quick bool) ([]byte, error) {
+// ChangedError says that it is not there.
+func (t *leafTree) get(d digest) ([]byte, error) {
 	for again := false; ; again = true {
 		t.mu.RLock()
-		data, bad, lost, err := t.getLocked(d, buf, quick)
+		data, bad, lost, err := t.getLocked(d)
 		stale := lost != nil && !again && t.stale(lost.file)
 		t.mu.RUnlock()
 		switch {
@@ -210,7 +198,7 @@ func (t *leafTree) get(d digest, buf []byte, quick bool) ([]byte, error) {
 
 // getLocked returns the leaf, or the places where other bytes are, or where
 // some are known to be.
-func (t *leafTree) getLocked(d digest, buf []byte, quick bool) (data []byte, bad []leafAt, lost *leafAt, err error) {
+func (t *leafTree) getLocked(d digest) (data []byte, bad []leafAt, lost *leafAt, err error) {
 	places, err := t.find(d)
 	if err != nil {
 		return nil, nil, nil, err
@@ -222,9 +210,9 @@ func (t *leafTree) getLocked(d digest, buf []byte, quick bool) (data []byte, bad
 			}
 			continue
 		}
-		data, same, err := t.readAndLook(l, buf, quick)
+		data, err := t.read(l)
 		switch {
-		case err == nil && (same || sha256.Sum256(data) == d):
+		case err == nil && sha256.Sum256(data) == d:
 			return data, nil, nil, nil
 		case err == nil || errors.Is(err, fs.ErrNotExist):
 			bad = append(bad, l)
@@ -244,7 +232,7 @@ func (t *leafTree) changed(file int) *ChangedError {
 func (t *leafTree) lose(d digest, places []leafAt) error {
 	t.mu.Lock()
 	for _, l := range places {
-		if data, err := t.read(l, nil); err == nil && sha256.Sum256(data) == d {
+		if data, err := t.read(l); err == nil && sha256.Sum256(data) == d {
 			continue
 		}
 		t.drop(l.i)

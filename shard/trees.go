@@ -269,11 +269,11 @@ func (s *Store) removeFolder(dir string) error {
 	return os.RemoveAll(gone)
 }
 
-// getFromTrees reads a leaf that lies in a folder. See GetQuick for buf and quick.
-func (s *Store) getFromTrees(d digest, buf []byte, quick bool) (data []byte, err error) {
+// getFromTrees reads a leaf that lies in a folder.
+func (s *Store) getFromTrees(d digest) (data []byte, err error) {
 	err = errNoLeaf
 	for _, t := range *s.trees.Load() {
-		data, terr := t.get(d, buf, quick)
+		data, terr := t.get(d)
 		changed := new(ChangedError)
 		switch {
 		case terr == nil:

@@ -174,7 +174,7 @@ func (c *checking) blocks(ctx context.Context, ds []digest) error {
 				good, err = c.s.removeDamaged(d, &data)
 			}
 			if errors.Is(err, fs.ErrNotExist) { // in a folder, or nowhere
-				data, err = c.s.getFromTrees(d, nil, false)
+				data, err = c.s.getFromTrees(d)
 				good = err == nil
 				if errors.Is(err, errNoLeaf) {
 					return nil

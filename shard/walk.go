@@ -201,7 +201,7 @@ func (s *Store) deleteTree(ctx context.Context, t *leafTree, stay map[digest]boo
 		if !held && !stay[d] || s.elsewhere(t, d) {
 			return nil
 		}
-		data, err := t.get(d, nil, false)
+		data, err := t.get(d)
 		if isNotFound(err) || errors.Is(err, errNoLeaf) {
 			return nil
 		}

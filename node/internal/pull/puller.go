@@ -71,7 +71,7 @@ type Puller struct {
 
 	buffers  *buffers      // for blocks that come
 	shards   *shard.Store  // the store, if it is one; it checks the hash of what it is given, and keeps no reference to it
-	outgoing sync.Pool     // of *[]byte with room for outHead and a leaf
+	outgoing sync.Pool     // of *[]byte with room for writeBytes
 	walks    chan struct{} // DAGs that are walked for others at once
 
 	ready chan struct{}   // closed when Run has set the next

@@ -24,7 +24,6 @@ const (
 	maxWalks        = 2    // DAGs that are walked at once
 
 	writeBytes    = 64<<10 - 12      // written at once: what yamux puts in a frame
-	outHead       = 8                // room for what goes before a block
 	slowest       = 16 << 10         // bytes per second that an asker must take
 	writeGrace    = 20 * time.Second // and this much more
 	firstByteTime = 10 * time.Second
@@ -142,9 +141,7 @@ func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s networ
 		return p.answer(s, statusBusy)
 	}
 	defer done()
-	buf := p.outBuffer()
-	defer p.outgoing.Put(buf)
-	out, size, err := p.read(ctx, want, *buf)
+	b, err := p.open(ctx, want)
 	switch {
 	case ipld.IsNotFound(err):
 		return p.answer(s, statusMissing)
@@ -152,9 +149,19 @@ func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s networ
 		p.log.WarnContext(ctx, "block was not read", "shard", want, "err", err)
 		return p.answer(s, statusBusy)
 	}
+	defer b.Close()
+	buf := p.outBuffer()
+	defer p.outgoing.Put(buf)
 	begun := time.Now()
-	for sent := 0; sent < len(out); {
-		part := out[sent:min(sent+writeBytes, len(out))]
+	head := appendBlockHeader((*buf)[:0], b.Size())
+	for sent := 0; ; {
+		part, err := b.Next((*buf)[len(head):])
+		if err != nil {
+			return err
+		}
+		if len(part) == 0 && len(head) == 0 {
+			return nil
+		}
 		waiting := time.Now()
 		if err := p.opt.Meter.Send(ctx, id, use, len(part)); err != nil {
 			return err
@@ -166,47 +173,62 @@ func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s networ
 		if err := s.SetWriteDeadline(begun.Add(allowed)); err != nil {
 			return err
 		}
-		if _, err := s.Write(part); err != nil {
+		out := part
+		if len(head) > 0 { // before the first part
+			out = (*buf)[:len(head)+copy((*buf)[len(head):], part)]
+			head = nil
+		}
+		if _, err := s.Write(out); err != nil {
 			return err
 		}
-		p.sent.Add(uint64(min(sent, size) - min(sent-len(part), size)))
+		p.sent.Add(uint64(len(part)))
 	}
-	return nil
 }
 
 func (p *Puller) outBuffer() *[]byte {
 	if b, ok := p.outgoing.Get().(*[]byte); ok {
 		return b
 	}
-	b := make([]byte, outHead+shard.ChunkBytes)
+	b := make([]byte, writeBytes)
 	return &b
 }
 
-// read returns the whole answer that has a block of some size, in buf if there is
-// room. One that others could not store is not found.
-func (p *Puller) read(ctx context.Context, c cid.Cid, buf []byte) (answer []byte, size int, err error) {
-	if p.shards == nil {
-		b, err := p.store.Get(ctx, c)
-		if err == nil && len(b.RawData()) > shard.MaxBlockBytes {
-			err = ipld.ErrNotFound{Cid: c}
-		}
-		if err != nil {
-			return nil, 0, err
-		}
-		size = len(b.RawData())
-		return append(appendBlockHeader(nil, size), b.RawData()...), size, nil
+// outBlock is a block that is given to a peer piece by piece.
+type outBlock interface {
+	Size() int
+	Next(buf []byte) ([]byte, error)
+	Close()
+}
+
+// open opens a block. One that others could not store is not found.
+func (p *Puller) open(ctx context.Context, c cid.Cid) (outBlock, error) {
+	if p.shards != nil {
+		return p.shards.OpenQuick(ctx, c)
 	}
-	data, err := p.shards.GetQuick(ctx, c, buf[outHead:outHead])
+	b, err := p.store.Get(ctx, c)
+	if err == nil && len(b.RawData()) > shard.MaxBlockBytes {
+		err = ipld.ErrNotFound{Cid: c}
+	}
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	head := appendBlockHeader(make([]byte, 0, outHead), len(data))
-	if len(data) == 0 || &data[0] != &buf[outHead] {
-		return append(head, data...), len(data), nil
-	}
-	from := outHead - len(head)
-	copy(buf[from:], head)
-	return buf[from : outHead+len(data)], len(data), nil
+	return &memoryBlock{len(b.RawData()), b.RawData()}, nil
+}
+
+// memoryBlock is an outBlock that is all in memory.
+type memoryBlock struct {
+	size int
+	left []byte
+}
+
+func (b *memoryBlock) Size() int { return b.size }
+func (b *memoryBlock) Close()    {}
+
+func (b *memoryBlock) Next(buf []byte) ([]byte, error) {
+	n := min(len(buf), len(b.left))
+	part := b.left[:n]
+	b.left = b.left[n:]
+	return part, nil
 }
 
 // serveWrong hears that a block was sent with other bytes. What a peer can make
