@@ -55,6 +55,7 @@ type runs struct {
 	log     *slog.Logger
 	open    func(dir string, m *run.Manifest) (participant, error)
 	running chan struct{} // closed when run has begun
+	retry   time.Duration // how often is looked whether a disk that was full has room
 
 	ctx context.Context // of run; set before running is closed
 	wg  sync.WaitGroup  // what take part in runs
@@ -92,7 +93,7 @@ type stay struct {
 func newRuns(n *node, dir string, open func(dir string, m *run.Manifest) (participant, error)) (*runs, error) {
 	r := &runs{
 		node: n, dir: dir, log: n.log.With("component", "runs"), open: open,
-		running: make(chan struct{}), members: make(map[cid.Cid]*member),
+		running: make(chan struct{}), members: make(map[cid.Cid]*member), retry: retryFull,
 	}
 	names, err := readEntries(dir)
 	if err != nil {
@@ -197,9 +198,45 @@ func (r *runs) start(m *member) {
 	s := &stay{cancel: cancel, opened: make(chan struct{}), done: make(chan struct{}), fitted: make(chan struct{})}
 	m.stay, m.err = s, nil
 	r.wg.Go(func() {
-		defer close(s.done)
-		r.stayIn(ctx, m, s)
+		full := r.stayIn(ctx, m, s)
+		close(s.done)
+		if full {
+			r.goOn(m, s)
+		}
 	})
+}
+
+// retryFull is how often is looked whether a disk that was full has room, and
+// enoughRoom how much that is: a run writes little, but not only once.
+const (
+	retryFull  = 5 * time.Second
+	enoughRoom = 16 << 20
+)
+
+// goOn begins another stay when there is room on the disk again, unless
+// somebody else has done something about it.
+func (r *runs) goOn(m *member, s *stay) {
+	tick := time.NewTicker(r.retry)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		free, err := freeBytes(r.dir)
+		r.mu.Lock()
+		mine := m.stay == s && m.file.Joined
+		if mine && (err != nil || free >= enoughRoom) {
+			r.log.InfoContext(r.ctx, "there is room on the disk, the run goes on", "run", api.ShortID(m.id.String()), "bytes", free)
+			r.start(m)
+			mine = false
+		}
+		r.mu.Unlock()
+		if !mine {
+			return
+		}
+	}
 }
 
 func isClosed(c <-chan struct{}) bool {
@@ -211,8 +248,9 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// stayIn takes part in a run until ctx is done or it is impossible.
-func (r *runs) stayIn(ctx context.Context, m *member, s *stay) {
+// stayIn takes part in a run until ctx is done or it is impossible. It reports
+// whether that was because the disk was full.
+func (r *runs) stayIn(ctx context.Context, m *member, s *stay) (full bool) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer s.cancel()
@@ -230,13 +268,17 @@ func (r *runs) stayIn(ctx context.Context, m *member, s *stay) {
 		r.node.emit(api.Event{Type: api.EventRunState, Run: id, State: string(api.RunFailed), Why: err.Error()})
 	}
 	if err == nil || ctx.Err() != nil {
-		return
+		return false
+	}
+	if full = isDiskFull(err); full {
+		err = api.Errorf(api.CodeDisk, "the disk is full: %w", err).WithHint("the run goes on when there is room; \"moot cache list\" lists what the node holds")
 	}
 	r.mu.Lock()
 	m.err = err
 	r.mu.Unlock()
 	r.log.ErrorContext(ctx, "run failed on this node", "run", api.ShortID(id), "err", err)
 	r.node.emit(api.Event{Type: api.EventAlert, Run: id, Text: err.Error()})
+	return full
 }
 
 // openRun opens the runner, for which it may have to find the manifest.
