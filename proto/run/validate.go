@@ -86,8 +86,8 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"outer.learning_rate_q16", uint64(out.LearningRateQ16), 1, fold.MaxLearningRateQ16},
 		{"outer.momentum_q16", uint64(out.MomentumQ16), 0, fold.MaxMomentumQ16},
 		{"period_millis", m.PeriodMillis, 100, 7 * 24 * 3600 * 1000},
-		{"seats", uint64(m.Seats), 1, msg.MaxSeats},
-		{"min_peers", uint64(m.MinPeers), 1, uint64(m.Seats)},
+		{"seats", uint64(m.Seats), 1, msg.MaxAllSeats},
+		{"min_peers", uint64(m.MinPeers), 1, uint64(min(m.Seats, msg.MaxSeats))},
 		{"rounds", m.MaxRounds, 1, 1e6},
 		{"max_tokens", m.MaxTokens, 0, msg.MaxRunTokens},
 		{"eval_samples", uint64(m.EvalSamples), 1, 1e6},
@@ -106,6 +106,9 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		if err := within(n.field, n.v, n.lo, n.hi); err != nil {
 			return err
 		}
+	}
+	if m.Seats > msg.MaxSeats && m.Trust != (Trust{}) {
+		return invalid("trust", "is set, must not be with more than %d seats: what cells do is not audited", msg.MaxSeats)
 	}
 	if t := &m.Trust; t.Auditors == 0 && t.TakeBack {
 		return invalid("trust.take_back", "is true, must be false without audits")

@@ -226,7 +226,11 @@ func (s payloads) State(id cid.Cid) (*fold.State, error) {
 
 // Delta implements round.Payloads.
 func (s payloads) Delta(in round.Input) (*fold.Delta, error) {
-	size := fold.EncodedBytes(s.p.layout, int(s.p.Manifest.CodecBits))
+	bits := int(s.p.Manifest.CodecBits)
+	if in.Bits > 0 {
+		bits = int(in.Bits)
+	}
+	size := fold.EncodedBytes(s.p.layout, bits)
 	b, err := s.p.Store.ReadBytes(s.ctx, in.Delta, size)
 	if err != nil {
 		return nil, fmt.Errorf("delta %s of %s: %w: %w", in.Delta, in.Peer, ErrMissing, err)

@@ -52,6 +52,15 @@ type Check struct {
 	CID    cid.Cid // of the commit's envelope
 }
 
+// Pull asks to bring what a cell came to, and to see that it is a delta of
+// fold.CellBits; Checked answers, with the commit's CID.
+type Pull struct {
+	Round     msg.Round
+	Commit    cid.Cid // of the cell's summary
+	Aggregate cid.Cid
+	From      peer.ID // a peer that has it
+}
+
 // Audit asks how much better the state is with a fifth of each delta, clipped
 // as it was in its fold, on samples that Record draws; Audited answers. It is
 // for when there is nothing to train, and worth nothing any more when another
@@ -104,6 +113,9 @@ type Fold struct {
 	// Rest: the next state is State without its momentum, and there is nothing
 	// else.
 	Rest bool
+	// Cell: what is asked for is the mean of a cell (ComputeCell), and not a
+	// state; Folded has its CID.
+	Cell bool
 }
 
 // Back undoes what some deltas of the round before did to the state: the state
@@ -118,6 +130,7 @@ type Back struct {
 type Input struct {
 	Peer      peer.ID // its maker
 	Delta     cid.Cid
+	Bits      uint32 // of its codec; 0: that of the run
 	Tokens    uint64
 	FactorQ16 uint32
 }
@@ -160,6 +173,7 @@ func (Certify) effect()      {}
 func (Train) effect()        {}
 func (StopTraining) effect() {}
 func (Check) effect()        {}
+func (Pull) effect()         {}
 func (Audit) effect()        {}
 func (Evaluate) effect()     {}
 func (Gate) effect()         {}

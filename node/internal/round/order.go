@@ -262,6 +262,9 @@ func (m *Machine) haveDeadline(h *height) time.Time {
 			d *= pausedPeriods
 		}
 	}
+	if h.results != nil && !h.paused {
+		d += msg.MaxAttempt * m.timing.Attempt // in which the cells come to something
+	}
 	return h.began.Add(d)
 }
 

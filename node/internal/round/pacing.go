@@ -57,9 +57,12 @@ func passesOn(head Link, members int, s msg.Signed) bool {
 	if _, ok := s.Message.(*msg.Status); ok {
 		return audible(head.Record.NextSeats, s.From, members)
 	}
-	_, round, ok := headOf(s.Message)
+	at, round, ok := headOf(s.Message)
 	if p, is := s.Message.(*msg.Proposal); is {
 		round, ok = p.Round, true
+	}
+	if _, commit := s.Message.(*msg.Commit); ofCell(s.Message) > 0 || commit && at.Equals(head.ID) && Cells(len(head.Record.NextSeats)) > 0 {
+		return false // it is for the seats of a cell, who are told by its author
 	}
 	return !ok || round > head.Record.Round || round == head.Record.Round && head.Certificate == nil
 }
@@ -144,25 +147,47 @@ func (m *Machine) repeat() {
 	if m.cur == nil {
 		return
 	}
-	for _, s := range m.own.at(m.cur.parent.ID).all() {
-		r := m.repetitionOf(s)
-		if _, ok := s.Message.(*msg.Commit); ok && !r.due && !m.cur.t0.IsZero() {
-			r.due, r.left, r.wait, r.most = true, eager, m.timing.Repeat, restPatience*m.timing.Repeat
-			if soon := m.now.Add(r.wait); soon.Before(r.at) {
-				r.at = soon
-			}
-		}
-		if m.now.Before(r.at) {
+	for _, h := range []*height{m.cur, m.cur.sub} {
+		if h == nil {
 			continue
 		}
-		if !m.cur.heard(s) {
-			m.emit(Publish{s})
+		for _, s := range m.own.at(h.slot()).all() {
+			m.repeatIn(h, s)
 		}
-		if r.left--; r.left < 0 {
-			r.wait = min(2*r.wait, r.most)
-		}
-		r.at = m.now.Add(r.wait)
 	}
+}
+
+// ownOf is what Self signed for a round, in its cell and for all.
+func (m *Machine) ownOf(h *height) []msg.Signed {
+	list := m.own.at(h.slot()).all()
+	if h.sub != nil {
+		list = append(list, m.own.at(h.sub.slot()).all()...)
+	}
+	return list
+}
+
+func (m *Machine) repeatIn(h *height, s msg.Signed) {
+	r := m.repetitionOf(s)
+	_, commit := s.Message.(*msg.Commit)
+	if commit && h.sub != nil {
+		h = h.sub // what its seats do says whether it was heard
+	}
+	if commit && !r.due && !h.t0.IsZero() {
+		r.due, r.left, r.wait, r.most = true, eager, m.timing.Repeat, restPatience*m.timing.Repeat
+		if soon := m.now.Add(r.wait); soon.Before(r.at) {
+			r.at = soon
+		}
+	}
+	if m.now.Before(r.at) {
+		return
+	}
+	if !h.heard(s) {
+		m.emit(Publish{s})
+	}
+	if r.left--; r.left < 0 {
+		r.wait = min(2*r.wait, r.most)
+	}
+	r.at = m.now.Add(r.wait)
 }
 
 // heard reports whether others show that they have an own message: as many as
@@ -182,7 +207,11 @@ func (h *height) heard(s msg.Signed) bool {
 	case *msg.Vote:
 		return len(h.votesFor(v.Record)) >= h.q
 	case *msg.Proposal:
-		return len(h.votesFor(msg.RawCID(v.Record))) >= h.q
+		for _, c := range h.candidates {
+			if c.encoded.Equals(msg.RawCID(v.Record)) {
+				return len(h.votesFor(c.id)) >= h.q
+			}
+		}
 	}
 	return false
 }

@@ -48,8 +48,8 @@ func (p proof) valid() error {
 	if !same {
 		return fmt.Errorf("a proof is of two commits, haves or votes")
 	}
-	x, m, _ := headOf(a.Message)
-	y, n, _ := headOf(b.Message)
+	x, m, _ := slotOf(a.Message)
+	y, n, _ := slotOf(b.Message)
 	if !x.Equals(y) || m != n || !a.Message.RunID().Equals(b.Message.RunID()) {
 		return fmt.Errorf("a proof is of two messages for one head")
 	}

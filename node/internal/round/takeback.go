@@ -135,6 +135,15 @@ func (f *Fold) Compute(p Payloads, outer fold.Outer) (*fold.State, []fold.Applie
 	return next, applied, err
 }
 
+// ComputeCell carries the Fold of a cell out.
+func (f *Fold) ComputeCell(p Payloads) (*fold.Cell, error) {
+	inputs, err := inputsFrom(f.Inputs, p)
+	if err != nil {
+		return nil, err
+	}
+	return fold.FoldCell(inputs)
+}
+
 // undo moves a state from what its round gave to what it gives without what is
 // taken back.
 func (b *Back) undo(state *fold.State, p Payloads, outer fold.Outer) (*fold.State, error) {
@@ -154,19 +163,30 @@ func (b *Back) undo(state *fold.State, p Payloads, outer fold.Outer) (*fold.Stat
 }
 
 func foldInputs(state *fold.State, list []Input, p Payloads, outer fold.Outer) (*fold.State, []fold.Applied, error) {
-	inputs := make([]fold.Input, len(list))
-	for i, in := range list {
-		d, err := p.Delta(in)
-		if err != nil {
-			return nil, nil, err
-		}
-		inputs[i] = fold.Input{Delta: d, Tokens: in.Tokens, FactorQ16: in.FactorQ16}
+	inputs, err := inputsFrom(list, p)
+	if err != nil {
+		return nil, nil, err
 	}
 	return fold.Fold(state, inputs, outer)
 }
 
+func inputsFrom(list []Input, p Payloads) ([]fold.Input, error) {
+	inputs := make([]fold.Input, len(list))
+	for i, in := range list {
+		d, err := p.Delta(in)
+		if err != nil {
+			return nil, err
+		}
+		inputs[i] = fold.Input{Delta: d, Tokens: in.Tokens, FactorQ16: in.FactorQ16}
+	}
+	return inputs, nil
+}
+
 // States are those that Compute asks for.
 func (f *Fold) States() []cid.Cid {
+	if f.Cell {
+		return nil
+	}
 	list := []cid.Cid{f.State}
 	if f.Back != nil {
 		list = append(list, f.Back.State)

@@ -25,11 +25,15 @@ func (m *Machine) View() View {
 	}
 	v.Seat, v.Seats, v.Began = h.self, slices.Clone(h.seats), h.began
 	v.Haves = h.haveCount()
-	for i, list := range h.commits {
+	own := h
+	if h.sub != nil {
+		own = h.sub
+	}
+	for i, list := range own.commits {
 		if len(list) > 0 {
 			v.Commits++
 		}
-		if h.held(i) {
+		if own.held(i) {
 			v.Held++
 		}
 	}
@@ -81,6 +85,7 @@ func (m *Machine) Deadline() time.Time {
 		}
 	}
 	if h := m.cur; h != nil {
+		m.cellDeadlines(h, at)
 		for _, r := range m.repeats {
 			at(r.at)
 		}

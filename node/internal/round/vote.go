@@ -13,7 +13,7 @@ import (
 // vote votes once for each head, for the first record whose consequence this
 // peer computed itself. Records of the fallback are not voted on.
 func (m *Machine) vote(h *height) {
-	mine := m.own.at(h.parent.ID)
+	mine := m.own.at(h.slot())
 	if !h.witness || mine.vote != nil || mine.forgotten {
 		return
 	}
@@ -22,8 +22,11 @@ func (m *Machine) vote(h *height) {
 			continue
 		}
 		attempt := min(c.from.Message.(*msg.Proposal).Attempt, msg.MaxAttempt)
+		if h.cell > 0 {
+			attempt = 0 // else the votes of a cell could not be told in short
+		}
 		s, ok := m.send(&msg.Vote{
-			Run: m.rules.run, Round: h.round, Head: h.parent.ID, Attempt: attempt, Record: c.id, Peer: m.cfg.Self,
+			Run: m.rules.run, Round: h.round, Head: h.parent.ID, Attempt: attempt, Record: c.id, Peer: m.cfg.Self, Cell: h.cell,
 		})
 		if ok {
 			m.place(s)

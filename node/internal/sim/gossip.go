@@ -50,6 +50,15 @@ func (w *world) publish(n *node, s msg.Signed) {
 		w.seen.onPublish(n, s)
 	}
 	f := &flight{signed: s, bytes: len(s.Envelope) + gossipBytes}
+	if audience := n.m.Audience(s); audience != nil {
+		// To each seat of a cell itself; nobody passes it on.
+		for _, id := range audience {
+			if to := w.nodes[w.index[id]]; to != n && to.up {
+				w.send(n, to, f)
+			}
+		}
+		return
+	}
 	if w.net.degree == 0 {
 		for _, to := range w.nodes {
 			if to != n && to.up {
@@ -142,6 +151,8 @@ func kindOf(m msg.Message) string {
 		return "votes"
 	case *msg.Status:
 		return "heartbeats"
+	case *msg.CellResult:
+		return "results"
 	}
 	return "joins"
 }

@@ -149,6 +149,8 @@ func (n *node) do(e round.Effect) {
 		n.trainSeq++
 	case round.Check:
 		n.check(e)
+	case round.Pull:
+		n.pull(e)
 	case round.Audit:
 		n.audit(e)
 	case round.Evaluate:
@@ -240,6 +242,17 @@ func (n *node) check(e round.Check) {
 				n.compare(e.Commit, e.CID)
 			}
 		})
+	})
+}
+
+// pull brings what a cell came to.
+func (n *node) pull(e round.Pull) {
+	n.fetch(e.Aggregate, n.during(e.Round), func() {
+		reason := msg.Held
+		if d, err := n.w.contents.decoded(e.Aggregate); err != nil || d.Bits() != fold.CellBits {
+			reason = msg.BadCodec
+		}
+		n.later(checkTime, round.Checked{Commit: e.Commit, Reason: reason})
 	})
 }
 

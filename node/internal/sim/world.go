@@ -211,6 +211,15 @@ func (w *world) fold(e round.Fold) (round.Folded, error) {
 	if f, ok := w.folded[e.ID]; ok {
 		return f, nil
 	}
+	if e.Cell {
+		c, err := e.ComputeCell(&w.contents)
+		if err != nil {
+			return round.Folded{}, fmt.Errorf("mean of a cell of round %d: %w", e.Round, err)
+		}
+		f := round.Folded{ID: e.ID, State: w.contents.put(nil, c.Delta), Applied: c.Applied}
+		w.folded[e.ID] = f
+		return f, nil
+	}
 	next, applied, err := e.Compute(&w.contents, w.manifest.FoldOuter())
 	if err != nil {
 		return round.Folded{}, fmt.Errorf("fold of round %d: %w", e.Round, err)
