@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,9 +28,11 @@ type world struct {
 	log     syncBuffer   // what the daemon logs
 	failing atomic.Value // a func(method string) error, asked before each method
 	url     string
-	run     string
-	me      string
-	stop    func()
+	// readToken, if not empty, is one for reading.
+	readToken string
+	run       string
+	me        string
+	stop      func()
 }
 
 // syncBuffer is a buffer for several writers.
@@ -83,7 +84,9 @@ func (w *world) serve(t *testing.T, addr, token string) {
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- api.NewServer(w.backend, api.Options{Token: token, Log: log}).Serve(ctx, l) }()
+	go func() {
+		done <- api.NewServer(w.backend, api.Options{Token: token, ReadToken: w.readToken, Log: log}).Serve(ctx, l)
+	}()
 	stopped := false
 	w.stop = func() {
 		if stopped {
@@ -199,31 +202,36 @@ func (w *world) views() []view {
 	}
 }
 
-// TestViews: every page, light and dark, narrow and wide: no error, nothing
-// against the policy, no scrolling sideways, names of others harmless, enough
-// contrast, a name for every control.
+// TestViews: every page, light and dark, from a small telephone to 4K: no
+// error, nothing against the policy, no scrolling sideways, names of others
+// harmless, and nothing that the WCAG forbid and a program can see.
 func TestViews(t *testing.T) {
 	w := newWorld(t)
 	b := openBrowser(t)
+	script, haveAxe := axeScript(t)
 	tb := w.enter(b, 1440, 900)
-	widths := []int{1440, 320}
-	if os.Getenv("MOOT_WEB_SHOTS") != "" {
-		widths = append(widths, 360)
-	}
 	for _, v := range w.views() {
+		tb.goTo(v.hash, v.ready)
 		for _, scheme := range []string{"light", "dark"} {
 			tb.scheme(scheme)
+			widths := []int{1440}
+			if scheme == "light" {
+				widths = []int{320, 360, 3840, 1440}
+			}
 			for _, width := range widths {
 				tb.size(width, 900)
-				tb.goTo(v.hash, v.ready)
-				at := fmt.Sprintf("%s, %s, %d px", v.name, scheme, width)
 				if s := tb.text(`document.documentElement.scrollWidth - document.documentElement.clientWidth`); s != "0" && !strings.HasPrefix(s, "-") {
-					t.Errorf("%s: the page is %s px too wide", at, s)
-				}
-				if s := tb.text(lint); s != "" {
-					t.Errorf("%s:\n%s", at, s)
+					t.Errorf("%s, %d px: the page is %s px too wide", v.name, width, s)
 				}
 				tb.shoot(fmt.Sprintf("%s-%s-%d", v.name, scheme, width))
+			}
+			if s := tb.text(lint); s != "" {
+				t.Errorf("%s, %s:\n%s", v.name, scheme, s)
+			}
+			if haveAxe {
+				if s := tb.axe(script); s != "" {
+					t.Errorf("%s, %s: axe says\n%s", v.name, scheme, s)
+				}
 			}
 		}
 	}

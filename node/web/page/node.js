@@ -94,14 +94,17 @@ export function nodeView() {
       resume.hidden = !paused;
       finish.hidden = s.reason === "finished";
       const of = (key) => c.settings.find((x) => x.key === key)?.values ?? [];
+      const one = (key, text) => (of(key).length ? text(of(key)[0]) : null);
       set(caps, facts([
-        ["Duty", `${of("work.duty_percent")[0] ?? "100"} % of the time`],
-        ["Threads", of("threads")[0]],
-        ["Temperature", of("work.max_temp_c")[0] === "0" ? "any" : `stops above ${of("work.max_temp_c")[0]} °C`],
-        ["On battery", of("work.on_battery")[0] === "true" ? "works" : "does not work"],
-        ["Makes way for", el("span", null, foreign(of("work.exclusive_apps").join(", ") || "no program"))],
-        ["Upload, download", `${of("network.upload_mbit")[0] === "0" ? "no limit" : `${of("network.upload_mbit")[0]} Mbit/s`}, ${of("network.download_mbit")[0] === "0" ? "no limit" : `${of("network.download_mbit")[0]} Mbit/s`}`],
-        ["Disk", of("cache_max_mb")[0] === "0" ? `all there is but ${of("min_free_mb")[0]} MB` : `${of("cache_max_mb")[0]} MB, and ${of("min_free_mb")[0]} MB stay free`],
+        ["Duty", one("work.duty_percent", (v) => `${v} % of the time`)],
+        ["Threads", one("threads", (v) => v)],
+        ["Temperature", one("work.max_temp_c", (v) => (v === "0" ? "any" : `stops above ${v} °C`))],
+        ["On battery", one("work.on_battery", (v) => (v === "true" ? "works" : "does not work"))],
+        ["Makes way for", foreign(of("work.exclusive_apps").join(", ") || "no program")],
+        ["Upload", one("network.upload_mbit", (v) => (v === "0" ? "no limit" : `${v} Mbit/s`))],
+        ["Download", one("network.download_mbit", (v) => (v === "0" ? "no limit" : `${v} Mbit/s`))],
+        ["Disk", one("cache_max_mb", (v) => (v === "0" ? "all there is" : `at most ${v} MB`))],
+        ["Stays free", one("min_free_mb", (v) => `${v} MB`)],
       ]), el("p", { class: "note" }, el("a", { href: "#/settings" }, "Settings"), " changes them."));
       schedule.update(of("work.schedule"), may && Boolean(c.file) && !["flag", "environment"].includes(c.settings.find((x) => x.key === "work.schedule")?.origin));
       set(about, facts([

@@ -129,7 +129,8 @@ export function runView(id, log) {
       { title: "Record", value: (r) => r.record, cell: (r) => ident(r.record) },
     ],
   });
-  const feed = el("ol", { class: "feed" });
+  const feed = el("ol");
+  const none = el("p", { class: "empty" }, "nothing yet");
   const manifest = el("div");
   const ids = el("div");
 
@@ -260,7 +261,7 @@ export function runView(id, log) {
   function drawFeed() {
     const mine = log.filter((e) => !e.run || e.run === run.id).slice(-100).reverse();
     set(feed, mine.map((e) => el("li", null, el("time", { datetime: e.time }, f.clock(e.time)), " ", eventText(e))));
-    feed.parentElement.querySelector(".empty").hidden = mine.length > 0;
+    none.hidden = mine.length > 0;
   }
 
   return {
@@ -277,7 +278,7 @@ export function runView(id, log) {
       card("Seats of the next round", next.node),
       el("div", { class: "grid" },
         card("Manifest", manifest),
-        el("div", { class: "stack" }, card("Identifiers", ids), card("Events", el("p", { class: "empty" }, "nothing yet"), feed)))),
+        el("div", { class: "stack" }, card("Identifiers", ids), card("Events", none, el("div", { class: "feed", tabindex: 0, role: "region", "aria-label": "Events" }, feed))))),
     events: (e) => !e.run || !run || e.run === run.id,
     async refresh(signal) {
       me ||= (await get("/status", signal)).peer;
