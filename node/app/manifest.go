@@ -73,6 +73,7 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples,
 		Trust: run.Trust{
 			Auditors: *f.Trust.Auditors, AuditSamples: f.Trust.AuditSamples, Probation: *f.Trust.Probation, TakeBack: *f.Trust.TakeBack,
+			Outsiders: *f.Trust.Outsiders,
 		},
 		Stop: run.Stop{
 			Patience: f.Stop.Patience, MinImprovementPPM: uint32(math.Round(*f.Stop.MinImprovement * 1e6)),

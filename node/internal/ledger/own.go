@@ -91,6 +91,8 @@ func headOf(m msg.Message) cid.Cid {
 		return m.Head
 	case *msg.Vote:
 		return m.Head
+	case *msg.Report:
+		return m.Head
 	case *msg.Proposal:
 		if r, err := msg.DecodeRecord(m.Record); err == nil {
 			return r.Parent

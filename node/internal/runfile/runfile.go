@@ -120,6 +120,10 @@ type Trust struct {
 	// stood, about 90 bytes on its disk for each trained value. Default: 0.02
 	// with auditors and up to 16 million trained values, else 0.
 	Retrace *float64 `toml:"retrace"`
+	// Outsiders is how many peers that have worked for the run, and have no seat
+	// just now, audit each delta beside the auditors with one. Default: half as
+	// many as Auditors, rounded up.
+	Outsiders *uint32 `toml:"outsiders"`
 }
 
 // LoRA is the adapter's shape. Layers are chosen as PEFT chooses them. None of
@@ -371,6 +375,9 @@ func (t *Trust) defaults(f *File) {
 		perRound := 3 * uint64(f.Inner.MaxSteps) * uint64(f.Inner.BatchSamples)
 		t.AuditSamples = uint32(min(max(perRound/10/uint64(*t.Auditors+1), 8), 256))
 	}
+	if t.Outsiders == nil {
+		t.Outsiders = new((*t.Auditors + 1) / 2)
+	}
 	if t.TakeBack == nil {
 		t.TakeBack = new(*t.Auditors > 0)
 	}
@@ -455,6 +462,7 @@ func (f *File) check() (key, msg string) {
 		{"trust.audit_samples", float64(f.Trust.AuditSamples), 0, 1e5},
 		{"trust.probation", float64(*f.Trust.Probation), 0, 1000},
 		{"trust.retrace", f.Trust.retrace(), 0, 1},
+		{"trust.outsiders", float64(*f.Trust.Outsiders), 0, 16},
 		{"period", time.Duration(f.Period).Seconds(), 1, 86400},
 	} {
 		if math.IsNaN(b.v) || b.v < b.lo {

@@ -91,6 +91,11 @@ func TestRetrace(t *testing.T) {
 			t.Errorf("%q, %d values: %d, want %d", tt.text, tt.params, got, tt.want)
 		}
 	}
+	for text, want := range map[string]uint32{"": 2, "[trust]\nauditors = 0\n": 0, "[trust]\noutsiders = 5\n": 5} {
+		if f, err := Parse("run.toml", []byte(minimal+text)); err != nil || *f.Trust.Outsiders != want {
+			t.Errorf("%q: %d outsiders, %v; want %d", text, *f.Trust.Outsiders, err, want)
+		}
+	}
 	if _, err := Parse("run.toml", []byte(minimal+"[trust]\nretrace = 1.1\n")); err == nil {
 		t.Error("more than all are retraced")
 	}
