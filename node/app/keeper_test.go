@@ -192,3 +192,121 @@ func TestKeeperWaitsForConsent(t *testing.T) {
 	step("which outlives it, too", nil, true, volunteer.Consent, nil)
 	step("--yes", new(true), false, volunteer.Working, nil)
 }
+
+// A pause of a device outlives the daemon, and counts while it is computed on.
+func TestKeeperPausesADevice(t *testing.T) {
+	dir := t.TempDir()
+	step := func(what, device string, want volunteer.Reason, req *api.ControlRequest) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			k := keep(t, dir, volunteer.Settings{})
+			k.device = device
+			k.policy.SetDevice(device)
+			if req != nil {
+				if err := k.ask(t.Context(), *req); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if v := k.after(observeInterval); v.Reason != want {
+				t.Errorf("%s: %+v", what, v)
+			}
+		})
+	}
+	pause := func(device string) *api.ControlRequest {
+		return &api.ControlRequest{Action: api.ControlPause, Device: device}
+	}
+	step("paused", "cuda:0", volunteer.Paused, pause("cuda:0"))
+	step("after a restart", "cuda:0", volunteer.Paused, nil)
+	step("on the processor", "cpu", volunteer.Working, nil)
+	step("on the GPU again", "cuda:0", volunteer.Paused, nil)
+	step("a resume of another device", "cuda:0", volunteer.Paused, &api.ControlRequest{Action: api.ControlResume, Device: "cpu"})
+	step("a resume of this one", "cuda:0", volunteer.Working, &api.ControlRequest{Action: api.ControlResume, Device: "cuda:0"})
+	step("paused again", "cpu", volunteer.Paused, pause("cpu"))
+	step("a resume of everything", "cpu", volunteer.Working, &api.ControlRequest{Action: api.ControlResume})
+}
+
+// What is seen is told, and which settings have no effect.
+func TestKeeperTellsWhatItSees(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, t.TempDir(), volunteer.Settings{Fullscreen: true, OnBattery: true})
+		gb := int64(1e9)
+		k.set(func() {
+			k.sees = volunteer.Observation{
+				CPU: &volunteer.Load{Util: 40, UsedMemory: gb, TotalMemory: 4 * gb}, Temps: []volunteer.Temp{{Device: "the processor", Celsius: 55}},
+				GPUs:   []volunteer.GPU{{Name: "RTX", Celsius: new(70), Util: new(90), UsedMemory: &gb, OtherMemory: &gb}},
+				Unseen: map[volunteer.Sight]string{volunteer.SightFullscreen: "Wayland", volunteer.SightIdle: "Wayland"},
+			}
+		})
+		k.after(observeInterval)
+		d := k.devices()
+		if len(d) != 2 || *d[0].Celsius != 55 || *d[0].UtilPercent != 40 || *d[0].TotalBytes != 4*gb || d[1].Name != "RTX" || *d[1].UtilPercent != 90 || *d[1].OtherBytes != gb {
+			t.Errorf("devices %+v", d)
+		}
+		if b := k.blind(); len(b) != 1 || b["work.fullscreen"] != "Wayland" {
+			t.Errorf("blind %v", b)
+		}
+	})
+}
+
+// A game that comes and goes makes it neither work nor stop each time.
+func TestKeeperMakesWayForAGame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		changes := 0
+		k := keep(t, t.TempDir(), volunteer.Settings{ExclusiveApps: []string{"cs2"}, ResumeAfter: 2 * time.Minute, OnBattery: true})
+		last := k.now().Reason
+		// The game is there every other ten seconds for five minutes.
+		for i := range 30 {
+			k.set(func() {
+				k.sees.Apps = nil
+				if i%2 == 0 {
+					k.sees.Apps = []string{"cs2"}
+				}
+			})
+			v := k.after(10 * time.Second)
+			if open := k.open(); open != v.Works() {
+				t.Errorf("%+v, open %v", v, open)
+			}
+			if (v.Reason == volunteer.Working) != (last == volunteer.Working) {
+				changes++
+			}
+			last = v.Reason
+		}
+		if changes > 1 {
+			t.Errorf("it began or stopped %d times", changes)
+		}
+		if v := k.after(3 * time.Minute); !v.Works() {
+			t.Errorf("three minutes later %+v", v)
+		}
+	})
+}
+
+// A process that is stopped for an hour (SIGSTOP, a lid that is closed) finds
+// its way back: a pause that ended meanwhile is over, the schedule is that of
+// the hour it is, and what it looked at before counts no more.
+func TestKeeperAfterAnHourAsleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		window := "daily " + now.Format("15:04") + "-" + now.Add(30*time.Minute).Format("15:04")
+		schedule, err := volunteer.ParseSchedule([]string{window})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := keep(t, t.TempDir(), volunteer.Settings{Schedule: schedule, OnBattery: true})
+		if !k.open() {
+			t.Fatalf("in %s: %+v", window, k.now())
+		}
+		if err := k.ask(t.Context(), api.ControlRequest{Action: api.ControlPause, ForSeconds: 60}); err != nil {
+			t.Fatal(err)
+		}
+		// It is stopped while it looks: nothing of it runs for an hour.
+		k.lock.Lock()
+		time.Sleep(time.Hour)
+		k.lock.Unlock()
+		if v := k.after(0); v.Reason != volunteer.OffHours || k.open() || !v.Until.Equal(now.Truncate(time.Minute).Add(24*time.Hour)) {
+			t.Errorf("an hour later: %+v, open %v", v, k.open())
+		}
+		if v := k.after(23 * time.Hour); !v.Works() || !k.open() {
+			t.Errorf("the next day: %+v, open %v", v, k.open())
+		}
+	})
+}

@@ -19,6 +19,7 @@ import (
 	"github.com/moot-net/moot/node/config"
 	"github.com/moot-net/moot/node/internal/cuda"
 	"github.com/moot-net/moot/node/internal/doctor"
+	"github.com/moot-net/moot/node/internal/volunteer"
 )
 
 func newDoctor(s *settings) *cobra.Command {
@@ -42,6 +43,9 @@ folders, addresses and peer IDs are taken out; read it before you send it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load(cmd)
 			o := doctor.Options{Config: cfg, ConfigErr: err, Identity: app.PeerID, FreeBytes: app.FreeBytes, Device: checkDevice, Quick: quick}
+			observer := volunteer.NewObserver(nil)
+			defer observer.Close()
+			o.Observe = observer.Observe
 			var running *client.Client
 			if err == nil {
 				if running, err = client.Open(cfg.DataDir); err == nil {

@@ -21,8 +21,10 @@ import (
 )
 
 const firstText = `This machine can work for others: it trains in the runs that you join, and serves
-the models and data that it holds. Nothing is computed unless you agree. Three
-questions; an empty line takes what is in brackets, "no" agrees to nothing.
+the models and data that it holds. Nothing is computed unless you agree. It makes
+way for games and what fills the screen, for others on the GPU, on battery and
+when it gets hot; "mootd config preset" shows how much it takes. Three questions;
+an empty line takes what is in brackets, "no" agrees to nothing.
 `
 
 // nights is what "nights" stands for.

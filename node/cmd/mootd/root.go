@@ -54,7 +54,7 @@ func newRoot() *cobra.Command {
 				}
 				return &l.Config, nil
 			}
-			agreed := (*bool)(nil)
+			agreed, started := (*bool)(nil), func() {}
 			if yes {
 				agreed = &yes
 			} else if agreed, err = firstRun(cmd.Context(), cfg, terminal(cmd)); err != nil {
@@ -63,8 +63,9 @@ func newRoot() *cobra.Command {
 				if cfg, err = s.load(cmd); err != nil {
 					return err
 				}
+				started = func() { welcome(cmd.Context(), cmd.ErrOrStderr(), cfg.DataDir, cfg.OpenBrowser) }
 			}
-			return runDaemon(cmd.Context(), cfg, agreed, reload, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return runDaemon(cmd.Context(), cfg, daemonOptions{agreed, reload, started}, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	s.register(c)
@@ -85,7 +86,14 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		WithHint("%q shows what it knows", cmd.CommandPath()+" --help")
 }
 
-func runDaemon(ctx context.Context, cfg *config.Loaded, agreed *bool, reload func() (*config.Config, error), out, errOut io.Writer) error {
+// daemonOptions are what a daemon is started with beside its configuration.
+type daemonOptions struct {
+	agreed  *bool // what somebody said just now, nil: nobody was asked
+	reload  func() (*config.Config, error)
+	started func() // is called once it answers
+}
+
+func runDaemon(ctx context.Context, cfg *config.Loaded, o daemonOptions, out, errOut io.Writer) error {
 	w := errOut
 	if cfg.LogFile != "" {
 		f, err := logs.Open(cfg.LogFile, logs.MaxBytes, logs.MaxOld)
@@ -105,7 +113,7 @@ func runDaemon(ctx context.Context, cfg *config.Loaded, agreed *bool, reload fun
 	}
 	setPriority(cfg.Work.Priority, log)
 	return app.Run(ctx, app.Options{
-		Config: cfg.Config, File: cfg.File, Reload: reload, Levels: levels, Consent: agreed,
+		Config: cfg.Config, File: cfg.File, Reload: o.reload, Levels: levels, Consent: o.agreed,
 		Log: log,
 		Started: func(e api.Endpoint) {
 			fmt.Fprintf(out, "peer %s\n", e.Peer)
@@ -113,6 +121,7 @@ func runDaemon(ctx context.Context, cfg *config.Loaded, agreed *bool, reload fun
 				fmt.Fprintf(out, "address %s\n", a)
 			}
 			fmt.Fprintf(out, "api %s\n", e.URL)
+			o.started()
 		},
 	})
 }

@@ -42,10 +42,15 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 func TestFirstRunOnATerminal(t *testing.T) {
 	home := t.TempDir()
 	data := filepath.Join(home, "data", "moot")
+	// A browser that notes what it was to show.
+	bin, page := t.TempDir(), filepath.Join(home, "page")
+	if err := os.WriteFile(filepath.Join(bin, "xdg-open"), []byte("#!/bin/sh\nprintf %s \"$1\" >"+page+".new && mv "+page+".new "+page+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	begin := func() (*exec.Cmd, *bufio.Reader, *os.File) {
 		master, slave := openTerminal(t)
 		cmd := exec.Command("mootd", "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--no-mdns")
-		cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, "config"), "XDG_DATA_HOME="+filepath.Join(home, "data"))
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "DISPLAY=:77", "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, "config"), "XDG_DATA_HOME="+filepath.Join(home, "data"))
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -105,6 +110,21 @@ func TestFirstRunOnATerminal(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(data, "control.json")); err != nil || !strings.Contains(string(b), `"consent":true`) {
 		t.Errorf("control %s, %v", b, err)
 	}
+	until(out, "The dashboard is at "+c.DashboardURL())
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if b, err := os.ReadFile(page); err == nil {
+			if string(b) != c.DashboardURL() {
+				t.Errorf("the browser shows %s, not %s", b, c.DashboardURL())
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no browser was opened")
+		}
+	}
+	if err := os.Remove(page); err != nil {
+		t.Fatal(err)
+	}
 	ends(cmd, out)
 
 	cmd, out, _ = begin()
@@ -112,4 +132,7 @@ func TestFirstRunOnATerminal(t *testing.T) {
 		t.Errorf("it asks again: %s", said)
 	}
 	ends(cmd, out)
+	if _, err := os.Stat(page); err == nil {
+		t.Error("it opens a browser at each start")
+	}
 }

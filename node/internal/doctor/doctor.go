@@ -12,6 +12,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/config"
+	"github.com/moot-net/moot/node/internal/volunteer"
 )
 
 // Level is how a check ended.
@@ -60,6 +61,8 @@ type Options struct {
 	FreeBytes func(dir string) (int64, error)
 	// Device looks for the device that the configuration names.
 	Device func(name string) Check
+	// Observe looks at what the machine is used for; nil: that is left out.
+	Observe func(volunteer.Settings) volunteer.Observation
 	// Quick leaves out what takes a second or more: how fast disk and
 	// processor are.
 	Quick bool
@@ -82,6 +85,7 @@ func Run(ctx context.Context, o Options) Report {
 		d.ports(ctx)
 		d.network(ctx)
 		d.add(o.Device(o.Config.Device))
+		d.makeWay()
 		if !o.Quick {
 			d.speed()
 		}

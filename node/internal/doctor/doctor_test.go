@@ -13,6 +13,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/config"
+	"github.com/moot-net/moot/node/internal/volunteer"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -26,6 +27,12 @@ type fake struct {
 func (f *fake) Status(context.Context) (api.Status, error) { return f.status, f.err }
 func (f *fake) Peers(context.Context) (api.Peers, error)   { return api.Peers{Peers: f.peers}, f.err }
 
+// seen is what there is to see on a machine that is plugged in and in use.
+var seen = volunteer.Observation{
+	Battery: new(false), Idle: new(3 * time.Second), Fullscreen: new(false), GameMode: new(false),
+	Temps: []volunteer.Temp{{Device: "the processor", Celsius: 48}},
+}
+
 // healthy is a machine on which all is as it should be.
 func healthy(t *testing.T) Options {
 	dir := filepath.Join(t.TempDir(), "data")
@@ -38,6 +45,7 @@ func healthy(t *testing.T) Options {
 		Config: c, Identity: func(string) (string, error) { return peerA, nil },
 		FreeBytes: func(string) (int64, error) { return 100e9, nil },
 		Device:    func(string) Check { return Check{Name: "device", Level: OK, Text: "cpu"} }, Quick: true,
+		Observe: func(volunteer.Settings) volunteer.Observation { return seen },
 	}
 }
 
@@ -65,7 +73,7 @@ func TestHealthy(t *testing.T) {
 			t.Errorf("%+v: a way out is said where there is something wrong", c)
 		}
 	}
-	for _, name := range []string{"version", "config", "data", "space", "identity", "store", "clock", "ports", "nat", "bootstrap", "device", "disk", "hashing"} {
+	for _, name := range []string{"version", "config", "data", "space", "identity", "store", "clock", "ports", "nat", "bootstrap", "device", "disk", "hashing", "idle", "fullscreen", "gamemode", "battery", "heat"} {
 		find(t, r, name)
 	}
 	if left, err := os.ReadDir(o.Config.DataDir); err != nil || len(left) != 0 {
@@ -106,6 +114,16 @@ func TestFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "data", Warn, "mode 0755"},
+		{"a desktop that tells nothing", func(_ *testing.T, o *Options) {
+			o.Observe = func(volunteer.Settings) volunteer.Observation {
+				return volunteer.Observation{Unseen: map[volunteer.Sight]string{volunteer.SightFullscreen: "not available on this desktop"}}
+			}
+		}, "fullscreen", Warn, "not available on this desktop; work.fullscreen has no effect"},
+		{"a desktop that tells nothing, and need not", func(_ *testing.T, o *Options) {
+			o.Observe = func(volunteer.Settings) volunteer.Observation {
+				return volunteer.Observation{Unseen: map[volunteer.Sight]string{volunteer.SightIdle: "not available on this desktop"}}
+			}
+		}, "idle", OK, "no setting needs it"},
 		{"full", func(_ *testing.T, o *Options) { o.FreeBytes = func(string) (int64, error) { return 5e8, nil } }, "space", Fail, "0.5 GB"},
 		{"nearly full", func(_ *testing.T, o *Options) { o.FreeBytes = func(string) (int64, error) { return 3e9, nil } }, "space", Warn, "3.0 GB"},
 		{"identity", func(_ *testing.T, o *Options) {
