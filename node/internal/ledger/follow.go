@@ -41,17 +41,11 @@ func (l *Ledger) After(locator []cid.Cid, maxItems, maxBytes int) []round.Item {
 		if maxBytes -= e.record.n + e.cert.n + 8; maxBytes < 0 {
 			break
 		}
-		rec, err := l.chain.read(e.record.off, e.record.n)
+		item, err := l.item(e.record, e.cert)
 		if err != nil {
 			break
 		}
-		var cert []byte
-		if e.cert.n > 0 {
-			if cert, err = l.chain.read(e.cert.off, e.cert.n); err != nil {
-				break
-			}
-		}
-		out = append(out, round.Item{Record: rec, Certificate: cert})
+		out = append(out, item)
 	}
 	return out
 }

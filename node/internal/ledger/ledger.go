@@ -46,6 +46,7 @@ type Ledger struct {
 	links    []round.Link    // guarded by mu; decoded ones, newest last
 	said     []msg.Signed    // guarded by mu; what own.log holds
 	evidence []Evidence      // guarded by mu
+	proven   provenSteps     // guarded by mu
 }
 
 // Entry is a record of the chain without what is in it.

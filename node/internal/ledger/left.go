@@ -61,15 +61,9 @@ func (l *Ledger) Branch(head cid.Cid, maxItems, maxBytes int) []round.Item {
 		if maxBytes -= e.record.n + e.cert.n + 8; maxBytes < 0 {
 			return nil
 		}
-		var item round.Item
-		var err error
-		if item.Record, err = l.chain.read(e.record.off, e.record.n); err != nil {
+		item, err := l.item(e.record, e.cert)
+		if err != nil {
 			return nil
-		}
-		if e.cert.n > 0 {
-			if item.Certificate, err = l.chain.read(e.cert.off, e.cert.n); err != nil {
-				return nil
-			}
 		}
 		out = append(out, item)
 	}

@@ -1,0 +1,154 @@
+package round
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// skipsAfter are the skips of the record that follows parent: for each power of
+// two the last record before it whose round is a multiple of that.
+func skipsAfter(parent Link) []cid.Cid {
+	n := msg.SkipCount(parent.Record.Round + 1)
+	list := make([]cid.Cid, n)
+	for i := range list {
+		if parent.Record.Round%(2<<i) == 0 {
+			list[i] = parent.ID
+		} else {
+			list[i] = parent.Record.Skips[i]
+		}
+	}
+	return list
+}
+
+// linked reports whether r names the record known as one before it. All records
+// name their run, and with it the genesis record.
+func linked(known Link, r *msg.Record) bool {
+	return known.Record.Round == 0 || r.Parent.Equals(known.ID) || slices.ContainsFunc(r.Skips, known.ID.Equals)
+}
+
+// mayFollow checks one step of a proof: from a record that is known to be of the
+// run's chain to a later one. The later one names the earlier one, a quorum of
+// its own seats voted for it, and so did more than may lie of those who had a
+// seat after the earlier one; of its parent, the seats are those that follow.
+func mayFollow(known Link, next Link, open opener) error {
+	r := next.Record
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("record %v of round %d: %s", next.ID, r.Round, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case !r.Run.Equals(known.Record.Run):
+		return fail("is of run %v, must be of %v", r.Run, known.Record.Run)
+	case r.Round <= known.Record.Round:
+		return fail("must be after round %d", known.Record.Round)
+	case !linked(known, r):
+		return fail("does not name the record of round %d", known.Record.Round)
+	case next.Certificate == nil:
+		return fail("has no certificate")
+	}
+	if r.Round == known.Record.Round+1 && !slices.Equal(r.Seats, known.Record.NextSeats) {
+		return fail("has other seats than follow from its parent")
+	}
+	voters := make(map[peer.ID]bool) // for a signature is checked slowly
+	err := verifyCertificate(next.Certificate, next.ID, r, func(envelope []byte) (msg.Signed, error) {
+		s, err := open(envelope)
+		if err == nil {
+			voters[s.From] = true
+		}
+		return s, err
+	})
+	if err != nil {
+		return err
+	}
+	seats, n := known.Record.NextSeats, 0
+	for _, s := range seats {
+		if !s.Trainee && voters[s.Peer] {
+			n++
+		}
+	}
+	if _, f := Quorum(Witnesses(seats)); n <= f {
+		return fail("has votes of %d witnesses of round %d, must have more than %d", n, known.Record.Round+1, f)
+	}
+	return nil
+}
+
+// VerifyProof checks a proof that a record is of the chain of a run, without the
+// records between: each step follows the one before, the first one known. It
+// returns the last.
+func (ru *Rules) VerifyProof(known Link, steps []Item) (Link, error) {
+	if !known.Record.Run.Equals(ru.run) {
+		return Link{}, fmt.Errorf("proof of head: the known record is of run %v, not %v", known.Record.Run, ru.run)
+	}
+	for _, item := range steps {
+		r, err := msg.DecodeRecord(item.Record)
+		if err != nil {
+			return Link{}, fmt.Errorf("proof of head: %w", err)
+		}
+		next := Link{ID: msg.RawCID(item.Record), Record: r}
+		if len(item.Certificate) > 0 {
+			if next.Certificate, err = msg.DecodeCertificate(item.Certificate); err != nil {
+				return Link{}, fmt.Errorf("proof of head: %w", err)
+			}
+		}
+		if err := mayFollow(known, next, msg.Open); err != nil {
+			return Link{}, fmt.Errorf("proof of head: %w", err)
+		}
+		known = next
+	}
+	return known, nil
+}
+
+// Prove returns the rounds of a proof that leads from the record of round from to
+// that of round to, or as near to it as there is one of at most so many steps; at
+// gives the records. It looks at a few records for each step.
+func Prove(from, to msg.Round, most int, at func(msg.Round) (Link, bool)) []msg.Round {
+	known, ok := at(from)
+	if !ok {
+		return nil
+	}
+	var steps []msg.Round
+	for known.Record.Round < to && len(steps) < most {
+		next, ok := farthest(known, to, at)
+		if !ok {
+			break
+		}
+		steps = append(steps, next.Record.Round)
+		known = next
+	}
+	return steps
+}
+
+// farthest is the last record to which there is a step, of those from which the
+// next steps are long.
+func farthest(known Link, to msg.Round, at func(msg.Round) (Link, bool)) (Link, bool) {
+	n := known.Record.Round
+	reach := n & -n // the largest power of two of which n is a multiple
+	if n == 0 {
+		reach = 1
+		for n+reach < to {
+			reach *= 2
+		}
+	}
+	may := func(r msg.Round) (Link, bool) {
+		next, ok := at(r)
+		return next, ok && mayFollow(known, next, msg.Open) == nil
+	}
+	if to <= n+reach {
+		if next, ok := may(to); ok {
+			return next, true
+		}
+	}
+	for ; reach > 0; reach /= 2 {
+		if n+reach >= to {
+			continue
+		}
+		if next, ok := may(n + reach); ok {
+			return next, true
+		}
+	}
+	return Link{}, false
+}
