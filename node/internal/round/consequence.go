@@ -120,7 +120,11 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	c.standings.ban(b.Proofs)
 
 	r.Trend = ru.trend(parent, counting, f)
-	ru.include(c, b, tally(counting), t)
+	opinions := tally(counting)
+	if f == 0 && len(counting) > 1 {
+		withoutOwn(opinions, counting, r.Seats)
+	}
+	ru.include(c, b, opinions, t)
 	ru.obey(c, b, counting, t)
 	var tokens uint64
 	if !goesBack(r) { // else all that is left behind
@@ -222,6 +226,25 @@ func tally(haves []msg.Signed) []opinion {
 		}
 	}
 	return list
+}
+
+// withoutOwn takes away what makers say of their own commits. Where one have is
+// enough to include a commit, its maker's could make all others wait for what
+// does not exist.
+func withoutOwn(list []opinion, haves []msg.Signed, seats []msg.Seat) {
+	for _, s := range haves {
+		own := uint32(seatOf(seats, s.From))
+		for _, e := range s.Message.(*msg.Have).Entries {
+			if e.Seat != own || e.Reason != msg.Held {
+				continue
+			}
+			for i := range list {
+				if o := &list[i]; o.seat == own && o.commit.Equals(e.Commit) {
+					o.held--
+				}
+			}
+		}
+	}
 }
 
 // refusal is the reason that most haves give, the lowest of several.

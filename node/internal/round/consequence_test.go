@@ -636,3 +636,50 @@ func TestCertificate(t *testing.T) {
 		})
 	}
 }
+
+// TestOwnWord: where one have is enough, a maker's own is not, as nobody else
+// might ever get what it announced; a peer that is alone has no other.
+func TestOwnWord(t *testing.T) {
+	refused := func(seat int, id cid.Cid, r msg.Reason) msg.HaveEntry {
+		return msg.HaveEntry{Seat: uint32(seat), Commit: id, Reason: r}
+	}
+	for _, tt := range []struct {
+		name     string
+		seats    int
+		haves    func(s *scene, id cid.Cid) []msg.Signed
+		included bool
+		reason   msg.Reason
+	}{
+		{"two, own word alone", 2, func(s *scene, id cid.Cid) []msg.Signed {
+			return []msg.Signed{s.have(0, nil), s.have(1, []msg.HaveEntry{held(1, id)})}
+		}, false, msg.NotHeld},
+		{"two, the other holds it", 2, func(s *scene, id cid.Cid) []msg.Signed {
+			return []msg.Signed{s.have(0, []msg.HaveEntry{held(1, id)}), s.have(1, []msg.HaveEntry{held(1, id)})}
+		}, true, msg.Held},
+		{"three, against another's", 3, func(s *scene, id cid.Cid) []msg.Signed {
+			return []msg.Signed{s.have(0, []msg.HaveEntry{refused(1, id, msg.BadCodec)}), s.have(1, []msg.HaveEntry{held(1, id)})}
+		}, false, msg.BadCodec},
+		{"three, one other holds it", 3, func(s *scene, id cid.Cid) []msg.Signed {
+			return []msg.Signed{s.have(1, []msg.HaveEntry{held(1, id)}), s.have(2, []msg.HaveEntry{held(1, id)})}
+		}, true, msg.Held},
+		{"the only have", 3, func(s *scene, id cid.Cid) []msg.Signed {
+			return []msg.Signed{s.have(1, []msg.HaveEntry{held(1, id)})}
+		}, true, msg.Held},
+		{"four, own word and another's", 4, func(s *scene, id cid.Cid) []msg.Signed {
+			e := []msg.HaveEntry{held(1, id)}
+			return []msg.Signed{s.have(0, nil), s.have(1, e), s.have(2, e)}
+		}, true, msg.Held},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene(t, tt.seats, nil)
+			id := s.commit(1, 0)
+			c := s.consequence(tt.haves(s, id)...)
+			if included := len(c.Record.Contributions) == 1; included != tt.included || len(c.Blocked) > 0 {
+				t.Fatalf("included %v, blocked %v", included, c.Blocked)
+			}
+			if !tt.included && (len(c.Record.Refused) != 1 || c.Record.Refused[0].Reason != tt.reason) {
+				t.Errorf("refused %+v, want %v", c.Record.Refused, tt.reason)
+			}
+		})
+	}
+}
