@@ -72,6 +72,11 @@ var errSize = errors.New("not the size of a delta of this run")
 
 // get returns the decoded delta id. from is a peer that has it.
 func (d *deltas) get(ctx context.Context, id cid.Cid, round msg.Round, from ...peer.ID) (*fold.Delta, error) {
+	return d.getBits(ctx, id, d.bits, round, from...)
+}
+
+// getBits is get for a delta in another codec than that of the run.
+func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Round, from ...peer.ID) (*fold.Delta, error) {
 	d.mu.Lock()
 	delta := d.decoded[id]
 	if delta != nil {
@@ -81,7 +86,7 @@ func (d *deltas) get(ctx context.Context, id cid.Cid, round msg.Round, from ...p
 	if delta != nil {
 		return delta, nil
 	}
-	size := fold.EncodedBytes(d.layout, d.bits)
+	size := fold.EncodedBytes(d.layout, bits)
 	if err := d.fetcher.Fetch(ctx, id, size+dagOverhead(size), from); err != nil {
 		return nil, fmt.Errorf("fetch delta %s: %w", id, err)
 	}

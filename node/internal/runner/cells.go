@@ -1,0 +1,97 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// cellProtocol brings a message of a cell's own round to a seat of the cell: the
+// request is the envelope, and there is no answer but that it came.
+const cellProtocol = "/moot/cellmsg/1"
+
+// cellPatience is how long one seat may take to receive a message. What does not
+// arrive is sent again as what is gossiped is.
+const cellPatience = 30 * time.Second
+
+// maxTelling is how many seats are told something at a time.
+const maxTelling = 8
+
+// tellCell sends an own message to the seats of a cell, each by itself: nobody
+// passes it on, and others have no use for it.
+func (r *Runner) tellCell(ctx context.Context, s msg.Signed, to []peer.ID) {
+	for _, id := range to {
+		if id == r.hub.self {
+			continue
+		}
+		r.running.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, cellPatience)
+			defer cancel()
+			if !acquire(ctx, r.telling) {
+				return
+			}
+			defer func() { <-r.telling }()
+			if _, err := r.hub.o.Host.Request(ctx, id, cellProtocol, s.Envelope, 1); err != nil && ctx.Err() == nil {
+				r.log.DebugContext(ctx, "message did not reach a seat of the cell", "peer", id, "err", err)
+			}
+		})
+	}
+}
+
+// answerCell takes a message of a cell. Each seat speaks for itself.
+func (h *Hub) answerCell(ctx context.Context, from peer.ID, b []byte) ([]byte, error) {
+	s, err := msg.Open(b)
+	if err != nil {
+		return nil, err
+	}
+	if s.From != from {
+		return nil, fmt.Errorf("a message of %s, and not of who brought it", s.From)
+	}
+	h.mu.Lock()
+	r := h.runs[s.Message.RunID()]
+	h.mu.Unlock()
+	if r == nil {
+		return nil, errors.New("not in that run")
+	}
+	r.post(ctx, round.Received{Signed: s})
+	return nil, nil
+}
+
+// pullMean brings what a cell came to.
+func (r *Runner) pullMean(e round.Pull) {
+	ctx := r.scopes.of(e.Round)
+	r.running.Go(func() {
+		d, err := r.deltas.getBits(ctx, e.Aggregate, fold.CellBits, e.Round, e.From)
+		if ctx.Err() != nil {
+			return
+		}
+		reason := msg.Held
+		switch {
+		case errors.Is(err, errSize):
+			reason = msg.BadSize
+		case err != nil || d.Bits() != fold.CellBits:
+			reason = msg.BadCodec
+		}
+		r.post(ctx, round.Checked{Commit: e.Commit, Reason: reason})
+	})
+}
+
+// foldCell computes the mean of a cell and makes it available to others.
+func (r *Runner) foldCell(ctx context.Context, e round.Fold) (round.Folded, error) {
+	c, err := e.ComputeCell(payloads{ctx, r, e.Round})
+	if err != nil {
+		return round.Folded{}, fmt.Errorf("mean of a cell: %w", err)
+	}
+	id, err := r.states.store.PutBytes(ctx, c.Delta)
+	if err != nil {
+		return round.Folded{}, fmt.Errorf("store the mean of a cell: %w", err)
+	}
+	return round.Folded{ID: e.ID, State: id, Applied: c.Applied}, nil
+}
