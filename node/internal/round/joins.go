@@ -52,6 +52,12 @@ func (p *joinPool) add(s msg.Signed) {
 	p.peers = append(p.peers, s.From)
 }
 
+// has reports whether there is a request of a peer.
+func (p *joinPool) has(id peer.ID) bool {
+	_, ok := p.byPeer[id]
+	return ok
+}
+
 // effect notes that a request took effect.
 func (p *joinPool) effect(s msg.Signed) {
 	seq := s.Message.(*msg.JoinRequest).Seq
@@ -100,6 +106,7 @@ func (m *Machine) useful(h *height) (joins []cid.Cid, seats []msg.Seat) {
 			requests = append(requests, s)
 		}
 	}
+	requests = m.fitting(h, requests)
 	if len(requests) == 0 {
 		return nil, stay
 	}

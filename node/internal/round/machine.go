@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/msg"
 )
@@ -43,6 +44,7 @@ type Machine struct {
 	orders orderBook
 
 	joins    joinPool
+	places   map[peer.ID]string // networks; nil: nobody told
 	want     wish
 	wish     *msg.Signed // the own request that is published; nil: none
 	wishSaid bool        // it was published
@@ -193,6 +195,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.offered(ev)
 	case Give:
 		m.give(ev)
+	case Seen:
+		m.seen(ev)
 	case Want:
 		m.want = wantNone
 		if ev.Seat {
@@ -383,7 +387,10 @@ func (m *Machine) receive(s msg.Signed) {
 	case *msg.Status:
 		m.members.add(m, v)
 	case *msg.JoinRequest:
-		if m.rules.Admits(v, m.head.Record.Round+1) {
+		// A leave is of use by who has a seat, or asked for one. Everybody may
+		// sign one, without work.
+		idle := v.Leave && seatOf(m.head.Record.NextSeats, s.From) < 0 && !m.joins.has(s.From)
+		if !idle && m.rules.Admits(v, m.head.Record.Round+1) {
 			m.joins.add(s)
 		}
 	case *msg.Order:

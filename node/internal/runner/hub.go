@@ -19,9 +19,11 @@ import (
 	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/pull"
+	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
@@ -64,9 +66,10 @@ type HubOptions struct {
 
 // Hub is what the runs of a node share.
 type Hub struct {
-	o         HubOptions
-	self      peer.ID
-	idleAfter time.Duration // without work a GPU's memory is given back
+	o          HubOptions
+	self       peer.ID
+	idleAfter  time.Duration // without work a GPU's memory is given back
+	proofWorth msg.Round     // see there
 
 	mu   sync.Mutex
 	runs map[cid.Cid]*Runner // guarded by mu; the open ones
@@ -83,9 +86,11 @@ func NewHub(o HubOptions) *Hub {
 	if o.Emit == nil {
 		o.Emit = func(api.Event) {}
 	}
-	h := &Hub{idleAfter: idleAfter, o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
+	h := &Hub{idleAfter: idleAfter, proofWorth: proofWorth, o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
 	o.Host.Handle(syncProtocol, maxSyncRequest, h.answerSync)
 	o.Host.Handle(branchProtocol, maxSyncRequest, h.answerBranch)
+	o.Host.Handle(cellProtocol, msg.MaxProposalBytes, h.answerCell)
+	o.Host.Handle(proofProtocol, maxSyncRequest, h.answerProof)
 	return h
 }
 
@@ -108,6 +113,18 @@ func (h *Hub) answerBranch(_ context.Context, _ peer.ID, b []byte) ([]byte, erro
 		return nil, fmt.Errorf("%w: %d heads, must be 1", errSyncFrame, len(req.Locator))
 	}
 	return encodeSyncItems(r.ledger.Branch(req.Locator[0], maxSyncRecords, maxSyncResponse)), nil
+}
+
+// answerProof answers a request of proofProtocol.
+func (h *Hub) answerProof(_ context.Context, _ peer.ID, b []byte) ([]byte, error) {
+	r, req, err := h.asked(b)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(req.Locator) != 1:
+		return nil, fmt.Errorf("%w: %d records that are known, must be 1", errSyncFrame, len(req.Locator))
+	}
+	return encodeSyncItems(r.ledger.Proof(req.Locator[0], maxSyncResponse)), nil
 }
 
 // asked is the run that a request is about.
@@ -148,7 +165,12 @@ func (h *Hub) Open(dir string, m *run.Manifest) (*Runner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open run %s: %w", id, err)
 	}
+	rules, err := round.NewRules(m)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open run %s: %w", id, err), l.Close())
+	}
 	r := newRunner(h, id, m, dir, layout, state, l)
+	r.rules = rules
 	h.runs[id] = r
 	return r, nil
 }
@@ -185,8 +207,8 @@ func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Lay
 		events: make(chan roundEvent, 64),
 		scopes: newScopes(),
 		folds:  make(chan struct{}, maxFolds),
-		checks: make(chan struct{}, maxChecks),
-		stage:  stage{changed: make(chan struct{})},
+		checks: make(chan struct{}, maxChecks), telling: make(chan struct{}, maxTelling),
+		stage: stage{changed: make(chan struct{})},
 	}
 	if n := l.Cut(); n > 0 {
 		log.Warn("an interrupted write was dropped from the ledger", "bytes", n)

@@ -21,6 +21,14 @@ func (r *Runner) validate(_ context.Context, from peer.ID, data []byte) (any, go
 	if err != nil || s.From != from || !s.Message.RunID().Equals(r.id) {
 		return nil, gossip.Reject
 	}
+	if j, ok := s.Message.(*msg.JoinRequest); ok {
+		switch pass, rejected := r.passes(j); {
+		case rejected:
+			return nil, gossip.Reject
+		case !pass:
+			return nil, gossip.Ignore
+		}
+	}
 	if v := r.view.Load(); v != nil && !v.PassesOn(s) {
 		return s, gossip.Keep
 	}
@@ -35,6 +43,7 @@ type driver struct {
 	device  *device
 	phase   msg.Phase
 	state   api.RunState
+	places  *places
 	evicted msg.Round // what belongs to rounds up to this one was removed
 }
 
@@ -57,12 +66,12 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 		return err
 	}
 	r.scopes.begin(ctx)
-	l := &driver{r: r, m: m, topic: topic, device: d}
+	l := &driver{r: r, m: m, topic: topic, device: d, places: newPlaces()}
 	if err := l.step(ctx, round.Want{Seat: true}); err != nil {
 		return err
 	}
 	if h := r.ledger.Head(); h.Record.Round > 0 {
-		l.bringState(ctx, h)
+		r.bringState(ctx, h)
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -99,7 +108,7 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 
 func (l *driver) step(ctx context.Context, ev round.Event) error {
 	l.m.SetStatus(l.r.hub.o.Agent, l.r.hub.o.Device, l.r.rate.Load())
-	for _, e := range l.m.Step(time.Now(), ev) {
+	for _, e := range append(l.look(ctx), l.m.Step(time.Now(), ev)...) {
 		if err := l.do(ctx, e); err != nil {
 			return err
 		}
@@ -120,7 +129,13 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 			r.running.Go(func() { r.compare(r.scopes.of(c.Round), c, e.Signed.CID) })
 		}
 		return r.ledger.StoreOwn(e.Signed)
+	case round.Pull:
+		r.pullMean(e)
 	case round.Publish:
+		if to := l.m.Audience(e.Signed); to != nil {
+			r.tellCell(ctx, e.Signed, to)
+			return nil
+		}
 		if err := l.topic.Publish(ctx, e.Signed.Envelope); err != nil && ctx.Err() == nil {
 			r.log.WarnContext(ctx, "message was not published", "err", err)
 		}
@@ -194,7 +209,7 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 		r.log.WarnContext(ctx, "another branch of the run was better, and is followed now", "round", head.Record.Round)
 	}
 	if r.states.cached(head.Record.State) == nil {
-		l.bringState(ctx, head)
+		r.bringState(ctx, head)
 	}
 	if head.Record.Final || len(head.Record.Contributions) > 0 {
 		l.device.evaluate(head)
@@ -204,8 +219,7 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 }
 
 // bringState pulls the state of a head that others computed.
-func (l *driver) bringState(ctx context.Context, head round.Link) {
-	r := l.r
+func (r *Runner) bringState(ctx context.Context, head round.Link) {
 	scope := r.scopes.of(head.Record.Round + 1)
 	r.running.Go(func() {
 		for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {

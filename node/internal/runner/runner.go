@@ -35,6 +35,7 @@ type Runner struct {
 	hub      *Hub
 	id       cid.Cid
 	manifest *run.Manifest
+	rules    *round.Rules
 	dir      string
 	log      *slog.Logger
 	layout   *fold.Layout
@@ -47,11 +48,13 @@ type Runner struct {
 	scopes   *scopes
 	folds    chan struct{} // a slot for each fold under way
 	checks   chan struct{} // likewise
+	telling  chan struct{} // likewise, for each message that a seat is sent
 
 	view    atomic.Pointer[round.View] // nil before the loop began
 	rate    atomic.Uint64              // tokens per second, 1e-3
 	syncing atomic.Bool
-	running sync.WaitGroup // what the loop began
+	proven  atomic.Pointer[round.Link] // that others are at, before all records up to it are here; nil: none
+	running sync.WaitGroup             // what the loop began
 
 	stage stage
 }
