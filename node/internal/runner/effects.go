@@ -91,6 +91,9 @@ func (r *Runner) fold(e round.Fold) {
 }
 
 func (r *Runner) compute(ctx context.Context, e round.Fold) (round.Folded, error) {
+	if e.Cell {
+		return r.foldCell(ctx, e)
+	}
 	next, applied, err := e.Compute(payloads{ctx, r, e.Round}, r.manifest.FoldOuter())
 	if err != nil {
 		return round.Folded{}, fmt.Errorf("fold: %w", err)
@@ -114,7 +117,11 @@ func (p payloads) State(id cid.Cid) (*fold.State, error) { return p.r.states.get
 
 // Delta implements round.Payloads.
 func (p payloads) Delta(in round.Input) (*fold.Delta, error) {
-	return p.r.deltas.get(p.ctx, in.Delta, p.round, in.Peer)
+	bits := p.r.deltas.bits
+	if in.Bits > 0 {
+		bits = int(in.Bits)
+	}
+	return p.r.deltas.getBits(p.ctx, in.Delta, bits, p.round, in.Peer)
 }
 
 // sync asks a peer for the records that follow ours. One request is under way
@@ -125,6 +132,9 @@ func (r *Runner) sync(ctx context.Context, e round.Sync) {
 	}
 	r.running.Go(func() {
 		defer r.syncing.Store(false)
+		if !e.Branch.Defined() && !r.proveHead(ctx, e.From) {
+			return // another peer will be asked
+		}
 		protocol, req := syncProtocol, syncRequest{Run: r.id}
 		switch {
 		case e.Branch.Defined():

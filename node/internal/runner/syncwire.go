@@ -20,6 +20,11 @@ const syncProtocol = "/moot/sync/1"
 // syncProtocol.
 const branchProtocol = "/moot/branch/1"
 
+// proofProtocol answers with a proof that the answerer's last certified record is
+// of the run's chain, for who knows the record that the request has for a
+// locator.
+const proofProtocol = "/moot/proof/1"
+
 const (
 	maxLocator      = 64      // record CIDs in a request
 	maxSyncRequest  = 8 << 10 // bytes

@@ -91,6 +91,9 @@ func (r *Runner) tellState(s *api.Run, head round.Link) {
 	switch {
 	case !st.ready:
 		s.State, s.Why = api.RunSyncing, "the others of the run are being looked for"
+		if p := r.proven.Load(); p != nil && p.Record.Round > head.Record.Round {
+			s.Why = fmt.Sprintf("records of %d of %d rounds are here", head.Record.Round, p.Record.Round)
+		}
 	case round.Paused(head.Record):
 		s.State, s.Why = api.RunPaused, "the run is paused"+r.lastOrder(head)
 	case v.Phase == msg.PhaseAssembly:
