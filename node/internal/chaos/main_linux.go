@@ -77,6 +77,9 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	if err != nil {
 		return 2, err
 	}
+	if o.soak && o.minutes < 1 {
+		return 2, errors.New("--minutes must be at least 1")
+	}
 	began := time.Now()
 	rep := report{Schema: 1}
 	l, err := newLab(ctx)
@@ -100,11 +103,11 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	}
 	rep.Pass = true
 	end := began.Add(time.Duration(o.minutes * float64(time.Minute)))
+	if o.soak {
+		list = []scenario{{name: "soak", run: soakUntil(end)}}
+	}
 	for seed := o.seed; ctx.Err() == nil; seed++ {
 		for _, x := range list {
-			if o.soak {
-				x.run = soakUntil(end)
-			}
 			r := o.play(ctx, l, x, seed, filepath.Join(dir, fmt.Sprintf("%s-%d", x.name, seed)))
 			rep.Scenarios = append(rep.Scenarios, r)
 			rep.Pass = rep.Pass && r.Pass

@@ -125,7 +125,9 @@ func partition(ctx context.Context, s *swarm, r *result) error {
 	}
 	r.is("seconds_until_one_head", time.Since(healed).Seconds())
 	r.atMost("rounds_until_one_head", float64(together-max(apart[0].round, apart[4].round)), 3)
-	rounds, err := s.finish(ctx, r, usual)
+	expect := usual
+	expect.parted = true
+	rounds, err := s.finish(ctx, r, expect)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ type programs struct {
 
 // period is that of the runs: short, so that faults fall into every part of a
 // round.
-const period = 3 * time.Second
+const period = 5 * time.Second
 
 const runFile = `name = "chaos"
 period = "%s"
@@ -70,8 +70,17 @@ type swarm struct {
 	watch   context.CancelFunc
 	watched sync.WaitGroup
 
-	mu   sync.Mutex
-	seen map[uint64]map[string]bool // guarded by mu; certified records by round
+	mu sync.Mutex
+	// guarded by mu
+	seen  map[parent]map[string]bool // certified records by what they follow
+	loads float64                    // of the machine, sum
+	looks int
+}
+
+// parent is what a record follows.
+type parent struct {
+	round  uint64 // that follows
+	record string
 }
 
 // fault is a time in which a node could not do what it should.
@@ -209,6 +218,9 @@ func (s *swarm) look(ctx context.Context) {
 			}
 			last[n] = max(last[n], s.collect(ctx, n, from))
 		}
+		s.mu.Lock()
+		s.loads, s.looks = s.loads+loadNow(), s.looks+1
+		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
@@ -244,10 +256,11 @@ func (s *swarm) note(rounds []api.Round) {
 		if !r.Certified {
 			continue
 		}
-		if s.seen[r.Round] == nil {
-			s.seen[r.Round] = make(map[string]bool)
+		on := parent{r.Round, r.Parent}
+		if s.seen[on] == nil {
+			s.seen[on] = make(map[string]bool)
 		}
-		s.seen[r.Round][r.Record] = true
+		s.seen[on][r.Record] = true
 	}
 }
 
@@ -327,6 +340,6 @@ func newSwarm(l *lab, p programs, dir string, seed uint64, say func(string, ...a
 		return nil, err
 	}
 	return &swarm{
-		programs: p, lab: l, dir: dir, rng: rand.New(rand.NewPCG(seed, 0)), say: say, seen: make(map[uint64]map[string]bool),
+		programs: p, lab: l, dir: dir, rng: rand.New(rand.NewPCG(seed, 0)), say: say, seen: make(map[parent]map[string]bool),
 	}, nil
 }
