@@ -169,6 +169,19 @@ func sampleOrdered(t testing.TB) *Record {
 	return r
 }
 
+// sampleTrend is a record that goes back to an earlier state, in a run with skip
+// links.
+func sampleTrend(t testing.TB) *Record {
+	r := sampleRecord(t)
+	r.Commits, r.Contributions = nil, nil
+	r.Refused = append([]Refusal{{0, testCID("commit 0"), RolledBack}}, r.Refused...)
+	r.Trend = &Trend{
+		LossMicro: 1_100_000, BestMicro: 1_000_000, BestState: testFolder("best"), BestRound: 4, MarkMicro: 1_000_500, Stale: 2, Back: true,
+	}
+	r.Skips = []cid.Cid{testCID("round 6"), testCID("round 4")}
+	return r
+}
+
 // sampleHealed is a record that takes a contribution of the round before back.
 func sampleHealed(t testing.TB) *Record {
 	r := sampleJudged(t)
@@ -243,6 +256,7 @@ func samples(t testing.TB, from peer.ID) []Message {
 		sampleOrder(from),
 		&Order{Run: testCID("run"), Peer: from, Seq: 1, Action: ActionPause},
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Orders: []cid.Cid{testCID("order")}},
+		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, LossMicro: 1_234_567},
 	}
 }
 

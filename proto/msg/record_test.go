@@ -3,6 +3,7 @@ package msg
 import (
 	"bytes"
 	"errors"
+	"math"
 	"slices"
 	"testing"
 
@@ -18,7 +19,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	empty := sampleRecord(t)
 	empty.Commits, empty.Contributions, empty.Refused, empty.Joins = nil, nil, nil, nil
 	for name, r := range map[string]*Record{
-		"sample": sampleRecord(t), "judged": sampleJudged(t), "healed": sampleHealed(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
+		"sample": sampleRecord(t), "judged": sampleJudged(t), "healed": sampleHealed(t), "trend": sampleTrend(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := r.Encode()
@@ -101,6 +102,8 @@ func TestLargestProposal(t *testing.T) {
 		Version: RecordVersion, Run: run, Round: MaxRound, Parent: head, Attempt: MaxAttempt, Proposer: sorted[0].Peer,
 		ParentCertificate: &Certificate{Record: head}, Seats: sorted, NextSeats: sorted,
 		State: testFolder("state"), Tokens: MaxRunTokens, TrainedRounds: MaxRound, Final: true,
+		Trend: &Trend{MaxLossMicro, MaxLossMicro, testFolder("best"), MaxRound - 1, MaxLossMicro, math.MaxUint32, math.MaxUint32, true},
+		Skips: slices.Repeat([]cid.Cid{head}, SkipCount(MaxRound)),
 	}
 	var joins []cid.Cid
 	for i := range MaxJoins {
@@ -125,7 +128,7 @@ func TestLargestProposal(t *testing.T) {
 		})
 	}
 	for w := range q {
-		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins, Reports: bytes.Repeat([]byte{0xff}, MaxReports/8)}
+		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins, LossMicro: MaxLossMicro, Reports: bytes.Repeat([]byte{0xff}, MaxReports/8)}
 		for seat := range n {
 			have.Entries = append(have.Entries, HaveEntry{uint32(seat), testCID("commit"), NotFinite})
 		}
@@ -189,7 +192,7 @@ func TestLargestProposal(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleGenesis(f)} {
+	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleTrend(f), sampleGenesis(f)} {
 		b, err := r.Encode()
 		if err != nil {
 			f.Fatal(err)

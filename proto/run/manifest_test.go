@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -178,6 +178,11 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Trust = Trust{Auditors: 17, AuditSamples: 1} }, "trust.auditors is 17, must be at most 16"},
 		{func(m *Manifest) { m.Trust = Trust{Auditors: 1, AuditSamples: 1, Probation: 1001} }, "trust.probation is 1001, must be at most 1000"},
 		{func(m *Manifest) { m.Trust.TakeBack = true }, "trust.take_back is true, must be false without audits"},
+		{func(m *Manifest) { m.Stop.MinImprovementPPM = 1 }, "stop.min_improvement_ppm is 1, must be 0 without patience"},
+		{func(m *Manifest) { m.Stop.Patience = 1_000_001 }, "stop.patience is 1000001"},
+		{func(m *Manifest) { m.Stop.TargetMicro = 1 << 41 }, "stop.target_micro is 2199023255552"},
+		{func(m *Manifest) { m.Rollback.Rounds = 1 }, "rollback.worse_ppm is 0 with 1 rounds"},
+		{func(m *Manifest) { m.Rollback.WorsePPM = 1 }, "rollback.worse_ppm is 1 with 0 rounds"},
 		{func(m *Manifest) { m.Trust.Probation = 1 }, "trust.probation is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Auditors = 1 }, "trust.audit_samples is 0 with 1 auditors"},
 		{func(m *Manifest) { m.Trust.AuditSamples = 1 }, "trust.audit_samples is 1 with 0 auditors"},
@@ -264,6 +269,17 @@ func options(t testing.TB) *Manifest {
 	m.Schedule = ScheduleWSD
 	m.Inner.Optimizer, m.Inner.MomentumPPM, m.Inner.LoRAPlusMilli = OptimizerSGD, 900_000, 16_000
 	m.Inner.DecayRounds, m.Inner.Unpacked, m.Inner.OverLong = 20, true, OverLongDrop
+	return m
+}
+
+// watched is a run that takes back, ends early, goes back, and whose records
+// link far back.
+func watched(t testing.TB) *Manifest {
+	t.Helper()
+	m := sample(t)
+	m.Trust = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}
+	m.Stop = Stop{Patience: 20, MinImprovementPPM: 1000, TargetMicro: 1_250_000}
+	m.Rollback, m.SkipLinks = Rollback{Rounds: 5, WorsePPM: 30_000}, true
 	return m
 }
 
@@ -439,7 +455,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
