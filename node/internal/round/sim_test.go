@@ -455,6 +455,8 @@ func (n *simNode) do(e Effect) {
 		n.trainSeq++
 	case Check:
 		n.later(s.opts.checkTime, Checked{Commit: e.CID, Reason: msg.Held})
+	case Pull:
+		n.later(s.opts.checkTime, Checked{Commit: e.Commit, Reason: msg.Held})
 	case Audit:
 		n.audit(e)
 	case Evaluate:
@@ -557,9 +559,10 @@ func (n *simNode) publish(m msg.Signed) {
 	if !n.sim.liars[n.i] {
 		n.sim.checkSigned(m)
 	}
+	audience := n.m.Audience(m)
 	for _, to := range n.sim.nodes {
 		switch {
-		case to == n:
+		case to == n || audience != nil && !slices.Contains(audience, to.id):
 		case n.lie == nil:
 			n.sim.deliver(n, to, m)
 		default:
@@ -572,7 +575,7 @@ func (n *simNode) publish(m msg.Signed) {
 
 // checkSigned holds that an honest peer signs nothing of one kind twice.
 func (s *sim) checkSigned(m msg.Signed) {
-	head, _, ok := headOf(m.Message)
+	head, _, ok := slotOf(m.Message)
 	if !ok {
 		return
 	}
