@@ -187,7 +187,8 @@ func TestInclusion(t *testing.T) {
 		{"seven seats, three holders", 7, 5, 3, true},
 		{"seven seats, one have in all", 7, 1, 1, true},
 		{"seven seats, two haves in all", 7, 2, 1, false},
-		{"three seats, one holder", 3, 2, 1, true},
+		{"three seats, the maker holds it", 3, 2, 1, false},
+		{"three seats, another does as well", 3, 2, 2, true},
 		{"two seats, nobody", 2, 2, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
