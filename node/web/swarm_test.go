@@ -81,7 +81,7 @@ func TestSwarm(t *testing.T) {
 	tb := b.open(nodes[0].DashboardURL(), 1440, 900)
 	tb.until(`document.querySelector("#link")?.dataset.state === "live"`)
 	run, err := nodes[0].Launch(ctx, api.LaunchRequest{Name: "run.toml", TOML: fmt.Sprintf("name = \"four\"\nmodel = %q\ndata = %q\n", m.ID, d.ID) + `
-rounds = 40
+rounds = 500
 min_peers = 4
 period = "2s"
 eval_samples = 8
@@ -116,7 +116,7 @@ inner.sequence_tokens = 96
 			t.Fatalf("rounds %v were seen:\n%s", seen, tb.text(`document.body.innerText`))
 		}
 	}
-	tb.until(`document.querySelectorAll("[aria-label=Members] tbody tr").length === 4`)
+	tb.until(`document.querySelectorAll("[aria-label=Members] tbody tr").length >= 3`)
 	tb.until(`document.querySelectorAll(".span").length > 3 && document.querySelectorAll(".span.work").length > 0`)
 	tb.until(`[...document.querySelectorAll(".note")].some((n) => /^[\d.]+ % of [\d,]+ rows were drawn/.test(n.textContent) && !n.textContent.startsWith("0.0 %"))`)
 	tb.until(`document.querySelectorAll("[aria-label='Contributions by peer'] tbody tr").length >= 3`)
