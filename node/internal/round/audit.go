@@ -71,10 +71,10 @@ type AuditItem struct {
 }
 
 // Audits returns the contributions of the record parent that the peer audits in
-// the round after it.
+// the round after it. What a cell came to is nobody's delta, and is not audited.
 func (ru *Rules) Audits(parent Link, self peer.ID) []AuditItem {
 	r := parent.Record
-	if ru.manifest.Trust.Auditors == 0 || len(r.Contributions) == 0 {
+	if ru.manifest.Trust.Auditors == 0 || len(r.Contributions) == 0 || Cells(len(r.Seats)) > 0 {
 		return nil
 	}
 	ring := newAuditRing(parent.ID, r.NextSeats)
@@ -104,7 +104,7 @@ type measured struct {
 // of the auditors that were drawn.
 func (ru *Rules) measure(b Basis) []measured {
 	parent := b.Parent.Record
-	if ru.manifest.Trust.Auditors == 0 || len(parent.Contributions) == 0 {
+	if ru.manifest.Trust.Auditors == 0 || len(parent.Contributions) == 0 || Cells(len(parent.Seats)) > 0 {
 		return nil
 	}
 	ring, outside := newAuditRing(b.Parent.ID, parent.NextSeats), ru.outsiders(b.Parent)

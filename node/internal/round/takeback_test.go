@@ -482,3 +482,18 @@ func TestTakeBackSim(t *testing.T) {
 		}
 	}
 }
+
+// TestCellsAreNotAudited: what a cell came to is not blamed on the seat that has
+// its number.
+func TestCellsAreNotAudited(t *testing.T) {
+	s := newTale(t, 4, healing(4))
+	s.follow(turn{gain: useful})
+	parent := s.head()
+	few := s.rules.Audits(parent, parent.Record.NextSeats[0].Peer)
+	r := *parent.Record
+	r.Seats = testSeats(60)
+	many := s.rules.Audits(Link{ID: parent.ID, Record: &r}, parent.Record.NextSeats[0].Peer)
+	if len(few) != 3 || len(many) != 0 {
+		t.Errorf("%d deltas of four seats to audit, and %d of cells; want 3 and 0", len(few), len(many))
+	}
+}
