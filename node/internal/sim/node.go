@@ -276,15 +276,15 @@ func (n *node) judge(c *msg.Commit) msg.Reason {
 	return msg.Held
 }
 
-// compare looks for copies; not in a world with very many nodes, where it would
-// be most of the work.
+// compare looks for copies; not in a world with very many nodes or in cells, where
+// it would be most of the work.
 func (n *node) compare(c *msg.Commit, id cid.Cid) {
 	d, err := n.w.contents.decoded(c.Delta)
 	if err != nil || n.w.quiet {
 		return
 	}
 	head, ok := n.chain.Link(c.Head)
-	if !ok {
+	if !ok || round.Cells(len(head.Record.NextSeats)) > 0 {
 		return
 	}
 	for _, id := range n.copies.Found(c.Round, id, d, n.w.layout.Params(), len(head.Record.NextSeats)) {
