@@ -16,7 +16,7 @@ import (
 // What the judgement of audits is made with; proto/README.md section 6 says
 // why.
 const (
-	damageMADs  = 4       // below the median, and below zero, a delta is damaging
+	damageMADs  = 6       // below the median, and below zero, a delta is damaging
 	clearMADs   = 2       // audits tell work from idleness if the median is as many above zero
 	usefulQ16   = 1 << 14 // worth, from which a delta is useful: a quarter
 	rateBits    = 12      // of the gain per token after the point
