@@ -257,7 +257,24 @@ func samples(t testing.TB, from peer.ID) []Message {
 		&Order{Run: testCID("run"), Peer: from, Seq: 1, Action: ActionPause},
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Orders: []cid.Cid{testCID("order")}},
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, LossMicro: 1_234_567},
+		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Cell: 2, Entries: []HaveEntry{{5, testCID("commit"), Held}}},
+		&Vote{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Cell: 2, Record: testCID("summary")},
+		sampleResult(t, from),
 	}
+}
+
+// sampleResult is of a cell of three seats, of which the first and the last were
+// there, and the last has a delta; both are from.
+func sampleResult(t testing.TB, from peer.ID) *CellResult {
+	t.Helper()
+	m := &CellResult{Peer: from, Summary: CellSummary{
+		Run: testCID("run"), Round: 9, Head: testCID("head"), Cell: 2, Record: testCID("record"), Aggregate: testCID("mean"),
+		Weight: 5000, Tokens: 5100, Present: []byte{0b101}, Included: []byte{0b100},
+	}}
+	for _, seat := range []uint32{0, 2} {
+		m.Votes = append(m.Votes, CellVote{Seat: seat, Signature: bytes.Repeat([]byte{byte(seat + 1)}, signatureBytes)})
+	}
+	return m
 }
 
 func sortSeats(seats ...Seat) []Seat {
