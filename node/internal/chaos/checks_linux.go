@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -103,6 +104,8 @@ func (s *swarm) check(ctx context.Context, r *result, expect expectation, upTo u
 	live := s.live()
 	s.watch()
 	s.watched.Wait()
+	// When a round was decided, those say whose clocks are right.
+	slices.SortStableFunc(live, func(a, b *node) int { return cmp.Compare(a.skew.Abs(), b.skew.Abs()) })
 	var rounds []api.Round
 	for _, n := range live {
 		all, err := n.client().AllRounds(ctx, s.run)
@@ -113,8 +116,11 @@ func (s *swarm) check(ctx context.Context, r *result, expect expectation, upTo u
 		if upTo > 0 {
 			all = all[:min(len(all), int(upTo))]
 		}
-		if rounds = earliest(rounds, all, n.right); len(rounds) != len(all) {
+		if rounds != nil && len(rounds) != len(all) {
 			return nil, fmt.Errorf("%s has %d rounds, others %d", n.name, len(all), len(rounds))
+		}
+		if n.skew == 0 {
+			rounds = earliest(rounds, all)
 		}
 	}
 	c := live[0].client()
@@ -159,20 +165,17 @@ func loadNow() (load float64) {
 	return load
 }
 
-// earliest is what the first of two nodes knew of the rounds that both have,
-// with the times at which the first of them decided. A node that slept decides
-// all that it missed when it is awake.
-func earliest(a, b []api.Round, right func(time.Time) time.Time) []api.Round {
+// earliest is what two nodes knew of the rounds that both have, with the times
+// at which the first of them decided. A node that slept decides all that it
+// missed when it is awake.
+func earliest(a, b []api.Round) []api.Round {
 	if a == nil {
-		a = slices.Clone(b)
-		for i := range a {
-			a[i].Decided = right(a[i].Decided)
-		}
-		return a
+		return b
 	}
+	a = slices.Clone(a)
 	for i := range min(len(a), len(b)) {
-		if t := right(b[i].Decided); t.Before(a[i].Decided) {
-			a[i].Decided = t
+		if b[i].Decided.Before(a[i].Decided) {
+			a[i].Decided = b[i].Decided
 		}
 	}
 	return a
@@ -318,8 +321,7 @@ type step struct {
 	n     uint64
 }
 
-// stepsOf reads from a node's log what steps it took, and how much was done
-// again.
+// stepsOf reads from a node's log what steps it took.
 func stepsOf(path string) ([]step, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -329,7 +331,13 @@ func stepsOf(path string) ([]step, error) {
 	var list []step
 	in := bufio.NewScanner(f)
 	in.Buffer(nil, 1<<20)
+	skew := time.Duration(0)
 	for in.Scan() {
+		if text, ok := strings.CutPrefix(in.Text(), startMark); ok {
+			if skew, err = time.ParseDuration(text); err != nil {
+				return nil, err
+			}
+		}
 		if !strings.Contains(in.Text(), "inner step was taken") {
 			continue
 		}
@@ -342,7 +350,7 @@ func stepsOf(path string) ([]step, error) {
 		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
 			continue // a line that a kill cut
 		}
-		list = append(list, step{line.Time, line.Round, line.Step})
+		list = append(list, step{line.Time.Add(-skew), line.Round, line.Step})
 	}
 	return list, in.Err()
 }
@@ -358,9 +366,6 @@ func (s *swarm) countSteps(r *result, rounds []api.Round, expect expectation) er
 		}
 		last := rounds[len(rounds)-1].Round
 		steps = slices.DeleteFunc(steps, func(x step) bool { return x.round > last })
-		for i := range steps {
-			steps[i].at = n.right(steps[i].at)
-		}
 		t, f, l := account(steps, credits(rounds, n.peer), s.faultsOf(n))
 		taken, inFault, lost = taken+t, inFault+f, lost+l
 		for _, f := range s.faultsOf(n) {

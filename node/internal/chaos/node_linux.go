@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,12 +20,12 @@ import (
 // goroutine, but for alive and client, which any may call.
 type node struct {
 	// constant after it was made
-	name   string
-	host   *host
-	dir    string
-	mootd  string
-	boot   []string // addresses that it is started with
-	clocks []clock  // as it was set, oldest first
+	name  string
+	host  *host
+	dir   string
+	mootd string
+	boot  []string      // addresses that it is started with
+	skew  time.Duration // by which its clock is wrong
 
 	// known after the first start
 	peer string
@@ -79,9 +78,11 @@ func (n *node) start(ctx context.Context) error {
 		}
 	}
 	cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+filepath.Join(n.dir, "..", "config"), "MOOT_MIN_FREE_MB=0")
-	if len(n.clocks) > 0 {
-		cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", clockVariable, int(n.clocks[len(n.clocks)-1].skew.Seconds())))
+	if n.skew != 0 {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", clockVariable, int(n.skew.Seconds())))
 	}
+	// Who reads the log needs to know how wrong the times are that follow.
+	fmt.Fprintf(log, "%s%v\n", startMark, n.skew)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := n.host.inside(cmd.Start); err != nil {
 		return fmt.Errorf("start %s: %w", n.name, err)
@@ -192,27 +193,12 @@ func (n *node) alive() bool {
 // clockVariable says by how many seconds the clock of a skewed mootd is wrong.
 const clockVariable = "MOOT_CHAOS_CLOCK"
 
-// clock is how wrong a node's clock is, from a time on.
-type clock struct {
-	since time.Time
-	skew  time.Duration
-}
-
 // setClock sets the clock of a node that does not run.
-func (n *node) setClock(mootd string, skew time.Duration) {
-	n.mootd = mootd
-	n.clocks = append(n.clocks, clock{time.Now(), skew})
-}
+func (n *node) setClock(mootd string, skew time.Duration) { n.mootd, n.skew = mootd, skew }
 
-// right is the right time, when the node's log says told.
-func (n *node) right(told time.Time) time.Time {
-	for _, c := range slices.Backward(n.clocks) {
-		if t := told.Add(-c.skew); !t.Before(c.since) {
-			return t
-		}
-	}
-	return told
-}
+// startMark begins the line in a log that says that a daemon was started, and
+// how wrong its clock is.
+const startMark = "chaos: started with a clock that is wrong by "
 
 // signal sends the daemon a signal.
 func (n *node) signal(s syscall.Signal) error {
