@@ -37,7 +37,9 @@ type File struct {
 	// MaxTokens ends the run earlier, after that many trained tokens; the
 	// schedule goes by Rounds all the same. Default 0: only Rounds counts.
 	MaxTokens uint64 `toml:"max_tokens"`
-	// Seats is how many peers train in a round. Default 32, at most 48.
+	// Seats is how many peers train in a round. Default 32. More than 48, at most
+	// 1024, work in cells of about 32, whose deltas are not audited:
+	// trust.auditors must be 0 then.
 	Seats uint32 `toml:"seats"`
 	// MinPeers is how many peers have to be there before training starts;
 	// once it has started it goes on with any number. Default 1.
@@ -433,8 +435,8 @@ func (f *File) check() (key, msg string) {
 	}
 	for _, b := range []bound{
 		{"rounds", float64(f.Rounds), 1, 1e6},
-		{"seats", float64(f.Seats), 1, 48},
-		{"min_peers", float64(f.MinPeers), 1, float64(f.Seats)},
+		{"seats", float64(f.Seats), 1, 1024},
+		{"min_peers", float64(f.MinPeers), 1, float64(min(f.Seats, 48))},
 		{"eval_samples", float64(f.EvalSamples), 1, 1e5},
 		{"lora.rank", float64(f.LoRA.Rank), least, maxRank},
 		{"lora.alpha", float64(f.LoRA.Alpha), least, maxAlpha},
