@@ -186,6 +186,7 @@ type expectation struct {
 	learned float64 // the loss in the end is at most this part of the base model's
 	stall   float64 // the longest round takes at most so many periods
 	back    float64 // a node contributes again so many rounds after its fault
+	cost    float64 // a fault costs its node at most so many steps; 0: any number
 	// lost is the part of the steps of undisturbed nodes that may be in no
 	// record: on a busy machine a commit may be late.
 	lost float64
@@ -196,7 +197,7 @@ type expectation struct {
 }
 
 // usual is what most scenarios may cost.
-var usual = expectation{learned: 0.75, stall: 8, back: 5, lost: 0.05}
+var usual = expectation{learned: 0.75, stall: 8, back: 5, cost: 2 * maxSteps, lost: 0.05}
 
 // agree waits until nodes have the same final record, and returns its state.
 func (s *swarm) agree(ctx context.Context, nodes []*node) (state string, err error) {
@@ -373,7 +374,11 @@ func (s *swarm) countSteps(r *result, rounds []api.Round, expect expectation) er
 		}
 	}
 	r.is("steps", float64(taken))
-	r.is("fault_steps", float64(inFault))
+	if expect.cost > 0 {
+		r.atMost("fault_steps", float64(inFault), expect.cost*float64(len(s.faults)))
+	} else {
+		r.is("fault_steps", float64(inFault))
+	}
 	r.atMost("lost_steps", float64(lost), expect.lost*float64(taken))
 	r.atMost("rounds_until_back", back, expect.back)
 	return nil
