@@ -242,7 +242,9 @@ func verdict(j api.Judged) string {
 	text := j.Verdict
 	switch {
 	case j.Retraced > 0 && j.Error >= 1000:
-		text += ", without a trace of its training"
+		text += ", did not show its training"
+	case j.Retraced > 0 && j.Error >= 999:
+		text += ", not what it trained"
 	case j.Retraced > 0:
 		text += fmt.Sprintf(", its training done again is %.1f %% off", 100*j.Error)
 	}

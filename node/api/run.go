@@ -285,7 +285,8 @@ type Judged struct {
 	// TakenBack: what the delta did to the adapter was undone in this round.
 	TakenBack bool `json:"taken_back,omitempty"`
 	// Retraced is how many auditors did a part of its training again, Error the
-	// least that they found: 0 is the same, more than 0.2 another training.
+	// least that they found: 0 is the same, more than 0.2 another training, from
+	// 999 on not even one that could be done again.
 	Retraced uint32  `json:"retraced,omitempty"`
 	Error    float64 `json:"error,omitempty"`
 }

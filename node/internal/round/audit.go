@@ -98,6 +98,7 @@ type measured struct {
 	dissent   int     // auditors that may disagree with a strike
 	enough    bool    // a majority of its auditors
 	untrue    bool    // its training, done again, gives something else
+	withheld  bool    // what that needs was not there
 }
 
 // measure collects the audits of the parent's contributions that count: those
@@ -150,7 +151,10 @@ func (ru *Rules) measure(b Basis) []measured {
 		if len(found) > 0 {
 			slices.Sort(found)
 			e.judgement.ErrorPPM = found[ru.dissent(len(found))]
-			e.untrue = 2*retraced > len(drawn) && e.judgement.ErrorPPM > tolerancePPM
+			if 2*retraced > len(drawn) {
+				e.withheld = e.judgement.ErrorPPM == Withheld
+				e.untrue = !e.withheld && e.judgement.ErrorPPM > tolerancePPM
+			}
 		}
 		list = append(list, e)
 	}
@@ -185,8 +189,11 @@ func medianOf[T cmp.Ordered](list []T) T {
 func judge(list []measured) {
 	judgeGains(list)
 	for i := range list {
-		if e := &list[i]; e.untrue {
+		switch e := &list[i]; {
+		case e.untrue:
 			e.judgement.WorthQ16, e.judgement.Verdict = 0, msg.Damaging
+		case e.withheld && e.judgement.Verdict != msg.Damaging:
+			e.judgement.WorthQ16, e.judgement.Verdict = 0, msg.Useless
 		}
 	}
 }

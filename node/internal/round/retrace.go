@@ -18,6 +18,10 @@ const (
 	// tolerancePPM is the most that a retrace may find. Machines that compute in
 	// other ways differ by a tenth of that, other data by several times as much.
 	tolerancePPM = 200_000
+	// Withheld is the error of a retrace for which files did not come, and Forged
+	// of one whose files are not what they must be.
+	Withheld = msg.MaxErrorPPM
+	Forged   = msg.MaxErrorPPM - 1
 	// suspectQ8 are the strikes from which on all that a peer sends is retraced:
 	// for about ten rounds after one.
 	suspectQ8 = strikeQ8 / 2

@@ -60,7 +60,11 @@ func TestUntrue(t *testing.T) {
 	}{
 		{"nobody looked", nil, 3, false, msg.Useful},
 		{"as it says", []uint32{0, good, 100}, 3, false, msg.Useful},
-		{"all find something else", []uint32{bad, bad, msg.MaxErrorPPM}, 3, true, msg.Damaging},
+		{"all find something else", []uint32{bad, Forged, Withheld}, 3, true, msg.Damaging},
+		{"forged", []uint32{Forged, Forged, Withheld}, 3, true, msg.Damaging},
+		{"withheld", []uint32{Withheld, Withheld, Withheld}, 3, false, msg.Useless},
+		{"withheld, without measurements", []uint32{Withheld, Withheld}, 0, false, msg.Useless},
+		{"withheld from one", []uint32{Withheld, 10, 10}, 3, false, msg.Useful},
 		{"two, and the third did not look", []uint32{bad, bad}, 3, true, msg.Damaging},
 		{"one alone is too few", []uint32{bad}, 3, false, msg.Useful},
 		{"one does not", []uint32{bad, bad, good}, 3, false, msg.Useful},
@@ -96,8 +100,9 @@ func TestUntrue(t *testing.T) {
 				t.Errorf("judgement %+v of %d retraces", j, len(tt.found))
 			}
 			e := s.rules.standingsAfter(s.parent.Record, 9, list).of(maker)
-			if struck := e.StrikesQ8 > 0; struck != tt.untrue {
-				t.Errorf("standing %+v", e)
+			want := map[msg.Verdict]uint32{msg.Damaging: strikeQ8, msg.Useless: suspectQ8}[tt.verdict]
+			if e.StrikesQ8 != want || (e.Owed > 0) != tt.untrue {
+				t.Errorf("standing %+v, want %d strikes", e, want)
 			}
 		})
 	}
@@ -132,7 +137,7 @@ func TestRetraces(t *testing.T) {
 	s.opts.retrace = func(auditor *simNode, maker int) uint32 {
 		switch {
 		case auditor.i < idle && maker >= idle:
-			return msg.MaxErrorPPM
+			return Forged
 		case auditor.i >= idle && maker < idle:
 			return 900_000
 		}

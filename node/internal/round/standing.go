@@ -88,10 +88,14 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 	case msg.Damaging:
 		e.StrikesQ8 += strikeQ8
 		e.Owed = min(e.Owed+(e.StrikesQ8+strikeQ8-1)/strikeQ8, msg.MaxOwed)
-		if e.StrikesQ8 >= banQ8 {
-			e.StrikesQ8 = 0
-			e.Until, e.Reason = max(e.Until, round+1+banRounds), msg.Harmful
+	case msg.Useless:
+		if m.withheld { // it may have gone away: what it sends from now on is retraced
+			e.StrikesQ8 += suspectQ8
 		}
+	}
+	if e.StrikesQ8 >= banQ8 {
+		e.StrikesQ8 = 0
+		e.Until, e.Reason = max(e.Until, round+1+banRounds), msg.Harmful
 	}
 }
 

@@ -10,10 +10,12 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/trace"
+	"github.com/moot-net/moot/shard"
 )
 
 // residualPart is the most that an encoding loses of what it encodes, as a
@@ -24,9 +26,12 @@ var residualPart = map[int]float64{1: 0.85, 2: 0.65, 4: 0.25, 8: 0.05}
 // feedback give.
 const linkTolerance = 0.15
 
-// errWithheld is what the files of a trace give that do not come, or are not
-// what they must be: their maker's fault.
-var errWithheld = errors.New("the trace is not there or not of form")
+var (
+	// errWithheld is wrapped by the error for a file of a trace that does not come.
+	errWithheld = errors.New("its maker does not give it")
+	// errForged is wrapped by the errors for what is not as it must be.
+	errForged = errors.New("the trace is not one of this delta")
+)
 
 // traceFiles gives the bytes of a file of at most, and exactly if it is no
 // trace, so many bytes.
@@ -39,13 +44,16 @@ func (w *worker) retrace(ctx context.Context, j auditJob, item round.RetraceItem
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
-	case errors.Is(err, errWithheld), errors.Is(err, trace.ErrForm), errors.Is(err, fold.ErrCodec), errors.Is(err, fold.ErrRange):
+	case errors.Is(err, errWithheld):
 		w.log.WarnContext(ctx, "delta cannot be retraced", "round", j.round-1, "peer", item.Maker, "err", err)
-		return msg.MaxErrorPPM, nil
+		return round.Withheld, nil
+	case errors.Is(err, errForged), errors.Is(err, trace.ErrForm), errors.Is(err, fold.ErrCodec), errors.Is(err, fold.ErrRange):
+		w.log.WarnContext(ctx, "delta was not trained as it must be", "round", j.round-1, "peer", item.Maker, "err", err)
+		return round.Forged, nil
 	case err != nil:
 		return 0, err
 	}
-	return uint32(min(math.Round(e*1e6), msg.MaxErrorPPM)), nil
+	return uint32(min(math.Round(e*1e6), round.Forged)), nil
 }
 
 func (w *worker) retraceError(ctx context.Context, j auditJob, item round.RetraceItem, delta *fold.Delta, files traceFiles) (float64, error) {
@@ -99,7 +107,7 @@ func (w *worker) retraceError(ctx context.Context, j auditJob, item round.Retrac
 		return 0, err
 	}
 	if tokens != end.Tokens-begin.Tokens {
-		return 0, fmt.Errorf("%d tokens in part %d, there are %d: %w", end.Tokens-begin.Tokens, item.Part, tokens, errWithheld)
+		return 0, fmt.Errorf("%d tokens in part %d, there are %d: %w", end.Tokens-begin.Tokens, item.Part, tokens, errForged)
 	}
 	now := make([]float32, len(start))
 	w.trainer.Adapter(now)
@@ -108,7 +116,7 @@ func (w *worker) retraceError(ctx context.Context, j auditJob, item round.Retrac
 		return 0, err
 	}
 	if uint64(w.trainer.Steps()) != after.Steps {
-		return 0, fmt.Errorf("moments of %d steps, must be %d: %w", after.Steps, w.trainer.Steps(), errWithheld)
+		return 0, fmt.Errorf("moments of %d steps, must be %d: %w", after.Steps, w.trainer.Steps(), errForged)
 	}
 	worst := apart(len(start),
 		func(i int) float64 { return float64(start[i]-now[i]) * (1 << 26) },
@@ -179,18 +187,18 @@ func (r *retracing) open(ctx context.Context) (err error) {
 	}
 	first := r.t.Boundaries[0]
 	if first.Movement != w.still {
-		return fmt.Errorf("begins elsewhere than the round: %w", errWithheld)
+		return fmt.Errorf("begins elsewhere than the round: %w", errForged)
 	}
 	if first.Moments != w.cold() {
 		if !item.Before.Defined() {
-			return fmt.Errorf("begins with moments of no contribution before: %w", errWithheld)
+			return fmt.Errorf("begins with moments of no contribution before: %w", errForged)
 		}
 		t, err := r.trace(ctx, item.Before)
 		if err != nil {
 			return err
 		}
 		if first.Moments != t.End().Moments {
-			return fmt.Errorf("begins with other moments than the last contribution ended with: %w", errWithheld)
+			return fmt.Errorf("begins with other moments than the last contribution ended with: %w", errForged)
 		}
 		r.residual = t.Residual
 	}
@@ -221,7 +229,7 @@ func (r *retracing) leadsTo(delta *fold.Delta, movement []int32) error {
 	most := residualPart[delta.Bits()]
 	if off > linkTolerance*linkTolerance*whole || lost > most*most*whole {
 		return fmt.Errorf("the delta is %.3f from what was trained and lost %.3f of it, at most %v and %v: %w",
-			math.Sqrt(off/whole), math.Sqrt(lost/whole), linkTolerance, most, errWithheld)
+			math.Sqrt(off/whole), math.Sqrt(lost/whole), linkTolerance, most, errForged)
 	}
 	return nil
 }
@@ -249,7 +257,7 @@ func (r *retracing) movement(ctx context.Context, id cid.Cid) ([]int32, error) {
 		return nil, err
 	}
 	if d.Bits() != trace.MovementBits {
-		return nil, fmt.Errorf("a movement of %d bits: %w", d.Bits(), errWithheld)
+		return nil, fmt.Errorf("a movement of %d bits: %w", d.Bits(), errForged)
 	}
 	d.Values(values)
 	return values, nil
@@ -341,11 +349,14 @@ func (r *Runner) traceFile(ctx context.Context, id cid.Cid, size int64, maker pe
 	defer cancel()
 	f := fetcher{r.hub.o.Puller}
 	if err := f.Fetch(wait, id, size+dagOverhead(size), []peer.ID{maker}); err != nil {
+		if errors.Is(err, pull.ErrTooLarge) || errors.Is(err, shard.ErrInvalid) {
+			return nil, fmt.Errorf("fetch %s: %w: %w", id, err, errForged)
+		}
 		return nil, fmt.Errorf("fetch %s: %w: %w", id, err, errWithheld)
 	}
 	b, err := r.hub.o.Store.ReadBytes(ctx, id, size)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w: %w", id, err, errWithheld)
+		return nil, fmt.Errorf("read %s: %w: %w", id, err, errForged)
 	}
 	return b, nil
 }

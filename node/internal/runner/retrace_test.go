@@ -374,7 +374,7 @@ func TestRetracedRun(t *testing.T) {
 	}
 	w := worker{dir: runs[0].dir}
 	list := w.readTraces()
-	if len(list) == 0 || len(list) > keepTraces+1 {
+	if len(list) == 0 || len(list) > keepTraces+2 {
 		t.Errorf("traces of %d rounds are kept", len(list))
 	}
 	t.Logf("%d retraces; kept traces of %d rounds", retraced, len(list))

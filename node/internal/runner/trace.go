@@ -148,7 +148,7 @@ func (w *worker) putDelta(ctx context.Context, values []int32) (cid.Cid, error) 
 }
 
 // endTrace stores the trace of the round, whose delta was encoded.
-func (w *worker) endTrace(ctx context.Context, round msg.Round) (cid.Cid, error) {
+func (w *worker) endTrace(ctx context.Context, j job) (cid.Cid, error) {
 	if !w.traces() {
 		return cid.Undef, nil
 	}
@@ -164,7 +164,7 @@ func (w *worker) endTrace(ctx context.Context, round msg.Round) (cid.Cid, error)
 	if err != nil {
 		return cid.Undef, fmt.Errorf("store trace: %w", err)
 	}
-	return id, w.rememberTrace(round, id, &t)
+	return id, w.rememberTrace(j, id, &t)
 }
 
 // boundary is a trace.Boundary in a position.
@@ -186,12 +186,14 @@ const keepTraces = 2
 type storedTrace struct {
 	Round msg.Round `json:"round"`
 	Trace cid.Cid   `json:"trace"`
-	Parts []cid.Cid `json:"parts"` // what only an auditor needs
-	Ends  []cid.Cid `json:"ends"`  // what the next trace goes on from
+	// Before is the trace that it goes on from, if any.
+	Before cid.Cid   `json:"before"`
+	Parts  []cid.Cid `json:"parts"` // what only an auditor needs
+	Ends   []cid.Cid `json:"ends"`  // what the next trace goes on from
 }
 
-func (w *worker) rememberTrace(round msg.Round, id cid.Cid, t *trace.Trace) error {
-	s := storedTrace{Round: round, Trace: id, Ends: []cid.Cid{id, t.End().Moments, t.Residual}}
+func (w *worker) rememberTrace(j job, id cid.Cid, t *trace.Trace) error {
+	s := storedTrace{Round: j.round, Trace: id, Before: j.before, Ends: []cid.Cid{id, t.End().Moments, t.Residual}}
 	for i, e := range t.Boundaries[1:] {
 		s.Parts = append(s.Parts, e.Movement)
 		if i+2 < len(t.Boundaries) {
@@ -207,13 +209,20 @@ func (w *worker) forgetTraces(ctx context.Context, j job) {
 	if w.remove == nil {
 		return
 	}
+	list := w.readTraces()
+	goesOn := []cid.Cid{j.before} // what something goes on from that is kept
+	for _, s := range list {
+		if s.Round+keepTraces > j.round {
+			goesOn = append(goesOn, s.Before)
+		}
+	}
 	var keep []storedTrace
 	var gone, needed []cid.Cid
-	for _, s := range w.readTraces() {
+	for _, s := range list {
 		switch {
 		case s.Round+keepTraces > j.round:
 			needed = append(append(needed, s.Parts...), s.Ends...)
-		case s.Trace == j.before:
+		case slices.Contains(goesOn, s.Trace):
 			gone, s.Parts = append(gone, s.Parts...), nil
 			needed = append(needed, s.Ends...)
 		default:

@@ -179,7 +179,7 @@ func (w *worker) train(ctx context.Context, j job) (outcome, error) {
 	w.trainer.Adapter(end)
 	out, err := w.encode(ctx, start, end)
 	if err == nil {
-		out.trace, err = w.endTrace(ctx, j.round)
+		out.trace, err = w.endTrace(ctx, j)
 	}
 	return out, err
 }
