@@ -29,12 +29,12 @@ const (
 
 // Why a contribution, or a peer, counts for nothing. Not in haves.
 const (
-	Fresh     Reason = iota + 32 // the first of a seat that joined late
-	Probation                    // audits have not confirmed the peer often enough yet
-	Harmful                      // an audit found that the peer made the loss worse
-	Banned                       // signed what nobody honest signs, or was harmful again and again
-	TakenBack                    // what it did to the state was undone, a round later
-	RolledBack                       // the run went back to an earlier state in that round
+	Fresh      Reason = iota + 32 // the first of a seat that joined late
+	Probation                     // audits have not confirmed the peer often enough yet
+	Harmful                       // an audit found that the peer made the loss worse
+	Banned                        // signed what nobody honest signs, or was harmful again and again
+	TakenBack                     // what it did to the state was undone, a round later
+	RolledBack                    // the run went back to an earlier state in that round
 	reasonEnd
 )
 

@@ -41,8 +41,11 @@ func TestVectorsMessages(t *testing.T) {
 		})
 	}
 	for _, r := range []recordVector{
-		{Name: "genesis", Record: sampleGenesis(t)}, {Name: "round 7", Record: sampleRecord(t)}, {Name: "round 7, audited", Record: sampleJudged(t)},
-		{Name: "round 7, taken back", Record: sampleHealed(t)}, {Name: "round 7, ordered", Record: sampleOrdered(t)},
+		{Name: "genesis", Record: sampleGenesis(t)},
+		{Name: "round 7", Record: sampleRecord(t)},
+		{Name: "round 7, audited", Record: sampleJudged(t)},
+		{Name: "round 7, taken back", Record: sampleHealed(t)},
+		{Name: "round 7, ordered", Record: sampleOrdered(t)},
 		{Name: "round 7, goes back", Record: sampleTrend(t)},
 	} {
 		b, err := r.Record.Encode()
