@@ -11,8 +11,9 @@ import (
 
 func newAdapterExport(e *env) *cobra.Command {
 	var (
-		req   api.ExportRequest
-		round string
+		req          api.ExportRequest
+		round        string
+		fromSnapshot bool
 	)
 	cmd := &cobra.Command{
 		Use:   "export ID|FOLDER",
@@ -25,7 +26,8 @@ func newAdapterExport(e *env) *cobra.Command {
 
 With a folder of an adapter that was trained anywhere (PEFT, of every form that is
 known: DoRA, modules_to_save, biases, adapter_model.bin) and --model, that is written
-instead. A run in mode full has no adapter: it is exported as merged.
+instead; with --snapshot, what "moot run snapshot" made, anywhere. A run in mode
+full has no adapter: it is exported as merged.
 
 What was written is read back and tested: it must change the base model, and give
 the logits that the adapter gives. The exit code is 18 when it does not.`,
@@ -33,11 +35,15 @@ the logits that the adapter gives. The exit code is 18 when it does not.`,
   moot adapter export last --round best --out ./best
   moot adapter export last --round 40 --out ./adapter-40 --overwrite
   moot adapter export last --format merged --out ./merged
+  moot adapter export --snapshot bafybeih2…2qay --out ./adapter
   moot adapter export last --format gguf --dtype f16 --out ./gguf
   moot adapter export ./their-adapter --model ./their-base --format merged --out ./merged`,
 		Args: needs(false, "ID|FOLDER"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if req.Run = args[0]; req.Model != "" {
+			if req.Run = args[0]; fromSnapshot {
+				req.Run, req.Snapshot = "", args[0]
+			}
+			if req.Model != "" {
 				if req.Adapter, err = absolute(args[0]); err != nil {
 					return err
 				}
@@ -55,6 +61,7 @@ the logits that the adapter gives. The exit code is 18 when it does not.`,
 	f := cmd.Flags()
 	f.StringVar(&req.Dir, "out", "", "`folder` to write; it is made")
 	f.StringVar(&req.Format, "format", "", "peft, merged or gguf (default peft, or merged in mode full)")
+	f.BoolVar(&fromSnapshot, "snapshot", false, "the ID is that of a snapshot, not of a run")
 	f.StringVar(&req.Model, "model", "", "`ID or folder` of the base model, when a folder is exported")
 	f.BoolVar(&req.NF4, "nf4", false, "merge into the weights as they are after quantisation to four bits")
 	f.StringVar(&req.DType, "dtype", "", "`type` of the values in GGUF: f32 or f16 (default f32)")

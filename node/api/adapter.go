@@ -10,11 +10,13 @@ const (
 // ExportRequest asks for what a run trained, or for an adapter that is in a
 // folder already, in another form.
 type ExportRequest struct {
-	// Run is taken from the route. Without it Adapter is the absolute path of a
-	// PEFT folder, and Model the base model that it is for, as in Subject.
-	Run     string `json:"-"`
-	Adapter string `json:"adapter,omitempty"`
-	Model   string `json:"model,omitempty"`
+	// Run is taken from the route. Without it Snapshot is the CID of what
+	// SnapshotRequest made; or Adapter is the absolute path of a PEFT folder, and
+	// Model the base model that it is for, as in Subject.
+	Run      string `json:"-"`
+	Snapshot string `json:"snapshot,omitempty"`
+	Adapter  string `json:"adapter,omitempty"`
+	Model    string `json:"model,omitempty"`
 	// Round is the round after which the adapter is taken; or Head names the
 	// record; or Best takes the round with the lowest loss on held-out rows, as
 	// this node measured it. None of them: the head.
@@ -176,6 +178,10 @@ func (q *ExportRequest) check() error {
 	switch {
 	case q.Run != "" && (q.Adapter != "" || q.Model != ""):
 		return Errorf(CodeUsage, "adapter or model is given for a run, which has its own")
+	case q.Snapshot != "" && (q.Run != "" || q.Adapter != "" || q.Model != "" || q.Round != nil || q.Head != "" || q.Best):
+		return Errorf(CodeUsage, "snapshot and something else that names an adapter are given; one of them says what is exported")
+	case q.Snapshot != "":
+		return q.checkForm()
 	case q.Run == "" && (q.Adapter == "" || q.Model == ""):
 		return Errorf(CodeUsage, "adapter and model must both be given: a folder, and the base model that it is for")
 	case q.Run == "" && (q.Round != nil || q.Head != "" || q.Best):
@@ -184,6 +190,13 @@ func (q *ExportRequest) check() error {
 		return Errorf(CodeUsage, "best and round or head are both given; one of them names the state")
 	case q.Round != nil && q.Head != "":
 		return Errorf(CodeUsage, "round and head are both given; one of them names the state")
+	}
+	return q.checkForm()
+}
+
+// checkForm checks in which form something is to be written.
+func (q *ExportRequest) checkForm() error {
+	switch {
 	case q.Format != "" && q.Format != ExportPEFT && q.Format != ExportMerged && q.Format != ExportGGUF:
 		return Errorf(CodeUsage, "format is %s, must be peft, merged or gguf", clip(q.Format))
 	case q.NF4 && q.Format != ExportMerged:

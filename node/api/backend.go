@@ -65,6 +65,8 @@ type Backend interface {
 	// Order gives an order to a run. It returns at once; its effect shows in
 	// the run's Course.
 	Order(ctx context.Context, req OrderRequest) (Run, error)
+	// Snapshot makes the state of a run content that others can pull.
+	Snapshot(ctx context.Context, req SnapshotRequest, progress ProgressFunc) (Snapshot, error)
 	// Leave ends the membership; what was pulled stays.
 	Leave(ctx context.Context, id string) (Run, error)
 	// Watch calls emit with each event of a run (all, when run is "") after

@@ -48,6 +48,7 @@
 //	POST /api/v1/runs/{id}/join            JoinRequest, stream ending in Run
 //	POST /api/v1/runs/{id}/invite          InviteRequest, Invite
 //	POST /api/v1/runs/{id}/order           OrderRequest, Run
+//	POST /api/v1/runs/{id}/snapshot        SnapshotRequest, stream ending in Snapshot
 //	POST /api/v1/runs/{id}/leave           Run
 //	GET  /api/v1/runs/{id}/events          Event stream of one run
 //	POST /api/v1/runs/{id}/export          ExportRequest, stream ending in Export

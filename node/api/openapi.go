@@ -57,6 +57,7 @@ func described() []route {
 		{"POST /api/v1/runs/{id}/join", "Joins a run", JoinRequest{}, Run{}, formLines, nil},
 		{"POST /api/v1/runs/{id}/invite", "Makes an invitation to a run", InviteRequest{}, Invite{}, formObject, nil},
 		{"POST /api/v1/runs/{id}/order", "Changes the course of a run", OrderRequest{}, Run{}, formObject, nil},
+		{"POST /api/v1/runs/{id}/snapshot", "Makes a run's state content with a CID", SnapshotRequest{}, Snapshot{}, formLines, nil},
 		{"POST /api/v1/runs/{id}/leave", "Leaves a run", nil, Run{}, formObject, nil},
 		{"GET /api/v1/runs/{id}/events", "What happens in a run", nil, Event{}, formEvents, []string{"since"}},
 		{"POST /api/v1/runs/{id}/export", "Writes what a run trained as an adapter", ExportRequest{}, Export{}, formLines, nil},

@@ -124,6 +124,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"POST /api/v1/runs/{id}/export", "/api/v1/runs/" + run.ID + "/export", api.ExportRequest{Dir: filepath.Join(dir, "out")}},
 		{"POST /api/v1/runs/{id}/invite", "/api/v1/runs/" + run.ID + "/invite", api.InviteRequest{Rounds: 5}},
 		{"POST /api/v1/runs/{id}/order", "/api/v1/runs/" + run.ID + "/order", api.OrderRequest{Action: api.OrderPause}},
+		{"POST /api/v1/runs/{id}/snapshot", "/api/v1/runs/" + run.ID + "/snapshot", api.SnapshotRequest{}},
 		{"POST /api/v1/runs/{id}/leave", "/api/v1/runs/" + run.ID + "/leave", struct{}{}},
 		{"POST /api/v1/generate", "", api.GenerateRequest{Subject: api.Subject{Model: "last"}, Prompts: []api.Prompt{{Instruction: "x"}}}},
 		{"POST /api/v1/evaluate", "", api.EvaluateRequest{Subject: api.Subject{Model: "last"}, Dataset: "last"}},

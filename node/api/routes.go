@@ -38,6 +38,7 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"POST /api/v1/runs/{id}/join":      s.join,
 		"POST /api/v1/runs/{id}/invite":    s.invite,
 		"POST /api/v1/runs/{id}/order":     s.order,
+		"POST /api/v1/runs/{id}/snapshot":  s.snapshot,
 		"POST /api/v1/runs/{id}/leave":     get(s, s.leave),
 		"GET /api/v1/runs/{id}/events":     s.events,
 		"POST /api/v1/runs/{id}/export":    s.export,
@@ -351,6 +352,24 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request) {
 		v, err = s.backend.Order(r.Context(), req)
 	}
 	s.answer(w, r, v, err)
+}
+
+func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
+	var req SnapshotRequest
+	err := decode(w, r, &req)
+	if err == nil {
+		err = req.check()
+	}
+	if err == nil {
+		req.Run, err = s.run(r.Context(), r.PathValue("id"))
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
+		return s.backend.Snapshot(ctx, req, progress)
+	})
 }
 
 func (s *Server) leave(ctx context.Context, r *http.Request) (Run, error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/moot-net/moot/node/internal/checkpoint"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/model"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
@@ -31,7 +32,10 @@ const ggufFile = "adapter.gguf"
 // Export implements api.Backend. The bytes of the adapter depend on the state and
 // the manifest alone, so that everybody who exports a round has the same files.
 func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
-	if req.Run == "" {
+	switch {
+	case req.Snapshot != "":
+		return n.exportSnapshot(ctx, req, progress)
+	case req.Run == "":
 		return n.exportFolder(ctx, req, progress)
 	}
 	head := cid.Undef
@@ -59,9 +63,33 @@ func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.P
 	if err != nil {
 		return api.Export{}, err
 	}
-	m := p.Manifest()
+	rounds, err := roundsUntil(p, snapshot.Round)
+	if err != nil {
+		return api.Export{}, err
+	}
+	return n.exportState(ctx, req, req.Run, p.Manifest(), snapshot, rounds, progress)
+}
+
+// exportSnapshot writes what a snapshot holds; its run need not be known here.
+func (n *node) exportSnapshot(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
+	if err := checkTarget(req.Dir, req.Overwrite); err != nil {
+		return api.Export{}, err
+	}
+	s, err := n.openSnapshot(ctx, req.Snapshot, progress)
+	if err != nil {
+		return api.Export{}, err
+	}
+	e, err := n.exportState(ctx, req, s.id, s.manifest, s.Snapshot, nil, progress)
+	if err == nil && s.votes == 0 {
+		e.Warnings = append(e.Warnings, "its record is provisional: no quorum has voted for it")
+	}
+	return e, err
+}
+
+// exportState writes a state of a run.
+func (n *node) exportState(ctx context.Context, req api.ExportRequest, id string, m *run.Manifest, snapshot runner.Snapshot, rounds []api.Round, progress api.ProgressFunc) (api.Export, error) {
 	e := api.Export{
-		Run: req.Run, Model: m.Model.String(), Round: snapshot.Round, Head: snapshot.Head.String(), State: snapshot.ID.String(),
+		Run: id, Model: m.Model.String(), Round: snapshot.Round, Head: snapshot.Head.String(), State: snapshot.ID.String(),
 		Dir: req.Dir, Format: req.Format,
 	}
 	if e.Format == "" {
@@ -71,18 +99,14 @@ func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.P
 		}
 	}
 	if m.Mode == run.ModeFull && e.Format != api.ExportMerged {
-		return api.Export{}, api.Errorf(api.CodeUsage, "export run %s as %s: it trains all parameters of the model, there is no adapter", req.Run, e.Format).
+		return api.Export{}, api.Errorf(api.CodeUsage, "export run %s as %s: it trains all parameters of the model, there is no adapter", id, e.Format).
 			WithHint("export the whole model, with --format merged")
-	}
-	rounds, err := roundsUntil(p, e.Round)
-	if err != nil {
-		return api.Export{}, err
 	}
 	data, err := shard.OpenDataset(ctx, n.store, m.Dataset)
 	if err != nil {
 		data = nil // it is not here; the card then has its name alone
 	}
-	x := &export{node: n, req: &req, card: func(e *api.Export) string { return modelCard(req.Run, m, e, rounds, data) }, progress: progress}
+	x := &export{node: n, req: &req, card: func(e *api.Export) string { return modelCard(id, m, e, rounds, data) }, progress: progress}
 	if x.base, err = n.modelDir(ctx, m.Model); err != nil {
 		if e.Format != api.ExportPEFT {
 			return api.Export{}, err
@@ -101,7 +125,7 @@ func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.P
 		err = x.write(ctx, &e)
 	}
 	if err != nil {
-		return api.Export{}, exportError("run "+req.Run, err)
+		return api.Export{}, exportError("run "+id, err)
 	}
 	return e, nil
 }

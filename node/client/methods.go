@@ -129,6 +129,11 @@ func (c *Client) Order(ctx context.Context, req api.OrderRequest) (api.Run, erro
 	return call[api.Run](ctx, c, http.MethodPost, runPath(req.Run)+"/order", req)
 }
 
+// Snapshot makes the state of a run content with a CID.
+func (c *Client) Snapshot(ctx context.Context, req api.SnapshotRequest, progress api.ProgressFunc) (api.Snapshot, error) {
+	return stream[api.Snapshot](ctx, c, runPath(req.Run)+"/snapshot", req, progress)
+}
+
 // Leave ends the membership in a run.
 func (c *Client) Leave(ctx context.Context, id string) (api.Run, error) {
 	return call[api.Run](ctx, c, http.MethodPost, runPath(id)+"/leave", nil)

@@ -574,6 +574,23 @@ func (f *Fake) Order(_ context.Context, req api.OrderRequest) (api.Run, error) {
 	return r.Run, nil
 }
 
+// Snapshot implements api.Backend.
+func (f *Fake) Snapshot(ctx context.Context, req api.SnapshotRequest, progress api.ProgressFunc) (api.Snapshot, error) {
+	if err := f.enter(ctx, "Snapshot"); err != nil {
+		return api.Snapshot{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(req.Run)
+	if err != nil {
+		return api.Snapshot{}, err
+	}
+	progress(api.Progress{Phase: "state"})
+	return api.Snapshot{
+		ID: ID("snapshot of " + r.ID), Run: r.ID, Name: r.Name, Round: r.Round, Head: r.Head, State: r.StateCID, Votes: 3, Quorum: 3, Bytes: 123456,
+	}, nil
+}
+
 // Leave implements api.Backend.
 func (f *Fake) Leave(_ context.Context, id string) (api.Run, error) {
 	f.mu.Lock()

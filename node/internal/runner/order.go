@@ -10,6 +10,9 @@ import (
 	"github.com/moot-net/moot/proto/msg"
 )
 
+// Link finds a record of the run's chain.
+func (r *Runner) Link(record cid.Cid) (round.Link, bool) { return r.ledger.Link(record) }
+
 // course is what orders had made of the run after a record; nil: nothing.
 func (r *Runner) course(head cid.Cid) *msg.Course {
 	k, ok := r.ledger.Link(head)

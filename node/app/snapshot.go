@@ -1,0 +1,196 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
+)
+
+// The files of a snapshot, which is a folder.
+const (
+	snapshotKind        = "snapshot"
+	snapshotManifest    = "manifest"
+	snapshotRecord      = "record"
+	snapshotCertificate = "certificate" // not there if the record is provisional
+	snapshotState       = "state"
+)
+
+// Snapshot implements api.Backend. The state lies in the store once: its blocks
+// are those that the run has.
+func (n *node) Snapshot(ctx context.Context, req api.SnapshotRequest, progress api.ProgressFunc) (api.Snapshot, error) {
+	p, err := n.runs.opened(req.Run)
+	if err != nil {
+		return api.Snapshot{}, err
+	}
+	if req.Best {
+		if req.Round, err = bestRound(p); err != nil {
+			return api.Snapshot{}, err
+		}
+	}
+	progress(api.Progress{Phase: "state"})
+	s, err := p.StateAt(ctx, req.Round, cid.Undef)
+	if err != nil {
+		return api.Snapshot{}, err
+	}
+	r, ok := p.(interface {
+		Link(cid.Cid) (round.Link, bool)
+	})
+	if !ok {
+		return api.Snapshot{}, api.Errorf(api.CodeConflict, "run %s is not open on this node", api.ShortID(req.Run))
+	}
+	k, ok := r.Link(s.Head)
+	if !ok {
+		return api.Snapshot{}, api.Errorf(api.CodeNotFound, "record %s is not in the chain any more", s.Head)
+	}
+	v, err := n.writeSnapshot(ctx, p.Manifest(), k, s)
+	if err != nil {
+		return v, fmt.Errorf("snapshot of run %s: %w", req.Run, err)
+	}
+	v.Run = req.Run
+	return v, nil
+}
+
+func (n *node) writeSnapshot(ctx context.Context, m *run.Manifest, k round.Link, s runner.Snapshot) (api.Snapshot, error) {
+	v := api.Snapshot{Name: m.Name, Round: s.Round, Head: s.Head.String(), State: s.ID.String()}
+	v.Quorum, _ = round.Quorum(round.Witnesses(k.Record.Seats))
+	temp, err := os.MkdirTemp(n.dir, importTemp)
+	if err != nil {
+		return v, err
+	}
+	defer os.RemoveAll(temp)
+	files := map[string]func() ([]byte, error){
+		snapshotManifest: m.Encode, snapshotRecord: k.Record.Encode,
+		snapshotState: func() ([]byte, error) { return s.State.Marshal(), nil },
+	}
+	if c := k.Certificate; c != nil {
+		v.Votes, files[snapshotCertificate] = len(c.Votes), c.Encode
+	}
+	for name, encode := range files {
+		b, err := encode()
+		if err == nil {
+			err = os.WriteFile(filepath.Join(temp, name), b, 0o644)
+		}
+		if err != nil {
+			return v, err
+		}
+		v.Bytes += int64(len(b))
+	}
+	i, err := n.store.ImportDir(ctx, temp, shard.ImportOptions{})
+	if err != nil {
+		return v, importError(ctx, api.CodeData, err)
+	}
+	v.ID = i.Root.String()
+	name := fmt.Sprintf("%s, round %d", m.Name, s.Round)
+	if err := errors.Join(n.store.Keep(i.Root, snapshotKind, name, time.Now()), n.store.Pin(i.Root, true)); err != nil {
+		return v, err
+	}
+	return v, n.host.Provide(ctx, i.Root)
+}
+
+// openedSnapshot is a snapshot that was read.
+type openedSnapshot struct {
+	id       string // of the run
+	manifest *run.Manifest
+	record   *msg.Record
+	votes    int // 0: provisional
+	runner.Snapshot
+}
+
+// openSnapshot brings a snapshot here and checks all that can be checked without
+// the records before: that record, state and votes belong together and to the
+// run. That the seats are those of the run, only its records tell.
+func (n *node) openSnapshot(ctx context.Context, id string, progress api.ProgressFunc) (*openedSnapshot, error) {
+	root, err := parseID("snapshot", id)
+	if err != nil {
+		return nil, err
+	}
+	if missing, _, _, err := n.store.Missing(ctx, root); err != nil || len(missing) > 0 {
+		if err := n.pullRoot(ctx, root, nil, nil, progress); err != nil {
+			return nil, pullError(root, err)
+		}
+		if err := n.store.Keep(root, snapshotKind, "pulled "+time.Now().UTC().Format("2006-01-02"), time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	s, err := n.readSnapshot(ctx, root)
+	if err != nil {
+		return nil, api.Errorf(api.CodeData, "%s is no snapshot of a run: %w", id, err).
+			WithHint("\"moot run snapshot\" makes one, and prints its CID")
+	}
+	return s, nil
+}
+
+func (n *node) readSnapshot(ctx context.Context, root cid.Cid) (*openedSnapshot, error) {
+	read := func(name string, limit int64) ([]byte, error) {
+		e, err := n.store.Lookup(ctx, root, name)
+		if err != nil {
+			return nil, err
+		}
+		return n.store.ReadBytes(ctx, e.CID, limit)
+	}
+	s := &openedSnapshot{}
+	b, err := read(snapshotManifest, run.MaxManifestBytes)
+	if err != nil {
+		return nil, err
+	}
+	if s.manifest, err = run.Decode(b); err != nil {
+		return nil, err
+	}
+	id, err := s.manifest.ID()
+	if err != nil {
+		return nil, err
+	}
+	s.id = id.String()
+	if b, err = read(snapshotRecord, msg.MaxRecordBytes); err != nil {
+		return nil, err
+	}
+	if s.record, err = msg.DecodeRecord(b); err != nil {
+		return nil, err
+	}
+	if !s.record.Run.Equals(id) {
+		return nil, fmt.Errorf("its record is of run %s, its manifest of %s", s.record.Run, id)
+	}
+	s.Head, s.Round = msg.RawCID(b), uint64(s.record.Round)
+	switch b, err = read(snapshotCertificate, msg.MaxRecordBytes); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		c, err := msg.DecodeCertificate(b)
+		if err == nil {
+			err = round.VerifyCertificate(c, s.Head, s.record)
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.votes = len(c.Votes)
+	}
+	layout, err := s.manifest.Layout()
+	if err != nil {
+		return nil, err
+	}
+	if b, err = read(snapshotState, fold.StateBytes(layout)); err != nil {
+		return nil, err
+	}
+	if s.State, err = fold.UnmarshalState(layout, b); err != nil {
+		return nil, err
+	}
+	if s.ID = s.State.CID(); !s.ID.Equals(s.record.State) {
+		return nil, fmt.Errorf("its state is %s, its record says %s", s.ID, s.record.State)
+	}
+	return s, nil
+}
