@@ -130,10 +130,13 @@ func (w *world) arrive(n, to *node, f *flight) {
 	if _, ok := f.signed.Message.(*msg.Status); ok {
 		to.learn(w.index[f.signed.From])
 	}
+	// As in the daemon, a message is judged before the machine has it: the vote
+	// that completes a certificate goes on.
+	passes := f.seen != nil && to.m.PassesOn(f.signed)
 	if !w.repeats(to, f.signed.CID) {
 		to.step(round.Received{Signed: f.signed})
 	}
-	if f.seen != nil && to.up && to.m.PassesOn(f.signed) {
+	if passes && to.up {
 		w.forward(to, n, f)
 	}
 }

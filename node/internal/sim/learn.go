@@ -31,7 +31,7 @@ func learningScenarios() []Scenario {
 // onDemo is the scenario with the demo's model and data, whose loss goes to zero.
 func (s Scenario) onDemo() Scenario {
 	return Scenario{
-		Name: s.Name + "-demo", About: s.About + ", the demo's",
+		Name: "demo-" + s.Name, About: s.About + ", the demo's",
 		run: func(t *trial) error { t.demo = true; return s.run(t) },
 	}
 }
