@@ -42,15 +42,15 @@ so do the daemons' folders, of which "moot replay" computes the run again. With
 --keep the daemons that live go on, for you to look at, until you press Ctrl-C.`,
 		Example: `  moot demo
   moot demo --keep
-  moot demo --json --keep-data ./demo && moot replay last --data ./demo`,
+  moot demo --json --keep-data ./demo`,
 		Args: needs(false),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), e, o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.dir, "keep-data", "", "work in this `folder`, empty or new, and leave everything there, the daemons' folders too")
+	f.StringVar(&o.dir, "keep-data", "", "work in this `folder`, empty or new, and leave everything there,\nthe daemons' folders too")
 	f.StringVar(&o.dir, "dir", "", "the same as --keep-data, by its first name")
 	_ = f.MarkHidden("dir") // it is there
-	f.BoolVar(&o.keep, "keep", false, "leave the daemons running at the end, until Ctrl-C, and then their data and logs")
+	f.BoolVar(&o.keep, "keep", false, "leave the daemons running at the end, until Ctrl-C,\nand then their data and logs")
 	f.StringVar(&o.mootd, "mootd", "", "`path` of the daemon (default: beside moot, or found on PATH)")
 	f.IntVar(&o.rounds, "rounds", 0, "train this `number` of rounds (default: as the bundled run file says)")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this `time`")

@@ -43,7 +43,7 @@ a delta is not in the folder.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.from, "from", "genesis", "begin with the state after this `round`, or with genesis")
-	f.StringVar(&o.data, "data", "", "data `folder` of a node to replay in, or a folder of such (default: that of --data-dir)")
+	f.StringVar(&o.data, "data", "", "data `folder` of a node to replay in, or a folder of such\n(default: that of --data-dir)")
 	f.StringVar(&o.mootd, "mootd", "", "`path` of the daemon's program (default: beside moot, or found on PATH)")
 	return cmd
 }

@@ -42,9 +42,9 @@ code is 18 when a limit is missed.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
-	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, a pattern such as 'byzantine-25-*', or all-quick for all in their short forms")
+	f.StringVar(&o.scenario, "scenario", "", "`name` of the scenario, a pattern such as 'byzantine-25-*',\nor all-quick for all in their short forms")
 	f.Uint64Var(&o.seed, "seed", 1, "`number` that everything is drawn from")
-	f.StringVar(&o.seeds, "seeds", "", "several seeds: `how many`, from --seed on, or a list such as 1,5,9; the last result has the means")
+	f.StringVar(&o.seeds, "seeds", "", "several seeds: `how many`, from --seed on, or a list\nsuch as 1,5,9; the last result has the means")
 	f.BoolVar(&o.quick, "quick", false, "the short form: fewer rounds, the same limits")
 	f.StringVar(&o.out, "out", "", "write results and pictures into this `folder`")
 	f.StringVar(&o.mootd, "mootd", "", "`path` of the daemon's program (default: beside moot, or found on PATH)")
