@@ -419,3 +419,38 @@ func TestFollow(t *testing.T) {
 		t.Errorf("%d items after a record that is not there", len(got))
 	}
 }
+
+// TestProof: who knows a record is told the way to the last certified one, in few
+// records, and nothing else.
+func TestProof(t *testing.T) {
+	l := open(t, t.TempDir())
+	if got := l.Proof(l.Head().ID, 1<<20); got != nil {
+		t.Errorf("%d records prove genesis", len(got))
+	}
+	for i := range 40 {
+		adopt(t, l, next(t, l.Head(), i, i < 37 && i != 20))
+	}
+	from, _ := l.Entry(0)
+	items := l.Proof(from.ID, 1<<20)
+	if len(items) != 1 {
+		t.Fatalf("%d records, want the one that the launcher voted for", len(items))
+	}
+	if e, _ := l.Entry(37); msg.RawCID(items[0].Record) != e.ID || len(items[0].Certificate) == 0 {
+		t.Errorf("proven is %s, want the last certified record, %s", msg.RawCID(items[0].Record), e.ID)
+	}
+	// Without skips there are steps from parent to child alone.
+	mid, _ := l.Entry(30)
+	if items = l.Proof(mid.ID, 1<<20); len(items) != 7 {
+		t.Errorf("%d records from round 30 to 37", len(items))
+	}
+	if items = l.Proof(mid.ID, len(items[0].Record)+len(items[0].Certificate)+20); len(items) != 1 {
+		t.Errorf("%d records where one has room", len(items))
+	}
+	before, _ := l.Entry(20)
+	if items = l.Proof(before.ID, 1<<20); len(items) != 0 {
+		t.Errorf("%d records over one that nobody certified", len(items))
+	}
+	if items = l.Proof(msg.RawCID([]byte("unknown")), 1<<20); len(items) != 0 {
+		t.Errorf("%d records for who knows nothing of the chain", len(items))
+	}
+}
