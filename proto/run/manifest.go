@@ -157,6 +157,9 @@ type Manifest struct {
 	// SkipLinks: records name some of the records before their parents, so that
 	// a head can be checked with few of them.
 	SkipLinks bool `json:",omitzero"`
+	// RotateRounds is after how many rounds some seats of a full run go to peers
+	// that wait for one; 0: never.
+	RotateRounds uint32 `json:",omitzero"`
 }
 
 // Stop ends a run by its held-out loss.

@@ -168,7 +168,10 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.CodecBits = 3 }, "codec_bits is 3, must be 1, 2, 4 or 8"},
 		{func(m *Manifest) { m.PeriodMillis = 99 }, "period_millis is 99, must be at least 100"},
 		{func(m *Manifest) { m.Seats = 0 }, "seats is 0, must be at least 1"},
-		{func(m *Manifest) { m.Seats = 49 }, "seats is 49, must be at most 48"},
+		{func(m *Manifest) { m.Seats = 1025 }, "seats is 1025, must be at most 1024"},
+		{func(m *Manifest) { m.Seats, m.MinPeers = 1000, 49 }, "min_peers is 49, must be at most 48"},
+		{func(m *Manifest) { m.Seats, m.Trust.Auditors, m.Trust.AuditSamples = 49, 3, 8 }, "trust is set, must not be with more than 48 seats"},
+		{func(m *Manifest) { m.RotateRounds = 1e6 + 1 }, "rotate_rounds is 1000001, must be at most 1000000"},
 		{func(m *Manifest) { m.MinPeers = 0 }, "min_peers is 0, must be at least 1"},
 		{func(m *Manifest) { m.MinPeers = 33 }, "min_peers is 33, must be at most 32"},
 		{func(m *Manifest) { m.MaxRounds = 0 }, "rounds is 0, must be at least 1"},
@@ -445,6 +448,13 @@ func TestVectorsGenesis(t *testing.T) {
 	vectors.Check(t, "genesis.json", file)
 }
 
+// crowded is of a run with cells whose seats rotate.
+func crowded(t *testing.T) *Manifest {
+	m := sample(t)
+	m.Seats, m.MinPeers, m.RotateRounds = 256, 48, 16
+	return m
+}
+
 // TestVectorsManifest: manifests with what has been added to the first ones,
 // which are as they were: see genesis.json.
 func TestVectorsManifest(t *testing.T) {
@@ -455,7 +465,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)

@@ -52,6 +52,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		Created:      m.Created,
 		Template:     m.Template,
 		Mode:         wirev1.Mode(m.Mode),
+		RotateRounds: m.RotateRounds,
 		SkipLinks:    m.SkipLinks,
 	}
 	if t := m.Trust; t != (Trust{}) {
@@ -131,6 +132,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		Created:      w.Created,
 		Template:     w.Template,
 		Mode:         Mode(w.Mode),
+		RotateRounds: w.RotateRounds,
 		SkipLinks:    w.SkipLinks,
 	}
 	if t := w.Trust; t != nil {

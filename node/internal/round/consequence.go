@@ -350,6 +350,12 @@ func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int)
 	newcomer := msg.Seat{Since: r.Round + 1, Fresh: r.Tokens > 0}
 	var effective []msg.Signed
 	r.NextSeats, effective = ru.admit(b.Parent.ID, stay, requests, newcomer)
+	if ru.rotates(r.Round, b.Parent.Record.TrainedRounds) {
+		more := []msg.Signed(nil)
+		r.NextSeats, more = ru.rotate(ru.newRotation(b.Parent.ID, c.standings, r.NextSeats), r.NextSeats, waitingOf(r.NextSeats, requests), newcomer)
+		effective = append(effective, more...)
+		slices.SortFunc(effective, func(a, b msg.Signed) int { return compareCIDs(a.CID, b.CID) })
+	}
 	for _, s := range effective {
 		r.Joins = append(r.Joins, s.Envelope)
 	}
@@ -395,14 +401,18 @@ func (ru *Rules) admit(
 			continue
 		}
 		newcomer.Peer = s.From
-		i, _ := slices.BinarySearchFunc(seats, s.From, func(a msg.Seat, id peer.ID) int {
-			return bytes.Compare([]byte(a.Peer), []byte(id))
-		})
-		seats = slices.Insert(seats, i, newcomer)
+		seats = insertSeat(seats, newcomer)
 		effective = append(effective, s)
 	}
 	slices.SortFunc(effective, func(a, b msg.Signed) int { return compareCIDs(a.CID, b.CID) })
 	return seats, effective
+}
+
+func insertSeat(seats []msg.Seat, s msg.Seat) []msg.Seat {
+	i, _ := slices.BinarySearchFunc(seats, s.Peer, func(a msg.Seat, id peer.ID) int {
+		return bytes.Compare([]byte(a.Peer), []byte(id))
+	})
+	return slices.Insert(seats, i, s)
 }
 
 // newestOfEach leaves of several requests of one peer the one that counts.

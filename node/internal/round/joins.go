@@ -126,6 +126,11 @@ func (m *Machine) useful(h *height) (joins []cid.Cid, seats []msg.Seat) {
 			joins = append(joins, s.CID)
 		}
 	}
+	for _, id := range m.rotationJoins(h, requests) {
+		if len(joins) < msg.MaxJoins && !slices.ContainsFunc(joins, id.Equals) {
+			joins = append(joins, id)
+		}
+	}
 	slices.SortFunc(joins, compareCIDs)
 	return joins, seats
 }

@@ -25,6 +25,7 @@ const (
 	commitPatience = 2
 	restPatience   = 4 // of how much rarer all becomes
 	maxPatience    = 16
+	spareRequests  = 2 // more than there are seats for: their peers may have gone
 	// eager is how often other messages are published again before that becomes
 	// rarer: with them a round stands or falls.
 	eager = 5
@@ -250,7 +251,6 @@ func (m *Machine) publishWish() {
 // round, as far as is known: those take effect first that head and peer ID rank
 // first, so the others need not be published.
 func (m *Machine) wins(h *height) bool {
-	const spare = 2 // of those that are ahead may have gone
 	own := rank(h.parent.ID, m.cfg.Self)
 	ahead := 0
 	for _, id := range m.joins.peers {
@@ -262,5 +262,5 @@ func (m *Machine) wins(h *height) bool {
 		}
 	}
 	room := m.room(h)
-	return room > 0 && ahead < room+spare
+	return room > 0 && ahead < room+spareRequests || m.rotationWins(h)
 }
