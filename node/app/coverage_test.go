@@ -1,0 +1,91 @@
+package app
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+
+	"github.com/moot-net/moot/node/api"
+)
+
+// chain is a participant that has rounds.
+type chain struct {
+	participant
+	rounds []api.Round
+}
+
+func (c *chain) Rounds(from uint64, limit int) ([]api.Round, error) {
+	var out []api.Round
+	for _, r := range c.rounds {
+		if r.Round >= from && len(out) < limit {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// Rows are counted once for each round, also when the head moves to another
+// branch.
+func TestCoverage(t *testing.T) {
+	peers := []string{"12D3KooWGRUfgbkZ8yGvnaXKcA5QfDBJUE4RbqTnc8WBzeVPr5qC", "12D3KooWCUNPg3qPTxFUSPYUDPgGhUSaLKXzYTHxfXXnWvdQmuYk"}
+	round := func(n uint64, branch string, steps ...uint64) api.Round {
+		r := api.Round{Round: n, Parent: recordCID(n-1, branch), Record: recordCID(n, branch)}
+		for i, s := range steps {
+			r.Contributions = append(r.Contributions, api.Contribution{Peer: peers[i], Steps: s})
+		}
+		return r
+	}
+	fresh := func() *covered {
+		c := &covered{rows: []int{10, 0, 20, 5}}
+		c.reset()
+		return c
+	}
+	c, p := fresh(), &chain{rounds: []api.Round{round(1, "a", 1, 2), round(2, "a", 3)}}
+	follow := func(c *covered) api.Coverage {
+		t.Helper()
+		if err := c.follow(p, 4); err != nil {
+			t.Fatal(err)
+		}
+		return c.tell("x")
+	}
+	got := follow(c)
+	if got.Rows != 35 || got.Draws != 4*(1+2+3) || got.Seen == 0 || got.Seen > 24 || got.Round != 2 {
+		t.Errorf("%+v", got)
+	}
+	sum := uint64(0)
+	for i, n := range got.Passes {
+		sum += uint64(i) * n
+	}
+	if sum != got.Draws || len(got.Shards) != 4 || got.Shards[2].Rows != 20 {
+		t.Errorf("passes %v, shards %+v", got.Passes, got.Shards)
+	}
+	p.rounds = append(p.rounds, round(3, "a", 9, 9)) // more than all rows
+	if diff := cmp.Diff(follow(fresh()), follow(c)); diff != "" {
+		t.Errorf("round by round it is another (-at once +step by step):\n%s", diff)
+	}
+	if got := follow(c); got.Seen != 35 {
+		t.Errorf("after a whole pass: %+v", got)
+	}
+	p.rounds = []api.Round{round(1, "b", 1), round(2, "b", 1), round(3, "b", 1), round(4, "b", 1)}
+	if got := follow(c); got.Draws != 16 || got.Round != 4 {
+		t.Errorf("on another branch: %+v", got)
+	}
+	// Many shards are told together.
+	c = &covered{rows: slices.Repeat([]int{1}, 3*api.MaxCoverageShards+1)}
+	c.reset()
+	if got := c.tell("x"); len(got.Shards) > api.MaxCoverageShards || got.Shards[len(got.Shards)-1].Last != len(c.rows)-1 || got.Rows != uint64(len(c.rows)) {
+		t.Errorf("%d shards are told as %d", len(c.rows), len(got.Shards))
+	}
+}
+
+func recordCID(n uint64, branch string) string {
+	sum, err := multihash.Sum(fmt.Append(nil, n, branch), multihash.SHA2_256, -1)
+	if err != nil {
+		panic(err)
+	}
+	return cid.NewCidV1(cid.Raw, sum).String()
+}
