@@ -41,6 +41,10 @@ type File struct {
 	// 1024, work in cells of about 32, whose deltas are not audited:
 	// trust.auditors must be 0 then.
 	Seats uint32 `toml:"seats"`
+	// RotateRounds is after how many rounds up to a quarter of the seats of a full
+	// run go to peers that wait for one; who did more audited work keeps its seat
+	// longer. Default 16; 0: never.
+	RotateRounds uint32 `toml:"rotate_rounds"`
 	// MinPeers is how many peers have to be there before training starts;
 	// once it has started it goes on with any number. Default 1.
 	MinPeers uint32 `toml:"min_peers"`
@@ -309,6 +313,9 @@ func (f *File) defaults(text []byte) {
 	setU(&f.Rounds, 100)
 	setU(&f.Seats, 32)
 	setU(&f.MinPeers, 1)
+	if lineOf(text, "rotate_rounds") == 0 {
+		f.RotateRounds = 16
+	}
 	setU(&f.CodecBits, 2)
 	setU(&f.EvalSamples, 64)
 	setS := func(p *string, v string) {
@@ -437,6 +444,7 @@ func (f *File) check() (key, msg string) {
 		{"rounds", float64(f.Rounds), 1, 1e6},
 		{"seats", float64(f.Seats), 1, 1024},
 		{"min_peers", float64(f.MinPeers), 1, float64(min(f.Seats, 48))},
+		{"rotate_rounds", float64(f.RotateRounds), 0, 1e6},
 		{"eval_samples", float64(f.EvalSamples), 1, 1e5},
 		{"lora.rank", float64(f.LoRA.Rank), least, maxRank},
 		{"lora.alpha", float64(f.LoRA.Alpha), least, maxAlpha},

@@ -193,3 +193,19 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("[lora]\nrank = -1"))
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = Parse("run.toml", b) })
 }
+
+// TestRotateRounds: seats rotate unless the file says that they do not.
+func TestRotateRounds(t *testing.T) {
+	for _, tt := range []struct {
+		line string
+		want uint32
+	}{{"", 16}, {"rotate_rounds = 0\n", 0}, {"rotate_rounds = 5\n", 5}} {
+		f, err := Parse("run.toml", []byte(tt.line+minimal))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.RotateRounds != tt.want {
+			t.Errorf("with %q: %d, want %d", tt.line, f.RotateRounds, tt.want)
+		}
+	}
+}
