@@ -15,9 +15,9 @@ function bounds(values) {
 }
 
 // linear makes an axis. options: zero (begin there), whole (ticks at whole
-// numbers), time (values are milliseconds), tight (end at the values, not at
+// numbers), bytes (ticks at round numbers of KiB and so on), time (values are milliseconds), tight (end at the values, not at
 // ticks), room (above the highest tick), pad (added at both ends), most (ticks).
-export function linear(values, { zero, whole, time, tight, room, pad = 0, most = 6 } = {}) {
+export function linear(values, { zero, whole, bytes, time, tight, room, pad = 0, most = 6 } = {}) {
   let [min, max] = bounds(values);
   if (zero) min = Math.min(0, min);
   if (min === max) {
@@ -25,7 +25,7 @@ export function linear(values, { zero, whole, time, tight, room, pad = 0, most =
     if (!zero || max !== 0) min = zero && max > 0 ? 0 : min - by;
     if (!zero || max === 0) max += by;
   }
-  const step = time ? timeStep(max - min, most) : Math.max(niceStep((max - min) / most), whole ? 1 : 0);
+  const step = time ? timeStep(max - min, most) : bytes ? byteStep((max - min) / most) : Math.max(niceStep((max - min) / most), whole ? 1 : 0);
   if (!tight) {
     min = Math.floor(min / step + 1e-9) * step;
     max = Math.ceil(max / step - 1e-9) * step;
@@ -62,6 +62,11 @@ function niceStep(raw) {
   const e = 10 ** Math.floor(Math.log10(raw));
   for (const m of [1, 2, 5, 10]) if (raw <= m * e * (1 + 1e-9)) return m * e;
   return 10 * e;
+}
+
+function byteStep(raw) {
+  const unit = 1024 ** Math.max(0, Math.floor(Math.log2(Math.max(1, raw)) / 10));
+  return Math.max(1, niceStep(raw / unit)) * unit;
 }
 
 function timeStep(range, most) {

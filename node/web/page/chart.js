@@ -12,7 +12,7 @@ const PAD = { top: 12, right: 14, bottom: 40 };
 
 // chart makes a chart. options has title, unit (of y), y (writes a value of y)
 // and file; tick may write fewer digits. update takes {x: {title, text(v), whole, time}, series: [{name,
-// kind, points: [[x, y, note]], alt, tone, faint}], log, zero, whole}: kind is
+// kind, points: [[x, y, note]], alt, tone, faint}], log, zero, whole, bytes}: kind is
 // line, mark, ring, step or bar; alt says in words what a point with a note of
 // true is, which is drawn hatched, and plain what the others are; a note that is
 // text is read out; tone is the number of its colour, by default its own.
@@ -106,7 +106,7 @@ export function chart(options) {
     }
     const bars = data.series.some((s) => s.kind === "bar");
     const log = data.log && points.every((p) => p[1] > 0);
-    const ys = log ? axis.logarithmic(points.map((p) => p[1])) : axis.linear(points.map((p) => p[1]), { zero: bars || data.zero, whole: data.whole, room: !bars });
+    const ys = log ? axis.logarithmic(points.map((p) => p[1])) : axis.linear(points.map((p) => p[1]), { zero: bars || data.zero, whole: data.whole, bytes: data.bytes, room: !bars });
     const left = 14 + 7 * Math.max(...ys.ticks.map((t) => tick(t).length));
     const inner = { x0: left, x1: width - PAD.right, y0: height - PAD.bottom, y1: PAD.top };
     const xs = axis.linear(part ?? points.map((p) => p[0]), {

@@ -163,7 +163,7 @@ export function runView(id, log) {
       { name: "accepted", kind: "step", points: list.map((r) => [r.round, r.contributions.length, ""]) },
       { name: "refused", kind: "step", points: list.map((r) => [r.round, r.refused.length, [...new Set(r.refused.map((x) => x.reason))].join(", ")]) },
     ] });
-    bytes.update({ x: byRound, series: [{ name: "deltas", kind: "bar", points: bars(roundBytes, () => false) }] });
+    bytes.update({ x: byRound, bytes: true, series: [{ name: "deltas", kind: "bar", points: bars(roundBytes, () => false) }] });
     const last = list.at(-1), plain = last && 4 * run.manifest.adapter_parameters * last.contributions.length;
     bytesText.textContent = plain && roundBytes(last) ? `Deltas as published, once for each round; each goes to all other seats. ${f.decimal(plain / roundBytes(last), 1)} times smaller than in 32-bit floats.` : "Deltas as published, once for each round.";
     times.update({ x: byRound, series: [{ name: "time", plain: "certified", alt: "provisional", kind: "bar", points: bars((r) => r.seconds, (r) => !r.certified) }] });

@@ -54,7 +54,7 @@ export function timeline(file) {
     width = frame.clientWidth || width;
     if (!width) return;
     const phases = PHASES.filter((p) => list.some((s) => s.phase === p));
-    const height = 26 * (phases.length + 1) + 46;
+    const height = 26 * (phases.length + 1) + 54;
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     picture.setAttribute("height", height);
     if (list.length === 0) {
@@ -64,25 +64,25 @@ export function timeline(file) {
     const x0 = 76, x1 = width - 14;
     const xs = linear([list[0].from, list.at(-1).to], { time: true, tight: true, most: Math.max(2, Math.floor((x1 - x0) / 90)) });
     const px = (t) => x0 + (x1 - x0) * xs.at(t);
-    const bottom = 26 * (phases.length + 1) + 6;
+    const bottom = 26 * (phases.length + 1) + 14;
     const begins = list.filter((s, i) => i > 0 && s.round !== list[i - 1].round);
     const last = list.at(-1);
     set(picture,
       svg("title", null, `Rounds ${list[0].round} to ${last.round} by time: round ${last.round} is in phase ${last.phase} for ${f.seconds((last.to - last.from) / 1000)}`),
       svg("defs", null, svg("clipPath", { id: clip }, svg("rect", { x: x0, y: 0, width: x1 - x0, height }))),
       phases.map((p, i) => [
-        svg("text", { class: "tick", x: x0 - 8, y: 26 * i + 23, "text-anchor": "end" }, p),
-        svg("line", { class: "grid", x1: x0, x2: x1, y1: 26 * i + 32, y2: 26 * i + 32 }),
+        svg("text", { class: "tick", x: x0 - 8, y: 26 * i + 31, "text-anchor": "end" }, p),
+        svg("line", { class: "grid", x1: x0, x2: x1, y1: 26 * i + 40, y2: 26 * i + 40 }),
       ]),
-      svg("text", { class: "tick", x: x0 - 8, y: 26 * phases.length + 23, "text-anchor": "end" }, "deltas"),
+      svg("text", { class: "tick", x: x0 - 8, y: 26 * phases.length + 31, "text-anchor": "end" }, "deltas"),
       begins.map((s) => [
         svg("line", { class: "axis dashed", x1: px(s.from), x2: px(s.from), y1: 4, y2: bottom }),
         svg("text", { class: "tick", x: px(s.from) + 4, y: 12 }, `round ${s.round}`),
       ]),
       svg("g", { "clip-path": `url(#${clip})` },
-        list.map((s) => svg("rect", { class: `span${s.phase === "train" ? " work" : ""}`, x: px(s.from), y: 26 * phases.indexOf(s.phase) + 14, width: Math.max(1, px(s.to) - px(s.from)), height: 14 },
+        list.map((s) => svg("rect", { class: `span${s.phase === "train" ? " work" : ""}`, x: px(s.from), y: 26 * phases.indexOf(s.phase) + 22, width: Math.max(1, px(s.to) - px(s.from)), height: 14 },
           svg("title", null, `round ${s.round}, ${s.phase}: ${f.seconds((s.to - s.from) / 1000)}`))),
-        came.map((a) => svg("path", { class: "s1 mark", d: `M${px(a.at)} ${26 * phases.length + 13}l5 5l-5 5l-5 -5Z` }, svg("title", null, `round ${a.round}: delta of ${shortID(a.peer)}`)))),
+        came.map((a) => svg("path", { class: "s1 mark", d: `M${px(a.at)} ${26 * phases.length + 21}l5 5l-5 5l-5 -5Z` }, svg("title", null, `round ${a.round}: delta of ${shortID(a.peer)}`)))),
       svg("line", { class: "axis", x1: x0, x2: x1, y1: bottom, y2: bottom }),
       xs.ticks.map((t) => svg("text", { class: "tick", x: Math.min(px(t), x1 - 22), y: bottom + 16, "text-anchor": "middle" }, f.clock(t))),
       svg("text", { class: "name", x: (x0 + x1) / 2, y: bottom + 34, "text-anchor": "middle" }, "time of day"));
