@@ -41,6 +41,10 @@ type Status struct {
 	ConfigError   string   `json:"config_error,omitempty"`
 	RestartNeeded []string `json:"restart_needed,omitempty"`
 
+	// ClockError is by how much the clock of this machine differs from those of
+	// peers, "" if it does not.
+	ClockError string `json:"clock_error,omitempty"`
+
 	// Blind are settings that have no effect, and why: what they need cannot be
 	// seen on this machine. By key.
 	Blind map[string]string `json:"blind,omitempty"`
@@ -106,6 +110,8 @@ type Peer struct {
 // Peers answers a list of peers.
 type Peers struct {
 	Peers []Peer `json:"peers"`
+	// Next is what to ask after for the next page, empty on the last.
+	Next string `json:"next,omitempty"`
 }
 
 // Stopping answers a shutdown.

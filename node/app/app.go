@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -105,6 +106,10 @@ func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 		return nil, api.Errorf(api.CodeConflict, "another mootd uses %s", dir).
 			WithHint("stop it first, or give this one a folder of its own with --data-dir")
 	}
+	if readOnly(err) {
+		return nil, api.Errorf(api.CodeConfig, "data folder %s cannot be written: %w", dir, err).
+			WithHint("make it writable for this user, or give another one with --data-dir")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -116,6 +121,11 @@ func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 		}
 	}
 	return store, nil
+}
+
+// readOnly reports whether an error is that of a folder that cannot be written.
+func readOnly(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || err != nil && strings.Contains(err.Error(), "read-only file system")
 }
 
 func runNode(ctx context.Context, o Options, store *shard.Store, recent *recent) error {
@@ -170,6 +180,7 @@ func (n *node) stages() []stage {
 		{"exchange", n.exchange.Run},
 		{"pull", n.puller.Run},
 		{"gossip", n.gossip.Run},
+		{"presence", n.runPresence},
 		{"keeper", n.keeper.run},
 		{"configuration", n.follow.run},
 		{"runs", n.runs.run},
@@ -222,6 +233,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 			o.Log.Warn("the GPU cannot be used, nothing is trained", "err", err, "hint", gpu.Hint(err))
 		}
 	}
+	n.presence = n.newPresence(key)
 	if err := n.attach(); err != nil {
 		return nil, errors.Join(err, host.Close())
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/node/api"
 )
 
 // identityFile holds the node's private key in libp2p's protobuf form.
@@ -29,7 +31,8 @@ func loadIdentity(dir string) (crypto.PrivKey, peer.ID, error) {
 	}
 	key, err := crypto.UnmarshalPrivateKey(b)
 	if err != nil {
-		return nil, "", fmt.Errorf("identity %s is damaged (%w); restore it from a backup, or move it away to start as a new peer", path, err)
+		return nil, "", api.Errorf(api.CodeConfig, "identity %s is damaged: %w", path, err).
+			WithHint("restore it from a backup, or move it away to start as a new peer")
 	}
 	id, err := peer.IDFromPrivateKey(key)
 	if err != nil {

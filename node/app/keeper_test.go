@@ -21,6 +21,7 @@ type kept struct {
 	sees    volunteer.Observation // guarded by lock
 	has     []api.Run             // guarded by lock
 	stopped bool                  // guarded by lock
+	asleep  chan struct{}         // guarded by lock; while it is open the process stands still
 }
 
 // set changes what the keeper sees.
@@ -59,6 +60,12 @@ func keepAnswered(t *testing.T, dir string, s volunteer.Settings, answer *bool, 
 		t.Error("the gate is open before the machine was looked at")
 	}
 	k.observe = func(volunteer.Settings) volunteer.Observation {
+		k.lock.Lock()
+		asleep := k.asleep
+		k.lock.Unlock()
+		if asleep != nil {
+			<-asleep
+		}
 		k.lock.Lock()
 		defer k.lock.Unlock()
 		return k.sees
@@ -299,9 +306,12 @@ func TestKeeperAfterAnHourAsleep(t *testing.T) {
 			t.Fatal(err)
 		}
 		// It is stopped while it looks: nothing of it runs for an hour.
-		k.lock.Lock()
+		k.set(func() { k.asleep = make(chan struct{}) })
 		time.Sleep(time.Hour)
-		k.lock.Unlock()
+		k.set(func() {
+			close(k.asleep)
+			k.asleep = nil
+		})
 		if v := k.after(0); v.Reason != volunteer.OffHours || k.open() || !v.Until.Equal(now.Truncate(time.Minute).Add(24*time.Hour)) {
 			t.Errorf("an hour later: %+v, open %v", v, k.open())
 		}

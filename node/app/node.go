@@ -17,6 +17,7 @@ import (
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/p2p"
+	"github.com/moot-net/moot/node/internal/presence"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/node/internal/volunteer"
@@ -49,6 +50,7 @@ type node struct {
 	datasets *catalogue[api.Dataset]
 	runs     *runs
 	keeper   *keeper
+	presence *presence.Presence
 	follow   *follower
 
 	// maxBytes is how much of the disk the store may take (0: all there is),
@@ -84,6 +86,7 @@ func (n *node) Status(context.Context) (api.Status, error) {
 	s.ConfigError, s.RestartNeeded = n.follow.state()
 	s.Reachability = string(n.host.Reachability())
 	s.Devices, s.Blind = n.keeper.devices(), n.keeper.blind()
+	s.ClockError = clockError(n.presence.Offset())
 	activity := n.activity(runs)
 	s.State, s.Why, s.Reason, s.Do, s.Until = activity.state, activity.why, activity.reason, activity.do, activity.until
 	return s, nil

@@ -188,6 +188,9 @@ func printStatus(w io.Writer, v api.Status, now time.Time) {
 	if len(v.RestartNeeded) > 0 {
 		fmt.Fprintf(w, "config   takes effect at the next start: %s\n", clean(strings.Join(v.RestartNeeded, ", ")))
 	}
+	if v.ClockError != "" {
+		fmt.Fprintf(w, "clock    %s; let the system set it by NTP\n", clean(v.ClockError))
+	}
 	for _, key := range slices.Sorted(maps.Keys(v.Blind)) {
 		fmt.Fprintf(w, "blind    %s has no effect: %s\n", clean(key), clean(v.Blind[key]))
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,10 +50,13 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond != "cuda" {
-				return false, fmt.Errorf("unknown condition %s", cond)
+			switch cond {
+			case "cuda":
+				return cuda.Built, nil
+			case "readonly":
+				return canMakeReadOnly(), nil
 			}
-			return cuda.Built, nil
+			return false, fmt.Errorf("unknown condition %s", cond)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// waitfor FILE: somebody writes it.
@@ -81,6 +85,21 @@ func TestScripts(t *testing.T) {
 					}
 				}
 				ts.Fatalf("%s has no %q", args[1], args[0])
+			},
+			// busy: $BUSY is a port that is taken.
+			"busy": func(ts *testscript.TestScript, _ bool, _ []string) {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				ts.Check(err)
+				ts.Defer(func() { l.Close() })
+				_, port, err := net.SplitHostPort(l.Addr().String())
+				ts.Check(err)
+				ts.Setenv("BUSY", port)
+			},
+			// readonly DIR: makes a folder that nobody can write to.
+			"readonly": func(ts *testscript.TestScript, _ bool, args []string) {
+				undo, err := makeReadOnly(ts.MkAbs(args[0]))
+				ts.Check(err)
+				ts.Defer(undo)
 			},
 			// exits N args...: the command ends with exit code N.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {

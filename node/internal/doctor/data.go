@@ -143,6 +143,10 @@ func (d *doctor) clock() {
 		d.fail("clock", fmt.Sprintf("it says %s, before this program was made", now.Format(time.DateTime)), fix)
 		return
 	}
+	if d.status != nil && d.status.ClockError != "" {
+		d.fail("clock", d.status.ClockError, fix)
+		return
+	}
 	for _, file := range []string{"identity.key", "control.json", "traffic.json", "peers"} {
 		if info, err := os.Stat(filepath.Join(d.Config.DataDir, file)); err == nil && info.ModTime().After(now.Add(clockSlack)) {
 			d.warn("clock", fmt.Sprintf("%s was written %s in the future", file, info.ModTime().Sub(now).Round(time.Second)), fix)

@@ -124,6 +124,9 @@ func TestFaults(t *testing.T) {
 				return volunteer.Observation{Unseen: map[volunteer.Sight]string{volunteer.SightIdle: "not available on this desktop"}}
 			}
 		}, "idle", OK, "no setting needs it"},
+		{"clock", func(_ *testing.T, o *Options) {
+			running(o, fake{status: api.Status{ClockError: "the clock of this machine is 1m0s behind those of 3 peers"}})
+		}, "clock", Fail, "1m0s behind"},
 		{"full", func(_ *testing.T, o *Options) { o.FreeBytes = func(string) (int64, error) { return 5e8, nil } }, "space", Fail, "0.5 GB"},
 		{"nearly full", func(_ *testing.T, o *Options) { o.FreeBytes = func(string) (int64, error) { return 3e9, nil } }, "space", Warn, "3.0 GB"},
 		{"identity", func(_ *testing.T, o *Options) {

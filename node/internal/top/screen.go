@@ -127,6 +127,9 @@ func (c screen) head(s *snapshot) (lines []line) {
 	if v.Do != "" {
 		lines = append(lines, labelled(2, "do", clean(v.Do)))
 	}
+	if v.ClockError != "" {
+		lines = append(lines, labelled(1, "clock", clean(v.ClockError)))
+	}
 	if v.ConfigError != "" {
 		lines = append(lines, labelled(2, "config", "the file is wrong, it is as before: "+clean(v.ConfigError)))
 	}

@@ -1,0 +1,288 @@
+package presence
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+func key(t *testing.T, name string) crypto.PrivKey {
+	t.Helper()
+	seed := sha256.Sum256([]byte(name))
+	k, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(seed[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// machine is a node that was started.
+type machine struct {
+	*Presence
+	h     host.Host
+	ended chan error
+
+	lock sync.Mutex
+	told []time.Duration // guarded by lock
+}
+
+// start starts a node whose clock is ahead.
+func start(t *testing.T, name string, ahead time.Duration) *machine {
+	t.Helper()
+	k := key(t, name)
+	h, err := libp2p.New(libp2p.Identity(k), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{h: h, ended: make(chan error, 1)}
+	m.Presence = New(h, Options{Key: k, Now: func() time.Time { return time.Now().Add(ahead) }, Skewed: func(d time.Duration, _ int) {
+		m.lock.Lock()
+		defer m.lock.Unlock()
+		m.told = append(m.told, d)
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { m.ended <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		h.Close()
+	})
+	// It answers from then on.
+	until(t, "an answer", func() bool { return len(h.Mux().Protocols()) > 0 && has(h) })
+	return m
+}
+
+func has(h host.Host) bool {
+	for _, p := range h.Mux().Protocols() {
+		if p == Protocol {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *machine) connect(t *testing.T, to *machine) {
+	t.Helper()
+	if err := m.h.Connect(t.Context(), peer.AddrInfo{ID: to.h.ID(), Addrs: to.h.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s", what)
+		}
+	}
+}
+
+func (m *machine) asked(n int) func() bool {
+	return func() bool {
+		_, peers := m.Offset()
+		return peers == n
+	}
+}
+
+// runs checks that a node has not ended.
+func (m *machine) runs(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-m.ended:
+		t.Errorf("it ended: %v", err)
+	default:
+	}
+}
+
+// The second of two machines with one key is told so, with the address of the
+// first one, and ends. The first one goes on.
+func TestIdentityOnTwoMachines(t *testing.T) {
+	witness, first := start(t, "witness", 0), start(t, "twin", 0)
+	first.connect(t, witness)
+	until(t, "the first one's time", first.asked(1))
+	second := start(t, "twin", 0)
+	second.connect(t, witness)
+	select {
+	case err := <-second.ended:
+		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "/ip4/127.0.0.1/tcp/") {
+			t.Errorf("it ended with %v, want one that names the other's address", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the second machine was not told")
+	}
+	first.runs(t)
+	witness.runs(t)
+}
+
+// Two connections of one machine, and one that was started again, are no
+// conflict.
+func TestOneMachineIsNoConflict(t *testing.T) {
+	witness, a := start(t, "witness", 0), start(t, "node", 0)
+	a.connect(t, witness)
+	until(t, "its time", a.asked(1))
+	// Another connection of the same machine.
+	c, err := a.h.Network().DialPeer(network.WithForceDirectDial(t.Context(), "test"), witness.h.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	witness.connect(t, a)
+	if err := a.greet(t.Context(), witness.h.ID()); err != nil {
+		t.Error(err)
+	}
+	// It ends, and starts again with the same key.
+	c.Close()
+	a.h.Close()
+	again := start(t, "node", 0)
+	again.connect(t, witness)
+	until(t, "its time again", again.asked(1))
+	again.runs(t)
+}
+
+// Nobody is stopped by a peer that lies.
+func TestALieStopsNobody(t *testing.T) {
+	victim := start(t, "victim", 0)
+	liar, err := libp2p.New(libp2p.Identity(key(t, "liar")), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { liar.Close() })
+	var number [numberBytes]byte
+	lies := map[string]func() []byte{
+		"a signature of its own": func() []byte {
+			sig, _ := key(t, "liar").Sign(signed(victim.number, number))
+			return append(number[:], sig...)
+		},
+		"nothing": func() []byte { return make([]byte, numberBytes+signatureSize) },
+		// The victim signs its own number for whoever asks; that proves nothing.
+		"the victim's own": func() []byte {
+			b, err := challenge(withTimeout(t), liar.Network().ConnsToPeer(victim.h.ID())[0], victim.number)
+			if err != nil {
+				t.Error(err)
+			}
+			return b
+		},
+		// Nor does what it signed for another number.
+		"of another number": func() []byte {
+			b, err := challenge(withTimeout(t), liar.Network().ConnsToPeer(victim.h.ID())[0], number)
+			if err != nil {
+				t.Error(err)
+			}
+			return append(append([]byte{9}, b[1:numberBytes]...), b[numberBytes:]...)
+		},
+	}
+	var lie func() []byte
+	liar.SetStreamHandler(Protocol, func(s network.Stream) {
+		defer s.Close()
+		var q [1 + numberBytes]byte
+		if _, err := io.ReadFull(s, q[:]); err != nil {
+			return
+		}
+		b := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
+		b = append(append(b, 3), append(lie(), "abc"...)...)
+		_, _ = s.Write(b)
+	})
+	lie = lies["nothing"]
+	if err := liar.Connect(t.Context(), peer.AddrInfo{ID: victim.h.ID(), Addrs: victim.h.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	for name, l := range lies {
+		lie = l
+		if err := victim.greet(t.Context(), liar.ID()); err == nil || errors.Is(err, ErrConflict) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	victim.runs(t)
+}
+
+func withTimeout(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// A clock that is wrong shows by that of most others, and one of them that is
+// wrong itself changes nothing.
+func TestClock(t *testing.T) {
+	a := start(t, "late", -time.Minute)
+	b, c, wrong := start(t, "b", 0), start(t, "c", 0), start(t, "wrong", 48*time.Hour)
+	a.connect(t, b)
+	until(t, "b's time", a.asked(1))
+	a.connect(t, c)
+	until(t, "c's time", a.asked(2))
+	a.connect(t, wrong)
+	until(t, "the wrong time", a.asked(3))
+	off, _ := a.Offset()
+	if d := off - time.Minute; d.Abs() > 5*time.Second {
+		t.Errorf("the others are %v ahead", off)
+	}
+	a.lock.Lock()
+	if len(a.told) != 1 || (a.told[0]-time.Minute).Abs() > 5*time.Second {
+		t.Errorf("told %v", a.told)
+	}
+	a.lock.Unlock()
+	b.connect(t, c)
+	until(t, "both times", func() bool { _, n := b.Offset(); return n >= 2 })
+	b.connect(t, wrong)
+	until(t, "three times", b.asked(3))
+	b.runs(t)
+}
+
+// Times of an hour ago count no more, and only so many are kept.
+func TestTimesAreBounded(t *testing.T) {
+	now := time.Now()
+	told := 0
+	p := New(nil, Options{Now: func() time.Time { return now }, Skewed: func(time.Duration, int) { told++ }})
+	for i := range 3 * maxTimes {
+		p.note(peer.ID(rune('a'+i)), time.Minute)
+		now = now.Add(time.Second)
+	}
+	if len(p.times) != maxTimes || told != 1 {
+		t.Errorf("%d times are kept, told %d times", len(p.times), told)
+	}
+	now = now.Add(2 * keptFor)
+	if _, n := p.Offset(); n != 0 {
+		t.Errorf("%d old times count", n)
+	}
+	p.note("x", time.Second)
+	if off, n := p.Offset(); n != 1 || off != time.Second || told != 2 {
+		t.Errorf("then %v of %d, told %d times", off, n, told)
+	}
+}
+
+// What is no question is not answered.
+func TestGarbage(t *testing.T) {
+	a := start(t, "a", 0)
+	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	if err := h.Connect(t.Context(), peer.AddrInfo{ID: a.h.ID(), Addrs: a.h.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []string{"", "\x01short", "\x00" + strings.Repeat("x", numberBytes), "\x07" + strings.Repeat("x", 1000)} {
+		s, err := h.NewStream(t.Context(), a.h.ID(), Protocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = s.Write([]byte(q))
+		_ = s.CloseWrite()
+		_ = s.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if b, err := io.ReadAll(s); len(b) != 0 {
+			t.Errorf("%q is answered with %q, %v", q, b, err)
+		}
+	}
+	a.runs(t)
+}
