@@ -44,6 +44,8 @@ type Model struct {
 // Models answers a list of models.
 type Models struct {
 	Models []Model `json:"models"`
+	// Next is what to ask after for the next page, empty on the last.
+	Next string `json:"next,omitempty"`
 }
 
 // ImportDatasetRequest names files of rows and says how to read them.
@@ -99,4 +101,6 @@ type Dataset struct {
 // Datasets answers a list of data sets.
 type Datasets struct {
 	Datasets []Dataset `json:"datasets"`
+	// Next is what to ask after for the next page, empty on the last.
+	Next string `json:"next,omitempty"`
 }

@@ -18,6 +18,10 @@
 // and {"type":"error","ok":false,"error":{…}}. A stream without one of these
 // two was cut.
 //
+// Lists of peers, models, data sets and runs are answered whole, or with ?limit=N
+// a page at a time; "next" of an answer is the ?after= of the next. Rounds and
+// the log have pages of their own.
+//
 // A path in a request is absolute: daemon and asker may stand in different
 // folders. An ID of a run, a model or a data set may be given by the first
 // characters that tell it from the others the daemon knows, or as "last".

@@ -227,9 +227,9 @@ func TestSlow(t *testing.T) {
 func TestTooMuch(t *testing.T) {
 	bubble(t, api.Options{}, func(t *testing.T, p *pipes, _ *apitest.Fake) {
 		for name, x := range map[string]struct{ text, want string }{
-			"headers": {"GET /api/v1/status HTTP/1.1\r\n" + head + strings.Repeat("X-"+strings.Repeat("y", 100)+": z\r\n", 1000) + "\r\n", "431"},
-			"address": {"GET /" + strings.Repeat("a", 40_000) + " HTTP/1.1\r\n" + head + "\r\n", "431"},
-			"body":    {"POST /api/v1/control HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2000000\r\n" + head + "\r\n" + strings.Repeat(" ", 2_000_000), "413"},
+			"headers":   {"GET /api/v1/status HTTP/1.1\r\n" + head + strings.Repeat("X-"+strings.Repeat("y", 100)+": z\r\n", 1000) + "\r\n", "431"},
+			"address":   {"GET /" + strings.Repeat("a", 40_000) + " HTTP/1.1\r\n" + head + "\r\n", "431"},
+			"body":      {"POST /api/v1/control HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2000000\r\n" + head + "\r\n" + strings.Repeat(" ", 2_000_000), "413"},
 			"two hosts": {"GET /api/v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\n" + head + "\r\n", "400"},
 		} {
 			c := p.dial()

@@ -31,6 +31,9 @@ const (
 	formTar                // a tar archive
 )
 
+// paging are the parameters of a list.
+var paging = []string{"after", "limit"}
+
 // described are all routes below /api and those beside it.
 func described() []route {
 	return []route{
@@ -41,13 +44,13 @@ func described() []route {
 		{"GET /api/v1/version", "What runs here", nil, Version{}, formObject, nil},
 		{"GET /api/v1/status", "What the node does, and why it does not train", nil, Status{}, formObject, nil},
 		{"POST /api/v1/control", "Pauses the node, or lets it go on", ControlRequest{}, Status{}, formObject, nil},
-		{"GET /api/v1/peers", "The peers that the node is connected to", nil, Peers{}, formObject, nil},
-		{"GET /api/v1/models", "The base models that the node holds, oldest first", nil, Models{}, formObject, nil},
+		{"GET /api/v1/peers", "The peers that the node is connected to", nil, Peers{}, formObject, paging},
+		{"GET /api/v1/models", "The base models that the node holds, oldest first", nil, Models{}, formObject, paging},
 		{"POST /api/v1/models/import", "Imports a Hugging Face checkpoint", ImportModelRequest{}, Model{}, formLines, nil},
-		{"GET /api/v1/datasets", "The data sets that the node holds, oldest first", nil, Datasets{}, formObject, nil},
+		{"GET /api/v1/datasets", "The data sets that the node holds, oldest first", nil, Datasets{}, formObject, paging},
 		{"POST /api/v1/datasets/import", "Imports files of rows as a data set", ImportDatasetRequest{}, Dataset{}, formLines, nil},
 		{"POST /api/v1/datasets/check", "Reads files of rows, and says what is wrong with them", CheckDatasetRequest{}, DatasetCheck{}, formLines, nil},
-		{"GET /api/v1/runs", "The runs that the node knows, oldest first", nil, Runs{}, formObject, nil},
+		{"GET /api/v1/runs", "The runs that the node knows, oldest first", nil, Runs{}, formObject, paging},
 		{"POST /api/v1/runs", "Launches a run", LaunchRequest{}, Run{}, formLines, nil},
 		{"POST /api/v1/runs/plan", "Looks at a run file as a launch does", LaunchRequest{}, Plan{}, formLines, nil},
 		{"POST /api/v1/runs/{id}/check", "Says what a run needs of this machine", CheckRunRequest{}, Fit{}, formLines, nil},
@@ -124,7 +127,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) { s.send(w, htt
 type schemas struct{ components map[string]any }
 
 // kindOf are the types of parameters.
-var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "integer", "level": "string", "round": "string", "format": "string"}
+var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string"}
 
 func (g *schemas) operation(path string, r route) map[string]any {
 	op := map[string]any{"summary": r.summary, "operationId": operationID(r.pattern)}

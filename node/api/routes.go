@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -109,24 +110,62 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n") // who does not read it does not get it
 }
 
-func (s *Server) peers(ctx context.Context, _ *http.Request) (Peers, error) {
+func (s *Server) peers(ctx context.Context, r *http.Request) (v Peers, err error) {
 	l, err := s.backend.Peers(ctx)
-	return Peers{list(l)}, err
+	if err == nil {
+		v.Peers, v.Next, err = paged(r, l, func(p Peer) string { return p.ID })
+	}
+	return v, err
 }
 
-func (s *Server) models(ctx context.Context, _ *http.Request) (Models, error) {
+func (s *Server) models(ctx context.Context, r *http.Request) (v Models, err error) {
 	l, err := s.backend.Models(ctx)
-	return Models{list(l)}, err
+	if err == nil {
+		v.Models, v.Next, err = paged(r, l, func(m Model) string { return m.ID })
+	}
+	return v, err
 }
 
-func (s *Server) datasets(ctx context.Context, _ *http.Request) (Datasets, error) {
+func (s *Server) datasets(ctx context.Context, r *http.Request) (v Datasets, err error) {
 	l, err := s.backend.Datasets(ctx)
-	return Datasets{list(l)}, err
+	if err == nil {
+		v.Datasets, v.Next, err = paged(r, l, func(d Dataset) string { return d.ID })
+	}
+	return v, err
 }
 
-func (s *Server) runs(ctx context.Context, _ *http.Request) (Runs, error) {
+func (s *Server) runs(ctx context.Context, r *http.Request) (v Runs, err error) {
 	l, err := s.backend.Runs(ctx)
-	return Runs{list(l)}, err
+	if err == nil {
+		v.Runs, v.Next, err = paged(r, l, func(r Run) string { return r.ID })
+	}
+	return v, err
+}
+
+// maxPage bounds a page of a list; without limit all of it is answered.
+const maxPage = 1000
+
+// paged returns the part of a list that comes after the ID that ?after= names,
+// at most ?limit= of it, and the ID to go on after when there is more. An ID
+// that is not there any more is an error: what came after it is not known.
+func paged[T any](r *http.Request, all []T, id func(T) string) (page []T, next string, err error) {
+	q := r.URL.Query()
+	limit, err := number("limit", q.Get("limit"), uint64(len(all))+1, maxPage)
+	if err != nil {
+		return nil, "", err
+	}
+	if after := q.Get("after"); after != "" {
+		i := slices.IndexFunc(all, func(x T) bool { return id(x) == after })
+		if i < 0 {
+			return nil, "", Errorf(CodeNotFound, "after is %s, which is not in the list any more", clip(after)).WithHint("begin again without after")
+		}
+		all = all[i+1:]
+	}
+	if uint64(len(all)) > limit {
+		all = all[:limit]
+		next = id(all[limit-1])
+	}
+	return list(all), next, nil
 }
 
 // list makes an empty list [] in JSON, not null.

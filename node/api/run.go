@@ -115,6 +115,8 @@ type Guarantee struct {
 // Runs answers a list of runs.
 type Runs struct {
 	Runs []Run `json:"runs"`
+	// Next is what to ask after for the next page, empty on the last.
+	Next string `json:"next,omitempty"`
 }
 
 // RunDetail is all about one run.

@@ -450,8 +450,10 @@ func TestFunctions(t *testing.T) {
 		{"axis", `m.linear([0, 20_600], {zero: true, bytes: true}).ticks.map((t) => t / 1024).join()`, "0,5,10,15,20,25"},
 		{"rounds", `m.smooth([[1, 2], [2, 4], [3, 4]]).map((p) => p[1].toFixed(3)).join()`, "2.000,3.053,3.402"},
 		{"rounds", `[m.best([{eval_loss: null}]), m.best([{round: 1, eval_loss: 2}, {round: 2, eval_loss: null}, {round: 3, eval_loss: 1}, {round: 4, eval_loss: 1}]).round].join()`, ",3"},
-		{"rounds", `[m.standingText(undefined, 1), m.standingText({owed: 2, strikes: 0}, 1), m.standingText({owed: 0, strikes: 1.5}, 1), m.standingText({owed: 0, strikes: 0, banned_until: 9, reason: "harmful"}, 5), m.standingText({owed: 0, strikes: 0, banned_until: 9}, 9)].join("; ")`,
-			"not audited; on probation: 2 useful deltas until it counts; counts; 1.5 of 3 strikes; banned until round 9: harmful; counts"},
+		{
+			"rounds", `[m.standingText(undefined, 1), m.standingText({owed: 2, strikes: 0}, 1), m.standingText({owed: 0, strikes: 1.5}, 1), m.standingText({owed: 0, strikes: 0, banned_until: 9, reason: "harmful"}, 5), m.standingText({owed: 0, strikes: 0, banned_until: 9}, 9)].join("; ")`,
+			"not audited; on probation: 2 useful deltas until it counts; counts; 1.5 of 3 strikes; banned until round 9: harmful; counts",
+		},
 		{"schedule", `m.windows(m.hours(m.parse(["Mon-Fri 22:00-07:00", "Sat,Sun 00:00-24:00"]))).sort().join("; ")`, "Mon-Fri 22:00-24:00; Sat,Sun 00:00-24:00; Tue-Fri 00:00-07:00"},
 		{"schedule", `[[], ["daily 9:00-12:30"], ["Fri-Mon 23:00-01:00"]].map((l) => m.hours(m.parse(l)).reduce((a, b) => a + b)).join()`, "168,24.5,8"},
 		{"schedule", `["x", "Mon 25:00-26:00", "Mon 9:00-9:00", "Mon-Foo 9:00-10:00", "Mon 9-10"].map((l) => typeof m.parse([l])).join()`, "string,string,string,string,string"},
