@@ -28,7 +28,10 @@ type Backend struct {
 	closed   bool
 }
 
-var _ tensor.Backend = (*Backend)(nil)
+var (
+	_ tensor.Backend  = (*Backend)(nil)
+	_ tensor.EightBit = (*Backend)(nil)
+)
 
 // Built tells whether this binary can compute on a GPU.
 const Built = true

@@ -254,6 +254,22 @@ func (b *Backend) AdamW(p, g, m, v tensor.Mat, o tensor.AdamW) {
 	b.d.adamW(b.view(p), b.view(g), b.view(m), b.view(v), o)
 }
 
+// AdamW8 implements tensor.EightBit.
+func (b *Backend) AdamW8(p, g tensor.Mat, s tensor.Moments8, o tensor.AdamW) {
+	codes, scales := b.view(s.Codes), b.view(s.Scales)
+	mustFloats(codes.cols, codes)
+	mustFloats(scales.cols, scales)
+	mustFloats(512, b.view(s.Maps))
+	n, count := p.Cols, blocks(p.Cols, 256)
+	if s.M+n > 4*codes.cols || s.V+n > 4*codes.cols || s.MScale+count > scales.cols || s.VScale+count > scales.cols {
+		panic(fmt.Sprintf("bug: moments of %d values from %d and %d of %d bytes", n, s.M, s.V, 4*codes.cols))
+	}
+	at := func(code, scale int) moments8 {
+		return moments8{codes.ptr + uintptr(code), scales.ptr + uintptr(4*scale)}
+	}
+	b.d.adam8(b.view(p), b.view(g), at(s.M, s.MScale), at(s.V, s.VScale), b.view(s.Maps).ptr, o)
+}
+
 // results returns device memory for numbers that are to be read at once, and
 // memory of the host to read them to.
 func (b *Backend) results(bytes int) (at uintptr, host []byte) {

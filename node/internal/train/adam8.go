@@ -20,14 +20,16 @@ const (
 // adam8 is AdamW whose moments are in eight bits, as bitsandbytes has them: in
 // blocks of a tensor, each moment a value of a map of 256 times the largest
 // magnitude of its block. A step computes with the new moments before they are
-// rounded. It runs on the host, whatever the backend: blocks are independent,
-// and nothing is fused, so that results are the same on every processor.
+// rounded. Blocks are independent, and nothing is fused, so that results are the
+// same on every processor. A backend elsewhere that is a tensor.EightBit does
+// the same there; with another one the host computes.
 type adam8 struct {
 	b       tensor.Backend
 	adam    Adam
-	groups  []group // each one a tensor
-	small   *adamW  // has the moments of small tensors, one after the other
-	m, v    moments
+	groups  []group   // each one a tensor
+	small   *adamW    // has the moments of small tensors, one after the other
+	m, v    moments   // what far has is newer
+	far     *far8     // nil: the host computes
 	p, g    []float32 // of a backend elsewhere
 	largest int
 }
@@ -71,6 +73,10 @@ func newAdam8(b tensor.Backend, adam Adam, groups []group) *adam8 {
 	if small > 0 {
 		o.small = &adamW{b: b, adam: adam, m: b.Alloc(small).Vec(), v: b.Alloc(small).Vec()}
 	}
+	if e, ok := b.(tensor.EightBit); ok && n > 0 {
+		o.far = newFar8(b, e, n, blocks)
+		o.far.push(o)
+	}
 	return o
 }
 
@@ -99,6 +105,11 @@ func (o *adam8) step(p, g tensor.Mat, s update) {
 				Epsilon: o.adam.Epsilon, WeightDecay: o.adam.WeightDecay,
 				Step: s.number, GradScale: s.gradScale,
 			})
+			continue
+		}
+		if o.far != nil {
+			o.far.step(o, r.of(p), r.of(g), code, scale, s, r.factor)
+			code, scale = code+size, scale+blocksOf(size)
 			continue
 		}
 		values, grads := o.host(r.of(p), r.of(g))
@@ -165,6 +176,9 @@ func (c *adam8Consts) block(p, g []float32, mCode, vCode []byte, mScale, vScale 
 func (o *adam8) reset() {
 	o.m.reset(signedZero)
 	o.v.reset(unsignedZero)
+	if o.far != nil {
+		o.far.push(o)
+	}
 	if o.small != nil {
 		o.small.reset()
 	}
@@ -179,6 +193,7 @@ func (o *adam8) bytes() int {
 }
 
 func (o *adam8) save(state []byte) []byte {
+	o.far.pull(o)
 	for _, m := range []moments{o.m, o.v} {
 		state = appendFloats(append(state, m.code...), m.scale)
 	}
@@ -193,6 +208,9 @@ func (o *adam8) load(state []byte) {
 		state = state[copy(m.code, state):]
 		loadFloats(m.scale, state)
 		state = state[4*len(m.scale):]
+	}
+	if o.far != nil {
+		o.far.push(o)
 	}
 	if o.small != nil {
 		o.small.load(state)

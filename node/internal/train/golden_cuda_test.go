@@ -6,12 +6,14 @@ import (
 	"errors"
 	"flag"
 	"math"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	files "github.com/moot-net/moot/node/internal/checkpoint"
+	"github.com/moot-net/moot/node/internal/cpu"
 	"github.com/moot-net/moot/node/internal/cuda"
 	"github.com/moot-net/moot/node/internal/cuda/cudatest"
 	"github.com/moot-net/moot/node/internal/cuda/emu"
@@ -333,5 +335,52 @@ func TestCUDAPause(t *testing.T) {
 	losses, got := train(true)
 	if !slices.Equal(losses, wantLosses) || !slices.Equal(got, want) {
 		t.Error("training with pauses gave something else")
+	}
+}
+
+// TestCUDAAdam8: AdamW with moments in eight bits computes on the GPU what it
+// computes on the host, to the bit, also after it was saved and loaded.
+func TestCUDAAdam8(t *testing.T) {
+	far, near := openCUDA(t, cuda.Options{Float32: true}), cpu.New(cpu.Options{Threads: 1})
+	groups := []group{{0, 5001, 1}, {5001, 9097, 3}}
+	n := groups[1].to
+	adam := Adam{WeightDecay: 0.1}.withDefaults()
+	a, b := newAdam8(far, adam, groups), newAdam8(near, adam, groups)
+	if a.far == nil || b.far != nil {
+		t.Fatal("it does not compute where its backend does")
+	}
+	p, g := far.Alloc(n).Vec(), far.Alloc(n).Vec()
+	hp, hg := near.Alloc(n).Vec(), near.Alloc(n).Vec()
+	r := rand.New(rand.NewPCG(4, 4))
+	for s := 1; s <= 4; s++ {
+		for i := range hg.Host() {
+			hg.Host()[i] = float32(r.NormFloat64() * math.Pow10(i%4-3))
+		}
+		far.Upload(g, hg.Host())
+		u := update{rate: 1e-2, number: s, gradScale: 0.5}
+		a.step(p, g, u)
+		b.step(hp, hg, u)
+		if got := downloaded(far, p); !slices.Equal(got, hp.Host()) {
+			t.Fatalf("step %d: other values", s)
+		}
+		state := a.save(nil)
+		if !slices.Equal(state, b.save(nil)) {
+			t.Fatalf("step %d: other moments", s)
+		}
+		if s == 2 {
+			a = newAdam8(far, adam, groups)
+			a.load(state)
+		}
+		if got, want := a.moments(), b.moments(); !slices.Equal(got[0], want[0]) || !slices.Equal(got[1], want[1]) {
+			t.Fatalf("step %d: other moments when they are taken", s)
+		}
+	}
+	a.reset()
+	b.reset()
+	if !slices.Equal(a.save(nil), b.save(nil)) {
+		t.Error("other moments after a reset")
+	}
+	if err := far.Err(); err != nil {
+		t.Fatal(err)
 	}
 }

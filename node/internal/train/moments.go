@@ -80,6 +80,7 @@ func (o *sgd) setMoments(m [][]float32) {
 func (o *adam8) vectors() int { return 2 }
 
 func (o *adam8) moments() [][]float32 {
+	o.far.pull(o)
 	n := o.groups[len(o.groups)-1].to
 	out := [][]float32{make([]float32, n), make([]float32, n)}
 	var small [][]float32
@@ -127,6 +128,9 @@ func (o *adam8) setMoments(m [][]float32) {
 			}
 		}
 	})
+	if o.far != nil {
+		o.far.push(o)
+	}
 	if o.small != nil {
 		o.small.setMoments(small)
 	}

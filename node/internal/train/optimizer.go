@@ -16,7 +16,7 @@ const (
 	// AdamW keeps its moments in float32: 8 bytes for each trained value.
 	AdamW Optimizer = iota
 	// AdamW8bit keeps them in eight bits, as bitsandbytes does: a quarter of
-	// the memory. It computes on the host.
+	// the memory.
 	AdamW8bit
 	// SGD is gradient descent with Momentum, as in PyTorch: weight decay is
 	// added to the gradient.
