@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -95,5 +96,75 @@ inner.sequence_tokens = 96
 	round, err := a.Round(t.Context(), r.ID, over.Round)
 	if err != nil || len(round.Orders) != 1 || round.Orders[0].Action != "stop" || round.Orders[0].Peer != over.Launcher {
 		t.Errorf("orders of the last round: %+v, %v", round.Orders, err)
+	}
+}
+
+// TestSeveralRuns: a node trains in two runs at once, pauses one of them, and
+// ends both.
+func TestSeveralRuns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains for some seconds")
+	}
+	cfg := testConfig(t.TempDir())
+	a := startDaemon(t, cfg)
+	x := assets(t)
+	m, err := a.ImportModel(t.Context(), api.ImportModelRequest{Dir: x.ModelDir}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := a.ImportDataset(t.Context(), x.Data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for i := range 2 {
+		r, err := a.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, fmt.Sprintf(`
+rounds = 1000
+seed = %d
+period = "1s"
+eval_samples = 4
+lora.rank = 2
+inner.max_steps = 2
+inner.batch_samples = 2
+inner.sequence_tokens = 96
+`, i+1))}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, r.ID)
+	}
+	wait := func(what string, ok func(first, second api.Run) bool) (first, second api.Run) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+			p, err := a.Run(t.Context(), ids[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			q, err := a.Run(t.Context(), ids[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok(p.Run, q.Run) {
+				return p.Run, q.Run
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("waiting until %s: %+v and %+v", what, p.Run, q.Run)
+			}
+		}
+	}
+	wait("both have trained", func(p, q api.Run) bool { return p.TrainedRounds >= 2 && q.TrainedRounds >= 2 })
+	if _, err := a.Order(t.Context(), api.OrderRequest{Run: ids[0], Action: api.OrderPause}); err != nil {
+		t.Fatal(err)
+	}
+	p, q := wait("the first is paused", func(p, _ api.Run) bool { return p.State == api.RunPaused })
+	wait("the second trains on", func(_, now api.Run) bool { return now.TrainedRounds >= q.TrainedRounds+2 })
+	for _, id := range ids {
+		if _, err := a.Order(t.Context(), api.OrderRequest{Run: id, Action: api.OrderStop}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end, _ := wait("both are over", func(p, q api.Run) bool { return p.Final && q.Final })
+	if end.TrainedRounds != p.TrainedRounds {
+		t.Errorf("the paused run trained %d rounds, %d before", end.TrainedRounds, p.TrainedRounds)
 	}
 }

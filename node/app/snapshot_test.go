@@ -138,7 +138,9 @@ func TestForgedSnapshot(t *testing.T) {
 		change func(dir string) error
 		want   string
 	}{
-		{"another state", func(dir string) error { return os.Rename(filepath.Join(other, snapshotState), filepath.Join(dir, snapshotState)) }, "its record says"},
+		{"another state", func(dir string) error {
+			return os.Rename(filepath.Join(other, snapshotState), filepath.Join(dir, snapshotState))
+		}, "its record says"},
 		{"votes for another record", func(dir string) error {
 			return os.Rename(filepath.Join(other, snapshotCertificate), filepath.Join(dir, snapshotCertificate))
 		}, "certificate"},
