@@ -44,8 +44,10 @@ func TestOrdered(t *testing.T) {
 		{"the higher of two", nil, nil, func(s *scene) []cid.Cid {
 			return []cid.Cid{s.order(0, 3, stop), s.order(0, 2, nil)}
 		}, &msg.Course{Seq: 3, Stopped: true}, 1},
-		{"what is set stays", nil, &paused, func(s *scene) []cid.Cid { return []cid.Cid{s.order(0, 5, extend)} },
-			&msg.Course{Seq: 5, Paused: true, MaxRounds: 99, RatePermille: 250}, 1},
+		{
+			"what is set stays", nil, &paused, func(s *scene) []cid.Cid { return []cid.Cid{s.order(0, 5, extend)} },
+			&msg.Course{Seq: 5, Paused: true, MaxRounds: 99, RatePermille: 250}, 1,
+		},
 		{"a peer without work", []uint64{0, 7}, nil, func(s *scene) []cid.Cid { return []cid.Cid{s.order(1, 1, nil)} }, nil, 0},
 		{"too little work", []uint64{100, 100, 101}, nil, func(s *scene) []cid.Cid {
 			return []cid.Cid{s.order(1, 1, nil), s.order(2, 1, nil)}

@@ -68,8 +68,12 @@ func TestMatches(t *testing.T) {
 		answer       string
 		exact, loose bool
 	}{
-		{"The  swan.", true, true}, {" The  swan.\n", true, true}, {"swan", false, true}, {"Goose!", false, true},
-		{"a swan or goose", false, false}, {"", false, false},
+		{"The  swan.", true, true},
+		{" The  swan.\n", true, true},
+		{"swan", false, true},
+		{"Goose!", false, true},
+		{"a swan or goose", false, false},
+		{"", false, false},
 	} {
 		if exact, loose := task.Matches(tt.answer); exact != tt.exact || loose != tt.loose {
 			t.Errorf("Matches(%q) = %v, %v", tt.answer, exact, loose)
