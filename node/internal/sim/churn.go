@@ -91,6 +91,11 @@ func churn(t *trial) error {
 	t.atLeast("rounds", float64(t.figures["rounds"]), float64(rounds))
 	t.atMost("slowest_round_periods", slowest.Seconds()/w.period().Seconds(), 2)
 	t.meanAtMost("loss_over_clean", loss/clean-1, 0.015)
+	untrained, err := w.lossOf(w.genesis.Record.State)
+	if err != nil {
+		return err
+	}
+	t.meanAtLeast("loss_reduction_kept", (untrained-loss)/(untrained-clean), 0.95)
 	t.safety(w)
 	return nil
 }
@@ -207,10 +212,20 @@ func partition(t *trial, large, small int, within float64) error {
 	t.atMost("one_head_after_rounds", rounds, within)
 	t.figure("one_head_after_periods", together.Seconds()/w.period().Seconds())
 	t.meanAtMost("merged_over_best", after/best-1, 0.005)
+	untrained, err := w.lossOf(w.genesis.Record.State)
+	if err != nil {
+		return err
+	}
+	t.meanAtLeast("loss_reduction_kept", (untrained-after)/(untrained-best), 0.95)
 	t.figure("tokens_of_lost_branch", branch)
 	t.atLeast("tokens_credited", float64(s.mergedTokens)/max(branch, 1), 1)
+	t.figure("merges_measured", float64(w.seen.gatesPassed+w.seen.gatesFailed))
+	t.figure("merges_that_passed", float64(w.seen.gatesPassed))
 	if s.merged == 0 {
-		t.because("no merge was recorded within 10 periods after the network healed")
+		t.because("no merge was recorded within 10 periods after the network healed; %d of %d measured ones passed the gate", w.seen.gatesPassed, w.seen.gatesPassed+w.seen.gatesFailed)
+		if l := w.seen.gateLosses; l[0] > 0 {
+			t.because("the last that did not had a loss of %.4f, from %.4f and %.4f", l[2], l[0], l[1])
+		}
 	}
 	curve := func(n *node) []Point {
 		l, err := w.learned(n, max(cutRounds/4, 1))

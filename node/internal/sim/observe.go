@@ -16,6 +16,10 @@ type observations struct {
 	forks     int                 // heads on which two records were certified
 	evidence  map[int]bool        // nodes that contradicted themselves
 	reorgs    int                 // times that a node left a branch
+	// Merges that a node measured, and the losses (ours, theirs, merged) of the
+	// last one that did not pass.
+	gatesPassed, gatesFailed int
+	gateLosses               [3]float64
 	// firstAt and certifiedAt are when a record was adopted first, and when a
 	// certificate for it was.
 	firstAt, certifiedAt map[cid.Cid]time.Duration

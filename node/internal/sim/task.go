@@ -111,7 +111,14 @@ func (w *world) mergePasses(e round.Gate) (bool, error) {
 			return false, err
 		}
 	}
-	return runner.MergePasses(losses[0], losses[1], losses[2]), nil
+	passes := runner.MergePasses(losses[0], losses[1], losses[2])
+	if passes {
+		w.seen.gatesPassed++
+	} else {
+		w.seen.gatesFailed++
+		w.seen.gateLosses = losses
+	}
+	return passes, nil
 }
 
 // quickTask is a problem that costs nothing: parameters have to come near a
