@@ -3,7 +3,7 @@
 # them whatever it leaves.
 
 chaos() {
-  local work code=0 skewed=() alone=(unshare --mount --net --pid --fork --kill-child --mount-proc)
+  local code=0 skewed=() alone=(unshare --mount --net --pid --fork --kill-child --mount-proc)
   [ "$(id -u)" = 0 ] || alone+=(--map-root-user)
   if ! "${alone[@]}" ip link add chaos0 type veth peer name chaos1 2>/dev/null; then
     echo "chaos: skipped: network namespaces are not permitted here (or unshare or ip is missing: packages util-linux, iproute2)" >&2
@@ -11,7 +11,7 @@ chaos() {
     return 77
   fi
   work=$(mktemp -d)
-  trap 'rm -rf "$work"' RETURN
+  trap 'rm -rf "$work"' EXIT
   (cd "$root" && CGO_ENABLED=0 go build -trimpath -o "$work/" ./node/cmd/mootd ./node/internal/chaos)
   if wants_clock "$@"; then
     echo "chaos: building a daemon whose clock can be set; the first time takes minutes" >&2

@@ -197,7 +197,7 @@ type expectation struct {
 }
 
 // usual is what most scenarios may cost.
-var usual = expectation{learned: 0.75, stall: 8, back: 5, cost: 2 * maxSteps, lost: 0.05}
+var usual = expectation{learned: 0.75, stall: 4, back: 5, cost: 2 * maxSteps, lost: 0.05}
 
 // agree waits until nodes have the same final record, and returns its state.
 func (s *swarm) agree(ctx context.Context, nodes []*node) (state string, err error) {

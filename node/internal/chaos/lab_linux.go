@@ -173,13 +173,12 @@ func openDoor(h *host, to string) (*door, error) {
 
 // carry copies what goes through a door, until one side ends.
 func carry(h *host, in net.Conn, to string) {
-	defer in.Close()
 	out, err := h.dial(to)
 	if err != nil {
-		return // as if nobody listened
+		_ = in.Close() // as if nobody listened
+		return
 	}
-	var once sync.Once
-	end := func() { once.Do(func() { in.Close(); out.Close() }) }
+	end := sync.OnceFunc(func() { _, _ = in.Close(), out.Close() })
 	var wg sync.WaitGroup
 	wg.Go(func() { defer end(); _, _ = io.Copy(out, in) })
 	wg.Go(func() { defer end(); _, _ = io.Copy(in, out) })

@@ -218,12 +218,12 @@ const backWithin = 90 * time.Second
 
 // works wants the work of the victim in a round soon.
 func (k *soak) works(ctx context.Context) error {
-	d, err := k.eye.client().Run(ctx, k.swarm.run)
+	d, err := k.eye.client().Run(ctx, k.run)
 	if err != nil {
 		return err
 	}
 	for since := time.Now(); time.Since(since) < backWithin; {
-		page, err := k.eye.client().Rounds(ctx, k.swarm.run, d.Round+1, 0)
+		page, err := k.eye.client().Rounds(ctx, k.run, d.Round+1, 0)
 		if err != nil {
 			return err
 		}
