@@ -207,6 +207,10 @@ func (f *fakeDaemon) start() error {
 	if err != nil {
 		return err
 	}
+	readToken, err := api.NewReadToken(f.dir)
+	if err != nil {
+		return err
+	}
 	if err := api.WriteEndpoint(f.dir, api.Endpoint{URL: "http://" + l.Addr().String(), PID: noPID}); err != nil {
 		return err
 	}
@@ -215,7 +219,7 @@ func (f *fakeDaemon) start() error {
 	f.end, f.done = cancel, make(chan struct{})
 	go func() {
 		defer close(f.done)
-		_ = api.NewServer(f.Fake, api.Options{Token: token}).Serve(ctx, l) // clients see it
+		_ = api.NewServer(f.Fake, api.Options{Token: token, ReadToken: readToken}).Serve(ctx, l) // clients see it
 	}()
 	return nil
 }

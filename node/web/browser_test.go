@@ -290,6 +290,17 @@ func (tb *tab) downloaded(script string) (name string, content []byte) {
 	}
 }
 
+// picture saves what is in sight as NAME.png, smaller.
+func (tb *tab) picture(dir, name string) {
+	tb.t.Helper()
+	var at struct{ Width, Height float64 }
+	tb.eval(`({width: innerWidth, height: innerHeight})`, &at)
+	png := call(tb, cdppage.CaptureScreenshot, cdppage.CaptureScreenshotParams{
+		Clip: &cdppage.Viewport{Width: at.Width, Height: at.Height, Scale: 0.6},
+	}).Data
+	tb.must(os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
+}
+
 // shoot saves a picture of the whole page into the folder MOOT_WEB_SHOTS, if
 // that is set.
 func (tb *tab) shoot(name string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,12 @@ inner.sequence_tokens = 96
 	tb.until(`[...document.querySelectorAll(".note")].some((n) => /^[\d.]+ % of [\d,]+ rows were drawn/.test(n.textContent) && !n.textContent.startsWith("0.0 %"))`)
 	tb.until(`document.querySelectorAll("[aria-label='Contributions by peer'] tbody tr").length >= 3`)
 	tb.shoot("swarm-run")
+	if dir := os.Getenv("MOOT_WEB_SHOTS"); dir != "" { // the picture in README.md
+		tb.size(1500, 1150)
+		tb.until(`Number(` + tile + `) >= 40`)
+		tb.picture(dir, "run")
+		tb.size(1440, 900)
+	}
 
 	// What the API says of it for real.
 	c, err := nodes[0].Coverage(ctx, run.ID)

@@ -77,7 +77,7 @@ export function timeline(file) {
       svg("text", { class: "tick", x: x0 - 8, y: 26 * phases.length + 31, "text-anchor": "end" }, "deltas"),
       begins.map((s) => [
         svg("line", { class: "axis dashed", x1: px(s.from), x2: px(s.from), y1: 4, y2: bottom }),
-        svg("text", { class: "tick", x: px(s.from) + 4, y: 12 }, `round ${s.round}`),
+        px(s.from) < x1 - 56 && svg("text", { class: "tick", x: px(s.from) + 4, y: 12 }, `round ${s.round}`),
       ]),
       svg("g", { "clip-path": `url(#${clip})` },
         list.map((s) => svg("rect", { class: `span${s.phase === "train" ? " work" : ""}`, x: px(s.from), y: 26 * phases.indexOf(s.phase) + 22, width: Math.max(1, px(s.to) - px(s.from)), height: 14 },
