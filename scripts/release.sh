@@ -55,6 +55,7 @@ for t in "${targets[@]}"; do
     (. scripts/cuda-env.sh && CGO_ENABLED=1 GOOS=$os GOARCH=$arch go build -tags cuda "${flags[@]}" -o "$dir/mootd-cuda" ./node/cmd/mootd)
   fi
   cp README.md "$dir/"
+  "$work/release" copyright -out "$dir/copyright" "$dir"/moot*
   cp -r "$work/completions" "$dir/"
   if [ $os = windows ]; then
     "$work/release" archive -out "$out/$name.zip" -dir "$dir" -time "$time"
@@ -76,6 +77,7 @@ for t in "${targets[@]}"; do
       cp "$work/completions/$b.fish" "$share/fish/vendor_completions.d/$b.fish"
     done
     cp README.md "$share/doc/moot/"
+    "$work/release" copyright -out "$share/doc/moot/copyright" "$root"/usr/bin/*
     "$work/release" deb -out "$out/moot_${version#v}_$arch.deb" -dir "$root" -time "$time" -version "$version" -arch "$arch"
   fi
   echo "built $name"

@@ -19,7 +19,8 @@ func main() {
 
 const usage = `release man     -out DIR -time SECONDS -version V BINARY...
 release archive -out FILE.tar.gz|FILE.zip -dir DIR -time SECONDS
-release deb     -out FILE.deb -dir DIR -time SECONDS -version V -arch amd64|arm64`
+release deb     -out FILE.deb -dir DIR -time SECONDS -version V -arch amd64|arm64
+release copyright -out FILE BINARY...`
 
 func run(args []string) error {
 	if len(args) == 0 {
@@ -43,6 +44,8 @@ func run(args []string) error {
 		return writeMan(*out, at, *version, f.Args())
 	case "archive":
 		return writeArchive(*out, *dir, at)
+	case "copyright":
+		return writeCopyright(*out, f.Args())
 	case "deb":
 		return writeDeb(*out, *dir, at, *version, *arch)
 	}

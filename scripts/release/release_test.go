@@ -274,3 +274,50 @@ func TestInstall(t *testing.T) {
 		t.Errorf("http: %v, %s", err, b)
 	}
 }
+
+// TestCopyright: a program with a module has that one's licence, and Go's.
+func TestCopyright(t *testing.T) {
+	source := tree(t, t.TempDir(), map[string]string{"main.go": "package main\n\nimport \"github.com/google/go-cmp/cmp\"\n\nfunc main() { println(cmp.Equal(1, 2)) }\n"})
+	self := filepath.Join(t.TempDir(), "program")
+	if b, err := exec.Command("go", "build", "-o", self, filepath.Join(source, "main.go")).CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, b)
+	}
+	read := func() string {
+		out := filepath.Join(t.TempDir(), "copyright")
+		if err := run([]string{"copyright", "-out", out, self, self}); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	got := read()
+	for _, want := range []string{
+		"No licence has been chosen for moot itself", "github.com/google/go-cmp v", "the Go standard library", "Redistributions of source code must retain",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%.3000s", want, got)
+		}
+	}
+	if n := strings.Count(got, "github.com/google/go-cmp v"); n != 1 {
+		t.Errorf("a module is listed %d times", n)
+	}
+	for i, line := range strings.Split(strings.TrimSuffix(got, "\n"), "\n") {
+		if line == " " || strings.HasSuffix(line, " ") {
+			t.Errorf("line %d is %q", i+1, line)
+		}
+	}
+	if got != read() {
+		t.Error("it is another one each time")
+	}
+	// What has no licence is not shipped.
+	dir := tree(t, t.TempDir(), map[string]string{"main.go": "package main"})
+	if _, err := licenceOf(module{"example.org/x", "v1", dir}); err == nil || !strings.Contains(err.Error(), "no file with a licence") {
+		t.Errorf("a module without a licence: %v", err)
+	}
+	if err := run([]string{"copyright", "-out", "x", filepath.Join(dir, "main.go")}); err == nil {
+		t.Error("the licences of no program are known")
+	}
+}
