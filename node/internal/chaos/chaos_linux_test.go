@@ -149,12 +149,19 @@ func TestRoundsUntilBack(t *testing.T) {
 		{"never", []api.Round{decided(1, 1, "b"), decided(2, 5, "b")}, 2},
 		{"the run was over", []api.Round{decided(1, -5, "b")}, 0},
 	} {
-		if got := roundsUntilBack(tt.rounds, "a", f); got != tt.want {
+		if got := roundsUntilBack(tt.rounds, "a", f, time.Time{}); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
-	if got := roundsUntilBack([]api.Round{decided(1, 5, "b")}, "a", fault{from: t0}); got != 0 {
+	if got := roundsUntilBack([]api.Round{decided(1, 5, "b")}, "a", fault{from: t0}, time.Time{}); got != 0 {
 		t.Errorf("a fault that lasts: %d", got)
+	}
+	again := []api.Round{decided(1, 1, "b"), decided(2, 5, "b"), decided(3, 9, "a")}
+	if got := roundsUntilBack(again, "a", f, t0.Add(7*time.Second)); got != 0 {
+		t.Errorf("another fault before it was back: %d", got)
+	}
+	if got := roundsUntilBack(again, "a", f, t0.Add(10*time.Second)); got != 3 {
+		t.Errorf("another fault after it was back: %d", got)
 	}
 }
 

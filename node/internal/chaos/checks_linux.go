@@ -369,8 +369,13 @@ func (s *swarm) countSteps(r *result, rounds []api.Round, expect expectation) er
 		steps = slices.DeleteFunc(steps, func(x step) bool { return x.round > last })
 		t, f, l := account(steps, credits(rounds, n.peer), s.faultsOf(n))
 		taken, inFault, lost = taken+t, inFault+f, lost+l
-		for _, f := range s.faultsOf(n) {
-			back = max(back, float64(roundsUntilBack(rounds, n.peer, f)))
+		faults := s.faultsOf(n)
+		for i, f := range faults {
+			until := time.Time{}
+			if i+1 < len(faults) {
+				until = faults[i+1].from
+			}
+			back = max(back, float64(roundsUntilBack(rounds, n.peer, f, until)))
 		}
 	}
 	r.is("steps", float64(taken))
@@ -436,9 +441,10 @@ func account(steps []step, credit map[uint64]uint64, faults []fault) (taken, inF
 }
 
 // roundsUntilBack counts the rounds that were decided after a fault until the
-// peer's work was in one again; 0 when the fault did not end before the run, or
-// when no round after that trained.
-func roundsUntilBack(rounds []api.Round, peer string, f fault) int {
+// peer's work was in one again. It is 0 when that cannot be told: the fault did
+// not end before the run, or the next one, at until, came before it could be
+// back.
+func roundsUntilBack(rounds []api.Round, peer string, f fault, until time.Time) int {
 	if f.to.IsZero() {
 		return 0
 	}
@@ -446,6 +452,9 @@ func roundsUntilBack(rounds []api.Round, peer string, f fault) int {
 	for _, r := range rounds {
 		if !r.Decided.After(f.to) || len(r.Contributions) == 0 {
 			continue
+		}
+		if !until.IsZero() && r.Decided.After(until) {
+			return 0
 		}
 		n++
 		for _, c := range r.Contributions {
