@@ -46,6 +46,9 @@ type Options struct {
 	// Default: the connection is closed.
 	Ban func(p peer.ID, reason string)
 
+	// Serves says whether a peer may have a block. Default: it may.
+	Serves func(p peer.ID, c cid.Cid) bool
+
 	// Meter says when bytes may travel, and counts them. Default: at once.
 	Meter *traffic.Meter
 
@@ -214,7 +217,9 @@ func newBitswap(ctx context.Context, e *Exchange) *bitswapProtocol {
 		bitswap.TaskWorkerCount(sendWorkers),
 		bitswap.WithoutDuplicatedBlockStats(), // it reads the store for every block
 		bitswap.WithTracer(metered{e.guard, e}),
-		bitswap.WithPeerBlockRequestFilter(func(p peer.ID, _ cid.Cid) bool { return e.opt.Meter.MaySend(p, traffic.Seeding) }),
+		bitswap.WithPeerBlockRequestFilter(func(p peer.ID, c cid.Cid) bool {
+			return (e.opt.Serves == nil || e.opt.Serves(p, c)) && e.opt.Meter.MaySend(p, traffic.Seeding)
+		}),
 	}
 	var find routing.ContentDiscovery // stays nil without a router
 	if e.opt.Router != nil {

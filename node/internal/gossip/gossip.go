@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -70,12 +71,27 @@ const (
 // not for the messages of this node.
 type Validator func(ctx context.Context, from peer.ID, data []byte) (parsed any, v Verdict)
 
+// Fence says who may hear a topic. Its methods are called often and must not
+// block.
+type Fence interface {
+	Hears(p peer.ID, topic string) bool
+	// Listens and Gone tell what peers do.
+	Listens(p peer.ID, topic string, on bool)
+	Gone(p peer.ID)
+	// Intrudes reports whether a peer listens to what it may not hear. Nothing is
+	// said to it as long as it does: own messages go to all that listen.
+	Intrudes(p peer.ID) bool
+}
+
 // Options configure a [Gossip]; all are optional.
 type Options struct {
 	// AppScore is added to a peer's score. Below -50 a peer is not gossiped
 	// with, below -200 nothing it sends is looked at. It is called often and
 	// must not block.
 	AppScore func(peer.ID) float64
+
+	// Fence says who may hear what. Default: all may hear all.
+	Fence Fence
 
 	// Limits bound what one peer may send. The zero value means [DefaultLimits].
 	Limits Limits
@@ -128,8 +144,30 @@ func New(h host.Host, o Options) (*Gossip, error) {
 }
 
 func (g *Gossip) options(o Options) []pubsub.Option {
+	var filter pubsub.SubscriptionFilter = pubsub.NewRegexpSubscriptionFilter(topicPattern)
+	var fenced []pubsub.Option
+	if o.Fence != nil {
+		app := o.AppScore
+		o.AppScore = func(p peer.ID) float64 {
+			s := 0.0
+			if app != nil {
+				s = app(p)
+			}
+			if o.Fence.Intrudes(p) {
+				s = min(s, intruder)
+			}
+			return s
+		}
+		filter = listening{filter, o.Fence}
+		fenced = append(fenced, pubsub.WithPeerFilter(o.Fence.Hears))
+		g.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
+			if p := c.RemotePeer(); n.Connectedness(p) != network.Connected {
+				o.Fence.Gone(p)
+			}
+		}})
+	}
 	score, thresholds := scoring(o.AppScore)
-	return []pubsub.Option{
+	return append(fenced, []pubsub.Option{
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
 		pubsub.WithGossipSubProtocols(protocols(), pubsub.GossipSubDefaultFeatures),
 		// Own messages go to every peer of the topic, not only to the mesh:
@@ -145,9 +183,8 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 		pubsub.WithValidateThrottle(validateAtOnce),
 		pubsub.WithPeerOutboundQueueSize(outboundQueue),
 		pubsub.WithAppSpecificRpcInspector(g.gate.inspect),
-		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(
-			pubsub.NewRegexpSubscriptionFilter(topicPattern), maxTopicsPerPeer)),
-	}
+		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(filter, maxTopicsPerPeer)),
+	}...)
 }
 
 // Run gossips until ctx is done. Then it leaves all topics, closes their

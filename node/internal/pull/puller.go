@@ -53,6 +53,9 @@ type Options struct {
 	// refuse new ones. Default: the connection is closed.
 	Ban func(p peer.ID, reason string)
 
+	// Serves says whether a peer may have a block. Default: it may.
+	Serves func(p peer.ID, c cid.Cid) bool
+
 	// Meter says when bytes may travel, and counts them. Default: at once.
 	Meter *traffic.Meter
 
@@ -76,6 +79,8 @@ type Puller struct {
 
 	ready chan struct{}   // closed when Run has set the next
 	ctx   context.Context // Run's; constant once ready is closed
+
+	partials atomic.Int32 // blocks of which there is a part
 
 	pulled, sent, duplicate atomic.Uint64
 	rate                    atomic.Uint64 // bits of a float64: bytes per second of the last large fetch

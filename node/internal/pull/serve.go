@@ -17,7 +17,7 @@ import (
 // Limits on what others can make this node do.
 const (
 	maxStreams      = 1024 // of all peers
-	maxBlockStreams = 24   // of a peer; it needs two for each DAG that it fetches at once, up to 8, and more while it comes back
+	maxBlockStreams = 32   // of a peer; it needs up to three for each DAG that it fetches at once, up to 8, and more while it comes back
 	maxHaveStreams  = 16   // of a peer
 	maxReads        = 32   // blocks in memory for others
 	maxPeerReads    = 2    // of these, for one peer
@@ -52,7 +52,7 @@ func (p *Puller) admit(id peer.ID, what byte) (*client, bool) {
 	switch {
 	case p.banned[id], p.streams >= maxStreams:
 		return nil, false
-	case (what == streamBlocks || what == streamWrong) && c.blocks < maxBlockStreams:
+	case (what == streamBlocks || what == streamWrong || what == streamParts) && c.blocks < maxBlockStreams:
 		c.blocks++
 	case what == streamHave && c.haves < maxHaveStreams:
 		c.haves++
@@ -112,26 +112,35 @@ func (p *Puller) serve(ctx context.Context, id peer.ID, s network.Stream) error 
 	defer p.dismiss(id, c, what)
 	switch what {
 	case streamHave:
-		return p.serveHave(ctx, s, r)
+		return p.serveHave(ctx, id, s, r)
 	case streamWrong:
-		return p.serveWrong(ctx, c, s, r)
+		return p.serveWrong(ctx, id, c, s, r)
 	}
 	for {
 		if err := s.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
 			return err
 		}
-		want, err := readRequest(r)
+		var want cid.Cid
+		var part span
+		if what == streamParts {
+			want, part, err = readPartRequest(r)
+		} else {
+			want, err = readRequest(r)
+		}
 		if err != nil {
 			return err
 		}
-		if err := p.serveBlock(ctx, id, c, s, want); err != nil {
+		if err := p.serveBlock(ctx, id, c, s, want, part); err != nil {
 			return err
 		}
 	}
 }
 
 // serveBlock answers one request.
-func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s network.Stream, want cid.Cid) error {
+func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s network.Stream, want cid.Cid, part span) error {
+	if !p.serves(id, want) {
+		return p.answer(s, statusMissing)
+	}
 	use := p.useOf(want)
 	if !p.opt.Meter.MaySend(id, use) {
 		return p.answer(s, statusBusy)
@@ -150,39 +159,47 @@ func (p *Puller) serveBlock(ctx context.Context, id peer.ID, c *client, s networ
 		return p.answer(s, statusBusy)
 	}
 	defer b.Close()
+	if part.n > 0 {
+		b.Part(int(part.from), int(part.n))
+	}
 	buf := p.outBuffer()
 	defer p.outgoing.Put(buf)
 	begun := time.Now()
 	head := appendBlockHeader((*buf)[:0], b.Size())
 	for sent := 0; ; {
-		part, err := b.Next((*buf)[len(head):])
+		bytes, err := b.Next((*buf)[len(head):])
 		if err != nil {
 			return err
 		}
-		if len(part) == 0 && len(head) == 0 {
+		if len(bytes) == 0 && len(head) == 0 {
 			return nil
 		}
 		waiting := time.Now()
-		if err := p.opt.Meter.Send(ctx, id, use, len(part)); err != nil {
+		if err := p.opt.Meter.Send(ctx, id, use, len(bytes)); err != nil {
 			return err
 		}
 		// The limit counts against the asker only if it is slower.
 		begun = begun.Add(time.Since(waiting))
-		sent += len(part)
+		sent += len(bytes)
 		allowed := writeGrace + time.Duration(sent)*time.Second/slowest
 		if err := s.SetWriteDeadline(begun.Add(allowed)); err != nil {
 			return err
 		}
-		out := part
+		out := bytes
 		if len(head) > 0 { // before the first part
-			out = (*buf)[:len(head)+copy((*buf)[len(head):], part)]
+			out = (*buf)[:len(head)+copy((*buf)[len(head):], bytes)]
 			head = nil
 		}
 		if _, err := s.Write(out); err != nil {
 			return err
 		}
-		p.sent.Add(uint64(len(part)))
+		p.sent.Add(uint64(len(bytes)))
 	}
+}
+
+// serves reports whether a peer may have a block.
+func (p *Puller) serves(id peer.ID, c cid.Cid) bool {
+	return p.opt.Serves == nil || p.opt.Serves(id, c)
 }
 
 func (p *Puller) outBuffer() *[]byte {
@@ -196,6 +213,7 @@ func (p *Puller) outBuffer() *[]byte {
 // outBlock is a block that is given to a peer piece by piece.
 type outBlock interface {
 	Size() int
+	Part(from, n int)
 	Next(buf []byte) ([]byte, error)
 	Close()
 }
@@ -224,6 +242,12 @@ type memoryBlock struct {
 func (b *memoryBlock) Size() int { return b.size }
 func (b *memoryBlock) Close()    {}
 
+func (b *memoryBlock) Part(from, n int) {
+	from = min(from, b.size)
+	b.size = min(n, b.size-from)
+	b.left = b.left[from : from+b.size]
+}
+
 func (b *memoryBlock) Next(buf []byte) ([]byte, error) {
 	n := min(len(buf), len(b.left))
 	part := b.left[:n]
@@ -233,10 +257,13 @@ func (b *memoryBlock) Next(buf []byte) ([]byte, error) {
 
 // serveWrong hears that a block was sent with other bytes. What a peer can make
 // this node do so is to hash one block, like a request for it.
-func (p *Puller) serveWrong(ctx context.Context, c *client, s network.Stream, r *bufio.Reader) error {
+func (p *Puller) serveWrong(ctx context.Context, id peer.ID, c *client, s network.Stream, r *bufio.Reader) error {
 	which, err := readRequest(r)
 	if err != nil {
 		return err
+	}
+	if !p.serves(id, which) {
+		return p.answer(s, statusOK)
 	}
 	done, err := p.turn(ctx, c)
 	if err != nil {
@@ -290,10 +317,13 @@ func (p *Puller) write(s network.Stream, b []byte) error {
 }
 
 // serveHave tells which leaves are here, and what becomes of them.
-func (p *Puller) serveHave(ctx context.Context, s network.Stream, r *bufio.Reader) error {
+func (p *Puller) serveHave(ctx context.Context, id peer.ID, s network.Stream, r *bufio.Reader) error {
 	root, err := readRequest(r)
 	if err != nil {
 		return err
+	}
+	if !p.serves(id, root) {
+		return p.answer(s, statusMissing)
 	}
 	// Nothing more is read, but that the other side ends the stream is seen.
 	if err := s.SetReadDeadline(time.Time{}); err != nil {

@@ -13,17 +13,40 @@ type Credentials struct {
 	Nonce         uint64
 }
 
+// Show replaces what Self shows with requests for a seat. Where it waits for one,
+// it asks again with that.
+type Show struct{ Credentials Credentials }
+
+func (Show) event() {}
+
+func (m *Machine) show(c Credentials) {
+	m.cfg.Credentials = c
+	if m.wish != nil && !m.wish.Message.(*msg.JoinRequest).Leave {
+		m.wish = nil
+	}
+}
+
 // Admits reports whether a request can have an effect in a round: the run lets
 // the peer in, and it took the trouble that the run asks for. Everybody may
 // leave.
 func (ru *Rules) Admits(j *msg.JoinRequest, round msg.Round) bool {
-	a := &ru.manifest.Admission
 	switch {
 	case !j.Run.Equals(ru.run):
 		return false
 	case j.Leave:
 		return true
-	case j.Work() < int(a.WorkBits):
+	case j.Work() < int(ru.manifest.Admission.WorkBits):
+		return false
+	}
+	return ru.Welcomes(j, round)
+}
+
+// Welcomes reports whether the run lets the peer of a request in, whatever
+// trouble it took.
+func (ru *Rules) Welcomes(j *msg.JoinRequest, round msg.Round) bool {
+	a := &ru.manifest.Admission
+	switch {
+	case !j.Run.Equals(ru.run):
 		return false
 	case j.Peer == ru.manifest.Launcher || a.Mode == run.AdmissionOpen:
 		return true

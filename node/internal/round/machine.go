@@ -197,6 +197,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.give(ev)
 	case Seen:
 		m.seen(ev)
+	case Show:
+		m.show(ev.Credentials)
 	case Want:
 		m.want = wantNone
 		if ev.Seat {

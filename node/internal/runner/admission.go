@@ -4,12 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/round"
@@ -23,16 +18,8 @@ const InviteFile = "invite"
 // credentials are what this peer shows with its requests for a seat. The work
 // that a run asks for is done here.
 func (r *Runner) credentials(ctx context.Context) (round.Credentials, error) {
-	var c round.Credentials
-	b, err := os.ReadFile(filepath.Join(r.dir, InviteFile))
-	switch {
-	case err == nil:
-		t, err := msg.ParseTicket(strings.TrimSpace(string(b)))
-		if err != nil {
-			return c, fmt.Errorf("read %s: %w", InviteFile, err)
-		}
-		c.Invite, c.Proof = t.Invite, t.Prove(r.id, r.hub.self)
-	case !errors.Is(err, fs.ErrNotExist):
+	c, err := r.ticket()
+	if err != nil {
 		return c, err
 	}
 	if bits := int(r.manifest.Admission.WorkBits); bits > 0 {
@@ -44,6 +31,20 @@ func (r *Runner) credentials(ctx context.Context) (round.Credentials, error) {
 		c.Nonce = nonce
 	}
 	return c, nil
+}
+
+// Renew shows what is in the run's folder from now on: an invitation that came
+// while the run was open takes effect.
+func (r *Runner) Renew(ctx context.Context) error {
+	c, err := r.credentials(ctx)
+	if err == nil {
+		err = r.draw()
+	}
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.id, err)
+	}
+	r.post(ctx, round.Show{Credentials: c})
+	return nil
 }
 
 // Invite makes an invitation for so many rounds, 0: for all.

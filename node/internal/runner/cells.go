@@ -54,11 +54,9 @@ func (h *Hub) answerCell(ctx context.Context, from peer.ID, b []byte) ([]byte, e
 	if s.From != from {
 		return nil, fmt.Errorf("a message of %s, and not of who brought it", s.From)
 	}
-	h.mu.Lock()
-	r := h.runs[s.Message.RunID()]
-	h.mu.Unlock()
-	if r == nil {
-		return nil, errors.New("not in that run")
+	r, err := h.member(s.Message.RunID(), from)
+	if err != nil {
+		return nil, err
 	}
 	r.post(ctx, round.Received{Signed: s})
 	return nil, nil

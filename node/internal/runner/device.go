@@ -47,7 +47,7 @@ func newDevice(r *Runner, t *train.Trainer, s Samples, open func() (*train.Train
 	d := &device{r: r, t: t, open: open, wake: make(chan struct{}, 1)}
 	d.w = &worker{
 		self: r.hub.self, manifest: r.manifest, layout: r.layout, trainer: t, samples: s, states: r.states,
-		store: roundStore{r.hub.o.Store, r.hub.o.Puller}, dir: r.dir, log: r.log, onStep: d.stepped, gate: r.hub.o.Gate,
+		store: r.store, dir: r.dir, log: r.log, onStep: d.stepped, gate: r.hub.o.Gate,
 		remove: r.removeFiles, still: fold.FileCID(trace.Still(r.layout)),
 	}
 	return d

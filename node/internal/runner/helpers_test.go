@@ -18,6 +18,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/demo"
+	"github.com/moot-net/moot/node/internal/fence"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/lora"
 	"github.com/moot-net/moot/node/internal/p2p"
@@ -87,11 +88,12 @@ func newNode(t testing.TB, n int, bootstrap ...string) *testNode {
 	if x.host, err = p2p.New(p2p.Options{Key: x.key, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Bootstrap: bootstrap}); err != nil {
 		t.Fatal(err)
 	}
-	pl, err := pull.New(x.host.Libp2p(), x.store, pull.Options{Router: x.host})
+	fenced := fence.New(x.host.ID())
+	pl, err := pull.New(x.host.Libp2p(), x.store, pull.Options{Router: x.host, Serves: fenced.Serves})
 	if err != nil {
 		t.Fatal(err)
 	}
-	gs, err := gossip.New(x.host.Libp2p(), gossip.Options{})
+	gs, err := gossip.New(x.host.Libp2p(), gossip.Options{Fence: fenced})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +109,7 @@ func newNode(t testing.TB, n int, bootstrap ...string) *testNode {
 	t.Cleanup(func() { stop(); running.Wait(); x.store.Close() })
 	x.hub = NewHub(HubOptions{
 		Key: x.key, Host: x.host, Gossip: gs, Puller: pl, Store: x.store, Threads: 1, Device: "cpu", Agent: "moot/test",
-		Emit: x.events.add,
+		Emit: x.events.add, Fence: fenced,
 		ModelDir: func(ctx context.Context, c cid.Cid) (string, error) {
 			dir := filepath.Join(x.dir, "models", c.String())
 			if _, err := os.Stat(dir); err == nil {

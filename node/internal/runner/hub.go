@@ -15,6 +15,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/cpu"
+	"github.com/moot-net/moot/node/internal/fence"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/p2p"
@@ -36,6 +37,8 @@ type HubOptions struct {
 	Gossip *gossip.Gossip
 	Puller *pull.Puller
 	Store  *shard.Store
+	// Fence is what others are kept from. Default: one that nobody asks.
+	Fence *fence.Fence
 
 	// ModelDir returns the folder of a model whose DAG is local. It may write
 	// it first.
@@ -43,6 +46,9 @@ type HubOptions struct {
 	// GrowModel, if not nil, makes a folder in which a model of so many bytes of
 	// content grows as its blocks come. The inner nodes are local.
 	GrowModel func(ctx context.Context, model cid.Cid, maxBytes int64) error
+	// MayPull says until when no pull of a model or a data set may begin, the zero
+	// time if it may. Nil: it always may.
+	MayPull func() time.Time
 	// PlanMemory makes a trainer fit into memory, or says why it does not.
 	PlanMemory func(*train.Options) error
 	// Threads is how many goroutines of a run compute.
@@ -83,10 +89,14 @@ func NewHub(o HubOptions) *Hub {
 	if o.Gate == nil {
 		o.Gate = new(Gate)
 	}
+	if o.Fence == nil {
+		o.Fence = fence.New(o.Host.ID())
+	}
 	if o.Emit == nil {
 		o.Emit = func(api.Event) {}
 	}
 	h := &Hub{idleAfter: idleAfter, proofWorth: proofWorth, o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
+	o.Host.Handle(memberProtocol, msg.MaxMessageBytes, h.answerMember)
 	o.Host.Handle(syncProtocol, maxSyncRequest, h.answerSync)
 	o.Host.Handle(branchProtocol, maxSyncRequest, h.answerBranch)
 	o.Host.Handle(cellProtocol, msg.MaxProposalBytes, h.answerCell)
@@ -95,8 +105,8 @@ func NewHub(o HubOptions) *Hub {
 }
 
 // answerSync answers a request of syncProtocol.
-func (h *Hub) answerSync(_ context.Context, _ peer.ID, b []byte) ([]byte, error) {
-	r, req, err := h.asked(b)
+func (h *Hub) answerSync(_ context.Context, from peer.ID, b []byte) ([]byte, error) {
+	r, req, err := h.asked(from, b)
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +114,8 @@ func (h *Hub) answerSync(_ context.Context, _ peer.ID, b []byte) ([]byte, error)
 }
 
 // answerBranch answers a request of branchProtocol.
-func (h *Hub) answerBranch(_ context.Context, _ peer.ID, b []byte) ([]byte, error) {
-	r, req, err := h.asked(b)
+func (h *Hub) answerBranch(_ context.Context, from peer.ID, b []byte) ([]byte, error) {
+	r, req, err := h.asked(from, b)
 	switch {
 	case err != nil:
 		return nil, err
@@ -116,8 +126,8 @@ func (h *Hub) answerBranch(_ context.Context, _ peer.ID, b []byte) ([]byte, erro
 }
 
 // answerProof answers a request of proofProtocol.
-func (h *Hub) answerProof(_ context.Context, _ peer.ID, b []byte) ([]byte, error) {
-	r, req, err := h.asked(b)
+func (h *Hub) answerProof(_ context.Context, from peer.ID, b []byte) ([]byte, error) {
+	r, req, err := h.asked(from, b)
 	switch {
 	case err != nil:
 		return nil, err
@@ -128,17 +138,13 @@ func (h *Hub) answerProof(_ context.Context, _ peer.ID, b []byte) ([]byte, error
 }
 
 // asked is the run that a request is about.
-func (h *Hub) asked(b []byte) (*Runner, syncRequest, error) {
+func (h *Hub) asked(from peer.ID, b []byte) (*Runner, syncRequest, error) {
 	req, err := decodeSyncRequest(b)
 	if err != nil {
 		return nil, req, err
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if r := h.runs[req.Run]; r != nil {
-		return r, req, nil
-	}
-	return nil, req, errors.New("not in that run")
+	r, err := h.member(req.Run, from)
+	return r, req, err
 }
 
 // Open prepares a run whose files are, or will be, in the folder dir. It
@@ -169,17 +175,38 @@ func (h *Hub) Open(dir string, m *run.Manifest) (*Runner, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open run %s: %w", id, err), l.Close())
 	}
-	r := newRunner(h, id, m, dir, layout, state, l)
+	g, err := h.ground(context.Background(), dir, id, m)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open run %s: %w", id, err), l.Close())
+	}
+	g.know(l.Head().Record)
+	r := newRunner(h, id, m, dir, layout, state, l, g)
 	r.rules = rules
 	h.runs[id] = r
 	return r, nil
 }
 
 // fetcher is the Fetcher of deltas and states.
-type fetcher struct{ p *pull.Puller }
+type fetcher struct {
+	p *pull.Puller
+	// claim, if not nil, says that the run has a DAG.
+	claim func(ctx context.Context, root cid.Cid) error
+}
 
 func (f fetcher) Fetch(ctx context.Context, root cid.Cid, maxBytes int64, from []peer.ID) error {
-	return f.p.Fetch(ctx, root, pull.FetchOptions{MaxBytes: maxBytes, Providers: from, Use: traffic.Training})
+	o := pull.FetchOptions{MaxBytes: maxBytes, Providers: from, Use: traffic.Training}
+	if f.claim == nil {
+		return f.p.Fetch(ctx, root, o)
+	}
+	// All that is known of it is claimed before it can be served.
+	if err := f.claim(ctx, root); err != nil {
+		return err
+	}
+	o.Before = func(int64, int64) error { return f.claim(ctx, root) }
+	if err := f.p.Fetch(ctx, root, o); err != nil {
+		return err
+	}
+	return f.claim(ctx, root)
 }
 
 // roundStore stores deltas and states, and lets peers get them before models and
@@ -187,22 +214,31 @@ func (f fetcher) Fetch(ctx context.Context, root cid.Cid, maxBytes int64, from [
 type roundStore struct {
 	*shard.Store
 	puller *pull.Puller
+	claim  func(ctx context.Context, root cid.Cid) error // as in fetcher
 }
 
 func (s roundStore) PutBytes(ctx context.Context, data []byte) (cid.Cid, error) {
 	c, err := s.Store.PutBytes(ctx, data)
+	if err == nil && s.claim != nil {
+		err = s.claim(ctx, c)
+	}
 	if err == nil {
 		err = s.puller.Training(ctx, c)
 	}
 	return c, err
 }
 
-func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Layout, genesis *fold.State, l *ledger.Ledger) *Runner {
+func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Layout, genesis *fold.State, l *ledger.Ledger, g *ground) *Runner {
 	log := h.o.Log.With("run", api.ShortID(id.String()))
-	f := fetcher{h.o.Puller}
+	var claim func(context.Context, cid.Cid) error
+	if g.Private() {
+		claim = g.claim
+	}
+	f, store := fetcher{h.o.Puller, claim}, roundStore{h.o.Store, h.o.Puller, claim}
 	r := &Runner{
+		ground: g, fetcher: f, store: store, badge: badge{changed: make(chan struct{})},
 		hub: h, id: id, manifest: m, dir: dir, log: log, layout: layout, genesis: genesis, ledger: l,
-		states: &states{store: roundStore{h.o.Store, h.o.Puller}, fetcher: f, layout: layout},
+		states: &states{store: store, fetcher: f, layout: layout},
 		deltas: newDeltas(h.o.Store, f, layout, int(m.CodecBits)),
 		events: make(chan roundEvent, 64),
 		scopes: newScopes(),

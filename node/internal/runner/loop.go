@@ -28,6 +28,10 @@ func (r *Runner) validate(_ context.Context, from peer.ID, data []byte) (any, go
 		case !pass:
 			return nil, gossip.Ignore
 		}
+		r.welcome(j)
+	}
+	if !r.ground.Member(from) {
+		return nil, gossip.Ignore
 	}
 	if v := r.view.Load(); v != nil && !v.PassesOn(s) {
 		return s, gossip.Keep
@@ -183,6 +187,7 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 		return err
 	}
 	head := links[len(links)-1]
+	r.ground.know(head.Record)
 	r.scopes.decided(head.Record.Round)
 	l.device.dropAudit()
 	for _, k := range links {

@@ -28,7 +28,11 @@ func (r *Runner) prepare(ctx context.Context) (*device, error) {
 	if err := r.pull(ctx, "data", m.Dataset, m.DatasetBytes); err != nil {
 		return nil, err
 	}
-	for _, c := range []cid.Cid{r.id, m.Model, m.Dataset} {
+	public := []cid.Cid{r.id, m.Model, m.Dataset}
+	if r.ground.Private() {
+		public = public[:1] // strangers get nothing of the others
+	}
+	for _, c := range public {
 		if err := r.hub.o.Host.Provide(ctx, c); err != nil {
 			r.log.WarnContext(ctx, "was not announced", "shard", c, "err", err)
 		}
@@ -64,6 +68,12 @@ func (r *Runner) pull(ctx context.Context, what string, root cid.Cid, size uint6
 	if len(missing) == 0 {
 		return nil
 	}
+	if err := r.met(ctx); err != nil {
+		return err
+	}
+	if err := waitForHours(ctx, r.hub.o.MayPull, what, int64(size), r.stage.tell); err != nil {
+		return fmt.Errorf("pull %s: %w", what, err)
+	}
 	r.stage.tell(api.Progress{Phase: what, Total: int64(size), Unit: api.UnitBytes, Text: "looking for peers that have it"})
 	r.log.InfoContext(ctx, "pull began", "what", what, "shard", root, "bytes", size)
 	began, told := time.Now(), time.Time{}
@@ -76,6 +86,10 @@ func (r *Runner) pull(ctx context.Context, what string, root cid.Cid, size uint6
 			text := howMuch(missing, total, r.hub.o.Puller.Rate())
 			r.log.InfoContext(ctx, "pull was measured", "what", what, "bytes", missing, "total", total, "text", text)
 			r.stage.tell(api.Progress{Phase: what, Done: total - missing, Total: total, Unit: api.UnitBytes, Text: text})
+			// Its inner nodes are here now.
+			if err := r.ground.claim(ctx, root); err != nil {
+				return err
+			}
 			if what != "model" || r.hub.o.GrowModel == nil {
 				return nil
 			}

@@ -338,7 +338,9 @@ func (r *Runner) removeFiles(ctx context.Context, list []cid.Cid) {
 	for _, c := range list {
 		if _, err := r.hub.o.Store.Delete(ctx, c); err != nil && ctx.Err() == nil {
 			r.log.DebugContext(ctx, "was not removed", "shard", c, "err", err)
+			continue
 		}
+		r.ground.Release(c)
 	}
 }
 
@@ -347,8 +349,7 @@ func (r *Runner) removeFiles(ctx context.Context, list []cid.Cid) {
 func (r *Runner) traceFile(ctx context.Context, id cid.Cid, size int64, maker peer.ID) ([]byte, error) {
 	wait, cancel := context.WithTimeout(ctx, time.Duration(r.manifest.PeriodMillis)*time.Millisecond/4)
 	defer cancel()
-	f := fetcher{r.hub.o.Puller}
-	if err := f.Fetch(wait, id, size+dagOverhead(size), []peer.ID{maker}); err != nil {
+	if err := r.fetcher.Fetch(wait, id, size+dagOverhead(size), []peer.ID{maker}); err != nil {
 		if errors.Is(err, pull.ErrTooLarge) || errors.Is(err, shard.ErrInvalid) {
 			return nil, fmt.Errorf("fetch %s: %w: %w", id, err, errForged)
 		}

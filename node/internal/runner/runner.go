@@ -36,6 +36,10 @@ type Runner struct {
 	id       cid.Cid
 	manifest *run.Manifest
 	rules    *round.Rules
+	ground   *ground
+	fetcher  fetcher
+	store    roundStore
+	badge    badge
 	dir      string
 	log      *slog.Logger
 	layout   *fold.Layout
@@ -64,7 +68,12 @@ type Runner struct {
 // error means that this node cannot go on with the run; Summary says so too.
 func (r *Runner) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
+	if err := r.draw(); err != nil {
+		r.stage.end(err)
+		return fmt.Errorf("run %s: %w", r.id, err)
+	}
 	g.Go(func() error { return r.hub.o.Host.Rendezvous(gctx, r.id.String()) })
+	g.Go(func() error { return r.present(gctx) })
 	g.Go(func() error { return r.takePart(gctx) })
 	err := g.Wait()
 	if ctx.Err() != nil {

@@ -12,6 +12,7 @@ type stage struct {
 	mu       sync.Mutex
 	progress api.Progress  // guarded by mu; of what is being pulled
 	pulled   bool          // guarded by mu; model and data are here
+	met      bool          // guarded by mu; a member took this node for one
 	ready    bool          // guarded by mu
 	ended    bool          // guarded by mu
 	err      error         // guarded by mu; why it ended
@@ -30,27 +31,30 @@ func (s *stage) tell(p api.Progress) { s.change(func() { s.progress = p }) }
 func (s *stage) havePulled()         { s.change(func() { s.pulled = true }) }
 func (s *stage) end(err error)       { s.change(func() { s.ended, s.err = true, err }) }
 
-func (s *stage) haveReady() {
+func (s *stage) haveReady() { s.once(&s.ready) }
+func (s *stage) haveMet()   { s.once(&s.met) }
+
+func (s *stage) once(what *bool) {
 	s.mu.Lock()
-	already := s.ready
+	already := *what
 	s.mu.Unlock()
 	if !already {
-		s.change(func() { s.ready = true })
+		s.change(func() { *what = true })
 	}
 }
 
 // snapshot is a stage at one moment.
 type snapshot struct {
-	progress             api.Progress
-	pulled, ready, ended bool
-	err                  error
-	changed              <-chan struct{}
+	progress                  api.Progress
+	pulled, met, ready, ended bool
+	err                       error
+	changed                   <-chan struct{}
 }
 
 func (s *stage) now() snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return snapshot{s.progress, s.pulled, s.ready, s.ended, s.err, s.changed}
+	return snapshot{s.progress, s.pulled, s.met, s.ready, s.ended, s.err, s.changed}
 }
 
 // Ready waits until manifest, model, data and state are here and a seat was
