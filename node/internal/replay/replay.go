@@ -102,6 +102,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		if k.Record.Merge != nil {
 			p.bases[k.Record.Merge.Base] = nil
 		}
+		if t := k.Record.Trend; t != nil && t.Back {
+			p.bases[t.BestState] = nil
+		}
 	}
 	if _, ok := p.bases[genesis.State]; ok {
 		p.bases[genesis.State] = state
@@ -132,7 +135,7 @@ type player struct {
 	parent round.Link
 	state  *fold.State             // after parent; nil before From
 	last   *fold.State             // after before, if it was computed here
-	bases  map[cid.Cid]*fold.State // that merges need later; nil: not computed here
+	bases  map[cid.Cid]*fold.State // that merges and returns need later; nil: not computed here
 	res    Result
 }
 

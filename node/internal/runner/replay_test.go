@@ -128,3 +128,54 @@ func TestReplay(t *testing.T) {
 }
 
 func rbStore(r *Runner) Store { return r.hub.o.Store }
+
+// deltasOnly is a store without states.
+type deltasOnly struct {
+	Store
+	deltaBytes int64
+}
+
+func (d deltasOnly) ReadBytes(ctx context.Context, root cid.Cid, limit int64) ([]byte, error) {
+	if limit != d.deltaBytes {
+		return nil, errors.New("a state was asked for")
+	}
+	return d.Store.ReadBytes(ctx, root, limit)
+}
+
+// A run whose loss explodes goes back to its best state, says so, and all of it
+// follows from the records and the deltas.
+func TestReplayRollback(t *testing.T) {
+	t.Parallel()
+	a := newNode(t, 32)
+	man := launch(t, a, func(m *run.Manifest) {
+		m.MaxRounds, m.Schedule, m.Inner.LearningRateNano = 5, run.ScheduleConstant, 3e8
+		m.Rollback = run.Rollback{Rounds: 1, WorsePPM: 1}
+	})
+	r, _ := a.takePart(t, man)
+	sameEnd(t, r)
+	rounds, err := r.Rounds(1, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backs := 0
+	for _, d := range rounds {
+		if b := d.WentBack; b != nil {
+			backs++
+			if len(d.Contributions) > 0 || len(d.Refused) == 0 || d.Refused[0].Reason != "rolled-back" || b.Round >= d.Round || b.Loss <= 0 {
+				t.Errorf("round %d: went back to %+v with %d contributions, refused %+v", d.Round, b, len(d.Contributions), d.Refused)
+			}
+		}
+	}
+	if backs == 0 {
+		t.Fatal("the run never went back")
+	}
+	layout, err := man.Layout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := replay.Options{Manifest: man, Chain: chain{l: r.ledger}, Store: deltasOnly{a.store, fold.EncodedBytes(layout, int(man.CodecBits))}}
+	got, err := replay.Run(t.Context(), o)
+	if head := r.ledger.Head(); err != nil || got.State != head.Record.State || got.Head != head.ID {
+		t.Errorf("replayed %+v, %v; the head is %s with state %s", got, err, head.ID, head.Record.State)
+	}
+}
