@@ -63,19 +63,20 @@ func (l *driver) evict(ctx context.Context, head msg.Round) {
 
 // remove deletes what belongs to rounds first to last alone.
 func (r *Runner) remove(ctx context.Context, first, last, head msg.Round) {
-	var keep []cid.Cid
+	var states, keep []cid.Cid
 	for n := last + 1; n <= head; n++ {
-		e, ok := r.ledger.Entry(n)
-		if !ok {
-			continue
-		}
-		// One that is not local (whole) has no blocks to lose.
-		if missing, _, _, err := r.hub.o.Store.Missing(ctx, e.State); err == nil && len(missing) == 0 {
-			keep = append(keep, e.State)
+		if e, ok := r.ledger.Entry(n); ok {
+			states = append(states, e.State)
 		}
 	}
 	if t := r.ledger.Head().Record.Trend; t != nil && t.BestState.Defined() {
-		keep = append(keep, t.BestState) // the run may go back to it
+		states = append(states, t.BestState) // the run may go back to it
+	}
+	for _, c := range states {
+		// One that is not local (whole) has no blocks to lose.
+		if missing, _, _, err := r.hub.o.Store.Missing(ctx, c); err == nil && len(missing) == 0 {
+			keep = append(keep, c)
+		}
 	}
 	for n := first; n <= last; n++ {
 		k, _, ok := r.ledger.At(n)
