@@ -343,7 +343,7 @@ func (m *Machine) omits(h *height, c *candidate) bool {
 // judge folds the candidates and compares.
 func (m *Machine) judge(h *height) {
 	for _, c := range h.candidates {
-		if c.state == unfolded && (c.record.Attempt < msg.MaxAttempt || h.inFallback || c.from.From == m.cfg.Self) && !h.closed {
+		if c.state == unfolded && (c.record.Attempt < msg.MaxAttempt || h.inFallback || c.from.From == m.cfg.Self) && !h.closed && m.computes(h) {
 			c.state = folding
 			if !c.cons.Folds() {
 				c.state = valid // the state is the parent's, which Verify saw

@@ -39,7 +39,7 @@ func (m *Machine) vote(h *height) {
 // computed itself.
 func (m *Machine) certificate(h *height) bool {
 	for _, c := range h.candidates {
-		if c.state != valid {
+		if c.state != valid && !m.takesWord(h, c) {
 			continue
 		}
 		if cert := h.certificateOf(c); cert != nil {

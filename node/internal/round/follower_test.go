@@ -1,0 +1,31 @@
+package round
+
+import (
+	"testing"
+	"time"
+
+	"github.com/moot-net/moot/proto/run"
+)
+
+// TestFollowerTakesAQuorumsWord: a peer without a seat follows the records of a
+// full run, and computes few of them; the seats compute all.
+func TestFollowerTakesAQuorumsWord(t *testing.T) {
+	s := newSim(t, 11, 6, testManifest(func(m *run.Manifest) { m.Seats, m.MinPeers = 4, 4 }), simOpts{})
+	follower := s.nodes[5]
+	s.nodes[4].wants, follower.wants = false, false
+	s.startAll()
+	if !s.runUntil(20*time.Minute, func() bool { return s.minRound() >= 60 }) {
+		t.Fatalf("no 60 rounds\n%s", s.describe())
+	}
+	for r := range s.minRound() {
+		if err := s.agree(r + 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if follower.folds == 0 || follower.folds > 12 {
+		t.Errorf("a follower computed %d of 60 rounds, want about 4", follower.folds)
+	}
+	if s.nodes[0].folds < 55 {
+		t.Errorf("a seat computed %d of 60 rounds", s.nodes[0].folds)
+	}
+}
