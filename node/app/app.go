@@ -20,6 +20,7 @@ import (
 	"github.com/moot-net/moot/node/internal/cpu"
 	"github.com/moot-net/moot/node/internal/device"
 	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/node/internal/fence"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/logs"
 	"github.com/moot-net/moot/node/internal/p2p"
@@ -249,7 +250,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	n.follow = newFollower(o, n)
 	if o.open == nil {
 		o.open = openRunner(runner.NewHub(runner.HubOptions{
-			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, ModelDir: n.modelDir, GrowModel: n.growModel, PlanMemory: n.planMemory, OpenDevice: openDevice, Threads: cfg.Threads, Precision: precision,
+			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, Fence: n.fence, ModelDir: n.modelDir, GrowModel: n.growModel, MayPull: n.traffic.ClosedUntil, PlanMemory: n.planMemory, OpenDevice: openDevice, Threads: cfg.Threads, Precision: precision,
 			Device: n.device, Agent: "moot/" + version, Gate: n.keeper.gate, Emit: n.emit, Log: o.Log.With("component", "run"),
 		}))
 	}
@@ -283,6 +284,7 @@ func openRunner(hub *runner.Hub) func(dir string, m *run.Manifest) (participant,
 // attach makes what stands on host and store.
 func (n *node) attach() (err error) {
 	ban := func(p peer.ID, reason string) { n.host.Block(p, reason, banTime) }
+	n.fence = fence.New(n.host.ID())
 	n.traffic, err = traffic.New(traffic.Options{Limits: n.limits, Near: n.host.Near, File: filepath.Join(n.dir, trafficFile), Log: n.log})
 	if err != nil {
 		return err
@@ -290,16 +292,16 @@ func (n *node) attach() (err error) {
 	if err := n.metrics.Register(n.traffic); err != nil {
 		return err
 	}
-	n.exchange, err = exchange.New(n.host.Libp2p(), n.store, exchange.Options{Router: n.host, Ban: ban, Meter: n.traffic, Log: n.log})
+	n.exchange, err = exchange.New(n.host.Libp2p(), n.store, exchange.Options{Router: n.host, Ban: ban, Serves: n.fence.Serves, Meter: n.traffic, Log: n.log})
 	if err != nil {
 		return err
 	}
-	n.puller, err = pull.New(n.host.Libp2p(), n.store, pull.Options{Fallback: n.exchange, Router: n.host, Ban: ban, Meter: n.traffic, Log: n.log})
+	n.puller, err = pull.New(n.host.Libp2p(), n.store, pull.Options{Fallback: n.exchange, Router: n.host, Ban: ban, Serves: n.fence.Serves, Meter: n.traffic, Log: n.log})
 	if err != nil {
 		return err
 	}
 	n.gossip, err = gossip.New(n.host.Libp2p(), gossip.Options{
-		Log: n.log,
+		Log: n.log, Fence: n.fence,
 		AppScore: func(p peer.ID) float64 {
 			if n.host.Blocked(p) {
 				return -1000

@@ -82,6 +82,11 @@ func (n *node) Join(ctx context.Context, req api.JoinRequest, progress api.Progr
 		return api.Run{}, err
 	}
 	p, err := n.waitOpen(ctx, m, s, progress)
+	if r, ok := p.(interface {
+		Renew(ctx context.Context) error
+	}); ok && err == nil && req.Invite != "" {
+		err = r.Renew(ctx)
+	}
 	if err == nil {
 		err = p.Ready(ctx, progress)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/device"
 	"github.com/moot-net/moot/node/internal/exchange"
+	"github.com/moot-net/moot/node/internal/fence"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/presence"
@@ -42,6 +43,7 @@ type node struct {
 	puller   *pull.Puller
 	traffic  *traffic.Meter // bounds and counts what both carry
 	limits   traffic.Limits
+	fence    *fence.Fence
 	gossip   *gossip.Gossip
 	events   *api.EventLog
 	recent   *recent

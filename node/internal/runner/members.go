@@ -49,17 +49,8 @@ type ground struct {
 	listed map[cid.Cid]bool // guarded by mu; in the file
 }
 
-// Guard keeps what a run has in the store to its members, whether or not the run
-// is opened. Its files are in the folder dir.
-func (h *Hub) Guard(ctx context.Context, dir string, m *run.Manifest) error {
-	id, err := m.ID()
-	if err != nil {
-		return err
-	}
-	_, err = h.ground(ctx, dir, id, m)
-	return err
-}
-
+// ground is what the fence has of a run whose files are in the folder dir. It
+// stays when the run is closed.
 func (h *Hub) ground(ctx context.Context, dir string, id cid.Cid, m *run.Manifest) (*ground, error) {
 	private := m.Admission.Mode != run.AdmissionOpen
 	g := &ground{
