@@ -55,7 +55,7 @@ func Live(name string) bool {
 	switch name {
 	case "work.vram_reserve_mb", "work.priority":
 		return false
-	case "log_level", "cache_max_mb", "min_free_mb", "network.upload_mbit", "network.download_mbit", "network.monthly_gb":
+	case "log_level", "cache_max_mb", "min_free_mb", "network.upload_mbit", "network.download_mbit", "network.monthly_gb", "network.schedule":
 		return true
 	}
 	return strings.HasPrefix(name, "work.")
@@ -144,7 +144,7 @@ func (k key) encode(c *Config) (string, error) {
 // names of programs have spaces.
 func (k key) separator(r rune) bool {
 	switch k.name {
-	case "work.schedule":
+	case "work.schedule", "network.schedule":
 		return r == ';'
 	case "work.exclusive_apps":
 		return r == ','

@@ -6,6 +6,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/internal/traffic"
+	"github.com/moot-net/moot/node/internal/volunteer"
 )
 
 // Network is how much a node sends and receives over the internet, and what it
@@ -19,6 +20,11 @@ type Network struct {
 	// MonthlyGB is the most of both together in a calendar month (UTC), in 1e9
 	// bytes. The last tenth is kept for deltas and states. Default 0: no limit.
 	MonthlyGB float64 `toml:"monthly_gb"`
+	// Schedule is a list of windows of local time, as that of Work, in which
+	// models and data sets are served, and pulls of them begin; what was begun is
+	// ended. Deltas and states of runs, and the LAN, are not concerned. Default
+	// none: always.
+	Schedule []string `toml:"schedule,omitempty"`
 	// Public says that the addresses of listen can be reached from everywhere,
 	// as on a server, so that nobody need be asked. Default false: found out.
 	Public bool `toml:"public"`
@@ -36,12 +42,19 @@ func DefaultNetwork() Network { return Network{Relay: true} }
 
 // Limits returns n as package traffic takes it.
 func (n *Network) Limits() traffic.Limits {
-	return traffic.Limits{UpMbit: n.UploadMbit, DownMbit: n.DownloadMbit, MonthlyBytes: uint64(n.MonthlyGB * 1e9)}
+	l := traffic.Limits{UpMbit: n.UploadMbit, DownMbit: n.DownloadMbit, MonthlyBytes: uint64(n.MonthlyGB * 1e9)}
+	if s, err := volunteer.ParseSchedule(n.Schedule); err == nil && !s.Always() { // was validated
+		l.Hours = &s
+	}
+	return l
 }
 
 func (n *Network) validate() error {
 	if n.MonthlyGB < 0 || n.MonthlyGB > 1e9 {
 		return fmt.Errorf("network.monthly_gb is %v, must be from 0 to 1e9", n.MonthlyGB)
+	}
+	if _, err := volunteer.ParseSchedule(n.Schedule); err != nil {
+		return fmt.Errorf("network.schedule: %w", err)
 	}
 	if err := n.Limits().Validate(); err != nil {
 		return fmt.Errorf("network: %w", err)

@@ -30,6 +30,7 @@ func TestNetwork(t *testing.T) {
 		"upload_mbit = 0.1":           "upload limit is 0.1 Mbit/s",
 		"download_mbit = -1":          "download limit is -1 Mbit/s",
 		"monthly_gb = -5":             "network.monthly_gb is -5",
+		`schedule = ["Mon"]`:          `network.schedule: "Mon" is not days and times`,
 		`ipfs_bootstrap = ["nobody"]`: `network.ipfs_bootstrap: "nobody"`,
 	} {
 		write("[network]\n" + text)
@@ -40,6 +41,11 @@ func TestNetwork(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
+	}
+	t.Setenv("MOOT_NETWORK_SCHEDULE", "Mon-Fri 22:00-07:00;Sat,Sun 00:00-24:00")
+	write("")
+	if c, err = Load(file, os.Getenv); err != nil || len(c.Network.Schedule) != 2 || c.Network.Limits().Hours == nil {
+		t.Errorf("schedule %v, %v", c.Network.Schedule, err)
 	}
 	write("[network]\nupload_mbits = 1")
 	if _, err := Load(file, none); err == nil || !strings.Contains(err.Error(), "network.upload_mbit") {

@@ -41,6 +41,16 @@ type Limits struct {
 	UpMbit       float64 // 1e6 bits per second
 	DownMbit     float64
 	MonthlyBytes uint64 // both directions together, in a calendar month of UTC
+	// Hours are those in which models and data sets are served, and pulls of them
+	// begin. Nil: always.
+	Hours Hours
+}
+
+// Hours are times of a week.
+type Hours interface {
+	Active(t time.Time) bool
+	// Next is when Active is next another one.
+	Next(t time.Time) time.Time
 }
 
 // Validate says which limit makes no sense.
@@ -118,9 +128,27 @@ func (m *Meter) SetLimits(l Limits) error {
 	return nil
 }
 
-// MaySend says whether the quota lets anything be sent to p.
+// MaySend says whether quota and hours let anything be sent to p.
 func (m *Meter) MaySend(p peer.ID, u Use) bool {
-	return m == nil || m.opt.Near(p) || m.allowed(u) == nil
+	return m == nil || m.opt.Near(p) || m.allowed(u) == nil && (u != Seeding || m.ClosedUntil().IsZero())
+}
+
+// ClosedUntil is until when no pull of models and data sets may begin, the zero
+// time if one may. What was begun is ended.
+func (m *Meter) ClosedUntil() time.Time {
+	if m == nil {
+		return time.Time{}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if m.limits.Hours == nil || m.limits.Hours.Active(now) {
+		return time.Time{}
+	}
+	if next := m.limits.Hours.Next(now); !next.IsZero() {
+		return next
+	}
+	return now.Add(7 * 24 * time.Hour) // it never is open; it may be changed
 }
 
 // MayReceive says why the quota lets nothing come from the internet, or returns

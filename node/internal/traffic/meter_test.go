@@ -200,3 +200,39 @@ func TestNilMeter(t *testing.T) {
 		t.Error("a nil meter bounds something")
 	}
 }
+
+// evenHours is a schedule of every other hour.
+type evenHours struct{}
+
+func (evenHours) Active(t time.Time) bool { return t.Hour()%2 == 0 }
+
+func (evenHours) Next(t time.Time) time.Time { return t.Truncate(time.Hour).Add(time.Hour) }
+
+// Outside of its hours nothing is served but what training needs, and the LAN.
+func TestHours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := New(Options{Limits: Limits{Hours: evenHours{}}, Near: func(p peer.ID) bool { return p == "near" }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(time.Now().Truncate(2*time.Hour).Add(2*time.Hour + 30*time.Minute)))
+		open := time.Now().Hour()%2 == 0
+		for range 4 {
+			until := m.ClosedUntil()
+			if until.IsZero() != open || !open && !until.Equal(time.Now().Add(30*time.Minute)) {
+				t.Errorf("at %v: closed until %v", time.Now(), until)
+			}
+			if m.MaySend("far", Seeding) != open || !m.MaySend("far", Training) || !m.MaySend("near", Seeding) || m.MayReceive(Seeding) != nil {
+				t.Errorf("at %v: %v, %v, %v, %v", time.Now(), m.MaySend("far", Seeding), m.MaySend("far", Training), m.MaySend("near", Seeding), m.MayReceive(Seeding))
+			}
+			time.Sleep(time.Hour)
+			open = !open
+		}
+		if err := m.SetLimits(Limits{}); err != nil || !m.ClosedUntil().IsZero() || !m.MaySend("far", Seeding) {
+			t.Errorf("without hours: %v, %v", m.ClosedUntil(), err)
+		}
+		if until := (*Meter)(nil).ClosedUntil(); !until.IsZero() {
+			t.Errorf("without a meter: %v", until)
+		}
+	})
+}
