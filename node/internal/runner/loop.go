@@ -212,6 +212,7 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 	}
 	if links[0].Record.Parent != before.ID {
 		r.log.WarnContext(ctx, "another branch of the run was better, and is followed now", "round", head.Record.Round)
+		r.bringBranch(ctx, links)
 	}
 	if r.states.cached(head.Record.State) == nil {
 		r.bringState(ctx, head)
@@ -228,7 +229,7 @@ func (r *Runner) bringState(ctx context.Context, head round.Link) {
 	scope := r.scopes.of(head.Record.Round + 1)
 	r.running.Go(func() {
 		for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
-			_, err := r.states.get(scope, head.Record.State)
+			err := r.bringStateOf(scope, head)
 			if err == nil {
 				r.post(scope, round.Tick{}) // so that it shows
 				return
