@@ -78,6 +78,7 @@ func openBrowser(t *testing.T) *browser {
 	if chromium.once.Do(startChromium); chromium.err != nil {
 		t.Fatalf("start chromium: %v", chromium.err)
 	}
+	t.Parallel() // tests wait for the page most of their time
 	return &browser{t: t}
 }
 

@@ -216,7 +216,7 @@ func TestViews(t *testing.T) {
 			tb.scheme(scheme)
 			widths := []int{1440}
 			if scheme == "light" {
-				widths = []int{320, 360, 3840, 1440}
+				widths = []int{320, 3840, 1440}
 			}
 			for _, width := range widths {
 				tb.size(width, 900)
@@ -225,10 +225,11 @@ func TestViews(t *testing.T) {
 				}
 				tb.shoot(fmt.Sprintf("%s-%s-%d", v.name, scheme, width))
 			}
-			if s := tb.text(lint); s != "" {
-				t.Errorf("%s, %s:\n%s", v.name, scheme, s)
-			}
-			if haveAxe {
+			if !haveAxe {
+				if s := tb.text(lint); s != "" {
+					t.Errorf("%s, %s:\n%s", v.name, scheme, s)
+				}
+			} else {
 				if s := tb.axe(script); s != "" {
 					t.Errorf("%s, %s: axe says\n%s", v.name, scheme, s)
 				}
