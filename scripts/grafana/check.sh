@@ -23,7 +23,7 @@ global: {scrape_interval: 1s, scrape_timeout: 1s}
 scrape_configs:
   - job_name: moot
     static_configs: [{targets: ["${api#http://}"]}]
-    authorization: {credentials_file: $dir/node/api.token}
+    authorization: {credentials_file: $dir/node/api.read.token}
 Y
 prometheus --config.file="$dir/prometheus.yml" --storage.tsdb.path="$dir/tsdb" --web.listen-address="127.0.0.1:$port" >"$dir/prometheus.log" 2>&1 &
 pids+=($!)
