@@ -100,6 +100,7 @@ func NewHub(o HubOptions) *Hub {
 	o.Host.Handle(syncProtocol, maxSyncRequest, h.answerSync)
 	o.Host.Handle(branchProtocol, maxSyncRequest, h.answerBranch)
 	o.Host.Handle(cellProtocol, msg.MaxProposalBytes, h.answerCell)
+	o.Host.Handle(differenceProtocol, maxSyncRequest, h.answerDifference)
 	o.Host.Handle(proofProtocol, maxSyncRequest, h.answerProof)
 	return h
 }

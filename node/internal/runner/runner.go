@@ -60,6 +60,9 @@ type Runner struct {
 	proven  atomic.Pointer[round.Link] // that others are at, before all records up to it are here; nil: none
 	running sync.WaitGroup             // what the loop began
 
+	differing   sync.Mutex // while a difference is computed
+	differences differences
+
 	stage stage
 }
 
