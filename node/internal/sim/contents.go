@@ -111,6 +111,17 @@ func (c *contents) sizeOf(id cid.Cid) int {
 	return int(fold.StateBytes(c.w.layout))
 }
 
+// sizeFor is the length of what a node pulls to have a payload: of a state, the
+// difference from the one before, if it has that.
+func (c *contents) sizeFor(n *node, id cid.Cid) int {
+	if d, ok := c.w.differences[id]; ok {
+		if e := c.byID[d.from]; e != nil && e.has.has(n.i) {
+			return d.bytes
+		}
+	}
+	return c.sizeOf(id)
+}
+
 const (
 	requestBytes = 120 // a question for a payload, for each MiB of it
 	firstPause   = 100 * time.Millisecond
@@ -161,7 +172,7 @@ func (n *node) tryFetch(id cid.Cid, pause time.Duration) {
 		again()
 		return
 	}
-	size := w.contents.sizeOf(id)
+	size := w.contents.sizeFor(n, id)
 	bytes := size + requestBytes*(1+size>>20)
 	sent := from.bulkUp.take(w.now, bytes, w.net.upBits)
 	got := max(sent, n.bulkDown.take(w.now, bytes, w.net.downBits))

@@ -52,16 +52,24 @@ type world struct {
 	genesis  round.Link
 	task     task
 	contents contents
-	folded   map[round.FoldID]round.Folded // what was computed already, by whomever
-	records  map[cid.Cid][]byte
-	gains    map[gainKey]int64
-	losses   map[cid.Cid]float64 // before what a record's audits measure
+	// differences are how states come of those before.
+	differences map[cid.Cid]difference
+	folded      map[round.FoldID]round.Folded // what was computed already, by whomever
+	records     map[cid.Cid][]byte
+	gains       map[gainKey]int64
+	losses      map[cid.Cid]float64 // before what a record's audits measure
 	// honestDeltas are those of the newest heads.
 	honestDeltas map[cid.Cid][]*fold.Delta
 
 	transcript hash.Hash
 	seen       observations
 	failure    error // of the simulation itself
+}
+
+// difference is from which state a state comes, and in how many bytes.
+type difference struct {
+	from  cid.Cid
+	bytes int
 }
 
 // worldOptions say what a world is made of.
@@ -97,7 +105,7 @@ func newWorld(ctx context.Context, o worldOptions) (*world, error) {
 	}
 	w := &world{
 		ctx: ctx, rnd: rand.New(rand.NewPCG(o.seed, 0x6d6f6f74)), net: o.net, manifest: &m, task: o.task,
-		index: make(map[peer.ID]int), folded: make(map[round.FoldID]round.Folded), records: make(map[cid.Cid][]byte),
+		index: make(map[peer.ID]int), folded: make(map[round.FoldID]round.Folded), differences: make(map[cid.Cid]difference), records: make(map[cid.Cid][]byte),
 		sent: make(map[string]uint64), had: make(map[cid.Cid]bitset), gains: make(map[gainKey]int64), losses: make(map[cid.Cid]float64), honestDeltas: make(map[cid.Cid][]*fold.Delta), transcript: sha256.New(), seen: newObservations(),
 	}
 	w.contents = contents{w: w, byID: make(map[cid.Cid]*content)}
@@ -226,6 +234,9 @@ func (w *world) fold(e round.Fold) (round.Folded, error) {
 	}
 	f := round.Folded{ID: e.ID, State: next.CID(), Applied: applied}
 	w.contents.putState(nil, f.State, next)
+	if prev := w.contents.stateOf(e.State); prev != nil {
+		w.differences[f.State] = difference{e.State, len(fold.Difference(prev, next, w.manifest.FoldOuter()))}
+	}
 	w.folded[e.ID] = f
 	return f, nil
 }
