@@ -79,7 +79,10 @@ func (r *Runner) tellState(s *api.Run, head round.Link) {
 	case !st.pulled:
 		s.State, s.Phase = api.RunSyncing, msg.PhaseSync.String()
 		s.Why = "what the run needs is being prepared"
-		if p := st.progress; p.Total > 0 {
+		switch p := st.progress; {
+		case p.Total > 0 && p.Done == 0 && p.Text != "":
+			s.Why = fmt.Sprintf("the %s: %s", p.Phase, p.Text)
+		case p.Total > 0:
 			s.Why = fmt.Sprintf("the %s is being pulled: %.1f of %.1f MB", p.Phase, float64(p.Done)/1e6, float64(p.Total)/1e6)
 		}
 		return
