@@ -130,7 +130,8 @@ func (w *world) stir(n int) {
 
 // partition cuts the network in two for 20 rounds of the larger part.
 func partition(t *trial, large, small int, within float64) error {
-	before, cutRounds := t.long(5, 2), t.long(20, 4)
+	const before = 5 // later, so that the loss does not fall as steeply any more
+	cutRounds := t.long(20, 4)
 	nodes := large + small
 	w, err := t.realWorld(nodes, before+2*cutRounds+20, wide(), tuning{})
 	if err != nil {

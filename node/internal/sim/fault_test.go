@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -116,5 +117,27 @@ func TestClock(t *testing.T) {
 	n.w.now += n.until(at)
 	if d := n.clock().Sub(at); d < 0 || d > time.Microsecond {
 		t.Errorf("the clock is %v past the deadline", d)
+	}
+}
+
+// contrary is a task that one node learns the wrong way round.
+type contrary struct{ *quickTask }
+
+func (t contrary) train(ctx context.Context, a assignment) (learned, error) {
+	l, err := t.quickTask.train(ctx, a)
+	if a.node == 7 {
+		l.values = scaled(l.values, -1)
+	}
+	return l, err
+}
+
+// TestFirstDeltas: in the first round in which all train, whose parent had one
+// seat, deltas that are alike are no copies because another points elsewhere.
+func TestFirstDeltas(t *testing.T) {
+	for seed := range uint64(8) {
+		w := small(t, seed, 8, wide(), func(w *world) { w.task = contrary{w.task.(*quickTask)} })
+		if s := w.tally(w.nodes[0], 0, roundOf(w.nodes[0])); s.takenForCopies > 0 || s.included < 8 {
+			t.Errorf("seed %d: of %d deltas %d were taken for copies", seed, s.included+s.excluded, s.takenForCopies)
+		}
 	}
 }
