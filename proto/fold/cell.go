@@ -23,7 +23,9 @@ type Cell struct {
 }
 
 // Input returns what enters the fold of the round, with the decoded Delta.
-func (c *Cell) Input(d *Delta) Input { return Input{Delta: d, Tokens: c.Tokens, FactorQ16: c.FactorQ16} }
+func (c *Cell) Input(d *Delta) Input {
+	return Input{Delta: d, Tokens: c.Tokens, FactorQ16: c.FactorQ16}
+}
 
 // FoldCell returns the first level of a fold in two levels: the weighted mean of
 // the deltas of one cell, weighed and clipped as Fold does. The second level is

@@ -15,10 +15,10 @@ const (
 	differenceMagic       = "mootdiff"
 	differenceVersion     = 1
 	differenceHeaderBytes = 8 + 4 + 32
-	// rawChunk is the width of a chunk that does not follow from an outer step:
-	// one of a merge, say. It has the values of the next state.
+	// rawChunk stands in place of the low bits of a chunk that does not follow from an
+	// outer step: one of a merge, say. It has the values of the next state.
 	rawChunk = 255
-	maxWidth = 34 // bits of a mean, which is below 2^33, and its sign
+	maxLow   = 34 // bits of a mean, which is below 2^33, and its sign
 )
 
 // ErrDifference is wrapped by the errors of ApplyDifference.
@@ -40,20 +40,19 @@ func Difference(prev, next *State, o Outer) []byte {
 	var theta, momentum [ChunkValues]int32
 	for _, c := range l.chunks {
 		before, after := prev.chunk(c), next.chunk(c)
-		width := 0
 		for j, m := range after.Momentum {
 			g[j] = int64(m) - mulQ16(int64(before.Momentum[j]), o.MomentumQ16)
-			width = max(width, bits.Len64(zigzag(g[j])))
 		}
 		copy(theta[:], before.Theta)
 		copy(momentum[:], before.Momentum)
 		o.step(theta[:c.n], momentum[:c.n], g[:c.n])
-		if width > maxWidth || !sameValues(theta[:c.n], after.Theta) || !sameValues(momentum[:c.n], after.Momentum) {
+		low, size := riceOf(g[:c.n])
+		if size > 8*c.n || !sameValues(theta[:c.n], after.Theta) || !sameValues(momentum[:c.n], after.Momentum) {
 			b = append(b, rawChunk)
 			b = appendValues(appendValues(b, after.Theta), after.Momentum)
 			continue
 		}
-		b = packBits(append(b, byte(width)), g[:c.n], width)
+		b = appendRice(append(b, byte(low)), g[:c.n], low)
 	}
 	return b
 }
@@ -74,25 +73,24 @@ func ApplyDifference(prev *State, b []byte, o Outer) (*State, error) {
 		if len(b) == 0 {
 			return nil, fmt.Errorf("apply difference: chunk %d is missing: %w", i, ErrDifference)
 		}
-		width := int(b[0])
+		low, to := int(b[0]), next.chunk(c)
 		b = b[1:]
-		need := (c.n*width + 7) / 8
-		if width == rawChunk {
-			need = 8 * c.n
-		}
-		if width > maxWidth && width != rawChunk || len(b) < need {
-			return nil, fmt.Errorf("apply difference: chunk %d of width %d with %d bytes: %w", i, width, len(b), ErrDifference)
-		}
-		to := next.chunk(c)
-		if width == rawChunk {
+		switch {
+		case low == rawChunk && len(b) >= 8*c.n:
 			if !readValues(to.Theta, b) || !readValues(to.Momentum, b[4*c.n:]) {
 				return nil, fmt.Errorf("apply difference: chunk %d has -2^31: %w", i, ErrDifference)
 			}
-		} else {
-			unpackBits(g[:c.n], b, width)
+			b = b[8*c.n:]
+		case low <= maxLow:
+			n, ok := readRice(g[:c.n], b, low)
+			if !ok {
+				return nil, fmt.Errorf("apply difference: chunk %d is cut off or too large: %w", i, ErrDifference)
+			}
+			b = b[n:]
 			o.step(to.Theta, to.Momentum, g[:c.n])
+		default:
+			return nil, fmt.Errorf("apply difference: chunk %d with %d low bits and %d bytes: %w", i, low, len(b), ErrDifference)
 		}
-		b = b[need:]
 	}
 	if len(b) > 0 {
 		return nil, fmt.Errorf("apply difference: %d bytes after the last chunk: %w", len(b), ErrDifference)
@@ -126,37 +124,107 @@ func zigzag(v int64) uint64 { return uint64(v<<1) ^ uint64(v>>63) }
 
 func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
-// packBits appends width bits of each value, lowest first.
-func packBits(b []byte, g []int64, width int) []byte {
-	var word uint64
-	have := 0
+// A mean is written as zigzag of it shifted by the low bits, in ones and a zero, and then
+// its low bits (Rice): for numbers that are spread like those of a round this
+// takes little more than there is to know.
+
+// riceOf returns the number of low bits with which g is shortest, and how many
+// bytes it then has.
+func riceOf(g []int64) (low, size int) {
+	var sum uint64
 	for _, v := range g {
-		word |= zigzag(v) << have
-		have += width
-		for have >= 8 {
-			b = append(b, byte(word))
-			word >>= 8
-			have -= 8
+		sum += zigzag(v) >> 3 // so that it does not overflow
+	}
+	guess := max(bits.Len64(sum/uint64(len(g)))+2, 0)
+	best := uint64(1) << 62
+	for k := max(guess-2, 0); k <= min(guess+2, maxLow); k++ {
+		n := uint64(len(g)) * uint64(k+1)
+		for _, v := range g {
+			n += zigzag(v) >> k
+		}
+		if n < best {
+			low, best = k, n
 		}
 	}
-	if have > 0 {
-		b = append(b, byte(word))
-	}
-	return b
+	return low, int(min((best+7)/8, 1<<40))
 }
 
-func unpackBits(g []int64, b []byte, width int) {
-	var word uint64
-	have := 0
-	mask := uint64(1)<<width - 1
-	for j := range g {
-		for have < width {
-			word |= uint64(b[0]) << have
-			b = b[1:]
-			have += 8
-		}
-		g[j] = unzigzag(word & mask)
-		word >>= width
-		have -= width
+// bitWriter appends bits, the lowest of a byte first.
+type bitWriter struct {
+	b    []byte
+	word uint64
+	have int
+}
+
+// put appends up to 34 bits.
+func (w *bitWriter) put(v uint64, n int) {
+	w.word |= v << w.have
+	for w.have += n; w.have >= 8; w.have -= 8 {
+		w.b = append(w.b, byte(w.word))
+		w.word >>= 8
 	}
+}
+
+func appendRice(b []byte, g []int64, low int) []byte {
+	w := bitWriter{b: b}
+	for _, v := range g {
+		u := zigzag(v)
+		high := u >> low
+		for ; high >= 32; high -= 32 {
+			w.put(1<<32-1, 32)
+		}
+		w.put(1<<high-1, int(high)+1)
+		w.put(u&(1<<low-1), low)
+	}
+	if w.have > 0 {
+		w.b = append(w.b, byte(w.word))
+	}
+	return w.b
+}
+
+// readRice returns how many bytes it read; not ok: there are too few, or a
+// number is larger than any mean.
+func readRice(g []int64, b []byte, low int) (n int, ok bool) {
+	at := 0 // in bits
+	bit := func() (uint64, bool) {
+		if at>>3 >= len(b) {
+			return 0, false
+		}
+		v := uint64(b[at>>3]>>(at&7)) & 1
+		at++
+		return v, true
+	}
+	for j := range g {
+		high := uint64(0)
+		for {
+			v, ok := bit()
+			if !ok || high>>(maxLow-low) > 1 {
+				return 0, false
+			}
+			if v == 0 {
+				break
+			}
+			// Whole bytes of ones at once.
+			for at&7 == 0 && at>>3 < len(b) && b[at>>3] == 0xff && high>>(maxLow-low) <= 1 {
+				at += 8
+				high += 8
+			}
+			high++
+		}
+		if at+low > 8*len(b) {
+			return 0, false
+		}
+		u := uint64(0)
+		for k := 0; k < low; {
+			take := min(8-at&7, low-k)
+			u |= uint64(b[at>>3]>>(at&7)) & (1<<take - 1) << k
+			at += take
+			k += take
+		}
+		if u |= high << low; u >= 1<<maxLow {
+			return 0, false
+		}
+		g[j] = unzigzag(u)
+	}
+	return (at + 7) / 8, true
 }

@@ -6,7 +6,7 @@ import "crypto/sha256"
 // itself.
 const (
 	spotDomain = "moot spot 1"
-	spotPart   = 16
+	spotPart   = 64
 )
 
 // computes reports whether Self computes the states of this round. A peer
