@@ -102,8 +102,6 @@ func (a *annals) items(rounds []msg.Round) []Item {
 	return items
 }
 
-func (a *annals) last() msg.Round { return msg.Round(len(a.links) - 1) }
-
 func four(msg.Round) []int { return []int{0, 1, 2, 3} }
 
 // TestSkips: a record names the last ones before it whose rounds are multiples
