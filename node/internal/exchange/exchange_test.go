@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +80,7 @@ type nodeOptions struct {
 	key    crypto.PrivKey
 	listen string
 	seeds  []*node // to connect to
+	serves func(peer.ID, cid.Cid) bool
 }
 
 func newNode(t *testing.T, bs blockstore.Blockstore, o nodeOptions) *node {
@@ -94,7 +96,7 @@ func newNode(t *testing.T, bs blockstore.Blockstore, o nodeOptions) *node {
 		t.Fatal(err)
 	}
 	n := &node{h: h, bs: bs}
-	n.e, err = New(h.Libp2p(), bs, Options{Router: h, Ban: func(p peer.ID, reason string) {
+	n.e, err = New(h.Libp2p(), bs, Options{Router: h, Serves: o.serves, Ban: func(p peer.ID, reason string) {
 		n.mu.Lock()
 		n.banned = append(n.banned, p)
 		n.mu.Unlock()
@@ -151,6 +153,30 @@ func TestFetchFromOne(t *testing.T) {
 	w = &watcher{T: t}
 	if err := n.e.Fetch(within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
 		t.Errorf("second fetch: %v, %d bytes", err, w.Done)
+	}
+}
+
+// What a peer may not have it does not get by bitswap either, and others do.
+func TestServes(t *testing.T) {
+	t.Parallel()
+	bs, root, size := dag(t, 7, 3*mib)
+	var friend atomic.Pointer[peer.ID]
+	seed := newNode(t, bs, nodeOptions{serves: func(p peer.ID, _ cid.Cid) bool {
+		f := friend.Load()
+		return f != nil && p == *f
+	}})
+	stranger := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
+	if err := stranger.e.Fetch(within(t, 2*time.Second), root, FetchOptions{MaxBytes: size, Providers: []peer.ID{seed.h.ID()}}); err == nil {
+		t.Error("a stranger gets it")
+	}
+	if got := stranger.e.Stats(); got.PulledBytes != 0 {
+		t.Errorf("a stranger got %d bytes", got.PulledBytes)
+	}
+	n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
+	id := n.h.ID()
+	friend.Store(&id)
+	if err := n.e.Fetch(within(t, time.Minute), root, FetchOptions{MaxBytes: size}); err != nil {
+		t.Fatal(err)
 	}
 }
 
