@@ -59,6 +59,9 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 		p.field("trains", "%s", trained(&m))
 		p.field("optimizer", "%s", optimizer(&m))
 		p.field("period", "%v s, %d to %d steps of %d samples", m.PeriodSeconds, m.MinSteps, m.MaxSteps, m.BatchSamples)
+		if m.Ends != nil {
+			p.field("ends", "%s", ends(m.Ends))
+		}
 		for _, r := range d.Rounds {
 			p.line("")
 			roundLedger(p, r)
@@ -93,6 +96,21 @@ func trained(m *api.Manifest) string {
 		targets = append(targets[:most:most], fmt.Sprintf("and %d more", len(targets)-most))
 	}
 	return fmt.Sprintf("LoRA of rank %d, alpha %d%s, %s parameters, on %s", m.LoRARank, m.LoRAAlpha, scaling, group(m.AdapterParameters), strings.Join(targets, " "))
+}
+
+// ends says by which held-out loss a run ends early, or goes back.
+func ends(e *api.EndRules) string {
+	var parts []string
+	if e.TargetLoss > 0 {
+		parts = append(parts, fmt.Sprintf("at a held-out loss of %g", e.TargetLoss))
+	}
+	if e.Patience > 0 {
+		parts = append(parts, fmt.Sprintf("after %s without an improvement of %g %%", plural(uint64(e.Patience), "round"), 100*e.MinImprovement))
+	}
+	if e.RollbackRounds > 0 {
+		parts = append(parts, fmt.Sprintf("goes back to the best adapter after %s that are %g %% worse", plural(uint64(e.RollbackRounds), "round"), 100*e.RollbackWorse))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // optimizer says how a peer of a run steps.

@@ -188,9 +188,13 @@ type Manifest struct {
 	PeriodSeconds     float64  `json:"period_s"`
 	MinPeers          uint32   `json:"min_peers"`
 	EvalSamples       uint32   `json:"eval_samples"`
-	ModelLicence      string   `json:"model_licence,omitempty"`
-	DataLicence       string   `json:"data_licence,omitempty"`
-	Template          string   `json:"template"`
+	// Ends is by which held-out loss the run ends early, or goes back; not there
+	// if by none. TakesBack: what damaging deltas did is undone.
+	Ends         *EndRules `json:"ends,omitempty"`
+	TakesBack    bool      `json:"takes_back,omitempty"`
+	ModelLicence string    `json:"model_licence,omitempty"`
+	DataLicence  string    `json:"data_licence,omitempty"`
+	Template     string    `json:"template"`
 }
 
 // Round is one decided round.
@@ -243,6 +247,15 @@ type Round struct {
 	// Decided is when this node adopted the round, Seconds how long it took.
 	Decided time.Time `json:"decided"`
 	Seconds float64   `json:"seconds"`
+}
+
+// EndRules are those of a run for its held-out loss.
+type EndRules struct {
+	TargetLoss     float64 `json:"target_loss,omitempty"`
+	Patience       uint32  `json:"patience,omitempty"`        // rounds without improvement after which it ends
+	MinImprovement float64 `json:"min_improvement,omitempty"` // part of the loss
+	RollbackRounds uint32  `json:"rollback_rounds,omitempty"` // that are too bad in a row
+	RollbackWorse  float64 `json:"rollback_worse,omitempty"`  // part by which they are above the best
 }
 
 // WentBack is to which state a run returned.

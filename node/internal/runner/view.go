@@ -12,6 +12,7 @@ import (
 	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
 )
 
 const (
@@ -213,6 +214,7 @@ func (r *Runner) Detail() api.RunDetail {
 		CodecBits: m.CodecBits, PeriodSeconds: float64(m.PeriodMillis) / 1e3, MinPeers: m.MinPeers, EvalSamples: m.EvalSamples,
 		ModelLicence: m.Licences.Model, DataLicence: m.Licences.Data, Template: m.Template,
 	}}
+	d.Manifest.Ends, d.Manifest.TakesBack = endRules(r.manifest), r.manifest.Trust.TakeBack
 	for _, s := range r.ledger.Head().Record.NextSeats {
 		d.NextSeats = append(d.NextSeats, api.Seat{Peer: s.Peer.String(), Since: uint64(s.Since), Missed: s.Missed, Fresh: s.Fresh, Trainee: s.Trainee})
 	}
@@ -311,6 +313,16 @@ func (r *Runner) trend(d *api.Round, rec *msg.Record) {
 	}
 	if t := rec.Trend; t != nil && t.Back {
 		d.WentBack = &api.WentBack{Round: uint64(t.BestRound), State: t.BestState.String(), Loss: float64(t.BestMicro) * 1e-6}
+	}
+}
+
+func endRules(m *run.Manifest) *api.EndRules {
+	if !m.Measures() {
+		return nil
+	}
+	return &api.EndRules{
+		TargetLoss: float64(m.Stop.TargetMicro) * 1e-6, Patience: m.Stop.Patience, MinImprovement: float64(m.Stop.MinImprovementPPM) * 1e-6,
+		RollbackRounds: m.Rollback.Rounds, RollbackWorse: float64(m.Rollback.WorsePPM) * 1e-6,
 	}
 }
 
