@@ -4,28 +4,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/client"
 )
 
 func newWatch(e *env) *cobra.Command {
-	return &cobra.Command{
+	var lines bool
+	cmd := &cobra.Command{
 		Use:   "watch ID",
 		Short: "Follow a run until it is final",
 		Long: `Prints a line for each round of a run with its loss, for peers that come and go,
-and for measurements on held-out rows. It ends when the run is final. With --json
-it prints every event as a line of JSON.`,
+and for measurements on held-out rows. It ends when the run is final. With --json,
+and where its output is no terminal, it prints every event as a line of JSON
+(NDJSON); --text prints lines for people there too.`,
 		Example: `  moot watch last
-  moot watch last --json`,
+  moot watch last | jq -r 'select(.type == "eval.done") | .loss'
+  moot watch last --text | tee run.log`,
 		Args: needs(false, "ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runWatch(cmd.Context(), e, args[0])
+			return runWatch(cmd.Context(), e, args[0], e.json || !lines && !isTerminal(e.out))
 		},
 	}
+	cmd.Flags().BoolVar(&lines, "text", false, "lines for people, also where the output is no terminal")
+	return cmd
+}
+
+// isTerminal reports whether somebody reads along.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // errOver ends a watch in good order.
@@ -35,7 +49,7 @@ var errOver = errors.New("over")
 // is told of it.
 const lastWords = 5 * time.Second
 
-func runWatch(ctx context.Context, e *env, id string) error {
+func runWatch(ctx context.Context, e *env, id string, json bool) error {
 	c, err := e.open()
 	if err != nil {
 		return err
@@ -44,7 +58,7 @@ func runWatch(ctx context.Context, e *env, id string) error {
 	if err != nil {
 		return err
 	}
-	w := &watcher{e: e, c: c, run: d.ID}
+	w := &watcher{e: e, c: c, run: d.ID, json: json}
 	if d.Final {
 		return w.past(d)
 	}
@@ -71,6 +85,8 @@ type watcher struct {
 	e   *env
 	c   *client.Client
 	run string
+	// json prints all of each event, as a line of JSON.
+	json bool
 
 	stop    func() // ends the watch
 	round   uint64 // the last that was printed
@@ -142,10 +158,10 @@ func (w *watcher) check(ctx context.Context) error {
 	return nil
 }
 
-// print prints an event: with --json all of it, else what people want to know.
+// print prints an event: as JSON all of it, else what people want to know.
 func (w *watcher) print(ev api.Event) error {
 	var b []byte
-	if w.e.json {
+	if w.json {
 		var err error
 		if b, err = api.Marshal(ev); err != nil {
 			return api.Errorf(api.CodeInternal, "%w", err)

@@ -38,6 +38,9 @@ type covered struct {
 // maxPasses is how many numbers of draws are told apart.
 const maxPasses = 9
 
+// maxCoverRows bounds the memory for a run, a byte a row.
+const maxCoverRows = 1 << 26
+
 // maxCoverDraws bounds what one contribution is followed for: beyond, all rows
 // were drawn many times, or its maker says so.
 const maxCoverDraws = 1 << 24
@@ -70,13 +73,16 @@ func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 		if err != nil {
 			return api.Coverage{}, api.Errorf(api.CodeData, "%w", err)
 		}
+		if rows := d.Index().Train.Rows; rows > maxCoverRows {
+			return api.Coverage{}, api.Errorf(api.CodeRefused, "the data set has %d rows; coverage is followed up to %d", rows, int64(maxCoverRows))
+		}
 		for _, s := range d.Index().Train.Shards {
 			c.rows = append(c.rows, int(s.Rows))
 		}
 		c.reset()
 		c.opened = true
 	}
-	if err := c.follow(p, uint64(m.Inner.BatchSamples)); err != nil {
+	if err := c.follow(ctx, p, uint64(m.Inner.BatchSamples)); err != nil {
 		return api.Coverage{}, err
 	}
 	return c.tell(id), nil
@@ -92,8 +98,8 @@ func (c *covered) reset() {
 }
 
 // follow counts the rounds that were decided since the last time; all, when
-// the head moved to another branch.
-func (c *covered) follow(p participant, batch uint64) error {
+// the head moved to another branch. What was counted when ctx ends stays.
+func (c *covered) follow(ctx context.Context, p participant, batch uint64) error {
 	if c.round > 0 {
 		last, err := p.Rounds(c.round, 1)
 		if err != nil {
@@ -109,6 +115,9 @@ func (c *covered) follow(p participant, batch uint64) error {
 			return err
 		}
 		for _, r := range page {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if err := c.count(r, batch); err != nil {
 				return err
 			}

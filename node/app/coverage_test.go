@@ -47,7 +47,7 @@ func TestCoverage(t *testing.T) {
 	c, p := fresh(), &chain{rounds: []api.Round{round(1, "a", 1, 2), round(2, "a", 3)}}
 	follow := func(c *covered) api.Coverage {
 		t.Helper()
-		if err := c.follow(p, 4); err != nil {
+		if err := c.follow(t.Context(), p, 4); err != nil {
 			t.Fatal(err)
 		}
 		return c.tell("x")

@@ -164,6 +164,28 @@ func TestHidden(t *testing.T) {
 	tb.clean()
 }
 
+// TestGap: who looks again when more has happened than the daemon kept sees it
+// all the same.
+func TestGap(t *testing.T) {
+	w := &world{fake: apitest.New("node"), me: apitest.PeerID("node")}
+	w.fake.Log = api.NewEventLog(3)
+	w.serve(t, "127.0.0.1:0", token)
+	w.fill()
+	tb := w.enter(openBrowser(t), 1000, 700)
+	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
+	hide := `Object.defineProperty(document, "hidden", {value: %v, configurable: true}); document.dispatchEvent(new Event("visibilitychange"))`
+	tb.eval(fmt.Sprintf(hide, true), nil)
+	tb.until(`document.querySelector("#link").dataset.state === "paused"`)
+	for n := uint64(26); n <= 60; n++ { // more than the daemon tells with a run, too
+		w.decide(n, []string{w.me, apitest.PeerID("b"), apitest.PeerID("c"), apitest.PeerID("d")})
+	}
+	tb.eval(fmt.Sprintf(hide, false), nil)
+	tb.until(tile + ` === "60"`)
+	tb.eval(`[...document.querySelectorAll("main button")].find((b) => b.textContent.startsWith("show all") && b.closest(".table").querySelector("[aria-label=Rounds]")).click()`, nil)
+	tb.until(`document.querySelectorAll("[aria-label=Rounds] tbody tr").length === 60`)
+	tb.clean()
+}
+
 // TestTokenStaysHere: the token is in no address, no request for one, and
 // nothing is asked of anybody else.
 func TestTokenStaysHere(t *testing.T) {

@@ -117,6 +117,7 @@ func (w *world) fill() {
 		})
 	}
 	d.Members[1].Agent, d.Members[1].Device = evil, strings.Repeat("😀", 60)
+	d.Members[2].Agent = strings.Repeat("<b>x</b>", 10_000/8)
 	f.AddRun(d)
 	w.run = d.ID
 	for n := uint64(1); n <= 25; n++ {
@@ -236,9 +237,10 @@ func TestViews(t *testing.T) {
 			}
 		}
 	}
-	if s := tb.text(`globalThis.hurt + " " + document.images.length`); s != "undefined 0" {
+	if s := tb.text(`globalThis.hurt + " " + document.images.length + " " + document.querySelectorAll("main b").length`); s != "undefined 0 0" {
 		t.Errorf("a name became markup: %s", s)
 	}
+	tb.goTo("#/runs/"+w.run, `document.body.innerText.includes("… (10,000 characters)")`)
 	tb.clean()
 }
 

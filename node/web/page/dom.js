@@ -32,9 +32,18 @@ export function harmless(text) {
     .toWellFormed();
 }
 
+const LONGEST = 600;
+
 // foreign shows text of others: isolated, so that it cannot change the
-// direction of what stands beside it, and broken where it is long.
-export const foreign = (text, attrs) => el("bdi", { class: "foreign", ...attrs }, harmless(text));
+// direction of what stands beside it, broken where it is long, and cut where it
+// is longer than a name or a sentence has a reason to be.
+export function foreign(text, attrs) {
+  const s = harmless(text);
+  return el("bdi", { class: "foreign", ...attrs }, s.length <= LONGEST ? s : `${s.slice(0, LONGEST).toWellFormed()}… (${s.length.toLocaleString("en")} characters)`);
+}
+
+// answer shows what a model wrote, all of it.
+export const answer = (text) => el("bdi", { class: "foreign" }, harmless(text));
 
 // shortID shortens an ID as the command line does.
 export const shortID = (id) => (id.length <= 14 ? id : id.slice(0, 14));

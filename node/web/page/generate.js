@@ -1,7 +1,7 @@
 // The same prompt, answered by the base model and by the adapter of a run.
 
 import { get, run as operate } from "./api.js";
-import { el, foreign, set, uid } from "./dom.js";
+import { answer, el, foreign, set, uid } from "./dom.js";
 import * as f from "./format.js";
 
 // panel shows one answer, from the question to its end.
@@ -20,7 +20,7 @@ function panel(title) {
           status.textContent = p.text || (p.total ? `${p.phase}: ${f.count(p.done)} of ${f.plural(p.total, (p.unit ?? "").replace(/s$/, ""))}` : p.phase);
         }, signal);
         const out = result.outputs[0];
-        set(text, foreign(out.text));
+        set(text, answer(out.text));
         const ends = { eos: "it ended by itself", length: "cut at the limit", full: "the model's context is full" };
         status.textContent = `${f.plural(out.tokens, "token")}; ${ends[out.stop] ?? out.stop}`;
         return true;

@@ -2,7 +2,7 @@
 // last one.
 
 import { access, get, run as operate } from "./api.js";
-import { el, foreign, save, set, uid } from "./dom.js";
+import { answer, el, foreign, save, set, uid } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import { best, historyOf } from "./rounds.js";
 import { runPages } from "./pages.js";
@@ -46,7 +46,7 @@ export function samplesView(id) {
     if (!shown) return;
     set(answers, shown.prompts.map((p, i) => el("section", { class: "card" }, el("h2", null, foreign(p)),
       el("div", { class: "grid three" }, shown.columns.map((c) => el("div", null, el("h3", null, c.title),
-        el("div", { class: "answer", tabindex: 0, role: "region", "aria-label": `${c.title}, prompt ${i + 1}` }, c.error ? "" : foreign(c.outputs[i]?.text ?? "")),
+        el("div", { class: "answer", tabindex: 0, role: "region", "aria-label": `${c.title}, prompt ${i + 1}` }, c.error ? "" : answer(c.outputs[i]?.text ?? "")),
         el("p", { class: "note" }, c.error ? foreign(c.error) : c.outputs[i] ? `${f.plural(c.outputs[i].tokens, "token")}; ${ends[c.outputs[i].stop] ?? c.outputs[i].stop}` : "waiting")))))));
   }
 
