@@ -72,20 +72,20 @@ func TestWatch(t *testing.T) {
 				t.Errorf("%s: %d changes were seen, want %d", what, n, want)
 			}
 		}
-		step("at the start", 0)
+		step("at the start", 1)
 		if err := os.WriteFile(path, []byte("a"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		step("made", 1)
-		step("untouched", 1)
+		step("made", 2)
+		step("untouched", 2)
 		if err := os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)); err != nil {
 			t.Fatal(err)
 		}
-		step("written anew", 2)
+		step("written anew", 3)
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		step("removed", 3)
+		step("removed", 4)
 		cancel()
 		synctest.Wait()
 	})

@@ -9,13 +9,14 @@ import (
 // WatchInterval is how often Watch looks at a file.
 const WatchInterval = 2 * time.Second
 
-// Watch calls changed whenever the file at path was changed, made or removed,
-// until ctx is done. Times of change are compared: what a file system for many
+// Watch calls changed at once, for what happened before, and whenever the file at
+// path was changed, made or removed, until ctx is done. Times of change are compared: what a file system for many
 // machines does not tell would not be seen otherwise.
 func Watch(ctx context.Context, path string, changed func()) {
 	t := time.NewTicker(WatchInterval)
 	defer t.Stop()
 	last := look(path)
+	changed()
 	for {
 		select {
 		case <-ctx.Done():

@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("XDG_DATA_HOME", filepath.Join(e.WorkDir, "data"))
+			e.Values[bystanderKey{}] = new(*exec.Cmd)
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
@@ -61,7 +62,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// waitfor FILE: somebody writes it.
 			"waitfor": func(ts *testscript.TestScript, _ bool, args []string) {
-				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+				for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 					if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
 						return
 					}
@@ -70,7 +71,7 @@ func TestScripts(t *testing.T) {
 			},
 			// waitstatus TEXT: "mootd status" has it.
 			"waitstatus": func(ts *testscript.TestScript, _ bool, args []string) {
-				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+				for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 					if ts.Exec("mootd", "status") == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
 						return
 					}
@@ -79,7 +80,7 @@ func TestScripts(t *testing.T) {
 			},
 			// waitgrep TEXT FILE: somebody writes it into the file.
 			"waitgrep": func(ts *testscript.TestScript, _ bool, args []string) {
-				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+				for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 					if b, err := os.ReadFile(ts.MkAbs(args[1])); err == nil && strings.Contains(string(b), args[0]) {
 						return
 					}
@@ -101,6 +102,27 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				ts.Defer(undo)
 			},
+			// bystander NAME: a program of that name runs, until the next bystander.
+			"bystander": func(ts *testscript.TestScript, _ bool, args []string) {
+				if p, ok := ts.Value(bystanderKey{}).(**exec.Cmd); ok && *p != nil {
+					ts.Check((*p).Process.Kill())
+					_ = (*p).Wait() // it was killed
+					*p = nil
+				}
+				if len(args) == 0 {
+					return
+				}
+				sleep, err := exec.LookPath("sleep")
+				ts.Check(err)
+				b, err := os.ReadFile(sleep)
+				ts.Check(err)
+				path := ts.MkAbs(args[0])
+				ts.Check(os.WriteFile(path, b, 0o700))
+				cmd := exec.Command(path, "600")
+				ts.Check(cmd.Start())
+				*ts.Value(bystanderKey{}).(**exec.Cmd) = cmd
+				ts.Defer(func() { _ = cmd.Process.Kill() })
+			},
 			// exits N args...: the command ends with exit code N.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				err := ts.Exec(args[1], args[2:]...)
@@ -117,6 +139,9 @@ func TestScripts(t *testing.T) {
 		},
 	})
 }
+
+// bystanderKey is that of the program that "bystander" started.
+type bystanderKey struct{}
 
 // process is a program that was started.
 type process struct {
@@ -182,7 +207,7 @@ func (p *process) line(prefix string) string {
 // ends waits for the end, and returns the exit code.
 func (p *process) ends() int {
 	p.t.Helper()
-	watch := time.AfterFunc(20*time.Second, func() { p.cmd.Process.Kill() })
+	watch := time.AfterFunc(time.Minute, func() { p.cmd.Process.Kill() })
 	defer watch.Stop()
 	if _, err := io.Copy(io.Discard, p.out); err != nil {
 		p.t.Error(err)

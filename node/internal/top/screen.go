@@ -3,6 +3,7 @@ package top
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -257,6 +258,9 @@ func (c screen) machine(s *snapshot) (lines []line) {
 		if text := gauges(d); text != "" {
 			lines = append(lines, labelled(6, "", text))
 		}
+	}
+	if len(v.Blind) > 0 {
+		lines = append(lines, labelled(7, "blind", "no effect here: "+clean(strings.Join(slices.Sorted(maps.Keys(v.Blind)), ", "))))
 	}
 	reach := v.Reachability
 	if reach == "" {

@@ -46,7 +46,8 @@ func TestScreens(t *testing.T) {
 	until := noon.Add(75 * time.Minute)
 	s := &paused.status
 	s.State, s.Why, s.Reason, s.Do, s.Until = api.NodePaused, "it was paused: a film", "paused", `go on with "mootd resume"`, &until
-	s.ConfigError = "mootd.toml:3: unknown key"
+	s.ConfigError, s.ClockError = "mootd.toml:3: unknown key", "the clock of this machine is 1m0s behind those of 3 peers"
+	s.Blind = map[string]string{"work.fullscreen": "Wayland", "work.gamemode": "no bus"}
 	first := newDaemon()
 	first.runs, first.rounds, first.peers = nil, nil, nil
 	first.status.State, first.status.Why, first.status.Reason, first.status.Devices = api.NodeIdle, "in no run", "idle", nil

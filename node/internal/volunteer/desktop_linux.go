@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -76,7 +77,7 @@ func (d *desktop) look(s Settings, v *Observation) {
 func (d *desktop) lookIdle(v *Observation) {
 	idle := d.terminalsIdle()
 	sessions, err := d.sessions()
-	graphical := d.getenv("DISPLAY") != "" || d.getenv("WAYLAND_DISPLAY") != ""
+	graphical := d.getenv("DISPLAY") != "" || d.isWayland()
 	hinted := time.Duration(math.MaxInt64)
 	for _, s := range sessions {
 		if s.graphical {
@@ -149,6 +150,20 @@ func (d *desktop) isX11() bool {
 	return d.getenv("DISPLAY") != "" && d.getenv("WAYLAND_DISPLAY") == "" && d.getenv("XDG_SESSION_TYPE") != "wayland"
 }
 
+func (d *desktop) isWayland() bool {
+	return d.getenv("WAYLAND_DISPLAY") != "" || d.getenv("XDG_SESSION_TYPE") == "wayland"
+}
+
+// isGraphical reports whether somebody has a desktop open here, in whose session
+// this process need not be.
+func (d *desktop) isGraphical() bool {
+	if d.getenv("DISPLAY") != "" || d.isWayland() {
+		return true
+	}
+	sessions, _ := d.sessions() // without logind there is no desktop
+	return slices.ContainsFunc(sessions, func(l login) bool { return l.graphical })
+}
+
 // login is a session of logind.
 type login struct {
 	graphical bool
@@ -199,7 +214,7 @@ func (d *desktop) lookGame(v *Observation) {
 	case err == nil:
 		n, _ := count.Value().(int32)
 		v.GameMode = new(n > 0)
-	case isAbsent(err):
+	case isAbsent(err), !d.isGraphical():
 		v.GameMode = new(false) // no game has asked for it
 	default:
 		v.unseen(SightGame, fmt.Sprintf("not available on this desktop (%v)", err))
@@ -208,11 +223,14 @@ func (d *desktop) lookGame(v *Observation) {
 
 func (d *desktop) lookFullscreen(v *Observation) {
 	if !d.isX11() {
-		why := "not available on this desktop (Wayland tells no program what fills the screen)"
-		if d.getenv("WAYLAND_DISPLAY") == "" && d.getenv("XDG_SESSION_TYPE") != "wayland" {
-			why = "not available: there is no desktop here"
+		switch {
+		case d.isWayland():
+			v.unseen(SightFullscreen, "not available on this desktop (Wayland tells no program what fills the screen)")
+		case d.isGraphical():
+			v.unseen(SightFullscreen, "not available: mootd was started outside of the desktop, and has no DISPLAY")
+		default:
+			v.Fullscreen = new(false) // there is no screen
 		}
-		v.unseen(SightFullscreen, why)
 		return
 	}
 	full, err := d.x.fullscreen()

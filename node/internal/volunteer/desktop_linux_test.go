@@ -137,6 +137,12 @@ func TestGameMode(t *testing.T) {
 	d.session = bus{connect: func() (*dbus.Conn, error) { return nil, syscall.ENOENT }}
 	v = Observation{}
 	d.look(Settings{GameMode: true}, &v)
+	if v.GameMode == nil || *v.GameMode {
+		t.Errorf("without a bus or a desktop: %+v", v)
+	}
+	d.getenv = func(k string) string { return map[string]string{"WAYLAND_DISPLAY": "wayland-0"}[k] }
+	v = Observation{}
+	d.look(Settings{GameMode: true}, &v)
 	if v.GameMode != nil || !strings.HasPrefix(v.Unseen[SightGame], "not available on this desktop") {
 		t.Errorf("without a bus: %+v", v)
 	}
@@ -182,6 +188,15 @@ func TestIdleByTheDesktop(t *testing.T) {
 		t.Errorf("idle for 7 minutes: %+v", v)
 	}
 
+	// Who is outside of it does not see its windows.
+	env := d.getenv
+	d.getenv = func(string) string { return "" }
+	var v Observation
+	if d.look(Settings{Fullscreen: true}, &v); v.Fullscreen != nil || !strings.Contains(v.Unseen[SightFullscreen], "outside of the desktop") {
+		t.Errorf("a daemon outside of the desktop: %+v", v)
+	}
+	d.getenv = env
+
 	// A desktop that counts knows better.
 	saver := &screenSaver{90_000}
 	export(t, c, saver, "/org/freedesktop/ScreenSaver", "org.freedesktop.ScreenSaver")
@@ -209,7 +224,7 @@ func TestIdleWithoutADesktop(t *testing.T) {
 	d := testDesktop(t, "unix:path=/nowhere", nil)
 	var v Observation
 	d.look(Settings{IdleOnly: time.Minute, Fullscreen: true}, &v)
-	if v.Idle == nil || *v.Idle != neverTouched || v.Unseen[SightFullscreen] != "not available: there is no desktop here" {
+	if v.Idle == nil || *v.Idle != neverTouched || v.Fullscreen == nil || *v.Fullscreen {
 		t.Errorf("a server: %+v", v)
 	}
 	d = testDesktop(t, "unix:path=/nowhere", map[string]string{"DISPLAY": ":0", "WAYLAND_DISPLAY": "wayland-0"})
