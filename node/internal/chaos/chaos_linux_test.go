@@ -216,6 +216,18 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestSoakReport: what a soak is about is at the top of its object.
+func TestSoakReport(t *testing.T) {
+	r := result{Scenario: soakName, Seed: 3, Pass: true, Figures: map[string]float64{"lost_steps": 2, "leaked_bytes": 5, "wrong_states": 1}}
+	b, err := json.Marshal(report{Schema: 1, Scenarios: []result{r}}.soak())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"schema":1,"lost_steps":2,"leaked_bytes":5,"wrong_states":1,"scenario":"soak","seed":3,"pass":true,`; !strings.HasPrefix(string(b), want) {
+		t.Errorf("report is %s, want %s", b, want)
+	}
+}
+
 func TestGrowth(t *testing.T) {
 	k := &soak{samples: map[*node][]usage{}}
 	var l []usage

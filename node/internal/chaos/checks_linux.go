@@ -34,6 +34,7 @@ type result struct {
 	Figures  map[string]float64 `json:"figures"`
 	Limits   map[string]limit   `json:"limits"`
 	Missed   []string           `json:"missed,omitempty"` // figures that left their limits
+	Wrong    []string           `json:"wrong,omitempty"`  // states that a node should not have been in
 	Error    string             `json:"error,omitempty"`
 	WallS    float64            `json:"wall_s"`
 }

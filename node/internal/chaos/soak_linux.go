@@ -14,6 +14,8 @@ import (
 	"github.com/moot-net/moot/node/api"
 )
 
+const soakName = "soak"
+
 // Limits of a soak.
 const (
 	// leakLimit is how much a node's memory may have grown, and what it may
@@ -276,6 +278,7 @@ func (k *soak) judge(r *result, rounds []api.Round) error {
 		}
 	}
 	r.atMost("wrong_states", float64(len(k.wrong)), 0)
+	r.Wrong = k.wrong
 	memory, files := k.growth()
 	disk, err := leftBehind(k.dir)
 	if err != nil {
