@@ -54,14 +54,14 @@ func (t *trial) quickWorld(nodes int, net network) (*world, error) {
 func (t *trial) makeRounds(w *world, rounds msg.Round, within time.Duration) (bool, error) {
 	target := w.highest() + rounds
 	told := msg.Round(0)
-	return w.runUntil(within, func() bool {
+	return w.runUntil(within, w.onChange(func() bool {
 		r := w.lowest()
 		if r >= told+10 {
 			told = r
 			t.say("round %d", r)
 		}
 		return r >= target
-	})
+	}))
 }
 
 // agreement counts the rounds on which all honest nodes that are up have one

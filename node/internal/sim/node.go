@@ -83,6 +83,7 @@ func (n *node) start() {
 	n.m, n.up, n.tickAt, n.copies, n.syncing = m, true, time.Time{}, runner.Copies{}, false
 	n.pending = make(map[cid.Cid][]waiter)
 	n.life++
+	n.w.changes++
 	n.step(round.Tick{})
 	n.step(round.Want{Seat: n.wants})
 }
@@ -90,6 +91,7 @@ func (n *node) start() {
 // stop is a crash: nothing is said to anybody.
 func (n *node) stop() {
 	n.up = false
+	n.w.changes++
 	n.links = nil
 	n.trainSeq++
 }

@@ -37,6 +37,7 @@ func newObservations() observations {
 }
 
 func (w *world) sawAdopt(n *node, links []round.Link) {
+	w.changes++
 	for _, l := range links {
 		w.note('a', n, l.ID)
 		if _, ok := w.seen.firstAt[l.ID]; !ok {

@@ -33,6 +33,7 @@ type world struct {
 	now time.Duration
 	queue
 	events  uint64
+	changes uint64 // times that a node adopted something, began or ended
 	nodes   []*node
 	index   map[peer.ID]int
 	net     network
@@ -173,6 +174,19 @@ func (w *world) runUntil(d time.Duration, done func() bool) (bool, error) {
 		e.run()
 	}
 	return true, w.failure
+}
+
+// onChange is done, asked only when a node has adopted something, or has begun or
+// ended, since it was asked last: it may look at all nodes.
+func (w *world) onChange(done func() bool) func() bool {
+	asked, answer := false, false
+	var at uint64
+	return func() bool {
+		if !asked || at != w.changes {
+			asked, at, answer = true, w.changes, done()
+		}
+		return answer
+	}
 }
 
 func (w *world) runFor(d time.Duration) error {
