@@ -2,6 +2,8 @@ package msg
 
 import (
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
 	"google.golang.org/protobuf/proto"
 
 	wirev1 "github.com/moot-net/moot/proto/wire/v1"
@@ -12,6 +14,22 @@ import (
 type Certificate struct {
 	Record cid.Cid
 	Votes  [][]byte // envelopes of the votes, sorted by seat
+}
+
+// Voters are the peers whose keys are in the votes. The signatures are not
+// checked: it is for certificates that were.
+func (m *Certificate) Voters() []peer.ID {
+	var list []peer.ID
+	for _, v := range m.Votes {
+		e, err := record.UnmarshalEnvelope(v)
+		if err != nil {
+			continue
+		}
+		if id, err := peer.IDFromPublicKey(e.PublicKey); err == nil {
+			list = append(list, id)
+		}
+	}
+	return list
 }
 
 // Validate reports the first rule of form that m breaks. The error is an

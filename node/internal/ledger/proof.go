@@ -23,25 +23,28 @@ type provenSteps struct {
 // then the proof ends earlier.
 func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	first, ok := l.byID[from]
-	last := len(l.entries) - 1
-	for last > 0 && l.entries[last].cert.n == 0 {
-		last--
-	}
+	last := l.lastCertified()
+	to, proven := l.entries[last].ID, l.proven
+	l.mu.Unlock()
 	if !ok || last <= first {
 		return nil
 	}
-	if p := &l.proven; p.from != from || p.to != l.entries[last].ID {
-		*p = provenSteps{from, l.entries[last].ID, round.Prove(msg.Round(first), msg.Round(last), maxProof, func(n msg.Round) (round.Link, bool) {
-			if uint64(n) >= uint64(len(l.entries)) {
-				return round.Link{}, false
-			}
-			return l.link(int(n))
+	if proven.from != from || proven.to != to {
+		// Without the lock: it may have to read many records.
+		proven = provenSteps{from, to, round.Prove(msg.Round(first), msg.Round(last), maxProof, func(n msg.Round) (round.Link, bool) {
+			k, _, ok := l.At(n)
+			return k, ok
 		})}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, ok := l.byID[from]; !ok || at != first || len(l.entries) <= last || l.entries[last].ID != to {
+		return nil // another branch is followed since
+	}
+	l.proven = proven
 	var out []round.Item
-	for _, n := range l.proven.rounds {
+	for _, n := range proven.rounds {
 		e := l.entries[n]
 		if maxBytes -= e.record.n + e.cert.n + 8; maxBytes < 0 {
 			break
@@ -53,6 +56,16 @@ func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
 		out = append(out, item)
 	}
 	return out
+}
+
+// lastCertified is the index of the last record with a certificate, 0 if there
+// is none. It is called with mu held.
+func (l *Ledger) lastCertified() int {
+	last := len(l.entries) - 1
+	for last > 0 && l.entries[last].cert.n == 0 {
+		last--
+	}
+	return last
 }
 
 // item reads a record and its certificate, if there is one. It is called with mu
