@@ -39,3 +39,26 @@ func TestFollowerTakesAQuorumsWord(t *testing.T) {
 		t.Errorf("a seat computed %d of 60 rounds", s.nodes[0].folds)
 	}
 }
+
+// TestFollowerPullsNoDeltas: who neither has a seat nor computes a round asks for
+// no delta of it.
+func TestFollowerPullsNoDeltas(t *testing.T) {
+	b := newBench(t, 4, 3)
+	for _, seated := range []bool{true, false} {
+		h := b.node.m.cur
+		if !seated {
+			h.self = -1
+			if b.node.m.computes(h) {
+				t.Skip("this head draws the peer")
+			}
+		}
+		from := b.others()[0]
+		if !seated {
+			from = b.others()[1]
+		}
+		b.receive(from, b.commitOf(from, 10))
+		if n := len(effects[Check](b)); n > 0 != seated {
+			t.Errorf("with a seat %v: %d deltas are asked for", seated, n)
+		}
+	}
+}

@@ -204,7 +204,7 @@ func (m *Machine) addCommit(h *height, s msg.Signed, check bool) {
 		e.decided, e.reason = true, reason
 		return
 	}
-	if check && !h.closed {
+	if check && !h.closed && m.computes(h) {
 		e.checks = true
 		m.emit(Check{Round: h.round, Commit: c, CID: s.CID})
 	}

@@ -127,7 +127,9 @@ func (w *world) mergePasses(e round.Gate) (bool, error) {
 // angles once a run is under way.
 type quickTask struct {
 	target []float64
-	seed   uint64
+	// noise is how far a step goes astray, beside the usual.
+	noise float64
+	seed  uint64
 }
 
 const (
@@ -138,7 +140,7 @@ const (
 
 func newQuickTask(layout *fold.Layout, seed uint64) *quickTask {
 	rnd := rand.New(rand.NewPCG(seed, 2))
-	t := &quickTask{target: make([]float64, layout.Params()), seed: seed}
+	t := &quickTask{target: make([]float64, layout.Params()), seed: seed, noise: 1}
 	for i := range t.target {
 		t.target[i] = rnd.NormFloat64()
 	}
@@ -158,7 +160,7 @@ func (t *quickTask) train(_ context.Context, a assignment) (learned, error) {
 	start, end := make([]float32, len(t.target)), make([]float32, len(t.target))
 	fold.ToFloat32(start, a.state.Theta)
 	part := 1 - math.Pow(1-quickRate, float64(a.steps))
-	deviation := quickNoise * math.Sqrt(float64(a.steps)) * quickRate * 5
+	deviation := t.noise * quickNoise * math.Sqrt(float64(a.steps)) * quickRate * 5
 	for i, x := range start {
 		end[i] = x + float32(part*(t.target[i]-float64(x))+deviation*rnd.NormFloat64())
 	}
