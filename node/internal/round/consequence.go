@@ -23,6 +23,8 @@ type Basis struct {
 	Find func(cid.Cid) (msg.Signed, bool)
 	// Proofs bring bans.
 	Proofs []proof
+	// Fallback: the record is one of the fallback.
+	Fallback bool
 	// Report returns the report of a peer without a seat; nil: there are none.
 	Report func(peer.ID) (msg.Signed, bool)
 	// Verified, if not nil, says of which results of cells the votes were checked.
@@ -122,7 +124,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	r.Trend = ru.trend(parent, counting, f)
 	opinions := tally(counting)
 	if f == 0 && len(counting) > 1 {
-		withoutOwn(opinions, counting, r.Seats)
+		withoutOwn(opinions, counting, r.Seats, b.Fallback)
 	}
 	ru.include(c, b, opinions, t)
 	ru.obey(c, b, counting, t)
@@ -228,10 +230,11 @@ func tally(haves []msg.Signed) []opinion {
 	return list
 }
 
-// withoutOwn takes away what makers say of their own commits. Where one have is
-// enough to include a commit, its maker's could make all others wait for what
-// does not exist.
-func withoutOwn(list []opinion, haves []msg.Signed, seats []msg.Seat) {
+// withoutOwn takes away what makers say of their own commits where one have is
+// enough to include one: of those that another have found to be wrong, and in the
+// fallback of all. Else a maker could make all others wait for what does not
+// exist; but what only comes late is worth to wait for.
+func withoutOwn(list []opinion, haves []msg.Signed, seats []msg.Seat, all bool) {
 	for _, s := range haves {
 		own := uint32(seatOf(seats, s.From))
 		for _, e := range s.Message.(*msg.Have).Entries {
@@ -239,12 +242,22 @@ func withoutOwn(list []opinion, haves []msg.Signed, seats []msg.Seat) {
 				continue
 			}
 			for i := range list {
-				if o := &list[i]; o.seat == own && o.commit.Equals(e.Commit) {
+				if o := &list[i]; o.seat == own && o.commit.Equals(e.Commit) && (all || o.wrong()) {
 					o.held--
 				}
 			}
 		}
 	}
+}
+
+// wrong reports whether a have says of the commit more than that it is not here.
+func (o *opinion) wrong() bool {
+	for r, n := range o.reasons {
+		if n > 0 && msg.Reason(r) > msg.Timeout {
+			return true
+		}
+	}
+	return false
 }
 
 // refusal is the reason that most haves give, the lowest of several.

@@ -187,8 +187,7 @@ func TestInclusion(t *testing.T) {
 		{"seven seats, three holders", 7, 5, 3, true},
 		{"seven seats, one have in all", 7, 1, 1, true},
 		{"seven seats, two haves in all", 7, 2, 1, false},
-		{"three seats, the maker holds it", 3, 2, 1, false},
-		{"three seats, another does as well", 3, 2, 2, true},
+		{"three seats, one holder", 3, 2, 1, true},
 		{"two seats, nobody", 2, 2, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -638,49 +637,56 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// TestOwnWord: where one have is enough, a maker's own is not, as nobody else
-// might ever get what it announced; a peer that is alone has no other.
+// TestOwnWord: where one have is enough, a maker's own is not against another's
+// who found the delta wrong, nor in the fallback, as nobody else might ever get
+// what it announced; a peer that is alone has no other.
 func TestOwnWord(t *testing.T) {
-	refused := func(seat int, id cid.Cid, r msg.Reason) msg.HaveEntry {
-		return msg.HaveEntry{Seat: uint32(seat), Commit: id, Reason: r}
+	own := func(other msg.Reason) func(*scene, cid.Cid) []msg.Signed {
+		return func(s *scene, id cid.Cid) []msg.Signed {
+			return []msg.Signed{s.have(0, []msg.HaveEntry{refused(1, id, other)}), s.have(1, []msg.HaveEntry{held(1, id)})}
+		}
 	}
+	both := func(s *scene, id cid.Cid) []msg.Signed {
+		return []msg.Signed{s.have(0, []msg.HaveEntry{held(1, id)}), s.have(1, []msg.HaveEntry{held(1, id)})}
+	}
+	alone := func(s *scene, id cid.Cid) []msg.Signed { return []msg.Signed{s.have(1, []msg.HaveEntry{held(1, id)})} }
 	for _, tt := range []struct {
-		name     string
-		seats    int
-		haves    func(s *scene, id cid.Cid) []msg.Signed
-		included bool
-		reason   msg.Reason
+		name             string
+		seats            int
+		haves            func(*scene, cid.Cid) []msg.Signed
+		usual, fallback  bool
+		usualWhy, lastly msg.Reason // why not
 	}{
-		{"two, own word alone", 2, func(s *scene, id cid.Cid) []msg.Signed {
-			return []msg.Signed{s.have(0, nil), s.have(1, []msg.HaveEntry{held(1, id)})}
-		}, false, msg.NotHeld},
-		{"two, the other holds it", 2, func(s *scene, id cid.Cid) []msg.Signed {
-			return []msg.Signed{s.have(0, []msg.HaveEntry{held(1, id)}), s.have(1, []msg.HaveEntry{held(1, id)})}
-		}, true, msg.Held},
-		{"three, against another's", 3, func(s *scene, id cid.Cid) []msg.Signed {
-			return []msg.Signed{s.have(0, []msg.HaveEntry{refused(1, id, msg.BadCodec)}), s.have(1, []msg.HaveEntry{held(1, id)})}
-		}, false, msg.BadCodec},
-		{"three, one other holds it", 3, func(s *scene, id cid.Cid) []msg.Signed {
-			return []msg.Signed{s.have(1, []msg.HaveEntry{held(1, id)}), s.have(2, []msg.HaveEntry{held(1, id)})}
-		}, true, msg.Held},
-		{"the only have", 3, func(s *scene, id cid.Cid) []msg.Signed {
-			return []msg.Signed{s.have(1, []msg.HaveEntry{held(1, id)})}
-		}, true, msg.Held},
-		{"four, own word and another's", 4, func(s *scene, id cid.Cid) []msg.Signed {
-			e := []msg.HaveEntry{held(1, id)}
-			return []msg.Signed{s.have(0, nil), s.have(1, e), s.have(2, e)}
-		}, true, msg.Held},
+		{"two, late", 2, own(msg.Timeout), true, false, 0, msg.Timeout},
+		{"two, wrong", 2, own(msg.BadCodec), false, false, msg.BadCodec, msg.BadCodec},
+		{"two, the other holds it", 2, both, true, true, 0, 0},
+		{"three, late", 3, own(msg.Timeout), true, false, 0, msg.Timeout},
+		{"three, wrong", 3, own(msg.BadNorm), false, false, msg.BadNorm, msg.BadNorm},
+		{"three, a copy", 3, own(msg.Copy), false, false, msg.Copy, msg.Copy},
+		{"three, another holds it", 3, both, true, true, 0, 0},
+		{"three, the only have", 3, alone, true, true, 0, 0},
+		{"four", 4, own(msg.Timeout), false, false, msg.Timeout, msg.Timeout},
+		{"four, two hold it", 4, both, true, true, 0, 0},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			s := newScene(t, tt.seats, nil)
-			id := s.commit(1, 0)
-			c := s.consequence(tt.haves(s, id)...)
-			if included := len(c.Record.Contributions) == 1; included != tt.included || len(c.Blocked) > 0 {
-				t.Fatalf("included %v, blocked %v", included, c.Blocked)
-			}
-			if !tt.included && (len(c.Record.Refused) != 1 || c.Record.Refused[0].Reason != tt.reason) {
-				t.Errorf("refused %+v, want %v", c.Record.Refused, tt.reason)
-			}
-		})
+		for _, fallback := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, fallback %v", tt.name, fallback), func(t *testing.T) {
+				s := newScene(t, tt.seats, nil)
+				id := s.commit(1, 0)
+				r := s.rules.Consequence(Basis{
+					Parent: s.parent, Haves: tt.haves(s, id), Fallback: fallback,
+					Find: func(id cid.Cid) (msg.Signed, bool) { m, ok := s.known[id]; return m, ok },
+				}).Record
+				want, why := tt.usual, tt.usualWhy
+				if fallback {
+					want, why = tt.fallback, tt.lastly
+				}
+				if included := len(r.Contributions) == 1; included != want {
+					t.Fatalf("included %v", included)
+				}
+				if !want && (len(r.Refused) != 1 || r.Refused[0].Reason != why) {
+					t.Errorf("refused %+v, want %v", r.Refused, why)
+				}
+			})
+		}
 	}
 }

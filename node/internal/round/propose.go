@@ -106,7 +106,7 @@ func (m *Machine) makeDraft(h *height, attempt uint32) {
 		return m.orders.find(id)
 	}
 	for len(haves) > 0 && (attempt == msg.MaxAttempt || len(ofWitnesses(haves, h.seats)) >= h.q) {
-		c := m.rules.consequenceOf(Basis{Before: h.before, Parent: h.parent, Haves: haves, Find: find, Proofs: proofs, Report: h.report, Verified: h.verified})
+		c := m.rules.consequenceOf(Basis{Before: h.before, Parent: h.parent, Haves: haves, Find: find, Proofs: proofs, Report: h.report, Verified: h.verified, Fallback: attempt == msg.MaxAttempt})
 		if h.cell > 0 && len(c.Inputs) == 0 {
 			return // a cell without deltas has nothing to tell
 		}
@@ -327,7 +327,7 @@ func (m *Machine) omits(h *height, c *candidate) bool {
 			reports = append(reports, s)
 		}
 	}
-	full := m.rules.Consequence(Basis{Before: h.before, Parent: h.parent, Haves: haves, Proofs: c.proofs, Report: reportIn(reports), Find: func(id cid.Cid) (msg.Signed, bool) {
+	full := m.rules.Consequence(Basis{Before: h.before, Parent: h.parent, Haves: haves, Proofs: c.proofs, Report: reportIn(reports), Fallback: c.record.Attempt == msg.MaxAttempt, Find: func(id cid.Cid) (msg.Signed, bool) {
 		if s, ok := known[id]; ok {
 			return s, true
 		}

@@ -115,7 +115,7 @@ func (ru *Rules) unpack(before, parent Link, r *msg.Record, open opener) (*verif
 	}
 	v.proofs = proofs
 	v.Consequence = ru.consequenceOf(Basis{
-		Before: before, Parent: parent, Haves: v.haves, Proofs: proofs,
+		Fallback: r.Attempt == msg.MaxAttempt, Before: before, Parent: parent, Haves: v.haves, Proofs: proofs,
 		Find:   func(id cid.Cid) (msg.Signed, bool) { s, ok := inside[id]; return s, ok },
 		Report: reportIn(v.reports),
 	})
