@@ -77,8 +77,19 @@ func (q *QuickBlock) looksRight() bool {
 	return err == nil && stampOf(fi) == q.stamp
 }
 
-// Size is how many bytes the block has.
+// Size is how many bytes the block has, or, after Part, the part.
 func (q *QuickBlock) Size() int { return q.size }
+
+// Part makes of the block the n bytes of it from a certain one on, or as many as
+// there are. It is called before Next.
+func (q *QuickBlock) Part(from, n int) {
+	from = min(from, q.size)
+	q.size = min(n, q.size-from)
+	q.off += int64(from)
+	if q.data != nil {
+		q.data = q.data[from : from+q.size]
+	}
+}
 
 // ErrChanged says that a file changed while it was read.
 var ErrChanged = errors.New("the file changed while it was read")

@@ -38,7 +38,7 @@ func init() {
 		{"loopback", "loopback: one and four peers to one, beside a TCP copy that checks the same hashes and writes to the same disk", []string{
 			"tcp_mb_per_s", "pull_mb_per_s", "pull_ratio_tcp", "pull_4to1_ratio", "pull_cpu_s_per_gb", "seed_cpu_s_per_gb", "tcp_cpu_s_per_gb", "peak_memory_mb",
 		}, (*bench).loopback},
-		{"limited", "a line of 100 Mbit/s (tbf)", []string{"limited_line_share", "limited_line_share_of_tcp"}, (*bench).limited},
+		{"limited", "a line of 100 Mbit/s (tbf)", []string{"limited_line_share", "limited_line_share_of_tcp", "limited_line_share_of_payload"}, (*bench).limited},
 		{"delayed", "a line of 100 Mbit/s, 100 ms there and back", []string{"delayed_line_share", "delayed_line_share_of_tcp"}, (*bench).delayed},
 		{"unequal", "peers on lines of 100, 20, 20 and 5 Mbit/s to one", []string{"unequal_seeders_ratio_ideal"}, (*bench).unequal},
 		{"swarm", "one peer on 50 Mbit/s to four that begin at once, each 50 up and 200 down", []string{
@@ -300,6 +300,10 @@ func (b *bench) loopback() error {
 const (
 	lineMbit = 100
 	lineMiB  = 256
+
+	// payloadShare of what tbf counts is content of TCP: 1448 of the 1514 bytes of a
+	// packet, which has headers of Ethernet, IPv4 and TCP with times.
+	payloadShare = 1448.0 / 1514
 )
 
 func (b *bench) limited() error {
@@ -321,6 +325,7 @@ func (b *bench) limited() error {
 		return err
 	}
 	b.share("limited_line_share", size, t.Seconds, x.seconds)
+	b.out.set("limited_line_share_of_payload", float64(size)*8/1e6/(lineMbit*payloadShare)/x.seconds)
 	return nil
 }
 

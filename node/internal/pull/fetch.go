@@ -47,6 +47,14 @@ type piece struct {
 	holder int // sources that have it; for leaves only
 	near   int // of these, on this machine or the LAN
 	askers int // sources that have asked for it, as they say
+
+	live     [maxParts]int8 // requests for each part of it
+	begun    bool           // it is asked for in parts, and in fetch.begun
+	partial  []byte         // room for it, with some parts; nil if none came
+	have     [maxParts]bool // the parts that are there
+	parts    []contribution // who gave them
+	whole    bool           // it is not asked for in parts any more
+	suspects []contribution // who gave parts of what was wrong together
 }
 
 // fetch is one fetch under way.
@@ -64,6 +72,7 @@ type fetch struct {
 	known     map[cid.Cid]uint64 // guarded by mu: distinct blocks that were met, with their claimed size
 	nodes     int                // guarded by mu: inner nodes that were met and are not settled
 	todo      []*piece           // guarded by mu: to be asked for, in no order
+	begun     []*piece           // guarded by mu: those that are asked for in parts
 	leaves    []*piece           // guarded by mu: by number; nil if it was local
 	dag       *dag               // guarded by mu: nil until the inner nodes are local
 	left      int                // guarded by mu: leaves that are not known to be local
@@ -92,6 +101,7 @@ type arrival struct {
 	piece  *piece
 	block  blocks.Block
 	source *source
+	parts  []contribution // if it came in parts
 }
 
 func newFetch(p *Puller, root cid.Cid, o FetchOptions) *fetch {
@@ -465,7 +475,7 @@ func (f *fetch) dropTodo(q *piece) {
 
 // take takes the answer to r, and queues it for the store unless another one
 // was there first.
-func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
+func (f *fetch) take(ctx context.Context, r *request, b blocks.Block, parts []contribution) error {
 	f.mu.Lock()
 	first := f.claim(r.piece)
 	if first {
@@ -479,6 +489,9 @@ func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
 	if !first {
 		defer f.p.buffers.put(b.RawData())
 		if f.p.shards != nil && digest(sha256.Sum256(b.RawData())) != digestOf(b.Cid()) {
+			if len(parts) > 0 {
+				return nil // one of several lied; the block is here already
+			}
 			return wrongBytesError{b.Cid()}
 		}
 		f.p.duplicate.Add(uint64(len(b.RawData())))
@@ -490,7 +503,7 @@ func (f *fetch) take(ctx context.Context, r *request, b blocks.Block) error {
 		f.unclaim(r.piece)
 		f.settled(r.source, b)
 		return ctx.Err()
-	case f.arrived <- arrival{r.piece, b, r.source}:
+	case f.arrived <- arrival{r.piece, b, r.source, parts}:
 		return nil
 	}
 }
@@ -509,7 +522,7 @@ func (f *fetch) settled(s *source, b blocks.Block) {
 func (f *fetch) unclaim(q *piece) {
 	f.mu.Lock()
 	q.taken = false
-	if q.copies == 0 {
+	if q.open() {
 		f.addTodo(q)
 	}
 	f.mu.Unlock()
@@ -522,6 +535,7 @@ func (f *fetch) claim(q *piece) bool {
 	first := !q.taken && !q.here
 	q.taken = true
 	f.dropTodo(q)
+	f.dropParts(q)
 	return first
 }
 
@@ -621,6 +635,11 @@ func (f *fetch) forget() {
 		case a := <-f.arrived:
 			f.settled(a.source, a.block)
 		default:
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			for len(f.begun) > 0 {
+				f.dropParts(f.begun[0])
+			}
 			return
 		}
 	}
@@ -635,8 +654,11 @@ func (f *fetch) sortOut(ctx context.Context, got []arrival) (good []arrival) {
 			continue
 		}
 		f.settled(a.source, a.block)
+		alone := f.suspect(a.piece, a.parts)
 		f.unclaim(a.piece)
-		a.source.end(wrongBytesError{a.piece.cid})
+		if alone {
+			a.source.end(wrongBytesError{a.piece.cid})
+		}
 	}
 	return good
 }
@@ -652,6 +674,7 @@ func (f *fetch) stored(ctx context.Context, q *piece, b blocks.Block) error {
 		if n := len(b.RawData()); uint64(n) != q.claim {
 			return f.wrongSize(q.cid, n, q.claim)
 		}
+		f.accuse(ctx, q, b.RawData())
 		return f.storedLeaf(q)
 	}
 	below, err := f.settleNode(ctx, q, b)

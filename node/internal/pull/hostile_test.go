@@ -343,6 +343,10 @@ func TestHostileRequests(t *testing.T) {
 		"no CID":          append([]byte{streamBlocks, 36}, make([]byte, 36)...),
 		"long varint":     append([]byte{streamBlocks, 0xa4, 0}, root.Bytes()...),
 		"have of nothing": {streamHave, 0},
+		"wrong nothing":   {streamWrong, 0},
+		"no part":         appendPartRequest([]byte{streamParts}, root, span{0, 0}),
+		"part far away":   appendPartRequest([]byte{streamParts}, root, span{1 << 30, 1}),
+		"part too large":  appendPartRequest([]byte{streamParts}, root, span{0, 1 << 22}),
 	} {
 		s := rawStream(t, bad, seed, b)
 		if n, err := s.Read(make([]byte, 1)); err == nil || n > 0 {
@@ -357,6 +361,21 @@ func TestHostileRequests(t *testing.T) {
 	}
 	if s := rawStream(t, bad, seed, good); !reads(s, byte(statusOK)) {
 		t.Error("block that is here: no status")
+	}
+	b, err := bs.Get(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := int64(len(b.RawData()))
+	for _, part := range []span{{0, 5}, {3, 7}, {n - 2, 2}, {n - 2, 100}, {n, 1}, {shard.MaxBlockBytes, 1}} {
+		from, to := min(part.from, n), min(part.from+part.n, n)
+		want := append(appendBlockHeader(nil, int(to-from)), b.RawData()[from:to]...)
+		if s := rawStream(t, bad, seed, appendPartRequest([]byte{streamParts}, root, part)); !reads(s, want...) {
+			t.Errorf("part %v: other bytes", part)
+		}
+	}
+	if s := rawStream(t, bad, seed, appendRequest([]byte{streamWrong}, leaf([]byte("unknown")).Cid())); !reads(s, byte(statusOK)) {
+		t.Error("a store in memory has wrong bytes")
 	}
 	if err := bad.p.Fetch(within(t, time.Minute), root, FetchOptions{MaxBytes: size}); err != nil {
 		t.Error(err)

@@ -80,7 +80,7 @@ type Puller struct {
 	ready chan struct{}   // closed when Run has set the next
 	ctx   context.Context // Run's; constant once ready is closed
 
-	partials atomic.Int32 // blocks of which there is a part
+	begun atomic.Int32 // blocks that are asked for in parts
 
 	pulled, sent, duplicate atomic.Uint64
 	rate                    atomic.Uint64 // bits of a float64: bytes per second of the last large fetch

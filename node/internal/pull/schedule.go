@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/shard"
 )
 
 // How much is asked of a peer at once.
 const (
-	firstWindow = 3 // blocks, while the rate is not known
+	firstWindow = 3 // blocks, or parts of one, while the rate is not known
 	maxWindow   = 64
 	windowTime  = 10 * time.Millisecond  // of its rate, beside twice the time that an answer takes to begin
 	rateTime    = 100 * time.Millisecond // over which a rate is measured, at least
@@ -35,12 +37,21 @@ const (
 	someBytes  = 1 << 20                // size of a block that is not known
 )
 
-// request is one request for a block.
+// A peer on a slow line is asked for parts of blocks, which others can go on with.
+const (
+	slowRate  = 1 << 20   // bytes per second: below it
+	partBytes = 256 << 10 // asked for at once
+	maxParts  = shard.MaxBlockBytes / partBytes
+	maxBegun  = 32 // blocks that are asked for in parts, of a puller
+)
+
+// request is one request for a block, or for a part of it.
 type request struct {
 	piece   *piece
 	source  *source
+	part    span      // what was asked for; zero: all of it
 	at      time.Time // when it was made
-	got     int64     // guarded by fetch.mu: bytes of the block that came
+	got     int64     // guarded by fetch.mu: bytes of it that came
 	dropped bool      // guarded by fetch.mu: nobody counts on it any more
 }
 
@@ -57,6 +68,7 @@ type source struct {
 	lacks  map[*piece]time.Time // inner nodes that it did not have
 	out    []*request           // without answer, in their order
 	bytes  int64                // of these, still to come
+	came   int64                // bytes that came at all
 	kept   int64                // bytes that came and are not stored yet
 	rate   float64              // bytes per second; 0: not known
 	since  time.Time            // the rate is being measured
@@ -69,6 +81,7 @@ type source struct {
 	paused time.Time            // it is busy until then
 	gave   bool                 // a verified block
 	wrong  int                  // leaves that it said to have and had not
+	whole  bool                 // it knows no parts
 }
 
 func newSource(id peer.ID) *source {
@@ -89,6 +102,13 @@ func (q *piece) expected() int64 {
 	return someBytes
 }
 
+func (r *request) expected() int64 {
+	if r.part.n > 0 {
+		return r.part.n
+	}
+	return r.piece.expected()
+}
+
 // window says whether one more block may be asked for: when what is to come yet,
 // and what waits for the store, takes less time than an answer takes to begin,
 // twice over. More would not come sooner, and is what a process that is killed
@@ -98,9 +118,11 @@ func (s *source) window() bool {
 	switch {
 	case n >= maxWindow:
 		return false
-	case s.rate == 0:
+	case s.rate == 0 && (s.near || s.whole):
 		return n < firstWindow
-	case n == 0 && s.kept <= someBytes:
+	case s.rate == 0: // it may be slow; each part that comes is a reason to ask for two
+		return s.bytes < firstWindow*partBytes+s.came
+	case s.bytes+s.kept < 2*partBytes:
 		return true
 	}
 	delay := s.delay[0]
@@ -133,9 +155,10 @@ func (s *source) speed(now time.Time) float64 {
 
 // received counts bytes of the answer to r.
 func (s *source) received(r *request, n int, now time.Time) {
-	k := min(int64(n), max(r.piece.expected()-r.got, 0))
+	k := min(int64(n), max(r.expected()-r.got, 0))
 	r.got += k
 	s.bytes -= k
+	s.came += k
 	s.last = now
 	if s.since.IsZero() {
 		s.since = now // what came first tells nothing
@@ -167,14 +190,13 @@ func (f *fetch) next(s *source, now time.Time) *request {
 	if q == nil {
 		return nil
 	}
-	f.dropTodo(q)
-	q.copies++
-	r := &request{piece: q, source: s, at: now}
+	r := &request{piece: q, source: s, at: now, part: f.partOf(s, q)}
+	f.asked(r)
 	if len(s.out) == 0 {
 		s.last, s.since, s.number = now, time.Time{}, 0
 	}
 	s.out = append(s.out, r)
-	s.bytes += q.expected()
+	s.bytes += r.expected()
 	return r
 }
 
@@ -200,7 +222,7 @@ func (f *fetch) nextNode(s *source, now time.Time) *piece {
 }
 
 // rarest finds the leaf that fewest have, of those that nobody was asked for
-// and s has. Among equals it draws.
+// and s has. Among equals it draws. What was begun is ended first.
 func (f *fetch) rarest(s *source) *piece {
 	n := len(f.todo)
 	if n == 0 {
@@ -209,10 +231,15 @@ func (f *fetch) rarest(s *source) *piece {
 	var best *piece
 	score := math.MaxInt
 	spare := !s.near && f.nearServe(time.Now())
+	for _, q := range f.begun {
+		if q.todo >= 0 && f.canAsk(s, q) && s.has.has(q.leaf) && (!spare || q.near == 0) {
+			return q
+		}
+	}
 	// From a random place on, the first of equals is a draw.
 	for i, at := 0, rand.IntN(n); i < min(n, maxLook); i++ {
 		q := f.todo[(at+i)%n]
-		if q.leaf < 0 || !s.has.has(q.leaf) || (spare && q.near > 0) {
+		if q.leaf < 0 || !s.has.has(q.leaf) || (spare && q.near > 0) || !f.canAsk(s, q) {
 			continue
 		}
 		// Who has asked for it will have it soon.
@@ -251,7 +278,11 @@ func (f *fetch) hold(s *source, q *piece, n int) {
 
 // another says whether s may be asked for a block that others were asked for.
 func (f *fetch) another(s *source, q *piece) bool {
-	if q.taken || q.here || q.copies >= maxCopies {
+	limit := maxCopies
+	if q.begun {
+		limit += maxParts // one for each part is no second one
+	}
+	if q.taken || q.here || q.copies >= limit {
 		return false
 	}
 	for _, r := range s.out {
@@ -279,7 +310,7 @@ func (f *fetch) overdue(s *source, now time.Time) *piece {
 		var ahead int64
 		for _, r := range other.out {
 			q := r.piece
-			ahead += q.expected() - r.got
+			ahead += r.expected() - r.got
 			if q.leaf < 0 || !s.has.has(q.leaf) || !f.another(s, q) {
 				continue
 			}
@@ -290,7 +321,11 @@ func (f *fetch) overdue(s *source, now time.Time) *piece {
 			case now.Sub(r.at) < slowNode:
 				continue // it has just been asked for the first time
 			}
-			own := float64(s.bytes+q.expected())/mine + endgameGap.Seconds()
+			need := q.expected()
+			if part := f.partOf(s, q); part.n > 0 {
+				need = part.n
+			}
+			own := float64(s.bytes+need)/mine + endgameGap.Seconds()
 			if wait > 2*own && wait > most {
 				best, most = q, wait
 			}
@@ -309,7 +344,7 @@ func (f *fetch) finished(r *request) {
 			break
 		}
 	}
-	s.bytes -= r.piece.expected() - r.got
+	s.bytes -= r.expected() - r.got
 	f.drop(r)
 }
 
@@ -320,7 +355,9 @@ func (f *fetch) drop(r *request) {
 	}
 	r.dropped = true
 	q := r.piece
-	if q.copies--; q.copies == 0 {
+	q.copies--
+	q.count(r.part, -1)
+	if q.open() {
 		f.addTodo(q)
 	}
 }

@@ -53,6 +53,9 @@ func TestRarestFirst(t *testing.T) {
 func TestOvertake(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	f, ss := asked(3, 2)
+	for _, s := range ss {
+		s.near = true // and so asked for whole blocks
+	}
 	var rs []*request
 	for range 3 {
 		rs = append(rs, f.next(ss[0], now))
@@ -97,7 +100,7 @@ func TestWindow(t *testing.T) {
 		want  int
 	}{
 		{0, 0, firstWindow},
-		{1, time.Second, 1},                    // the second when the first has come
+		{1, time.Second, 2},                    // parts; the third when the first has come
 		{100e6 / 8, 100 * time.Millisecond, 3}, // 12.5 MB/s for 0.21 s
 		{1e9 / 8, 20 * time.Millisecond, 6},    // 125 MB/s for 0.05 s
 		{1 << 40, time.Millisecond, maxWindow},
@@ -111,6 +114,36 @@ func TestWindow(t *testing.T) {
 		if n != tt.want {
 			t.Errorf("at %.0f bytes per second and %v %d blocks are asked for, want %d", tt.rate, tt.delay, n, tt.want)
 		}
+	}
+}
+
+// Peers on slow lines share the parts of a block; a fast one gets what is left of
+// it in one piece, and one that knows no parts gets another block.
+func TestParts(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	f, ss := asked(2, 4)
+	f.leaves[0].size, f.leaves[1].size = mib-100, mib-100
+	for i, rate := range []float64{1000, 1000, 100e6, 100e6} {
+		ss[i].rate, ss[i].delay[0] = rate, time.Second
+	}
+	ss[3].whole = true
+	a, b, rest := f.next(ss[0], now), f.next(ss[1], now), f.next(ss[2], now)
+	if a.piece != b.piece || a.part != (span{0, partBytes}) || b.part != (span{partBytes, partBytes}) {
+		t.Errorf("the slow ones are asked for %v of leaf %d and %v of leaf %d", a.part, a.piece.leaf, b.part, b.piece.leaf)
+	}
+	if rest.piece != a.piece || rest.part != (span{2 * partBytes, mib - 100 - 2*partBytes}) {
+		t.Errorf("the fast one is asked for %v of leaf %d", rest.part, rest.piece.leaf)
+	}
+	if r := f.next(ss[3], now); r == nil || r.piece == a.piece || r.part != (span{}) {
+		t.Errorf("the old one is asked for %+v", r)
+	}
+	if len(f.todo) != 0 {
+		t.Errorf("%d leaves are to do", len(f.todo))
+	}
+	// What a peer did not give after all is asked from others.
+	f.finished(b)
+	if r := f.next(ss[2], now); r == nil || r.part != b.part {
+		t.Errorf("after one left, %+v is asked for", r)
 	}
 }
 

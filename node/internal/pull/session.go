@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type lane struct {
 	s       network.Stream
 	queue   chan *request // in the order of the answers; of capacity maxWindow
 	pending atomic.Int32  // requests without complete answer
+	parts   bool          // of blocks; constant
 }
 
 // open opens a stream with a peer. It dials if needed.
@@ -85,7 +87,15 @@ func (f *fetch) talk(ctx context.Context, s *source, connected func()) error {
 	for _, l := range lanes {
 		g.Go(func() error { return f.listen(ctx, s, l) })
 	}
-	g.Go(func() error { return f.ask(ctx, s, lanes) })
+	g.Go(func() error {
+		return f.ask(ctx, s, lanes, func() (*lane, error) {
+			l, err := f.openParts(ctx, s)
+			if err == nil {
+				g.Go(func() error { return f.listenParts(ctx, s, l) })
+			}
+			return l, err
+		})
+	})
 	g.Go(func() error { return f.watch(ctx, s) })
 	err := g.Wait()
 	if cause := context.Cause(outer); cause != nil {
@@ -94,8 +104,9 @@ func (f *fetch) talk(ctx context.Context, s *source, connected func()) error {
 	return err
 }
 
-// ask writes requests as the window of s allows.
-func (f *fetch) ask(ctx context.Context, s *source, lanes []*lane) error {
+// ask writes requests as the window of s allows. Parts opens a lane for parts.
+func (f *fetch) ask(ctx context.Context, s *source, lanes []*lane, parts func() (*lane, error)) error {
+	var partLane *lane
 	for turn := 0; ; {
 		f.mu.Lock()
 		r := f.next(s, time.Now())
@@ -125,6 +136,16 @@ func (f *fetch) ask(ctx context.Context, s *source, lanes []*lane) error {
 		if r.piece.leaf >= 0 {
 			d.ask(r.piece.leaf)
 		}
+		if r.part.n > 0 {
+			if partLane == nil {
+				var err error
+				if partLane, err = parts(); err != nil {
+					return err
+				}
+			}
+			f.askPart(s, partLane, r)
+			continue
+		}
 		// The lane with fewer requests; of equal ones, in turn.
 		turn++
 		l := lanes[turn%len(lanes)]
@@ -138,6 +159,22 @@ func (f *fetch) ask(ctx context.Context, s *source, lanes []*lane) error {
 		if err := f.send(l.s, appendRequest(nil, r.piece.cid)); err != nil {
 			return err
 		}
+	}
+}
+
+// askPart asks for a part. That the stream broke is seen by who listens to it.
+func (f *fetch) askPart(s *source, l *lane, r *request) {
+	f.mu.Lock()
+	forgone := s.whole
+	if forgone {
+		f.finished(r)
+	} else {
+		l.pending.Add(1)
+		l.queue <- r // has room: the window is not larger
+	}
+	f.mu.Unlock()
+	if !forgone {
+		_ = f.send(l.s, appendPartRequest(nil, r.piece.cid, r.part))
 	}
 }
 
@@ -172,6 +209,9 @@ func (f *fetch) answer(ctx context.Context, s *source, l *lane, in *bufio.Reader
 	if st != statusOK {
 		return f.refused(s, r, st)
 	}
+	if l.parts && int64(n) > r.part.n {
+		return fmt.Errorf("%w: %d bytes of a part of %d", errProtocol, n, r.part.n)
+	}
 	data, err := f.p.buffers.get(ctx, n)
 	if err != nil {
 		return err
@@ -179,6 +219,9 @@ func (f *fetch) answer(ctx context.Context, s *source, l *lane, in *bufio.Reader
 	if err := f.read(ctx, s, l, in, r, data); err != nil {
 		f.p.buffers.put(data)
 		return err
+	}
+	if l.parts {
+		return f.takePart(ctx, r, data)
 	}
 	if f.p.shards == nil && digest(sha256.Sum256(data)) != digestOf(r.piece.cid) {
 		f.p.buffers.put(data)
@@ -189,7 +232,7 @@ func (f *fetch) answer(ctx context.Context, s *source, l *lane, in *bufio.Reader
 		f.p.buffers.put(data)
 		return err
 	}
-	return f.take(ctx, r, b)
+	return f.take(ctx, r, b, nil)
 }
 
 // read reads the bytes of a block.

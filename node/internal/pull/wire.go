@@ -21,6 +21,7 @@ const (
 	streamBlocks = 1
 	streamHave   = 2
 	streamWrong  = 3
+	streamParts  = 4
 )
 
 // status is the first byte of a response.
@@ -109,6 +110,35 @@ func readRequest(r *bufio.Reader) (cid.Cid, error) {
 		return cid.Undef, fmt.Errorf("%w: %w", errProtocol, err)
 	}
 	return c, nil
+}
+
+// span is a part of a block. The zero value is all of it.
+type span struct{ from, n int64 }
+
+func appendPartRequest(b []byte, c cid.Cid, part span) []byte {
+	b = binary.AppendUvarint(appendRequest(b, c), uint64(part.from))
+	return binary.AppendUvarint(b, uint64(part.n))
+}
+
+// readPartRequest reads a CID and which part of its block is wanted. It returns
+// io.EOF when there is none.
+func readPartRequest(r *bufio.Reader) (cid.Cid, span, error) {
+	c, err := readRequest(r)
+	if err != nil {
+		return c, span{}, err
+	}
+	from, err := readUvarint(r, shard.MaxBlockBytes, "beginning of a part")
+	if err != nil {
+		return c, span{}, unexpected(err)
+	}
+	n, err := readUvarint(r, shard.MaxBlockBytes, "length of a part")
+	if err != nil {
+		return c, span{}, unexpected(err)
+	}
+	if n == 0 {
+		return c, span{}, fmt.Errorf("%w: a part of no bytes", errProtocol)
+	}
+	return c, span{int64(from), int64(n)}, nil
 }
 
 // unexpected is the error of a stream that ended inside something.

@@ -26,6 +26,7 @@ func TestVectors(t *testing.T) {
 		want string
 	}{
 		"request":      {appendRequest(nil, c), "2401551220" + hash},
+		"part":         {appendPartRequest(nil, c, span{256 << 10, 3}), "2401551220" + hash + "80801003"},
 		"block header": {appendBlockHeader(nil, 1<<20), "00808040"},
 		"have":         {appendHave(nil, 11, bitset{0x81, 0x04}), "000b8104"},
 		"update":       {appendUpdate(nil, []entry{newEntry(0, kindHave), newEntry(100, kindAsked)}), "0200c901"},
@@ -51,6 +52,24 @@ func FuzzRequest(f *testing.F) {
 				t.Errorf("a request has a CID that is refused: %v", err)
 			}
 			return appendRequest(nil, c), nil
+		})
+	})
+}
+
+func FuzzPartRequest(f *testing.F) {
+	f.Add(appendPartRequest(nil, leaf([]byte("a")).Cid(), span{0, 1}))
+	f.Add(appendPartRequest(nil, leaf(nil).Cid(), span{1 << 18, 1 << 21}))
+	f.Add(appendPartRequest(nil, leaf(nil).Cid(), span{1 << 22, 0}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again(t, b, func(r *bufio.Reader) ([]byte, error) {
+			c, part, err := readPartRequest(r)
+			if err != nil {
+				return nil, err
+			}
+			if part.n < 1 || part.from+part.n > 4<<20 {
+				t.Errorf("a part of %d bytes from %d on", part.n, part.from)
+			}
+			return appendPartRequest(nil, c, part), nil
 		})
 	})
 }
