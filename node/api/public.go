@@ -150,6 +150,9 @@ func (n *shownNode) take(ctx context.Context, e Event) {
 			return
 		}
 		e.Why, e.Text, e.Progress = publicText(e.Why), "", nil
+		if e.Round != nil {
+			e.Round = new(publicRound(*e.Round))
+		}
 	case EventGap:
 		e = Event{Type: EventGap, Time: e.Time}
 	default: // what is pulled, and alerts, which are for the node's owner
@@ -206,6 +209,7 @@ func (n *shownNode) Run(ctx context.Context, id string) (RunDetail, error) {
 		m := &d.Members[i]
 		m.Agent, m.Device = publicText(m.Agent), publicText(m.Device)
 	}
+	d.Rounds = publicRounds(d.Rounds)
 	return d, err
 }
 
@@ -217,7 +221,7 @@ func (n *shownNode) Rounds(ctx context.Context, id string, from uint64, limit in
 	l, err := kept(ctx, n, "rounds "+id+" "+Cursor{"x", from}.String()+" "+Cursor{"x", uint64(limit)}.String(), func() (Rounds, error) {
 		return n.source.Rounds(ctx, id, from, limit)
 	})
-	return l.Rounds, err
+	return publicRounds(l.Rounds), err
 }
 
 // Round implements Backend.
@@ -225,7 +229,26 @@ func (n *shownNode) Round(ctx context.Context, id string, number uint64) (Round,
 	if err := n.mustShow(ctx, id); err != nil {
 		return Round{}, err
 	}
-	return kept(ctx, n, "round "+id+" "+Cursor{"x", number}.String(), func() (Round, error) { return n.source.Round(ctx, id, number) })
+	r, err := kept(ctx, n, "round "+id+" "+Cursor{"x", number}.String(), func() (Round, error) { return n.source.Round(ctx, id, number) })
+	return publicRound(r), err
+}
+
+// publicRounds and publicRound take what is of machines out of the notes of
+// orders, which is all that people write into a round.
+func publicRounds(l []Round) []Round {
+	l = slices.Clone(l)
+	for i := range l {
+		l[i] = publicRound(l[i])
+	}
+	return l
+}
+
+func publicRound(r Round) Round {
+	r.Orders = slices.Clone(r.Orders)
+	for i := range r.Orders {
+		r.Orders[i].Note = publicText(r.Orders[i].Note)
+	}
+	return r
 }
 
 // Coverage implements Backend.

@@ -64,7 +64,9 @@ func hostile() (*apitest.Fake, string) {
 	f.AddRun(o)
 	f.AddPeer(api.Peer{ID: apitest.PeerID("a"), Addr: "/ip4/10.1.2.3/tcp/4717"})
 	for n := uint64(1); n <= 3; n++ {
-		f.Decide(d.ID, apitest.DecidedRound("shown", n, false, apitest.PeerID("node"), apitest.PeerID("a")))
+		r := apitest.DecidedRound("shown", n, false, apitest.PeerID("node"), apitest.PeerID("a"))
+		r.Orders = []api.Order{{Peer: apitest.PeerID("node"), Action: "pause", Note: why}}
+		f.Decide(d.ID, r)
 	}
 	f.Log.Publish(api.Event{Type: api.EventAlert, Run: d.ID, Text: why})
 	f.Log.Publish(api.Event{Type: api.EventPull, Run: d.ID, Text: why, Progress: &api.Progress{Text: why}})

@@ -42,6 +42,13 @@ func TestMyNode(t *testing.T) {
 	tb := w.enter(openBrowser(t), 1200, 900)
 	word := `document.querySelector(".word")?.textContent`
 	tb.goTo("#/node", word+` === "training"`)
+	if s := tb.text(`[...document.querySelectorAll("[aria-label=Devices] tbody tr:last-child td")].map((n) => n.textContent).join(" | ")`); s != "88 % | 6.0 GiB of 8.0 GiB | 1.0 GiB | 70 °C | 140 W" {
+		t.Errorf("the second device is %q", s)
+	}
+	if s := tb.text(`document.querySelector(".state").innerText`); !strings.Contains(s, "clock of this machine is wrong: it is 3 min ahead") || !strings.Contains(s, "work.gamemode has no effect: no session bus") {
+		t.Errorf("what is odd: %s", s)
+	}
+	tb.until(`document.querySelectorAll(".plot .line").length >= 2`)
 	tb.eval(`document.querySelector(".state select").value = "3600"`, nil)
 	tb.press("Pause")
 	tb.until(word + ` === "paused" && document.querySelector(".state").innerText.includes("it was paused") && document.querySelector(".state").innerText.includes("Until 2026-01-02")`)
@@ -93,6 +100,31 @@ func TestMyNode(t *testing.T) {
 	tb.eval(`(() => { const a = document.querySelector(".schedule textarea"); a.value = "Monday night"; a.dispatchEvent(new Event("input")); })()`, nil)
 	tb.until(`document.querySelector(".schedule .problem:not([hidden])")?.textContent.includes("is not a window")`)
 	tb.refused("409")
+	tb.clean()
+}
+
+// TestCourse: the course of a run is changed for everybody; stopping it takes
+// two presses.
+func TestCourse(t *testing.T) {
+	w := newWorld(t)
+	tb := w.enter(openBrowser(t), 1200, 900)
+	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
+	card := `[...document.querySelectorAll("section")].find((n) => n.querySelector("h2").textContent === "Course of the run").innerText`
+	tb.press("Pause the run")
+	tb.until(card + `.includes("1 took effect; it is paused")`)
+	tb.press("Resume the run")
+	tb.until(card + `.includes("2 took effect")`)
+	tb.eval(`document.querySelector("main input[type=number]").value = "77"`, nil)
+	tb.press("Set the rounds")
+	tb.until(card + `.includes("3 took effect")`)
+	tb.press("Stop the run")
+	tb.until(`[...document.querySelectorAll("main button")].some((b) => b.textContent === "Stop it for everybody, for good")`)
+	d, err := w.fake.Run(t.Context(), w.run)
+	if err != nil || d.Final || d.Course.Rounds != 77 {
+		t.Errorf("before it is stopped: %+v, %v", d.Course, err)
+	}
+	tb.press("Stop it for everybody, for good")
+	tb.until(card + `.includes("it is stopped")`)
 	tb.clean()
 }
 
@@ -327,6 +359,10 @@ func TestLookOnly(t *testing.T) {
 	tb.goTo("#/node", `document.querySelector(".word")?.textContent === "training"`)
 	if s := tb.text(`[...document.querySelectorAll(".state button, .schedule button.main")].filter((b) => !b.disabled).map((b) => b.textContent).join()`); s != "" {
 		t.Errorf("can be pressed: %s", s)
+	}
+	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
+	if s := tb.text(`document.body.innerText.includes("Pause the run")`); s != "false" {
+		t.Error("the course of the run can be changed")
 	}
 	tb.goTo("#/settings", `document.querySelectorAll(".setting").length === 5`)
 	if s := tb.text(`document.querySelectorAll(".setting :is(input, select, textarea, button):enabled").length`); s != "0" {

@@ -134,6 +134,11 @@ func (w *world) fill() {
 	for i, level := range []string{"debug", "info", "warn", "error", "info"} {
 		f.AddLog(api.LogEntry{Time: time.Now(), Level: level, Component: "p2p", Message: "something happened", Attrs: fmt.Sprintf("n=%d text=%q", i, evil)})
 	}
+	f.Node.Devices = []api.Device{
+		{Name: "cpu", Celsius: new(61), UtilPercent: new(93)},
+		{Name: evil, Celsius: new(70), UtilPercent: new(88), UsedBytes: new(int64(6 << 30)), TotalBytes: new(int64(8 << 30)), OtherBytes: new(int64(1 << 30)), Watts: new(140)},
+	}
+	f.Node.ClockError, f.Node.Blind = "it is 3 min ahead", map[string]string{"work.gamemode": "no session bus"}
 	f.Node.State, f.Node.Why, f.Node.Started = api.NodeTraining, "", time.Now().Add(-time.Hour)
 }
 

@@ -40,7 +40,7 @@ export function roundView(id, n) {
     caption: `Judged in round ${n}`, file: `round-${n}-judged`, empty: "Nothing was judged.", key: (x) => x.peer,
     columns: [
       { title: "Peer", value: (x) => x.peer, cell: (x) => memberLink(id, x.peer, me) },
-      { title: "Verdict", value: (x) => x.verdict, cell: (x) => badge(x.verdict, { useful: "good", damaging: "bad", useless: "calm" }[x.verdict] ?? "quiet") },
+      { title: "Verdict", value: (x) => x.verdict, cell: (x) => el("span", null, badge(x.verdict, { useful: "good", damaging: "bad", useless: "calm" }[x.verdict] ?? "quiet"), x.taken_back && " taken back") },
       { title: "Gain", num: true, hint: "nats that the loss falls by a fifth of the delta", value: (x) => x.gain, cell: (x) => x.gain.toExponential(2) },
       { title: "Worth", num: true, value: (x) => x.worth, cell: (x) => f.decimal(x.worth, 3) },
       { title: "Auditors", num: true, value: (x) => x.auditors, cell: (x) => f.count(x.auditors) },
@@ -85,6 +85,10 @@ export function roundView(id, n) {
         ["Votes", `${r.votes}, quorum ${r.quorum}, seats ${r.seats}`],
         ["Train loss", nats(r.train_loss, "")], ["Eval loss", nats(r.eval_loss, ", measured by this node")],
         ["Tokens so far", f.count(r.tokens)], ["Trained rounds", f.count(r.trained_rounds)],
+        r.median_loss != null && ["Eval loss, peers", `${f.loss(r.median_loss)} nats per token, the median of what drawn peers measured`],
+        r.orders?.length && ["Orders", el("ul", { class: "plain" }, r.orders.map((o) => el("li", null, peer(o.peer, me), ` ordered: ${o.action}`, o.rounds ? ` rounds ${f.count(o.rounds)}` : "", o.tokens ? ` tokens ${f.count(o.tokens)}` : "", o.rate ? ` rate ${f.short(o.rate)}` : "", o.note && " – ", o.note && foreign(o.note))))],
+        r.went_back && ["Went back", `to the state after round ${r.went_back.round}, whose loss ${f.loss(r.went_back.loss)} was the lowest: it was too high for too long`],
+        r.ended && ["Ended", r.ended],
         ["New seats", peers(r.joined)], ["Seats lost", peers(r.left)],
         ["Record", copyable(r.record, "the record's CID")], ["Parent", copyable(r.parent, "the parent's CID")], ["State", copyable(r.state, "the state's CID")],
       ]));

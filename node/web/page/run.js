@@ -1,6 +1,6 @@
 // One run.
 
-import { get } from "./api.js";
+import { access, change, get } from "./api.js";
 import { el, badge, copyable, facts, foreign, ident, peer, set, uid } from "./dom.js";
 import { table } from "./table.js";
 import { chart } from "./chart.js";
@@ -129,6 +129,8 @@ export function runView(id, log) {
       { title: "Record", value: (r) => r.record, cell: (r) => ident(r.record) },
     ],
   });
+  const course = courseCard(id, () => again());
+  let again = () => {};
   const feed = el("ol");
   const none = el("p", { class: "empty" }, "nothing yet");
   const manifest = el("div");
@@ -143,6 +145,7 @@ export function runView(id, log) {
     losses.update({ x, log: log2, series: [
       { name: "train", kind: "line", tone: 0, faint: mean, points: train },
       { name: "eval", kind: "mark", tone: 1, points: points((r) => r.eval_loss) },
+      ...(list.some((r) => r.median_loss) ? [{ name: "eval, median of peers", kind: "step", tone: 3, points: points((r) => r.median_loss) }] : []),
       ...(mean ? [{ name: "train, running mean (EMA 0.9)", kind: "line", tone: 2, smooth: true, points: smooth(train) }] : []),
       ...(b ? [{ name: "best eval", kind: "ring", tone: 1, points: [[x.of(b), b.eval_loss, false]] }] : []),
     ] });
@@ -191,7 +194,8 @@ export function runView(id, log) {
     const evals = history.rounds.map((r) => r.eval_loss).filter((v) => v !== null);
     const last = run.eval_loss ?? evals.at(-1);
     const change = evals.length > 1 ? last - evals[0] : null;
-    const speed = run.members.reduce((n, m) => n + (m.tokens_per_second || 0), 0);
+    const others = run.members.filter((m) => m.peer !== me);
+    const speed = others.reduce((n, m) => n + (m.tokens_per_second || 0), run.tokens_per_second || run.members.find((m) => m.peer === me)?.tokens_per_second || 0);
     const gone = all.reduce((n, p) => n + p.refused, 0), held = all.reduce((n, p) => n + p.rounds, 0);
     const tile = (k, v, note) => el("div", null, el("dt", null, k), el("dd", null, v), el("dd", { class: "note" }, note || "\u00a0"));
     set(tiles, el("dl", null,
@@ -199,7 +203,7 @@ export function runView(id, log) {
       tile("Tokens", f.compact(run.tokens), run.max_tokens ? `of ${f.compact(run.max_tokens)}` : ""),
       tile("Eval loss", f.loss(last), change !== null && `${change > 0 ? "+" : "−"}${Math.abs(change).toFixed(4)} since the first`),
       tile("Train loss", f.loss(run.train_loss), "nats per token"),
-      tile("Seats", f.count(run.seats), `of at most ${f.count(run.max_seats)}`),
+      tile("Seats", f.count(run.seats), `of at most ${f.count(run.max_seats)}; ${f.count(others.length + (run.joined ? 1 : 0))} peers online`),
       tile("Certified", f.count(run.certified_rounds), `of ${f.plural(run.round, "round")}`),
       tile("Deltas", f.count(held), `entered, ${f.count(gone)} refused`),
       tile("Swarm speed", f.compact(speed), "tokens/s, as members say")));
@@ -266,7 +270,7 @@ export function runView(id, log) {
 
   return {
     title: "Run",
-    node: el("div", null, head, runPages(id, ""), why, tiles, current,
+    node: el("div", null, head, runPages(id, ""), why, tiles, current, course.node,
       choice,
       el("div", { class: "grid" }, card("Loss", losses.node), card("Swarm speed", speed.node), card("Timeline", phases.node), card("Seats and contributions", seats.node),
         card("Deltas", deltas.node), card("Tokens per round", tokens.node), card("Bytes per round", bytesText, bytes.node), card("Time per round", times.node),
@@ -294,6 +298,8 @@ export function runView(id, log) {
       set(head, el("h1", { tabindex: -1 }, foreign(run.name || "(no name yet)")), badge(run.state, f.stateKind(run.state)),
         el("span", { class: "phase" }, `phase ${run.phase}`), run.joined ? null : el("span", { class: "phase" }, "this node is not in it"));
       set(why, foreign(run.why ?? "This node is training."), " ", el("span", { class: "guarantee" }, "Guarantee: ", el("strong", null, run.guarantee.level), " – ", foreign(run.guarantee.text), "."));
+      again = () => { this.refresh(signal).catch(() => {}); };
+      course.update(run);
       members.update(run.members);
       next.update(run.next_seats);
       draw();
@@ -301,6 +307,56 @@ export function runView(id, log) {
       phases.update(log, run.id);
       drawManifest();
       drawFeed();
+    },
+  };
+}
+
+const endings = { rounds: "all rounds are trained", tokens: "all tokens are trained", "target-loss": "the loss is low enough", plateau: "the loss fell no more", order: "it was stopped" };
+
+// courseCard shows what orders made of a run, and lets who takes part in it
+// order something. done is called when it did.
+function courseCard(id, done) {
+  const about = el("div"), said = el("p", { class: "problem", role: "alert", hidden: true }), sent = el("p", { class: "note", role: "status" });
+  let asked = false;
+  const order = async (request) => {
+    said.hidden = true;
+    try {
+      await change("POST", `/runs/${encodeURIComponent(id)}/order`, request);
+      sent.textContent = "Ordered. What the launcher orders takes effect with the next round; what others order, when peers with two thirds of the work order the same.";
+    } catch (err) {
+      said.hidden = false;
+      set(said, foreign(err.message), err.hint ? " – " : "", err.hint ? foreign(err.hint) : "");
+    }
+    done();
+  };
+  const button = (text, fn) => el("button", { type: "button", on: { click: fn } }, text);
+  const pause = button("Pause the run", () => order({ action: "pause" })), resume = button("Resume the run", () => order({ action: "resume" }));
+  const stop = button("Stop the run", () => {
+    asked = !asked;
+    stop.textContent = asked ? "Stop it for everybody, for good" : "Stop the run";
+    if (!asked) order({ action: "stop" });
+  });
+  stop.addEventListener("blur", () => { asked = false; stop.textContent = "Stop the run"; });
+  const name = uid("rounds");
+  const rounds = el("input", { id: name, type: "number", min: 1, max: 1_000_000 });
+  const extend = button("Set the rounds", () => order({ action: "set", rounds: Number(rounds.value) }));
+  const controls = el("div", null, el("p", { class: "tools" }, pause, resume, stop), el("p", { class: "tools" }, el("label", { for: name }, "Over after so many rounds"), rounds, extend), said, sent);
+  const node = el("section", { class: "card", hidden: true }, el("h2", null, "Course of the run"), about, controls);
+  return {
+    node,
+    update(run) {
+      const c = run.course, may = access === "full" && run.joined && !run.final;
+      node.hidden = !may && !c && !run.ended;
+      controls.hidden = !may;
+      pause.hidden = Boolean(c?.paused);
+      resume.hidden = !c?.paused;
+      if (!rounds.value && run.max_rounds) rounds.value = run.max_rounds;
+      set(about, facts([
+        run.ended && ["Ended", endings[run.ended] ?? run.ended],
+        ["Orders", c ? `${f.count(c.orders)} took effect${c.paused ? "; it is paused" : ""}${c.stopped ? "; it is stopped" : ""}` : "none; it goes as its run file says"],
+        ["Over after", [run.max_rounds && f.plural(run.max_rounds, "round"), run.max_tokens && `${f.compact(run.max_tokens)} tokens`].filter(Boolean).join(" or ") || "never by itself"],
+        c?.rate && ["Learning rate", `${f.short(c.rate)} × that of the run file`],
+      ]));
     },
   };
 }
