@@ -27,15 +27,15 @@ func (c *Cell) Input(d *Delta) Input {
 	return Input{Delta: d, Tokens: c.Tokens, FactorQ16: c.FactorQ16}
 }
 
-// FoldCell returns the first level of a fold in two levels: the weighted mean of
+// NewCell returns the first level of a fold in two levels: the weighted mean of
 // the deltas of one cell, weighed and clipped as Fold does. The second level is
 // Fold over the cells. The order of inputs does not matter; there is at least
 // one.
-func FoldCell(inputs []Input) (*Cell, error) {
-	return foldCellOn(runtime.GOMAXPROCS(0), inputs)
+func NewCell(inputs []Input) (*Cell, error) {
+	return newCellOn(runtime.GOMAXPROCS(0), inputs)
 }
 
-func foldCellOn(workers int, inputs []Input) (*Cell, error) {
+func newCellOn(workers int, inputs []Input) (*Cell, error) {
 	if len(inputs) == 0 {
 		return nil, fmt.Errorf("fold cell: inputs are 0, must be at least 1")
 	}

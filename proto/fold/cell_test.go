@@ -87,7 +87,7 @@ func TestFoldCell(t *testing.T) {
 		inputs := cellInputs(t, l, 1+int(seed%7), seed)
 		want, applied := naiveCell(l, inputs)
 		for workers := 1; workers <= 3; workers++ {
-			c, err := foldCellOn(workers, inputs)
+			c, err := newCellOn(workers, inputs)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -111,7 +111,7 @@ func TestFoldCellEnds(t *testing.T) {
 	for _, bits := range []int{1, 2, 4, 8} {
 		s := nearestScale(maxValue, bits)
 		d := mustDecode(t, l, rawDelta(l, bits, []scale{s}, []uint8{codeOf(bits, maxCode(bits))}))
-		c, err := FoldCell([]Input{{d, 1, One}})
+		c, err := NewCell([]Input{{d, 1, One}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +119,7 @@ func TestFoldCellEnds(t *testing.T) {
 		mustDecode(t, l, c.Delta).Values(values)
 		d.Values(want)
 		for j, v := range values {
-			if diff := int64(want[j]) - int64(v); max(diff, -diff) > int64(s.value()*maxCode(bits))/200 {
+			if diff := int64(want[j]) - int64(v); max(diff, -diff) > s.value()*maxCode(bits)/200 {
 				t.Errorf("%d bits: value %d is %d, want about %d", bits, j, v, want[j])
 			}
 		}
@@ -134,11 +134,11 @@ func TestFoldCellEnds(t *testing.T) {
 		}
 	}
 	zero := mustDecode(t, l, mustEncode(t, l, 2, make([]int32, 5)))
-	c, err := FoldCell([]Input{{zero, 7, One}})
+	c, err := NewCell([]Input{{zero, 7, One}})
 	if err != nil || mustDecode(t, l, c.Delta).Norm() != 0 || c.Tokens != 7 {
 		t.Errorf("a cell of zeros is %+v, %v", c, err)
 	}
-	if _, err := FoldCell(nil); err == nil {
+	if _, err := NewCell(nil); err == nil {
 		t.Error("a cell without inputs was folded")
 	}
 }
@@ -156,7 +156,7 @@ func TestTwoLevelsNearOne(t *testing.T) {
 			inputs = append(inputs, Input{mustDecode(t, l, mustEncode(t, l, 2, randomValues(l, uint64(c*seats+s), 60000))), 1000, One})
 		}
 		all = append(all, inputs...)
-		cell, err := FoldCell(inputs)
+		cell, err := NewCell(inputs)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +237,7 @@ func TestVectorsCells(t *testing.T) {
 				e.Inputs = append(e.Inputs, foldInput{hex.EncodeToString(b), 100 * seed, factor})
 				inputs = append(inputs, Input{mustDecode(t, l, b), 100 * seed, factor})
 			}
-			c, err := FoldCell(inputs)
+			c, err := NewCell(inputs)
 			if err != nil {
 				t.Fatal(fmt.Errorf("%s: %w", tt.name, err))
 			}

@@ -21,7 +21,7 @@ type CellSummary struct {
 	Head      cid.Cid
 	Cell      uint32  // from 1
 	Record    cid.Cid // the cell's own record
-	Aggregate cid.Cid // the mean of its deltas, as fold.FoldCell gives it
+	Aggregate cid.Cid // the mean of its deltas, as fold.NewCell gives it
 	Weight    uint64  // with which that enters the fold
 	Tokens    uint64  // by which the run's tokens grow
 	Fresh     bool    // nothing in it counts as long as anything else does

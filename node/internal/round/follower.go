@@ -22,4 +22,6 @@ func (m *Machine) computes(h *height) bool {
 }
 
 // takesWord reports whether a record may be adopted on its certificate alone.
-func (m *Machine) takesWord(h *height, c *candidate) bool { return c.state == unfolded && !m.computes(h) }
+func (m *Machine) takesWord(h *height, c *candidate) bool {
+	return c.state == unfolded && !m.computes(h)
+}

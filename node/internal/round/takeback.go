@@ -141,7 +141,7 @@ func (f *Fold) ComputeCell(p Payloads) (*fold.Cell, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fold.FoldCell(inputs)
+	return fold.NewCell(inputs)
 }
 
 // undo moves a state from what its round gave to what it gives without what is

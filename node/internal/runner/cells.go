@@ -8,6 +8,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
@@ -92,4 +93,45 @@ func (r *Runner) foldCell(ctx context.Context, e round.Fold) (round.Folded, erro
 		return round.Folded{}, fmt.Errorf("store the mean of a cell: %w", err)
 	}
 	return round.Folded{ID: e.ID, State: id, Applied: c.Applied}, nil
+}
+
+// sharesOfCells are the contributions of the seats of a round with cells. What
+// each of a cell gave only its seats know, so they have equal shares.
+func sharesOfCells(rec *msg.Record) []api.Contribution {
+	out := []api.Contribution{}
+	cells := round.CellsOf(rec.Parent, rec.Seats)
+	for i, c := range rec.Contributions {
+		if int(c.Seat) >= len(cells) || i >= len(rec.Commits) {
+			continue
+		}
+		res, _, err := msg.OpenAs[*msg.CellResult](rec.Commits[i])
+		if err != nil {
+			continue
+		}
+		var peers []peer.ID
+		for k, seat := range cells[c.Seat] {
+			if msg.Has(res.Summary.Included, k) {
+				peers = append(peers, rec.Seats[seat].Peer)
+			}
+		}
+		for _, id := range peers {
+			n := uint64(len(peers))
+			a := api.Contribution{
+				Peer: id.String(), Commit: c.Commit.String(), Delta: c.Delta.String(), Tokens: c.Tokens / n, Weight: c.Weight / n, Clip: q16(c.ClipQ16),
+			}
+			if c.Reason != msg.Held {
+				a.Reason = c.Reason.String()
+			}
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// comparableDeltas is how many deltas a delta of this round is compared with.
+func comparableDeltas(seats int) int {
+	if c := round.Cells(seats); c > 0 {
+		return seats / c
+	}
+	return seats
 }

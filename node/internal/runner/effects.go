@@ -56,7 +56,7 @@ func (r *Runner) compare(ctx context.Context, c *msg.Commit, id cid.Cid) {
 	if !ok {
 		return // it was checked against it
 	}
-	for _, id := range r.copies.found(c.Round, id, d, r.layout.Params(), len(head.Record.NextSeats)) {
+	for _, id := range r.copies.found(c.Round, id, d, r.layout.Params(), comparableDeltas(len(head.Record.NextSeats))) {
 		r.log.WarnContext(ctx, "delta is a copy of another seat's", "round", c.Round, "commit", id)
 		r.post(ctx, round.Checked{Commit: id, Reason: msg.Copy})
 	}

@@ -269,7 +269,11 @@ func (r *Runner) describe(k round.Link, e ledger.Entry) api.Round {
 	}
 	for _, x := range rec.Refused {
 		if int(x.Seat) < len(rec.Seats) {
-			d.Refused = append(d.Refused, api.Refusal{Peer: rec.Seats[x.Seat].Peer.String(), Commit: x.Commit.String(), Reason: x.Reason.String()})
+			who := rec.Seats[x.Seat].Peer.String()
+			if round.Cells(len(rec.Seats)) > 0 {
+				who = fmt.Sprintf("cell %d", x.Seat+1)
+			}
+			d.Refused = append(d.Refused, api.Refusal{Peer: who, Commit: x.Commit.String(), Reason: x.Reason.String()})
 		}
 	}
 	d.Joined = seatsOnlyIn(rec.NextSeats, rec.Seats)
@@ -342,6 +346,9 @@ func endedBy(e round.Ending) string {
 }
 
 func (r *Runner) contributions(rec *msg.Record) []api.Contribution {
+	if round.Cells(len(rec.Seats)) > 0 {
+		return sharesOfCells(rec)
+	}
 	out := []api.Contribution{}
 	for i, c := range rec.Contributions {
 		if int(c.Seat) >= len(rec.Seats) || i >= len(rec.Commits) {
@@ -366,6 +373,9 @@ func (r *Runner) contributions(rec *msg.Record) []api.Contribution {
 func meanLoss(cs []api.Contribution) *float64 {
 	var sum, tokens float64
 	for _, c := range cs {
+		if c.Steps == 0 {
+			continue // of a cell, whose seats alone know
+		}
 		sum += c.Loss * float64(c.Tokens)
 		tokens += float64(c.Tokens)
 	}
