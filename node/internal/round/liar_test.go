@@ -275,3 +275,25 @@ func TestEvidenceIsKept(t *testing.T) {
 		t.Errorf("proofs are %v", list)
 	}
 }
+
+// TestNothingBehindIt: two or three seats go on, though one of them announces
+// deltas that nobody can get, and says that it holds them; and with three the
+// other two do not follow it. (Of two nobody can tell who is right.)
+func TestNothingBehindIt(t *testing.T) {
+	for _, n := range []int{2, 3} {
+		s := newSim(t, 41, n, testManifest(func(m *run.Manifest) { m.MinPeers = uint32(n) }), simOpts{nowhere: func(maker int) bool { return maker == n-1 }})
+		s.startAll()
+		s.progress(10*time.Minute, 4, false)
+		trained := 0
+		for _, l := range s.nodes[0].chain.links {
+			for _, c := range l.Record.Contributions {
+				if trained++; n == 3 && s.indexOf(l.Record.Seats[c.Seat]) == n-1 {
+					t.Errorf("%d seats: round %d has a delta that does not exist", n, l.Record.Round)
+				}
+			}
+		}
+		if trained == 0 {
+			t.Errorf("%d seats: nothing was trained", n)
+		}
+	}
+}

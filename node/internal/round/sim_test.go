@@ -239,6 +239,8 @@ type simOpts struct {
 	gain func(auditor *simNode, maker int) int64
 	// retrace is what an auditor finds of the training of a node; 0 if nil.
 	retrace func(auditor *simNode, maker int) uint32
+	// nowhere says of which nodes' deltas nobody else ever gets one.
+	nowhere func(maker int) bool
 	// heldOut is what a node measures of a state; nothing if nil.
 	heldOut func(n *simNode, state cid.Cid) uint64
 	// gate says whether a merge passes for a node; it does if nil.
@@ -454,6 +456,9 @@ func (n *simNode) do(e Effect) {
 	case StopTraining:
 		n.trainSeq++
 	case Check:
+		if s.opts.nowhere != nil && s.opts.nowhere(n.sim.indexOf(msg.Seat{Peer: e.Commit.Peer})) {
+			return
+		}
 		n.later(s.opts.checkTime, Checked{Commit: e.CID, Reason: msg.Held})
 	case Pull:
 		n.later(s.opts.checkTime, Checked{Commit: e.Commit, Reason: msg.Held})
@@ -470,6 +475,9 @@ func (n *simNode) do(e Effect) {
 		n.later(s.opts.auditTime, Gated{Head: e.Merge.Head, Passes: s.opts.gate == nil || s.opts.gate(n)})
 	case Fold:
 		n.folds++
+		if s.opts.nowhere != nil && slices.ContainsFunc(e.Inputs, func(in Input) bool { return in.Peer != n.id && s.opts.nowhere(s.indexOf(msg.Seat{Peer: in.Peer})) }) {
+			return
+		}
 		n.later(s.opts.foldTime, fakeFold(e))
 	case Sync:
 		n.sync(e)
