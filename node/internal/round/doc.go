@@ -23,6 +23,13 @@
 //   - Deltas are audited one round later, and the verdicts are in the haves of
 //     that round: they are signed, gossiped and recorded once for each head
 //     already. A seat on probation trains, and its word counts for nothing.
+//   - A verdict comes too late for the fold, so a record can take back what deltas
+//     of the round before did (Back): the state moves by what that round gives
+//     without them, less what it gave. So a fold may need two rounds of deltas.
+//   - A record can return to the best state (Trend), by losses that haves tell.
+//     Then all commits of the round are refused, as they come from elsewhere.
+//   - A head can be proven with few records (skip.go), on a weaker word than that
+//     of all of them. Nothing is adopted on it.
 //   - A branch that was left is not forgotten: it may come back as a merge, on
 //     the word of more than half of the witnesses.
 //   - A seat leaves the round under way for a provisional record that was
