@@ -24,10 +24,16 @@ func Presets(processors int) []Preset {
 	preset := func(name, about string, threads, duty, temp, idle int, makeWay bool, otherPercent, otherMB int, priority string) Preset {
 		p := Preset{Name: name, About: about}
 		for _, kv := range [][2]string{
-			{"threads", strconv.Itoa(max(1, threads))}, {"work.duty_percent", strconv.Itoa(duty)}, {"work.max_temp_c", strconv.Itoa(temp)},
-			{"work.idle_minutes", strconv.Itoa(idle)}, {"work.fullscreen", strconv.FormatBool(makeWay)}, {"work.gamemode", strconv.FormatBool(makeWay)},
-			{"work.other_gpu_percent", strconv.Itoa(otherPercent)}, {"work.other_gpu_mb", strconv.Itoa(otherMB)},
-			{"work.on_battery", "false"}, {"work.priority", priority},
+			{"threads", strconv.Itoa(max(1, threads))},
+			{"work.duty_percent", strconv.Itoa(duty)},
+			{"work.max_temp_c", strconv.Itoa(temp)},
+			{"work.idle_minutes", strconv.Itoa(idle)},
+			{"work.fullscreen", strconv.FormatBool(makeWay)},
+			{"work.gamemode", strconv.FormatBool(makeWay)},
+			{"work.other_gpu_percent", strconv.Itoa(otherPercent)},
+			{"work.other_gpu_mb", strconv.Itoa(otherMB)},
+			{"work.on_battery", "false"},
+			{"work.priority", priority},
 		} {
 			p.Sets = append(p.Sets, Set{kv[0], []string{kv[1]}})
 		}

@@ -10,8 +10,12 @@ import (
 func TestWork(t *testing.T) {
 	c := Default()
 	for _, kv := range [][]string{
-		{"work.idle_minutes", "5"}, {"work.fullscreen", "false"}, {"work.gamemode", "true"}, {"work.other_gpu_percent", "30"},
-		{"work.other_gpu_mb", "2000"}, {"work.exclusive_apps", "cs2,Elden Ring"},
+		{"work.idle_minutes", "5"},
+		{"work.fullscreen", "false"},
+		{"work.gamemode", "true"},
+		{"work.other_gpu_percent", "30"},
+		{"work.other_gpu_mb", "2000"},
+		{"work.exclusive_apps", "cs2,Elden Ring"},
 	} {
 		if err := c.Set(kv[0], kv[1]); err != nil {
 			t.Fatal(err)

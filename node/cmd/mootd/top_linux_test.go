@@ -34,7 +34,11 @@ func TestTopFollowsTheDaemon(t *testing.T) {
 	}
 	go func() { _, _ = io.Copy(screen, master) }() // ends with master, which the cleanup closes
 	go func() { _, _ = io.Copy(master, screen) }()
-	t.Cleanup(func() { screen.Emulator.Close() })
+	t.Cleanup(func() { // Close is not safe beside a Read
+		if w, ok := screen.InputPipe().(io.Closer); ok {
+			w.Close()
+		}
+	})
 	cmd := exec.Command("mootd", "top", "--data-dir", dir)
 	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LANG=C.UTF-8")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave

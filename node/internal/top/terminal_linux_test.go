@@ -69,9 +69,17 @@ func openTerminal(t *testing.T, width, height int) *terminal {
 	t.Cleanup(func() {
 		slave.Close()
 		master.Close()
-		c.screen.Emulator.Close()
+		endInput(c.screen)
 	})
 	return c
+}
+
+// endInput ends who reads the answers of an emulator. Its Close is not safe
+// beside a Read.
+func endInput(e *vt.SafeEmulator) {
+	if w, ok := e.InputPipe().(io.Closer); ok {
+		w.Close()
+	}
 }
 
 func (c *terminal) size(width, height int) {
@@ -93,7 +101,7 @@ func (c *terminal) resize(width, height int) {
 func (c *terminal) text() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.screen.Emulator.String()
+	return c.screen.String()
 }
 
 func (c *terminal) press(keys string) {

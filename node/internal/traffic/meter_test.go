@@ -215,7 +215,7 @@ func TestHours(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Until(time.Now().Truncate(2*time.Hour).Add(2*time.Hour + 30*time.Minute)))
+		time.Sleep(time.Until(time.Now().Truncate(2 * time.Hour).Add(2*time.Hour + 30*time.Minute)))
 		open := time.Now().Hour()%2 == 0
 		for range 4 {
 			until := m.ClosedUntil()

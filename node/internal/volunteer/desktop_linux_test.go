@@ -2,10 +2,13 @@ package volunteer
 
 import (
 	"bufio"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -68,11 +71,37 @@ func export(t *testing.T, c *dbus.Conn, v any, path dbus.ObjectPath, iface strin
 }
 
 // properties answers org.freedesktop.DBus.Properties.
-type properties map[string]dbus.Variant
+type properties struct {
+	mu sync.Mutex
+	m  map[string]dbus.Variant // guarded by mu
+}
 
-func (p properties) Get(_, name string) (dbus.Variant, *dbus.Error) { return p[name], nil }
+func newProperties(values map[string]any) *properties {
+	p := &properties{m: map[string]dbus.Variant{}}
+	for k, v := range values {
+		p.set(k, v)
+	}
+	return p
+}
 
-func (p properties) GetAll(string) (map[string]dbus.Variant, *dbus.Error) { return p, nil }
+func (p *properties) set(name string, v any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.m[name] = dbus.MakeVariant(v)
+}
+
+// Get and GetAll are called by the bus.
+func (p *properties) Get(_, name string) (dbus.Variant, *dbus.Error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.m[name], nil
+}
+
+func (p *properties) GetAll(string) (map[string]dbus.Variant, *dbus.Error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.m), nil
+}
 
 type mutter struct{ ms uint64 }
 
@@ -90,9 +119,23 @@ type loginSession struct {
 	Path dbus.ObjectPath
 }
 
-type loginManager struct{ list []loginSession }
+type loginManager struct {
+	mu   sync.Mutex
+	list []loginSession // guarded by mu
+}
 
-func (m *loginManager) ListSessions() ([]loginSession, *dbus.Error) { return m.list, nil }
+// ListSessions is called by the bus.
+func (m *loginManager) ListSessions() ([]loginSession, *dbus.Error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.list), nil
+}
+
+func (m *loginManager) add(s loginSession) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = append(m.list, s)
+}
 
 // testDesktop is a desktop on buses of our own, without X.
 func testDesktop(t *testing.T, address string, env map[string]string) *desktop {
@@ -119,13 +162,13 @@ func TestGameMode(t *testing.T) {
 		t.Errorf("without the service: %v", got)
 	}
 	c := service(t, address)
-	p := properties{"ClientCount": dbus.MakeVariant(int32(0))}
+	p := newProperties(map[string]any{"ClientCount": int32(0)})
 	export(t, c, p, "/com/feralinteractive/GameMode", "org.freedesktop.DBus.Properties")
 	own(t, c, "com.feralinteractive.GameMode")
 	if got := look(); got == nil || *got {
 		t.Errorf("without a game: %v", got)
 	}
-	p["ClientCount"] = dbus.MakeVariant(int32(1))
+	p.set("ClientCount", int32(1))
 	if got := look(); got == nil || !*got {
 		t.Errorf("with a game: %v", got)
 	}
@@ -162,17 +205,12 @@ func TestIdleByTheDesktop(t *testing.T) {
 
 	// logind knows sessions, whether or not their desktop tells.
 	c := service(t, address)
-	sessions := map[dbus.ObjectPath]properties{}
 	manager := &loginManager{}
-	add := func(id, class, kind string, idle bool, since time.Time) properties {
-		p := properties{
-			"Class": dbus.MakeVariant(class), "Type": dbus.MakeVariant(kind), "IdleHint": dbus.MakeVariant(idle),
-			"IdleSinceHint": dbus.MakeVariant(uint64(since.UnixMicro())),
-		}
+	add := func(id, class, kind string, idle bool, since time.Time) *properties {
+		p := newProperties(map[string]any{"Class": class, "Type": kind, "IdleHint": idle, "IdleSinceHint": uint64(since.UnixMicro())})
 		path := dbus.ObjectPath("/org/freedesktop/login1/session/" + id)
-		sessions[path] = p
 		export(t, c, p, path, "org.freedesktop.DBus.Properties")
-		manager.list = append(manager.list, loginSession{id, 1000, "u", "seat0", path})
+		manager.add(loginSession{id, 1000, "u", "seat0", path})
 		return p
 	}
 	export(t, c, manager, "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
@@ -183,7 +221,8 @@ func TestIdleByTheDesktop(t *testing.T) {
 	if v := look(); v.Idle == nil || *v.Idle != 0 {
 		t.Errorf("in use: %+v", v)
 	}
-	p["IdleHint"], p["IdleSinceHint"] = dbus.MakeVariant(true), dbus.MakeVariant(uint64(noon.Add(-7*time.Minute).UnixMicro()))
+	p.set("IdleHint", true)
+	p.set("IdleSinceHint", uint64(noon.Add(-7*time.Minute).UnixMicro()))
 	if v := look(); v.Idle == nil || *v.Idle != 7*time.Minute {
 		t.Errorf("idle for 7 minutes: %+v", v)
 	}
