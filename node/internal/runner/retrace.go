@@ -19,8 +19,10 @@ import (
 )
 
 // residualPart is the most that an encoding loses of what it encodes, as a
-// length beside it, by the bits of the codec.
-var residualPart = map[int]float64{1: 0.85, 2: 0.65, 4: 0.25, 8: 0.05}
+// length beside it, by the bits of the codec. AdamW came to 0.71, 0.63, 0.09 and
+// 0.004 in rounds of falling rates, SGD, whose values spread more, to 0.89, 0.81, 0.50
+// and 0.01.
+var residualPart = map[int]float64{1: 0.95, 2: 0.9, 4: 0.65, 8: 0.1}
 
 // linkTolerance is how far a delta may be from what its trace and its error
 // feedback give.

@@ -22,7 +22,7 @@ import (
 // tracedRun is the manifest of a run that retraces, with nine steps in a round,
 // so two in a part.
 func tracedRun(m *run.Manifest) {
-	m.Inner.MaxSteps, m.Inner.BatchSamples = 9, 4
+	m.Inner.MaxSteps, m.Inner.BatchSamples, m.MaxRounds = 9, 4, 4
 	m.Trust = run.Trust{Auditors: 1, AuditSamples: 8, RetracePPM: 1e6}
 }
 
@@ -79,7 +79,10 @@ func wide(m *run.Manifest) {
 // the first round and in those that go on from it.
 func TestRetraceOfHonest(t *testing.T) {
 	t.Parallel()
-	x := newNode(t, 50)
+	x, rounds := newNode(t, 50), msg.Round(4)
+	if testing.Short() {
+		rounds = 2
+	}
 	for _, tt := range []struct {
 		name           string
 		maker, auditor cpu.Precision
@@ -112,8 +115,8 @@ func TestRetraceOfHonest(t *testing.T) {
 		x.hub.o.Precision, x.hub.o.Threads = tt.auditor, max(tt.threads, 1)
 		auditor, _ := x.again(t, man)
 		before := cid.Undef
-		for n := range msg.Round(3) {
-			j.round, j.head, j.before = n+1, msg.RawCID([]byte{byte(n)}), before
+		for n := range rounds {
+			j.round, j.head, j.before, j.trained = n+1, msg.RawCID([]byte{byte(n)}), before, uint64(n)
 			out, err := w.train(t.Context(), j)
 			if err != nil {
 				t.Fatal(err)
