@@ -146,7 +146,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(p) // said already why
 			}
 			err := s.panicked(r, p)
@@ -214,7 +214,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, v any, err error
 		s.fail(w, r, err)
 		return
 	}
-	s.send(w, http.StatusOK, b)
+	s.send(w, http.StatusOK, append(b, '\n'))
 }
 
 // fail sends err as the whole answer.
@@ -226,14 +226,15 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.HTTPStatus() == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="moot"`)
 	}
-	s.send(w, e.HTTPStatus(), MarshalError(e))
+	s.send(w, e.HTTPStatus(), append(MarshalError(e), '\n'))
 }
 
+// send sends a whole answer, which others may be reading too.
 func (s *Server) send(w http.ResponseWriter, status int, b []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	setWriteDeadline(w)
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // who does not read it does not get it
+	_, _ = w.Write(b) // who does not read it does not get it
 }
 
 // setWriteDeadline bounds the next write; a test's recorder has no deadline.

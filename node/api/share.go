@@ -90,7 +90,8 @@ func once[T any](s *Server, fn func(ctx context.Context, r *http.Request) (T, er
 			if err != nil {
 				return nil, err
 			}
-			return Marshal(v)
+			b, err = Marshal(v)
+			return append(b, '\n'), err
 		})
 		if err != nil {
 			s.fail(w, r, err)

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -217,7 +218,7 @@ func TestExport(t *testing.T) {
 	files := map[string]string{}
 	for r := tar.NewReader(bytes.NewReader(file)); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
