@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 )
@@ -122,5 +125,85 @@ func TestSelectLayers(t *testing.T) {
 	}
 	if sel, err := testStore(t).SelectLayers(ctx, imp.Root, 0, 1); !errors.Is(err, ErrIncomplete) {
 		t.Errorf("SelectLayers of nothing = %+v, %v", sel, err)
+	}
+}
+
+// A model of which some layers are kept is whole when these are there, in a folder
+// that grows too; what is damaged of them is named, and nothing else.
+func TestCheckLayers(t *testing.T) {
+	ctx := t.Context()
+	from := testStore(t)
+	imp := mustImportInPlace(t, from, tree(t, map[string]string{"config.json": "{}", "model.safetensors": layeredWeights(t, 10, "one")}))
+	for _, grows := range []bool{false, true} {
+		s := testStore(t)
+		pulled(t, from, s, imp.Root)
+		if grows {
+			if err := s.Grow(ctx, imp.Root, filepath.Join(t.TempDir(), "model"), FolderOptions{MaxBytes: imp.Bytes}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var last cid.Cid
+		for final := false; !final; {
+			sel, err := s.SelectLayers(ctx, imp.Root, 2, 4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range sel.Leaves {
+				give(t, from, s, c)
+				last = c
+			}
+			final = sel.Final
+		}
+		layers := LayerRange{2, 4}
+		if err := s.KeepLayers(imp.Root, "part", "layers", layers, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		s = reopen(t, s)
+		if got := s.Layers(imp.Root); got == nil || *got != layers {
+			t.Fatalf("Layers = %v", got)
+		}
+		for _, roots := range [][]cid.Cid{nil, {imp.Root}} {
+			c, err := s.Check(ctx, CheckOptions{Roots: roots})
+			if err != nil || c.Damaged != 0 || len(c.Broken) != 0 || c.Blocks == 0 {
+				t.Errorf("grows %v: Check = %+v, %v", grows, c, err)
+			}
+		}
+		// Damage the last of them.
+		var path string
+		off := int64(0)
+		if grows {
+			tr := s.tree(imp.Root)
+			d, _ := digestOf(last)
+			l, err := tr.find(d)
+			if err != nil || len(l) == 0 {
+				t.Fatal(l, err)
+			}
+			path, off = filepath.Join(tr.dir, tr.files[l[0].file].Path), l[0].off
+		} else {
+			d, _ := digestOf(last)
+			path = s.blockPath(d)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("rot"), off); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		c, err := s.Check(ctx, CheckOptions{Roots: []cid.Cid{imp.Root}})
+		if err != nil || c.Damaged != 1 || len(c.Broken) != 1 || c.Broken[0].Missing != 1 {
+			t.Errorf("grows %v: Check of what is damaged = %+v, %v", grows, c, err)
+		}
+		// When all of it is wanted, all else is missing.
+		if err := s.Keep(imp.Root, "model", "all", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := s.Check(ctx, CheckOptions{}); err != nil || len(c.Broken) != 1 || c.Broken[0].Missing < 2 {
+			t.Errorf("grows %v: Check of all = %+v, %v", grows, c, err)
+		}
+		if err := s.KeepLayers(imp.Root, "part", "layers", layers, time.Now()); err != nil || s.Layers(imp.Root) != nil {
+			t.Errorf("KeepLayers of what is kept = %v, %v", s.Layers(imp.Root), err)
+		}
 	}
 }

@@ -22,6 +22,14 @@ type Root struct {
 	Pinned bool      `json:"pinned"`
 	Added  time.Time `json:"added"`
 	Used   time.Time `json:"used"`
+	// Layers are those of a model that are wanted; nil: all of it.
+	Layers *LayerRange `json:"layers,omitempty"`
+}
+
+// LayerRange is layers of a model from the first to the last, counted from 0.
+type LayerRange struct {
+	First int `json:"first"`
+	Last  int `json:"last"`
 }
 
 const (
@@ -72,10 +80,29 @@ func decodeRoot(name string, b []byte) (r Root, err error) {
 }
 
 // Keep makes root one of those that [Store.Prune] knows, or changes its kind
-// and name. An empty name leaves the one it has.
+// and name. An empty name leaves the one it has. All of it is wanted from now on.
 func (s *Store) Keep(root cid.Cid, kind, name string, now time.Time) error {
+	return s.keep(root, kind, name, nil, now)
+}
+
+// KeepLayers is Keep for a model of which only some layers are wanted: what others
+// need is not missing. Where all of the model is kept already, that stays so.
+func (s *Store) KeepLayers(root cid.Cid, kind, name string, layers LayerRange, now time.Time) error {
+	s.rootsMu.Lock()
+	r, known := s.roots[root]
+	s.rootsMu.Unlock()
+	if known && r.Layers == nil {
+		return nil
+	}
+	return s.keep(root, kind, name, &layers, now)
+}
+
+func (s *Store) keep(root cid.Cid, kind, name string, layers *LayerRange, now time.Time) error {
 	return s.changeRoot(root, func(r *Root) bool {
 		old := *r
+		if r.Layers == nil || layers == nil || *r.Layers != *layers {
+			r.Layers = layers
+		}
 		if r.Added.IsZero() {
 			r.Added, r.Used = now.UTC(), now.UTC()
 		}
@@ -85,6 +112,13 @@ func (s *Store) Keep(root cid.Cid, kind, name string, now time.Time) error {
 		}
 		return *r != old
 	})
+}
+
+// Layers are those of a root that are wanted; nil: all of it.
+func (s *Store) Layers(root cid.Cid) *LayerRange {
+	s.rootsMu.Lock()
+	defer s.rootsMu.Unlock()
+	return s.roots[root].Layers
 }
 
 // Touch notes that a root is in use, for those used last are pruned last.

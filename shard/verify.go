@@ -246,11 +246,34 @@ func (c *checking) findBroken(ctx context.Context, root cid.Cid) error {
 	if err != nil || len(missing) == 0 {
 		return err
 	}
+	wanted, err := c.wanted(ctx, root)
+	if err != nil {
+		return err
+	}
 	b.gone = make(map[cid.Cid]bool, len(missing))
 	for _, m := range missing {
-		b.gone[m] = true
+		if wanted == nil || m.Prefix().Codec != rawCodec || wanted[m] {
+			b.gone[m] = true
+		}
 	}
 	return b.visit(ctx, root, ".", 0, 1)
+}
+
+// wanted are the leaves of a root that are wanted, or nil if all are.
+func (c *checking) wanted(ctx context.Context, root cid.Cid) (map[cid.Cid]bool, error) {
+	layers := c.s.Layers(root)
+	if layers == nil {
+		return nil, nil
+	}
+	sel, err := c.s.SelectLayers(ctx, root, layers.First, layers.Last)
+	if errors.Is(err, ErrIncomplete) || errors.Is(err, ErrInvalid) {
+		return map[cid.Cid]bool{}, nil // an inner node is missing, and named
+	}
+	wanted := make(map[cid.Cid]bool, len(sel.Leaves))
+	for _, l := range sel.Leaves {
+		wanted[l] = true
+	}
+	return wanted, err
 }
 
 // brokenIn lists the files of a folder in which something else is than should

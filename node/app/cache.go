@@ -443,6 +443,7 @@ func missingBlocks(l []shard.BrokenFile) (sum int) {
 // repair pulls what is missing of a root, as long as somebody sends something.
 // That nobody does is no error.
 func (n *node) repair(ctx context.Context, root cid.Cid, progress api.ProgressFunc) error {
+	layers := n.store.Layers(root)
 	missing, _, total, err := n.store.Missing(ctx, root)
 	if err != nil {
 		return err
@@ -454,13 +455,18 @@ func (n *node) repair(ctx context.Context, root cid.Cid, progress api.ProgressFu
 		defer patience.Stop()
 		last := int64(-1)
 		told := bytesOf("repair", progress)
-		err := n.puller.Fetch(fetching, root, pull.FetchOptions{MaxBytes: total + total/256 + 1<<20, Progress: func(done, total int64) {
+		o := pull.FetchOptions{MaxBytes: total + total/256 + 1<<20, Progress: func(done, total int64) {
 			if done > last {
 				last = done
 				patience.Reset(repairPatience)
 			}
 			told(done, total)
-		}})
+		}}
+		if layers != nil {
+			err = n.pullLayers(fetching, root, o, api.Layers{First: layers.First, Last: layers.Last})
+		} else {
+			err = n.puller.Fetch(fetching, root, o)
+		}
 		if err != nil {
 			if ctx.Err() != nil || fetching.Err() == nil {
 				return fmt.Errorf("repair %s: %w", root, err)
@@ -469,7 +475,7 @@ func (n *node) repair(ctx context.Context, root cid.Cid, progress api.ProgressFu
 			return nil
 		}
 	}
-	if p := n.store.Place(root); p.Dir != "" && p.Ours && !p.Complete {
+	if p := n.store.Place(root); layers == nil && p.Dir != "" && p.Ours && !p.Complete {
 		if _, err := n.store.Folder(ctx, root, n.modelPath(root), n.folderLimit()); err != nil {
 			return fmt.Errorf("repair %s: %w", root, err)
 		}

@@ -44,7 +44,8 @@ func (n *node) PullShards(ctx context.Context, req api.PullShardsRequest, progre
 	if req.Layers == nil {
 		err = n.listFound(ctx, root, "pulled "+time.Now().UTC().Format("2006-01-02"))
 	} else {
-		err = n.store.Keep(root, shardsKind, fmt.Sprintf("layers %d to %d", req.Layers.First, req.Layers.Last), time.Now())
+		layers := shard.LayerRange{First: req.Layers.First, Last: req.Layers.Last}
+		err = n.store.KeepLayers(root, shardsKind, fmt.Sprintf("layers %d to %d", layers.First, layers.Last), layers, time.Now())
 	}
 	if err != nil {
 		return api.CacheEntry{}, err

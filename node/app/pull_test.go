@@ -69,4 +69,20 @@ func TestPullLayers(t *testing.T) {
 	if !os.IsNotExist(err) {
 		t.Errorf("stat of the folder: %v", err)
 	}
+	// That is all that was wanted, so nothing is broken; what breaks is pulled again.
+	v, err := n.VerifyShards(t.Context(), api.VerifyRequest{}, quiet)
+	if err != nil || v.Damaged != 0 || len(v.Broken) != 0 {
+		t.Fatalf("VerifyShards = %+v, %v", v, err)
+	}
+	if err := n.store.DeleteBlock(t.Context(), sel.Leaves[0]); err != nil {
+		t.Fatal(err)
+	}
+	v, err = n.VerifyShards(t.Context(), api.VerifyRequest{Repair: true}, quiet)
+	if err != nil || v.Repaired != 1 || len(v.Broken) != 0 {
+		t.Errorf("VerifyShards = %+v, %v", v, err)
+	}
+	cache, err := n.Cache(t.Context())
+	if err != nil || len(cache.Entries) != 1 || cache.Entries[0].Have != e.Have {
+		t.Errorf("after the repair %+v, %v; want %d bytes", cache.Entries, err, e.Have)
+	}
 }
