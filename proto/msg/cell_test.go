@@ -68,3 +68,37 @@ func TestValidateCells(t *testing.T) {
 		t.Error("a vote in a cell has an attempt")
 	}
 }
+
+// sampleCodec has another codec in its next round than in its own.
+func sampleCodec(t testing.TB) *Record {
+	t.Helper()
+	r := sampleRecord(t)
+	r.CodecBits, r.Calm = 4, 3
+	return r
+}
+
+// sampleCellRecord is what a cell came to.
+func sampleCellRecord(t testing.TB) *Record {
+	t.Helper()
+	r := sampleRecord(t)
+	r.Cell, r.ParentCertificate, r.Joins, r.Final, r.TrainedRounds = 2, nil, nil, false, 0
+	return r
+}
+
+func TestValidateCodec(t *testing.T) {
+	for _, tt := range []struct {
+		change func(*Record)
+		want   string
+	}{
+		{func(r *Record) { r.CodecBits = 3 }, "codec bits are 3"},
+		{func(r *Record) { r.Calm = 16 }, "calm is 16"},
+		{func(r *Record) { r.CodecBits = 0 }, "calm is 3 without a codec"},
+		{func(r *Record) { r.Cell = 33 }, "cell is 33"},
+	} {
+		r := sampleCodec(t)
+		tt.change(r)
+		if err := r.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("Validate() = %v, want %q", err, tt.want)
+		}
+	}
+}

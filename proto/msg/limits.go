@@ -6,6 +6,7 @@ const (
 	MaxSeats         = 48            // seats of a round without cells; of a cell
 	MaxAllSeats      = 1024          // seats of a round with cells
 	MaxCells         = 32            //
+	MaxCalm          = 15            // rounds, after which the codec becomes finer
 	MaxMissed        = 1             // of a seat that stays
 	MaxJoins         = 64            // join requests in a have or record
 	MaxOrders        = 64            // in a have or record

@@ -50,6 +50,10 @@ type Record struct {
 	// Cell, if not 0, says that this is a cell's own record, of its seats alone.
 	// In place of a state it has the CID of the cell's mean.
 	Cell uint32 `json:",omitzero"`
+	// CodecBits is the codec of the next round's deltas, and Calm for how many
+	// rounds nearly all came in time; 0 in a run whose codec does not change.
+	CodecBits uint32 `json:",omitzero"`
+	Calm      uint32 `json:",omitzero"`
 }
 
 // Seat is a peer that trains and witnesses in a round.
@@ -191,6 +195,13 @@ func (r *Record) Validate() error {
 	c.fileCID("state", r.State)
 	c.between("tokens", r.Tokens, 0, MaxRunTokens)
 	c.between("cell", uint64(r.Cell), 0, MaxCells)
+	switch r.CodecBits {
+	case 0, 1, 2, 4, 8:
+	default:
+		c.that(false, "codec bits are %d, must be 0, 1, 2, 4 or 8", r.CodecBits)
+	}
+	c.between("calm", uint64(r.Calm), 0, MaxCalm)
+	c.that(r.Calm == 0 || r.CodecBits > 0, "calm is %d without a codec, must be 0", r.Calm)
 	c.between("trained rounds", r.TrainedRounds, 0, uint64(r.Round))
 	c.that(len(r.NextSeats) > 0, "next seats are 0, must be at least 1")
 	c.seats("next seats", r.NextSeats, r.Round+1)
@@ -211,7 +222,7 @@ func (r *Record) checkGenesis(c *checker) {
 		len(r.Judgements) + len(r.Standings) + len(r.Proofs) + len(r.Reports) + len(r.Orders)
 	c.that(n == 0 && r.Merge == nil && r.Course == nil && r.Trend == nil && len(r.Skips) == 0, "genesis has seats, messages or verdicts, must have none")
 	c.that(len(r.NextSeats) == 1, "genesis gives %d seats, must give 1", len(r.NextSeats))
-	c.that(r.Tokens == 0 && !r.Final && r.Cell == 0, "genesis has tokens, is final or of a cell, must not")
+	c.that(r.Tokens == 0 && !r.Final && r.Cell == 0 && r.CodecBits == 0, "genesis has tokens or a codec, is final or of a cell, must not")
 }
 
 func (r *Record) checkSuccessor(c *checker) {

@@ -321,6 +321,8 @@ func (r *Record) toWire() *wirev1.Record {
 		TrainedRounds: r.TrainedRounds,
 		Final:         r.Final,
 		Cell:          r.Cell,
+		CodecBits:     r.CodecBits,
+		Calm:          r.Calm,
 	}
 	w.Reports = r.Reports
 	if r.ParentCertificate != nil {
@@ -392,6 +394,8 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 		TrainedRounds: w.TrainedRounds,
 		Final:         w.Final,
 		Cell:          w.Cell,
+		CodecBits:     w.CodecBits,
+		Calm:          w.Calm,
 	}
 	m.Reports = w.Reports
 	if w.ParentCertificate != nil {

@@ -160,6 +160,10 @@ type Manifest struct {
 	// RotateRounds is after how many rounds some seats of a full run go to peers
 	// that wait for one; 0: never.
 	RotateRounds uint32 `json:",omitzero"`
+	// MinCodecBits is down to which codec a run goes whose deltas do not come in
+	// time; CodecBits is the one that it begins with and comes back to. 0: it stays
+	// at that.
+	MinCodecBits uint32 `json:",omitzero"`
 }
 
 // Stop ends a run by its held-out loss.

@@ -192,6 +192,17 @@ func (m *Manifest) checkChoices() *InvalidError {
 	default:
 		return invalid("codec_bits", "is %d, must be 1, 2, 4 or 8", m.CodecBits)
 	}
+	switch m.MinCodecBits {
+	case 0, 1, 2, 4, 8:
+		if m.MinCodecBits > m.CodecBits {
+			return invalid("min_codec_bits", "is %d, must be at most codec_bits, %d", m.MinCodecBits, m.CodecBits)
+		}
+	default:
+		return invalid("min_codec_bits", "is %d, must be 0, 1, 2, 4 or 8", m.MinCodecBits)
+	}
+	if m.MinCodecBits > 0 && m.Trust.RetracePPM > 0 {
+		return invalid("min_codec_bits", "is %d, must be 0 in a run that retraces deltas", m.MinCodecBits)
+	}
 	for _, c := range []struct {
 		field string
 		names []string

@@ -53,6 +53,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		Template:     m.Template,
 		Mode:         wirev1.Mode(m.Mode),
 		RotateRounds: m.RotateRounds,
+		MinCodecBits: m.MinCodecBits,
 		SkipLinks:    m.SkipLinks,
 	}
 	if t := m.Trust; t != (Trust{}) {
@@ -133,6 +134,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		Template:     w.Template,
 		Mode:         Mode(w.Mode),
 		RotateRounds: w.RotateRounds,
+		MinCodecBits: w.MinCodecBits,
 		SkipLinks:    w.SkipLinks,
 	}
 	if t := w.Trust; t != nil {

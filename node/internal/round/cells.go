@@ -92,6 +92,7 @@ func (ru *Rules) cellParent(parent Link, cell uint32) Link {
 	p := parent.Record
 	r := &msg.Record{
 		Version: p.Version, Run: p.Run, Round: p.Round, State: p.State, TrainedRounds: max(p.TrainedRounds, 1), Cell: cell,
+		CodecBits: p.CodecBits,
 	}
 	for _, i := range CellsOf(parent.ID, p.NextSeats)[cell-1] {
 		s := p.NextSeats[i]

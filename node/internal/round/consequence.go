@@ -145,6 +145,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 		r.TrainedRounds++
 	}
 	r.Final = Ends(ru.manifest, r) != ""
+	ru.steerCodec(parent, r)
 	ru.seatNext(c, b, counting, t)
 	ru.newcomers(&c.standings, r)
 	ru.assignWitnesses(c.standings, r)
@@ -305,7 +306,7 @@ func (ru *Rules) contribute(c *Consequence, b Basis, seat uint32, id cid.Cid) {
 	}
 	s, ok := b.Find(id)
 	commit, isCommit := s.Message.(*msg.Commit)
-	if !ok || !isCommit || commit.Peer != r.Seats[seat].Peer || ru.fault(commit, r.Round, r.Parent) != msg.Held {
+	if !ok || !isCommit || commit.Peer != r.Seats[seat].Peer || ru.fault(commit, r.Round, r.Parent, ru.codecAfter(b.Parent.Record)) != msg.Held {
 		c.Blocked = append(c.Blocked, id)
 		return
 	}

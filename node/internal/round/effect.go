@@ -32,11 +32,12 @@ type Certify struct{ Certificate *msg.Certificate }
 // Train asks for a delta; Trained answers. A Train, or a StopTraining, ends
 // the one before.
 type Train struct {
-	Round   msg.Round
-	Head    cid.Cid
-	State   cid.Cid
-	Trained uint64    // rounds trained before this one
-	Until   time.Time // when the last step should be over
+	Round     msg.Round
+	Head      cid.Cid
+	State     cid.Cid
+	Trained   uint64    // rounds trained before this one
+	CodecBits uint32    // of the delta
+	Until     time.Time // when the last step should be over
 }
 
 // StopTraining ends training without a result.

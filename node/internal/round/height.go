@@ -192,7 +192,7 @@ func (m *Machine) addCommit(h *height, s msg.Signed, check bool) {
 		m.contradicted(list[0].signed, s)
 		return
 	}
-	if reason := m.rules.fault(c, h.round, h.parent.ID); reason != msg.Held {
+	if reason := m.rules.fault(c, h.round, h.parent.ID, m.rules.codecAfter(h.parent.Record)); reason != msg.Held {
 		e.decided, e.reason = true, reason
 		return
 	}

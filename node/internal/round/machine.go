@@ -282,7 +282,7 @@ func (m *Machine) trainOrStop() {
 			r := h.parent.Record
 			m.training, m.trainingFor = true, h.parent.ID
 			m.emit(Train{
-				Round: h.round, Head: h.parent.ID, State: r.State, Trained: r.TrainedRounds,
+				Round: h.round, Head: h.parent.ID, State: r.State, Trained: r.TrainedRounds, CodecBits: m.rules.codecAfter(r),
 				Until: h.began.Add(m.timing.Train),
 			})
 			return
@@ -302,7 +302,7 @@ func (m *Machine) trained(ev Trained) {
 	m.training = false
 	s, ok := m.send(&msg.Commit{
 		Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self,
-		Delta: ev.Delta, DeltaBytes: ev.DeltaBytes, CodecBits: m.cfg.Manifest.CodecBits,
+		Delta: ev.Delta, DeltaBytes: ev.DeltaBytes, CodecBits: m.rules.codecAfter(h.parent.Record),
 		Tokens: ev.Tokens, Steps: ev.Steps, Norm: ev.Norm, LossMicro: ev.LossMicro, Trace: ev.Trace,
 	})
 	if ok {

@@ -112,15 +112,15 @@ func TestUntrue(t *testing.T) {
 func TestUntraced(t *testing.T) {
 	s := newScene(t, 4, nil)
 	c := &msg.Commit{Run: s.rules.run, Round: 1, Head: testCID("head"), CodecBits: s.rules.manifest.CodecBits, DeltaBytes: s.rules.deltaBytes, Norm: 1}
-	if got := s.rules.fault(c, 1, c.Head); got != msg.Held {
+	if got := s.rules.fault(c, 1, c.Head, c.CodecBits); got != msg.Held {
 		t.Fatalf("fault() = %v", got)
 	}
 	s.rules.manifest.Trust.RetracePPM = 1
-	if got := s.rules.fault(c, 1, c.Head); got != msg.Untraced {
+	if got := s.rules.fault(c, 1, c.Head, c.CodecBits); got != msg.Untraced {
 		t.Errorf("fault() = %v", got)
 	}
 	c.Trace = testCID("trace")
-	if got := s.rules.fault(c, 1, c.Head); got != msg.Held {
+	if got := s.rules.fault(c, 1, c.Head, c.CodecBits); got != msg.Held {
 		t.Errorf("fault() = %v with a trace", got)
 	}
 }

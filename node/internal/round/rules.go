@@ -15,7 +15,8 @@ import (
 type Rules struct {
 	run        cid.Cid
 	manifest   *run.Manifest
-	deltaBytes uint64
+	layout     *fold.Layout
+	deltaBytes uint64 // in the codec that the run begins with
 }
 
 // NewRules returns the rules of the run with this manifest.
@@ -29,7 +30,7 @@ func NewRules(m *run.Manifest) (*Rules, error) {
 		return nil, fmt.Errorf("rules of run: %w", err)
 	}
 	bytes := fold.EncodedBytes(layout, int(m.CodecBits))
-	return &Rules{run: id, manifest: m, deltaBytes: uint64(bytes)}, nil
+	return &Rules{run: id, manifest: m, layout: layout, deltaBytes: uint64(bytes)}, nil
 }
 
 // Assembly reports whether the round after r trains nothing: it only lets peers
@@ -38,18 +39,19 @@ func (ru *Rules) Assembly(r *msg.Record) bool {
 	return Paused(r) || r.TrainedRounds == 0 && len(r.NextSeats) < int(ru.manifest.MinPeers)
 }
 
-// fault is what is wrong with a commit for the round on head, as far as that
+// fault is what is wrong with a commit for the round on head, in which deltas are of so many bits, as far as that
 // shows without the delta; msg.Held if nothing is. That its signer has the seat
 // is for the caller to check.
-func (ru *Rules) fault(c *msg.Commit, round msg.Round, head cid.Cid) msg.Reason {
+func (ru *Rules) fault(c *msg.Commit, round msg.Round, head cid.Cid, bits uint32) msg.Reason {
+	size := ru.deltaBytesOf(bits)
 	switch {
 	case !c.Run.Equals(ru.run) || c.Round != round || !c.Head.Equals(head):
 		return msg.WrongHead
-	case c.CodecBits != ru.manifest.CodecBits:
+	case c.CodecBits != bits:
 		return msg.BadCodec
-	case c.DeltaBytes > ru.deltaBytes:
+	case c.DeltaBytes > size:
 		return msg.TooLarge
-	case c.DeltaBytes < ru.deltaBytes:
+	case c.DeltaBytes < size:
 		return msg.BadSize
 	case c.Norm == 0:
 		return msg.Zero

@@ -291,6 +291,8 @@ type simNode struct {
 	crashAt int
 	// lie says what is sent to a node in place of a message
 	lie func(to int, s msg.Signed) []msg.Signed
+	// lateCheck says whose deltas do not arrive
+	lateCheck func(maker int) bool
 	// answer replaces what is offered on a sync
 	answer      func(locator []cid.Cid) []Item
 	folds       int
@@ -456,6 +458,9 @@ func (n *simNode) do(e Effect) {
 	case StopTraining:
 		n.trainSeq++
 	case Check:
+		if maker := s.indexOf(msg.Seat{Peer: e.Commit.Peer}); n.lateCheck != nil && n.lateCheck(maker) {
+			return // the delta is on its way
+		}
 		if s.opts.nowhere != nil && s.opts.nowhere(n.sim.indexOf(msg.Seat{Peer: e.Commit.Peer})) {
 			return
 		}
@@ -557,7 +562,7 @@ func (n *simNode) train(e Train) {
 		}
 		n.step(Trained{
 			Trace: trace,
-			Head:  e.Head, Delta: delta, DeltaBytes: n.sim.rules.deltaBytes,
+			Head:  e.Head, Delta: delta, DeltaBytes: n.sim.rules.deltaBytesOf(e.CodecBits),
 			Tokens: n.sim.opts.tokens(n.i), Steps: 10, Norm: 5, LossMicro: 1_000_000,
 		})
 	})

@@ -50,6 +50,11 @@ type File struct {
 	MinPeers uint32 `toml:"min_peers"`
 	// CodecBits is the size of a value of a delta: 1, 2, 4 or 8. Default 2.
 	CodecBits uint32 `toml:"codec_bits"`
+	// MinCodecBits lets the codec become coarser, down to so many bits, when more
+	// than an eighth of the deltas come too late; after sixteen rounds without that
+	// it becomes finer again, up to codec_bits. Deltas are not retraced in such a run.
+	// Default 0: the codec stays as it is.
+	MinCodecBits uint32 `toml:"min_codec_bits"`
 	// EvalSamples is how many held-out samples a node measures per round.
 	// Default 64.
 	EvalSamples uint32 `toml:"eval_samples"`
@@ -383,6 +388,9 @@ func (t *Trust) defaults(f *File) {
 		// about three.
 		perRound := 3 * uint64(f.Inner.MaxSteps) * uint64(f.Inner.BatchSamples)
 		t.AuditSamples = uint32(min(max(perRound/10/uint64(*t.Auditors+1), 8), 256))
+	}
+	if t.Retrace == nil && f.MinCodecBits > 0 {
+		t.Retrace = new(0.0)
 	}
 	if t.Outsiders == nil {
 		t.Outsiders = new((*t.Auditors + 1) / 2)

@@ -194,6 +194,15 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = Parse("run.toml", b) })
 }
 
+// TestMinCodecBits: with a codec that changes nothing is retraced, unless the file
+// says so.
+func TestMinCodecBits(t *testing.T) {
+	f, err := Parse("run.toml", []byte("codec_bits = 8\nmin_codec_bits = 2\n"+minimal))
+	if err != nil || f.MinCodecBits != 2 || f.Trust.RetracePPM(1000) != 0 {
+		t.Errorf("%d bits at least, %d ppm are retraced, %v", f.MinCodecBits, f.Trust.RetracePPM(1000), err)
+	}
+}
+
 // TestRotateRounds: seats rotate unless the file says that they do not.
 func TestRotateRounds(t *testing.T) {
 	for _, tt := range []struct {

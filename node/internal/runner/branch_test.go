@@ -51,7 +51,7 @@ func TestBringBranch(t *testing.T) {
 	many := record("of a cell")
 	many.Record.Seats = make([]msg.Seat, 60)
 	f := &fetched{gone: rawCID(t, "2a")}
-	r := &Runner{manifest: &run.Manifest{CodecBits: 2}, layout: layout, log: slog.New(slog.DiscardHandler), deltas: newDeltas(nil, f, layout, 2)}
+	r := &Runner{manifest: &run.Manifest{CodecBits: 2}, layout: layout, log: slog.New(slog.DiscardHandler), deltas: newDeltas(nil, f, layout, 2, 2)}
 	r.bringBranch(t.Context(), []round.Link{record("1a", "1b"), many, record(), record("2a", "2b")})
 	r.running.Wait()
 	want := []cid.Cid{rawCID(t, "2a"), rawCID(t, "2b"), rawCID(t, "1a"), rawCID(t, "1b")}

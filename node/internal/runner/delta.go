@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,16 +22,17 @@ type deltas struct {
 	store   Store
 	fetcher Fetcher
 	layout  *fold.Layout
-	bits    int
+	bits    int // of the codec that the run begins with
+	least   int // of the coarsest one
 
 	mu      sync.Mutex
 	decoded map[cid.Cid]*fold.Delta // guarded by mu; by the delta's CID
 	rounds  map[cid.Cid]msg.Round   // guarded by mu; when it was last asked for
 }
 
-func newDeltas(store Store, fetcher Fetcher, layout *fold.Layout, bits int) *deltas {
+func newDeltas(store Store, fetcher Fetcher, layout *fold.Layout, bits, least int) *deltas {
 	return &deltas{
-		store: store, fetcher: fetcher, layout: layout, bits: bits,
+		store: store, fetcher: fetcher, layout: layout, bits: bits, least: least,
 		decoded: make(map[cid.Cid]*fold.Delta), rounds: make(map[cid.Cid]msg.Round),
 	}
 }
@@ -39,16 +41,18 @@ func newDeltas(store Store, fetcher Fetcher, layout *fold.Layout, bits int) *del
 // returns msg.Held or why the delta cannot be used. The size is known from the
 // layout before the first byte is asked for.
 func (d *deltas) check(ctx context.Context, c *msg.Commit) msg.Reason {
-	want := fold.EncodedBytes(d.layout, d.bits)
+	bits := int(c.CodecBits)
+	if bits > d.bits || bits < d.least {
+		return msg.BadCodec // which the round knows before
+	}
+	want := fold.EncodedBytes(d.layout, bits)
 	switch {
-	case c.CodecBits != uint32(d.bits):
-		return msg.BadCodec
 	case c.DeltaBytes > uint64(want):
 		return msg.TooLarge
 	case c.DeltaBytes != uint64(want):
 		return msg.BadSize
 	}
-	delta, err := d.get(ctx, c.Delta, c.Round, c.Peer)
+	delta, err := d.getBits(ctx, c.Delta, bits, c.Round, c.Peer)
 	switch {
 	case errors.Is(err, fold.ErrRange):
 		return msg.BadRange
@@ -60,7 +64,7 @@ func (d *deltas) check(ctx context.Context, c *msg.Commit) msg.Reason {
 		return msg.BadHash // not the file that a CID of this construction names
 	case err != nil:
 		return msg.Timeout
-	case delta.Bits() != d.bits:
+	case delta.Bits() != bits:
 		return msg.BadCodec
 	case delta.Norm() != c.Norm:
 		return msg.BadNorm
@@ -70,12 +74,13 @@ func (d *deltas) check(ctx context.Context, c *msg.Commit) msg.Reason {
 
 var errSize = errors.New("not the size of a delta of this run")
 
-// get returns the decoded delta id. from is a peer that has it.
+// get returns the decoded delta id, in any codec of the run. from is a peer that
+// has it.
 func (d *deltas) get(ctx context.Context, id cid.Cid, round msg.Round, from ...peer.ID) (*fold.Delta, error) {
-	return d.getBits(ctx, id, d.bits, round, from...)
+	return d.getBits(ctx, id, 0, round, from...)
 }
 
-// getBits is get for a delta in another codec than that of the run.
+// getBits is get for a delta of so many bits; 0: of a codec of the run.
 func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Round, from ...peer.ID) (*fold.Delta, error) {
 	d.mu.Lock()
 	delta := d.decoded[id]
@@ -86,7 +91,7 @@ func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Ro
 	if delta != nil {
 		return delta, nil
 	}
-	size := fold.EncodedBytes(d.layout, bits)
+	size := fold.EncodedBytes(d.layout, cmp.Or(bits, d.bits))
 	if err := d.fetcher.Fetch(ctx, id, size+dagOverhead(size), from); err != nil {
 		return nil, fmt.Errorf("fetch delta %s: %w", id, err)
 	}
@@ -94,7 +99,7 @@ func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Ro
 	if err != nil {
 		return nil, fmt.Errorf("read delta %s: %w: %w", id, errSize, err)
 	}
-	if int64(len(b)) != size {
+	if int64(len(b)) != size && (bits > 0 || !d.isLength(len(b))) {
 		return nil, fmt.Errorf("read delta %s: %d bytes: %w", id, len(b), errSize)
 	}
 	delta, err = fold.Decode(d.layout, b)
@@ -105,6 +110,16 @@ func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Ro
 	d.decoded[id], d.rounds[id] = delta, round
 	d.mu.Unlock()
 	return delta, nil
+}
+
+// isLength reports whether a delta in one of the run's codecs has so many bytes.
+func (d *deltas) isLength(n int) bool {
+	for bits := d.least; bits <= d.bits; bits *= 2 {
+		if fold.EncodedBytes(d.layout, bits) == int64(n) {
+			return true
+		}
+	}
+	return false
 }
 
 // forget drops the decoded deltas of rounds before the given one. The bytes

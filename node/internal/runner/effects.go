@@ -117,11 +117,7 @@ func (p payloads) State(id cid.Cid) (*fold.State, error) { return p.r.states.get
 
 // Delta implements round.Payloads.
 func (p payloads) Delta(in round.Input) (*fold.Delta, error) {
-	bits := p.r.deltas.bits
-	if in.Bits > 0 {
-		bits = int(in.Bits)
-	}
-	return p.r.deltas.getBits(p.ctx, in.Delta, bits, p.round, in.Peer)
+	return p.r.deltas.getBits(p.ctx, in.Delta, int(in.Bits), p.round, in.Peer)
 }
 
 // sync asks a peer for the records that follow ours. One request is under way

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -240,7 +241,7 @@ func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Lay
 		ground: g, fetcher: f, store: store, badge: badge{changed: make(chan struct{})},
 		hub: h, id: id, manifest: m, dir: dir, log: log, layout: layout, genesis: genesis, ledger: l,
 		states: &states{store: store, fetcher: f, layout: layout},
-		deltas: newDeltas(h.o.Store, f, layout, int(m.CodecBits)),
+		deltas: newDeltas(h.o.Store, f, layout, int(m.CodecBits), int(cmp.Or(m.MinCodecBits, m.CodecBits))),
 		events: make(chan roundEvent, 64),
 		scopes: newScopes(),
 		folds:  make(chan struct{}, maxFolds),

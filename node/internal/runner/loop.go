@@ -148,7 +148,7 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 	case round.Certify:
 		return r.ledger.Certify(e.Certificate)
 	case round.Train:
-		l.device.train(job{round: e.Round, head: e.Head, state: e.State, trained: e.Trained, course: r.course(e.Head), until: e.Until, before: r.traceBefore(e.Head, r.hub.self)})
+		l.device.train(job{round: e.Round, head: e.Head, state: e.State, bits: e.CodecBits, trained: e.Trained, course: r.course(e.Head), until: e.Until, before: r.traceBefore(e.Head, r.hub.self)})
 	case round.StopTraining:
 		l.device.stop()
 	case round.Check:

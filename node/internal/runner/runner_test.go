@@ -237,7 +237,7 @@ func TestRefusedDeltas(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d := newDeltas(a.store, fetcher{p: a.hub.o.Puller}, layout, 2)
+			d := newDeltas(a.store, fetcher{p: a.hub.o.Puller}, layout, 2, 2)
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			c := commit

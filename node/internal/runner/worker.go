@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -60,6 +61,7 @@ type job struct {
 	round   msg.Round
 	head    cid.Cid // record the round starts from; draws the samples
 	state   cid.Cid
+	bits    uint32      // of the delta's codec; 0: that of the manifest
 	trained uint64      // rounds trained before this one; drives the schedule
 	course  *msg.Course // of the head
 	until   time.Time
@@ -177,7 +179,7 @@ func (w *worker) train(ctx context.Context, j job) (outcome, error) {
 	}
 	end := make([]float32, len(start))
 	w.trainer.Adapter(end)
-	out, err := w.encode(ctx, start, end)
+	out, err := w.encode(ctx, int(cmp.Or(j.bits, w.manifest.CodecBits)), start, end)
 	if err == nil {
 		out.trace, err = w.endTrace(ctx, j)
 	}
@@ -247,12 +249,12 @@ func (w *worker) save() error {
 }
 
 // encode turns the movement of the round into a delta that others can pull.
-func (w *worker) encode(ctx context.Context, start, end []float32) (outcome, error) {
+func (w *worker) encode(ctx context.Context, bits int, start, end []float32) (outcome, error) {
 	values := make([]int32, len(start))
 	if err := fold.PseudoGradient(values, start, end); err != nil {
 		return outcome{}, fmt.Errorf("training diverged: %w", err)
 	}
-	b, err := fold.Encode(w.layout, int(w.manifest.CodecBits), values, w.residual)
+	b, err := fold.Encode(w.layout, bits, values, w.residual)
 	if err != nil {
 		return outcome{}, fmt.Errorf("encode delta: %w", err)
 	}

@@ -69,7 +69,7 @@ func (n *node) contribution(e round.Train, steps int) (round.Trained, error) {
 			return round.Trained{}, err
 		}
 	}
-	bits := int(w.manifest.CodecBits)
+	bits := int(e.CodecBits)
 	ev := round.Trained{
 		Head: e.Head, DeltaBytes: uint64(fold.EncodedBytes(w.layout, bits)), Tokens: l.tokens, Steps: uint64(steps),
 		Norm: 1, LossMicro: uint64(math.Round(min(max(l.loss, 0), 1e3) * 1e6)),

@@ -259,10 +259,7 @@ func (n *node) pull(e round.Pull) {
 }
 
 func (n *node) judge(c *msg.Commit) msg.Reason {
-	bits := int(n.w.manifest.CodecBits)
-	if int(c.CodecBits) != bits {
-		return msg.BadCodec
-	}
+	bits := int(c.CodecBits) // the round saw that it is the one of the round
 	if c.DeltaBytes != uint64(fold.EncodedBytes(n.w.layout, bits)) {
 		return msg.BadSize
 	}

@@ -251,6 +251,7 @@ type Manifest struct {
 	Rollback      *Rollback              `protobuf:"bytes,33,opt,name=rollback,proto3" json:"rollback,omitempty"`
 	SkipLinks     bool                   `protobuf:"varint,34,opt,name=skip_links,json=skipLinks,proto3" json:"skip_links,omitempty"`
 	RotateRounds  uint32                 `protobuf:"varint,40,opt,name=rotate_rounds,json=rotateRounds,proto3" json:"rotate_rounds,omitempty"`
+	MinCodecBits  uint32                 `protobuf:"varint,41,opt,name=min_codec_bits,json=minCodecBits,proto3" json:"min_codec_bits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -491,6 +492,13 @@ func (x *Manifest) GetSkipLinks() bool {
 func (x *Manifest) GetRotateRounds() uint32 {
 	if x != nil {
 		return x.RotateRounds
+	}
+	return 0
+}
+
+func (x *Manifest) GetMinCodecBits() uint32 {
+	if x != nil {
+		return x.MinCodecBits
 	}
 	return 0
 }
@@ -1227,7 +1235,7 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xbb\b\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xe1\b\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1264,7 +1272,8 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\brollback\x18! \x01(\v2\x16.moot.wire.v1.RollbackR\brollback\x12\x1d\n" +
 	"\n" +
 	"skip_links\x18\" \x01(\bR\tskipLinks\x12#\n" +
-	"\rrotate_rounds\x18( \x01(\rR\frotateRounds\"u\n" +
+	"\rrotate_rounds\x18( \x01(\rR\frotateRounds\x12$\n" +
+	"\x0emin_codec_bits\x18) \x01(\rR\fminCodecBits\"u\n" +
 	"\x04Stop\x12\x1a\n" +
 	"\bpatience\x18\x01 \x01(\rR\bpatience\x12.\n" +
 	"\x13min_improvement_ppm\x18\x02 \x01(\rR\x11minImprovementPpm\x12!\n" +

@@ -50,8 +50,10 @@ type Record struct {
 	Course            *Course                `protobuf:"bytes,24,opt,name=course,proto3" json:"course,omitempty"`
 	Trend             *Trend                 `protobuf:"bytes,25,opt,name=trend,proto3" json:"trend,omitempty"`
 	Skips             [][]byte               `protobuf:"bytes,26,rep,name=skips,proto3" json:"skips,omitempty"`
-	Reports           [][]byte               `protobuf:"bytes,27,rep,name=reports,proto3" json:"reports,omitempty"` // envelopes
-	Cell              uint32                 `protobuf:"varint,40,opt,name=cell,proto3" json:"cell,omitempty"`      // of a cell's own record: its number, from 1
+	Reports           [][]byte               `protobuf:"bytes,27,rep,name=reports,proto3" json:"reports,omitempty"`                       // envelopes
+	Cell              uint32                 `protobuf:"varint,40,opt,name=cell,proto3" json:"cell,omitempty"`                            // of a cell's own record: its number, from 1
+	CodecBits         uint32                 `protobuf:"varint,41,opt,name=codec_bits,json=codecBits,proto3" json:"codec_bits,omitempty"` // of the next round; 0: that of the manifest
+	Calm              uint32                 `protobuf:"varint,42,opt,name=calm,proto3" json:"calm,omitempty"`                            // rounds in a row in which nearly all deltas came in time
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -278,6 +280,20 @@ func (x *Record) GetReports() [][]byte {
 func (x *Record) GetCell() uint32 {
 	if x != nil {
 		return x.Cell
+	}
+	return 0
+}
+
+func (x *Record) GetCodecBits() uint32 {
+	if x != nil {
+		return x.CodecBits
+	}
+	return 0
+}
+
+func (x *Record) GetCalm() uint32 {
+	if x != nil {
+		return x.Calm
 	}
 	return 0
 }
@@ -1004,7 +1020,7 @@ var File_v1_record_proto protoreflect.FileDescriptor
 
 const file_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xdf\a\n" +
+	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\x92\b\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -1037,7 +1053,10 @@ const file_v1_record_proto_rawDesc = "" +
 	"\x05trend\x18\x19 \x01(\v2\x13.moot.wire.v1.TrendR\x05trend\x12\x14\n" +
 	"\x05skips\x18\x1a \x03(\fR\x05skips\x12\x18\n" +
 	"\areports\x18\x1b \x03(\fR\areports\x12\x12\n" +
-	"\x04cell\x18( \x01(\rR\x04cell\"\xe2\x01\n" +
+	"\x04cell\x18( \x01(\rR\x04cell\x12\x1d\n" +
+	"\n" +
+	"codec_bits\x18) \x01(\rR\tcodecBits\x12\x12\n" +
+	"\x04calm\x18* \x01(\rR\x04calm\"\xe2\x01\n" +
 	"\x05Trend\x12\x1d\n" +
 	"\n" +
 	"loss_micro\x18\x01 \x01(\x04R\tlossMicro\x12\x1d\n" +
