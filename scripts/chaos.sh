@@ -4,7 +4,7 @@
 # (scripts/chaos.sh --list). Afterwards it checks that there is one head, one
 # history that can be replayed, no lost work and an adapter that has learned.
 #
-#   scripts/chaos.sh [--json] [--scenario NAME[,NAME]] [--minutes N] [--seed N] [--keep-data DIR]
+#   scripts/chaos.sh [--json] [--scenario NAME[,NAME]] [--minutes N] [--seed N] [--period 10s] [--keep-data DIR]
 #
 # The last line is one JSON object. Exit code 0: all passed; 1: something did
 # not; 77: skipped, for namespaces are not permitted here.

@@ -2,7 +2,7 @@
 # Pauses, resumes, stops, kills and restarts one of four real daemons at random
 # while they train, each in a network namespace of its own.
 #
-#   scripts/soak.sh [--json] [--minutes N] [--seed N] [--keep-data DIR]
+#   scripts/soak.sh [--json] [--minutes N] [--seed N] [--period 10s] [--keep-data DIR]
 #
 # The last line is one JSON object with lost_steps (trained, and in no record
 # although nothing disturbed that node, or trained twice), leaked_bytes (memory

@@ -51,7 +51,7 @@ func TestLauncherGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("unshare", append(alone, self, "--mootd", mootd, "--scenario", "launcher-gone", "--keep-data", t.TempDir())...)
+	cmd := exec.Command("unshare", append(alone, self, "--mootd", mootd, "--scenario", "launcher-gone", "--period", "20s", "--keep-data", t.TempDir())...)
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -116,7 +116,7 @@ func TestAccount(t *testing.T) {
 		{"taken twice", append(steps(1, 4, t0), steps(1, 4, later)...), whole, nil, 8, 0, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if a, b, c := account(tt.steps, tt.credit, tt.faults); a != tt.taken || b != tt.inFault || c != tt.lost {
+			if a, b, c := account(tt.steps, tt.credit, tt.faults, 6*time.Second); a != tt.taken || b != tt.inFault || c != tt.lost {
 				t.Errorf("account = %d, %d, %d, want %d, %d, %d", a, b, c, tt.taken, tt.inFault, tt.lost)
 			}
 		})
@@ -188,7 +188,7 @@ func TestForks(t *testing.T) {
 		{"two branches", []api.Round{record(1, "0", "a"), record(2, "x", "c"), record(2, "y", "d")}, 0, 1},
 		{"a fork", []api.Round{record(1, "0", "a"), record(2, "a", "c"), record(2, "a", "d")}, 1, 0},
 	} {
-		s := &swarm{seen: make(map[parent]map[string]bool)}
+		s := &swarm{programs: programs{period: time.Second}, seen: make(map[parent]map[string]bool)}
 		s.note(tt.seen)
 		s.note([]api.Round{{Round: 1, Parent: "0", Record: "provisional"}})
 		r := &result{Figures: map[string]float64{}, Limits: map[string]limit{}}

@@ -270,7 +270,7 @@ func (s *swarm) countRounds(r *result, rounds []api.Round, expect expectation) {
 	} else {
 		r.atMost("certified_twice", float64(twice), 0)
 	}
-	r.atMost("longest_round_periods", longest.Seconds()/period.Seconds(), expect.stall)
+	r.atMost("longest_round_periods", longest.Seconds()/s.period.Seconds(), expect.stall)
 }
 
 // replay computes the run again, from all folders and from each.
@@ -368,7 +368,7 @@ func (s *swarm) countSteps(r *result, rounds []api.Round, expect expectation) er
 		}
 		last := rounds[len(rounds)-1].Round
 		steps = slices.DeleteFunc(steps, func(x step) bool { return x.round > last })
-		t, f, l := account(steps, credits(rounds, n.peer), s.faultsOf(n))
+		t, f, l := account(steps, credits(rounds, n.peer), s.faultsOf(n), 2*s.period)
 		taken, inFault, lost = taken+t, inFault+f, lost+l
 		faults := s.faultsOf(n)
 		for i, f := range faults {
@@ -412,14 +412,11 @@ func credits(rounds []api.Round, peer string) map[uint64]uint64 {
 	return m
 }
 
-// around is how long before and after a fault the work of a round is lost with
-// it: what was trained before it, and for the head of before afterwards.
-const around = 2 * period
-
 // account counts the steps that were taken, and those of them that are in no
 // record: because of a fault, and without. A step that was taken twice counts
-// once as lost.
-func account(steps []step, credit map[uint64]uint64, faults []fault) (taken, inFault, lost int) {
+// once as lost. For so long before and after a fault, the work of a round is
+// lost with it: what was trained before, and for the head of before afterwards.
+func account(steps []step, credit map[uint64]uint64, faults []fault, around time.Duration) (taken, inFault, lost int) {
 	done := make(map[[2]uint64]bool)
 	for _, x := range steps {
 		taken++

@@ -60,6 +60,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	f.Uint64Var(&o.seed, "seed", 1, "draws who is disturbed, and when")
 	f.StringVar(&o.mootd, "mootd", "", "path of the daemon")
 	f.StringVar(&o.skewed, "skewed", "", "path of a daemon whose clock can be set (default: none, such scenarios are skipped)")
+	f.DurationVar(&o.period, "period", 10*time.Second, "of the runs: what a fault costs is counted in periods, and what takes longer is late")
 	f.StringVar(&o.keep, "keep-data", "", "folder for the nodes' data and logs, which stay (default: a temporary one)")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -76,6 +77,9 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	list, err := chosen(o.scenario)
 	if err != nil {
 		return 2, err
+	}
+	if o.period < time.Second {
+		return 2, errors.New("--period must be at least 1s")
 	}
 	if o.soak && o.minutes < 1 {
 		return 2, errors.New("--minutes must be at least 1")

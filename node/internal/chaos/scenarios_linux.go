@@ -326,7 +326,7 @@ func clockSkew(ctx context.Context, s *swarm, r *result) error {
 }
 
 func launcherGone(ctx context.Context, s *swarm, r *result) error {
-	if err := s.begin(ctx, 4, 14, nil); err != nil {
+	if err := s.begin(ctx, 4, 10, nil); err != nil {
 		return err
 	}
 	if err := s.until(ctx, s.nodes[1], 2); err != nil {

@@ -16,16 +16,14 @@ import (
 	"github.com/moot-net/moot/node/api"
 )
 
-// programs are what is run.
+// programs are what is run, and how slow it may be.
 type programs struct {
 	mootd  string
 	skewed string // a mootd whose clock can be set; "" if there is none
+	// period is that of the runs. A round ends sooner when all is there, as a
+	// rule in two seconds; where others want the processor too, it takes longer.
+	period time.Duration
 }
-
-// period is that of the runs. A round ends sooner when all is there, as a rule in
-// two seconds; where other programs want the processor too, it takes as long as
-// that.
-const period = 8 * time.Second
 
 const runFile = `name = "chaos"
 period = "%s"
@@ -139,7 +137,7 @@ func (s *swarm) begin(ctx context.Context, peers, rounds int, prepare func(i int
 		return err
 	}
 	s.base = e.Loss
-	toml := fmt.Sprintf(runFile, period, rounds, maxSteps)
+	toml := fmt.Sprintf(runFile, s.period, rounds, maxSteps)
 	r, err := c.Launch(ctx, api.LaunchRequest{Name: "run.toml", TOML: toml, Model: m.ID, Dataset: d.ID}, quiet)
 	if err != nil {
 		return err
