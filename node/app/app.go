@@ -249,10 +249,11 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	})
 	n.follow = newFollower(o, n)
 	if o.open == nil {
-		o.open = openRunner(runner.NewHub(runner.HubOptions{
+		hub := runner.NewHub(runner.HubOptions{
 			Key: key, Host: host, Gossip: n.gossip, Puller: n.puller, Store: store, Fence: n.fence, ModelDir: n.modelDir, GrowModel: n.growModel, MayPull: n.traffic.ClosedUntil, PlanMemory: n.planMemory, OpenDevice: openDevice, Threads: cfg.Threads, Precision: precision,
 			Device: n.device, Agent: "moot/" + version, Gate: n.keeper.gate, Emit: n.emit, Log: o.Log.With("component", "run"),
-		}))
+		})
+		o.open, n.introduce = openRunner(hub), hub.Introduce
 	}
 	if n.runs, err = newRuns(n, filepath.Join(cfg.DataDir, runsDir), o.open); err != nil {
 		return nil, errors.Join(err, host.Close())

@@ -33,7 +33,7 @@ const configPatience = 20 * time.Second
 // fit says what a run needs of this machine. Of a model that is not here it
 // pulls the directory and config.json, and nothing else.
 func (n *node) fit(ctx context.Context, m *run.Manifest, o fitting) (*api.Fit, error) {
-	facts, err := n.modelFacts(ctx, m, o.from)
+	facts, err := n.modelFacts(ctx, m, o)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ type modelFacts struct {
 
 // modelFacts finds out about the model of a run, nil if nobody has its
 // configuration.
-func (n *node) modelFacts(ctx context.Context, m *run.Manifest, from []peer.ID) (*modelFacts, error) {
+func (n *node) modelFacts(ctx context.Context, m *run.Manifest, o fitting) (*modelFacts, error) {
 	if dir, ok := n.localModel(m.Model); ok {
 		c, err := model.ReadConfig(dir)
 		if err != nil {
@@ -40,7 +40,10 @@ func (n *node) modelFacts(ctx context.Context, m *run.Manifest, from []peer.ID) 
 		}
 		return &modelFacts{c, weights}, nil
 	}
-	b, err := n.configOf(ctx, m.Model, from)
+	if n.fitAdmission(m, o.id).Verdict == api.VerdictRefused {
+		return nil, nil // nobody gives it to a stranger
+	}
+	b, err := n.configOf(ctx, m.Model, o.from)
 	if err != nil || b == nil {
 		return nil, err
 	}

@@ -377,7 +377,13 @@ func (r *runs) connect(ctx context.Context, addr string) {
 // checkRoom says what a run needs, and reports why this node cannot or may not
 // take part. Nothing of the model but its configuration was pulled then.
 func (r *runs) checkRoom(ctx context.Context, m *member, s *stay, manifest *run.Manifest) error {
-	f, err := r.node.fit(ctx, manifest, fitting{id: m.id, from: peersOf(r.view(m).file.Peers)})
+	from := peersOf(r.view(m).file.Peers)
+	if show := r.node.introduce; show != nil {
+		if err := show(ctx, r.folder(m.id), manifest, from); err != nil {
+			return err
+		}
+	}
+	f, err := r.node.fit(ctx, manifest, fitting{id: m.id, from: from})
 	if err != nil {
 		return err
 	}

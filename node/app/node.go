@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/moot-net/moot/node/api"
@@ -22,6 +23,7 @@ import (
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/traffic"
 	"github.com/moot-net/moot/node/internal/volunteer"
+	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -44,16 +46,18 @@ type node struct {
 	traffic  *traffic.Meter // bounds and counts what both carry
 	limits   traffic.Limits
 	fence    *fence.Fence
-	gossip   *gossip.Gossip
-	events   *api.EventLog
-	recent   *recent
-	covered  coverages
-	models   *catalogue[api.Model]
-	datasets *catalogue[api.Dataset]
-	runs     *runs
-	keeper   *keeper
-	presence *presence.Presence
-	follow   *follower
+	// introduce, if not nil, shows the invitation to a run to peers that are in it.
+	introduce func(ctx context.Context, dir string, m *run.Manifest, to []peer.ID) error
+	gossip    *gossip.Gossip
+	events    *api.EventLog
+	recent    *recent
+	covered   coverages
+	models    *catalogue[api.Model]
+	datasets  *catalogue[api.Dataset]
+	runs      *runs
+	keeper    *keeper
+	presence  *presence.Presence
+	follow    *follower
 
 	// maxBytes is how much of the disk the store may take (0: all there is),
 	// minFree what stays free. They may be changed at any time.

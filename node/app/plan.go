@@ -83,7 +83,7 @@ func (n *node) plan(ctx context.Context, req *api.LaunchRequest, now time.Time, 
 	if err := dataRefused(&p.Data); err != nil {
 		p.Refused = append(p.Refused, *err)
 	}
-	facts, err := n.modelFacts(ctx, m, nil)
+	facts, err := n.modelFacts(ctx, m, fitting{})
 	if err != nil {
 		return nil, nil, err
 	}

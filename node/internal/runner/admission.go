@@ -18,7 +18,7 @@ const InviteFile = "invite"
 // credentials are what this peer shows with its requests for a seat. The work
 // that a run asks for is done here.
 func (r *Runner) credentials(ctx context.Context) (round.Credentials, error) {
-	c, err := r.ticket()
+	c, err := r.hub.ticket(r.dir, r.id)
 	if err != nil {
 		return c, err
 	}

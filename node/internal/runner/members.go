@@ -220,18 +220,51 @@ func (c *badge) next() <-chan struct{} {
 
 // draw makes the badge of what is in the run's folder.
 func (r *Runner) draw() error {
-	if r.manifest.Admission.Mode != run.AdmissionInvite || r.manifest.Launcher == r.hub.self {
-		return nil // others know who is in it
-	}
-	c, err := r.ticket()
-	if err != nil || len(c.Invite) == 0 {
+	b, err := r.hub.badge(r.dir, r.id, r.manifest)
+	if err != nil || b == nil {
 		return err
 	}
-	s, err := msg.Seal(r.hub.o.Key, &msg.JoinRequest{Run: r.id, Peer: r.hub.self, Invite: c.Invite, Proof: c.Proof})
+	r.badge.set(b)
+	return nil
+}
+
+// badge shows that this node is in a run whose files are in the folder dir; nil
+// if others know, or if there is no invitation.
+func (h *Hub) badge(dir string, id cid.Cid, m *run.Manifest) ([]byte, error) {
+	if m.Admission.Mode != run.AdmissionInvite || m.Launcher == h.self {
+		return nil, nil
+	}
+	c, err := h.ticket(dir, id)
+	if err != nil || len(c.Invite) == 0 {
+		return nil, err
+	}
+	s, err := msg.Seal(h.o.Key, &msg.JoinRequest{Run: id, Peer: h.self, Invite: c.Invite, Proof: c.Proof})
+	return s.Envelope, err
+}
+
+// Introduce shows the invitation to a run that is not open yet to peers that are
+// in it, so that they give what has to be known before it is. It is no error if
+// none of them is there.
+func (h *Hub) Introduce(ctx context.Context, dir string, m *run.Manifest, to []peer.ID) error {
+	id, err := m.ID()
 	if err != nil {
 		return err
 	}
-	r.badge.set(s.Envelope)
+	b, err := h.badge(dir, id, m)
+	if err != nil || b == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, showWait)
+	defer cancel()
+	var shown sync.WaitGroup
+	for _, p := range slices.Concat(to, h.o.Host.Members(id.String())) {
+		shown.Go(func() {
+			if _, err := h.o.Host.Request(ctx, p, memberProtocol, b, msg.MaxMessageBytes); err != nil {
+				h.o.Log.DebugContext(ctx, "invitation was not shown", "peer", p, "err", err)
+			}
+		})
+	}
+	shown.Wait()
 	return nil
 }
 
@@ -333,10 +366,10 @@ func (r *Runner) met(ctx context.Context) error {
 	}
 }
 
-// ticket is the invitation in the run's folder, if there is one.
-func (r *Runner) ticket() (round.Credentials, error) {
+// ticket is the invitation in the folder of a run, if there is one.
+func (h *Hub) ticket(dir string, id cid.Cid) (round.Credentials, error) {
 	var c round.Credentials
-	b, err := os.ReadFile(filepath.Join(r.dir, InviteFile))
+	b, err := os.ReadFile(filepath.Join(dir, InviteFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return c, nil
 	}
@@ -347,6 +380,6 @@ func (r *Runner) ticket() (round.Credentials, error) {
 	if err != nil {
 		return c, fmt.Errorf("read %s: %w", InviteFile, err)
 	}
-	c.Invite, c.Proof = t.Invite, t.Prove(r.id, r.hub.self)
+	c.Invite, c.Proof = t.Invite, t.Prove(id, h.self)
 	return c, nil
 }
