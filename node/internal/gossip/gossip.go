@@ -144,7 +144,7 @@ func New(h host.Host, o Options) (*Gossip, error) {
 }
 
 func (g *Gossip) options(o Options) []pubsub.Option {
-	var filter pubsub.SubscriptionFilter = pubsub.NewRegexpSubscriptionFilter(topicPattern)
+	filter := pubsub.NewRegexpSubscriptionFilter(topicPattern)
 	var fenced []pubsub.Option
 	if o.Fence != nil {
 		app := o.AppScore
