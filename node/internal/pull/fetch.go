@@ -85,6 +85,7 @@ type fetch struct {
 	suggested map[peer.ID]*candidate // guarded by mu, as sources
 	last      time.Time              // guarded by mu: when a block came
 	fell      bool                   // guarded by mu: the fallback has been at work
+	mute      error                  // guarded by mu: why the last peer that does not speak the protocol does not
 
 	came atomic.Int64 // bytes that were asked for and stored
 
@@ -754,7 +755,7 @@ func (f *fetch) report(done, total int64) {
 // explain says how far a fetch came that was ended from outside.
 func (f *fetch) explain(cause error) error {
 	f.mu.Lock()
-	have, met, done, total := f.blocks, len(f.known), f.done, f.total
+	have, met, done, total, mute := f.blocks, len(f.known), f.done, f.total, f.mute
 	var asked []peer.ID
 	for id := range f.suggested {
 		asked = append(asked, id)
@@ -778,6 +779,9 @@ func (f *fetch) explain(cause error) error {
 		if n > namedPeers {
 			who += fmt.Sprintf(", %d more", n-namedPeers)
 		}
+	}
+	if mute != nil {
+		who += fmt.Sprintf(" (%v)", mute)
 	}
 	if have == 0 {
 		return fmt.Errorf("nothing of it came, %s: %w", who, cause)

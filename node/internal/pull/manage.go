@@ -214,6 +214,7 @@ func (f *fetch) session(ctx context.Context, id peer.ID, c *candidate) {
 	switch {
 	case errors.Is(err, p2p.ErrVersion):
 		c.backoff = muteBackoff
+		f.mute = err
 	case s.gave:
 		c.backoff = firstBackoff
 	default:

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/internal/fetchtest"
 	"github.com/moot-net/moot/shard"
@@ -235,5 +238,45 @@ func TestStoreFails(t *testing.T) {
 	n := newNode(t, full{memory()}, nodeOptions{seeds: []*node{seed}})
 	if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{}); !errors.Is(err, errDiskFull) {
 		t.Errorf("Fetch() = %v, want %v", err, errDiskFull)
+	}
+}
+
+// A peer of another version gives nothing, and the error says which one it is.
+func TestOtherVersion(t *testing.T) {
+	t.Parallel()
+	_, root, _ := dagOf(t, 60, mib)
+	old := newHost(t, nil, "/ip4/127.0.0.1/tcp/0")
+	old.Libp2p().SetStreamHandler("/moot/shard/7", func(s network.Stream) {
+		t.Error("it was asked for something")
+		s.Reset()
+	})
+	n := newNode(t, memory(), nodeOptions{alone: true})
+	if err := n.h.Connect(t.Context(), old.Addrs()[0]); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- n.p.Fetch(ctx, root, FetchOptions{Providers: []peer.ID{old.ID()}}) }()
+	waitFor(t, "the peer to be asked", func() bool {
+		n.p.mu.Lock()
+		f := n.p.fetches[root]
+		n.p.mu.Unlock()
+		if f == nil {
+			return false
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.mute != nil
+	})
+	cancel()
+	err := <-ended
+	for _, want := range []string{"speaks version 7 of /moot/shard, this node version 1", "has to be updated"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Fetch() = %v, want %q in it", err, want)
+		}
+	}
+	if len(n.bans.list()) > 0 {
+		t.Error("it was banned")
 	}
 }
