@@ -39,8 +39,9 @@ type machine struct {
 	told []time.Duration // guarded by lock
 }
 
-// start starts a node whose clock is ahead.
-func start(t *testing.T, name string, ahead time.Duration) *machine {
+// start starts a node whose clock is ahead. With a number it is another
+// connection of the machine that drew it.
+func start(t *testing.T, name string, ahead time.Duration, number ...[numberBytes]byte) *machine {
 	t.Helper()
 	k := key(t, name)
 	h, err := libp2p.New(libp2p.Identity(k), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
@@ -53,6 +54,9 @@ func start(t *testing.T, name string, ahead time.Duration) *machine {
 		defer m.lock.Unlock()
 		m.told = append(m.told, d)
 	}})
+	if len(number) > 0 {
+		m.number = number[0]
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { m.ended <- m.Run(ctx) }()
 	t.Cleanup(func() {
@@ -133,17 +137,13 @@ func TestOneMachineIsNoConflict(t *testing.T) {
 	a.connect(t, witness)
 	until(t, "its time", a.asked(1))
 	// Another connection of the same machine.
-	c, err := a.h.Network().DialPeer(network.WithForceDirectDial(t.Context(), "test"), witness.h.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	witness.connect(t, a)
-	if err := a.greet(t.Context(), witness.h.ID()); err != nil {
-		t.Error(err)
-	}
+	b := start(t, "node", 0, a.number)
+	b.connect(t, witness)
+	until(t, "its time by the other connection", b.asked(1))
+	b.runs(t)
 	// It ends, and starts again with the same key.
-	c.Close()
 	a.h.Close()
+	b.h.Close()
 	again := start(t, "node", 0)
 	again.connect(t, witness)
 	until(t, "its time again", again.asked(1))
