@@ -19,7 +19,7 @@ func TestPrivateRun(t *testing.T) {
 	seed, _ := testNode(t, t.TempDir(), nil)
 	m, d := imported(t, seed)
 	r, err := seed.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, d,
-		"period = \"3s\"\nmin_peers = 2\nrounds = 100\n[inner]\nsequence_tokens = 64\nmax_steps = 2\nbatch_samples = 2\n[admission]\nmode = \"invite\"\n")}, quiet)
+		"period = \"12s\"\nmin_peers = 2\nrounds = 100\n[inner]\nsequence_tokens = 64\nmax_steps = 2\nbatch_samples = 2\n[admission]\nmode = \"invite\"\n")}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestPrivateRun(t *testing.T) {
 	if fit == nil || len(fit.Items) == 0 || fit.Items[0].Verdict == api.VerdictUnknown {
 		t.Errorf("what the run needs was not known: %+v", fit)
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		s, err := seed.Run(t.Context(), r.ID)
 		if err != nil {
 			t.Fatal(err)

@@ -19,7 +19,7 @@ func TestInvited(t *testing.T) {
 	a := newNode(t, 60)
 	b, c := newNode(t, 61, a.addr()), newNode(t, 62, a.addr())
 	man := launch(t, a, func(m *run.Manifest) {
-		m.MinPeers, m.MaxRounds, m.Inner.MaxSteps = 2, 200, 2
+		m.MinPeers, m.MaxRounds, m.Inner.MaxSteps, m.PeriodMillis = 2, 200, 2, 12_000
 		m.Admission = run.Admission{Mode: run.AdmissionInvite, WorkBits: 8}
 	})
 	ra, _ := a.takePart(t, man)
@@ -70,7 +70,7 @@ func TestRenew(t *testing.T) {
 	a := newNode(t, 64)
 	b := newNode(t, 65, a.addr())
 	man := launch(t, a, func(m *run.Manifest) {
-		m.MinPeers, m.MaxRounds, m.Inner.MaxSteps = 1, 200, 2
+		m.MinPeers, m.MaxRounds, m.Inner.MaxSteps, m.PeriodMillis = 1, 200, 2, 12_000
 		m.Admission = run.Admission{Mode: run.AdmissionInvite}
 	})
 	ra, _ := a.takePart(t, man)
