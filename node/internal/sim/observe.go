@@ -72,11 +72,11 @@ func (w *world) sawCertificate(id cid.Cid, r *msg.Record, c *msg.Certificate) {
 // tally is what a chain says of a span of rounds.
 type tally struct {
 	rounds, certified int
-	honestSeats       int // seat-rounds of honest nodes in rounds that train
-	included          int // of their contributions
-	excluded          int // of their commits that were refused or judged damaging
-	takenForCopies    int // of those
-	liarWeight        uint64
+	honestSeats       int    // seat-rounds of honest nodes in rounds that train
+	included          int    // of their contributions
+	excluded          int    // of their commits that were refused or judged damaging
+	takenForCopies    int    // of those
+	liarWeight        uint64 // less what was taken back
 	weight            uint64
 	contributions     int
 	merged            int
@@ -100,12 +100,26 @@ func (w *world) tally(n *node, after, to msg.Round) tally {
 			t.merged++
 			t.mergedTokens += m.Tokens
 		}
-		w.tallyRound(&t, parent, l)
+		w.tallyRound(&t, parent, l, n.takenBack(r))
 	}
 	return t
 }
 
-func (w *world) tallyRound(t *tally, parent, l round.Link) {
+// takenBack are the seats of a round whose contributions were undone by the
+// record after it.
+func (n *node) takenBack(r msg.Round) map[uint32]bool {
+	gone := make(map[uint32]bool)
+	if next, ok := n.chain.Record(r + 1); ok {
+		for _, j := range next.Record.Judgements {
+			if j.TakenBack {
+				gone[j.Seat] = true
+			}
+		}
+	}
+	return gone
+}
+
+func (w *world) tallyRound(t *tally, parent, l round.Link, gone map[uint32]bool) {
 	rec := l.Record
 	is := func(s msg.Seat) bool { return w.nodes[w.index[s.Peer]].fault == honest }
 	if !w.rules.Assembly(parent.Record) {
@@ -117,11 +131,15 @@ func (w *world) tallyRound(t *tally, parent, l round.Link) {
 	}
 	for _, c := range rec.Contributions {
 		t.contributions++
-		t.weight += c.Weight
+		weight := c.Weight
+		if gone[c.Seat] {
+			weight = 0
+		}
+		t.weight += weight
 		if is(rec.Seats[c.Seat]) {
 			t.included++
 		} else {
-			t.liarWeight += c.Weight
+			t.liarWeight += weight
 		}
 	}
 	for _, c := range rec.Refused {

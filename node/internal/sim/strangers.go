@@ -45,8 +45,9 @@ func freeRiders(t *trial) error {
 	credit := make(map[Fault]uint64)
 	var all uint64
 	for _, l := range n.chain.links {
+		gone := n.takenBack(l.Record.Round)
 		for _, c := range l.Record.Contributions {
-			if l.Record.TrainedRounds <= patience {
+			if l.Record.TrainedRounds <= patience || gone[c.Seat] {
 				continue
 			}
 			all += c.Weight
