@@ -98,6 +98,7 @@ audit_samples = 7
 probation = 4
 retrace = 0.5
 outsiders = 4
+take_back = true
 [licence]
 model = "mine"
 `)}

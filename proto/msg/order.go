@@ -36,7 +36,8 @@ type Order struct {
 	Run  cid.Cid
 	Peer peer.ID
 	Seq  uint64 // above that of the last order that took effect
-	Action
+	// Action is what it wants.
+	Action Action
 	// With ActionSet what is not 0 replaces what the manifest or an earlier
 	// order says: when the run is over, and by how many thousandths the
 	// learning rate is multiplied.

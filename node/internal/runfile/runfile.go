@@ -123,8 +123,8 @@ type Trust struct {
 	// Default 5; fewer in a run of fewer than 50 rounds.
 	Probation *uint32 `toml:"probation"`
 	// TakeBack is whether what a damaging delta did to the adapter is undone when
-	// auditors found it out, which is a round later. Default: true, if there are
-	// auditors.
+	// auditors found it out, which is a round later. What others trained in
+	// between then makes up for a part of it twice. Default: false.
 	TakeBack *bool `toml:"take_back"`
 	// Retrace is of which part of all deltas, drawn by lot, auditors do a part of
 	// the training again, 0 to 1. For that every seat keeps where its training
@@ -396,7 +396,7 @@ func (t *Trust) defaults(f *File) {
 		t.Outsiders = new((*t.Auditors + 1) / 2)
 	}
 	if t.TakeBack == nil {
-		t.TakeBack = new(*t.Auditors > 0)
+		t.TakeBack = new(false)
 	}
 	if t.Probation == nil {
 		t.Probation = new(uint32(0))

@@ -53,11 +53,11 @@ func TestTrust(t *testing.T) {
 		auditors, samples, probation uint32
 		takeBack                     bool
 	}{
-		{"", 3, 36, 5, true},
-		{"rounds = 20\n[inner]\nmax_steps = 4\nbatch_samples = 2\n", 3, 8, 2, true},
+		{"", 3, 36, 5, false},
+		{"rounds = 20\n[inner]\nmax_steps = 4\nbatch_samples = 2\n", 3, 8, 2, false},
 		{"[trust]\nauditors = 0\n", 0, 0, 0, false},
-		{"[trust]\nauditors = 7\nprobation = 0\n", 7, 18, 0, true},
-		{"[trust]\naudit_samples = 9\ntake_back = false\n", 3, 9, 5, false},
+		{"[trust]\nauditors = 7\nprobation = 0\n", 7, 18, 0, false},
+		{"[trust]\naudit_samples = 9\ntake_back = true\n", 3, 9, 5, true},
 	} {
 		f, err := Parse("run.toml", []byte(minimal+tt.text))
 		if err != nil {
