@@ -1,4 +1,5 @@
 /* An NVML with one device, for tests. */
+#include <stdlib.h>
 #include <string.h>
 
 int nvmlInit_v2(void) { return 0; }
@@ -48,7 +49,7 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struc
 	if (*count < 2)
 		return 7; /* too small */
 	list[0] = (struct process){4000, 1ULL << 30};
-	list[1] = (struct process){4001, ~0ULL}; /* not known */
+	list[1] = (struct process){4001, getenv("FAKE_NVML_KNOWN") ? 7 : ~0ULL}; /* all ones: not known */
 	*count = 2;
 	return 0;
 }
