@@ -104,6 +104,29 @@ func TestMyNode(t *testing.T) {
 	tb.clean()
 }
 
+// TestMembers: the peers of a run by credits, sorted otherwise, filtered, and
+// as a file; the page of one.
+func TestMembers(t *testing.T) {
+	w := newWorld(t)
+	tb := w.enter(openBrowser(t), 1400, 900)
+	credits := `[...document.querySelectorAll("tbody tr")].map((r) => r.cells[2].textContent).join(" ")`
+	tb.goTo("#/runs/"+w.run+"/peers", credits+` === "25,000 12,500 8,333 6,250"`)
+	tb.eval(`[...document.querySelectorAll("th button")].find((b) => b.textContent === "Strikes").click()`, nil)
+	tb.until(credits + `.startsWith("6,250 ")`)
+	name, file := tb.downloaded(`document.querySelector("[aria-label='Save Peers of the run as CSV']").click()`)
+	if !strings.HasSuffix(name, "-peers.csv") || strings.Count(string(file), "\r\n") != 5 || !strings.Contains(string(file), "on probation: 2 useful deltas until it counts") || !strings.Contains(string(file), w.me+",full,25000,") {
+		t.Errorf("%s: %s", name, file)
+	}
+	tb.eval(`(() => { const i = document.querySelector("input[type=search]"); i.value = "PROBATION"; i.dispatchEvent(new Event("input")); })()`, nil)
+	tb.until(credits + ` === "6,250"`)
+	tb.eval(`document.querySelector("tbody a").click()`, nil)
+	tb.until(`document.querySelector("h1")?.textContent.startsWith("Peer ") && document.querySelectorAll("tbody tr").length > 20`)
+	if s := tb.text(`document.querySelector("main").innerText`); !strings.Contains(s, "damaging") || !strings.Contains(s, "bad-norm: not the norm that its commit says") {
+		t.Errorf("the peer's page shows\n%s", s)
+	}
+	tb.clean()
+}
+
 // TestCourse: the course of a run is changed for everybody; stopping it takes
 // two presses.
 func TestCourse(t *testing.T) {
