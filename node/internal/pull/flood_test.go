@@ -65,15 +65,19 @@ func TestFlood(t *testing.T) {
 	}
 	v := startFlooded(t)
 	before := v.memory(t)
+	var hosts []*p2p.Host
+	for range flooders {
+		h := newHost(t, nil, "/ip4/127.0.0.1/tcp/0")
+		if err := h.Connect(within(t, time.Minute), v.addr); err != nil {
+			t.Fatal(err)
+		}
+		hosts = append(hosts, h)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), *floodTime)
 	defer cancel()
 	var wg sync.WaitGroup
 	var count flooded
-	for i := range flooders {
-		h := newHost(t, nil, "/ip4/127.0.0.1/tcp/0")
-		if err := h.Connect(ctx, v.addr); err != nil {
-			t.Fatal(err)
-		}
+	for i, h := range hosts {
 		f := &flooder{h: h, to: v.id, root: v.root, leaves: v.leaves, n: &count, number: i}
 		for _, attack := range []func(context.Context){
 			f.unknownBlocks, f.takesNothing, f.oversize, f.idleStreams, f.wants, f.wantsAndTakesNothing, f.messages, f.halfRequests,
