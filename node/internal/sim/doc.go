@@ -12,8 +12,8 @@
 //
 // What is simplified: a fold of the same inputs is computed once and not by
 // each node, a message is verified once and not by each receiver, and the
-// network is delays, bandwidth and a mesh, not libp2p. Real hosts in virtual
-// time are in the tests of gossip, pull and exchange.
+// network is delays, bandwidth and a mesh, not libp2p. TestHosts plays a run over
+// real hosts in virtual time, with the daemon's gossip and pull.
 //
 // README.md has the scenarios and what they came to.
 package sim

@@ -19,11 +19,16 @@ func scaleScenarios() []Scenario {
 	var list []Scenario
 	for _, k := range []int{8, 32, 64, 256} {
 		list = append(list, Scenario{
-			Name: fmt.Sprintf("bytes-k%d", k), Quick: true,
+			Name: fmt.Sprintf("bytes-k%d", k), Quick: k < 256, // that alone takes minutes
 			About: fmt.Sprintf("what %d seats send in a round, beside the formula", k),
 			run:   func(t *trial) error { return bytesOf(t, k) },
 		})
 	}
+	list = append(list, Scenario{
+		Name: "follow", Quick: true,
+		About: "what a peer without a seat pulls and passes on beside 32 seats, and what that comes to at ten million parameters",
+		run:   follow,
+	})
 	for _, n := range []int{1000, 10000} {
 		list = append(list, Scenario{
 			Name: fmt.Sprintf("scale-%d", n), Quick: n == 1000,
