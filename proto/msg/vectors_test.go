@@ -46,7 +46,8 @@ func TestVectorsMessages(t *testing.T) {
 		{Name: "round 7, audited", Record: sampleJudged(t)},
 		{Name: "round 7, taken back", Record: sampleHealed(t)},
 		{Name: "round 7, ordered", Record: sampleOrdered(t)},
-		{Name: "round 7, goes back", Record: sampleTrend(t)}, {Name: "round 7, another codec", Record: sampleCodec(t)},
+		{Name: "round 7, goes back", Record: sampleTrend(t)},
+		{Name: "round 7, another codec", Record: sampleCodec(t)},
 		{Name: "round 7, of a cell", Record: sampleCellRecord(t)},
 	} {
 		b, err := r.Record.Encode()
