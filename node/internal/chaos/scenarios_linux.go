@@ -137,7 +137,17 @@ func partition(ctx context.Context, s *swarm, r *result) error {
 			tokens += x.Merged.Tokens
 		}
 	}
-	r.atLeast("merged_tokens", float64(tokens), 1)
+	// Whether it comes back is for its loss to say; that it is measured is not.
+	measured := 0
+	for _, n := range s.nodes {
+		log, err := os.ReadFile(n.logPath())
+		if err != nil {
+			return err
+		}
+		measured += strings.Count(string(log), "branch that lost was measured")
+	}
+	r.atLeast("branch_measured", float64(measured), 1)
+	r.is("merged_tokens", float64(tokens))
 	return nil
 }
 
