@@ -121,7 +121,9 @@ func OpenAPI() []byte {
 	return b
 }
 
-func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) { s.send(w, http.StatusOK, append(OpenAPI(), '\n')) }
+func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
+	s.send(w, http.StatusOK, append(OpenAPI(), '\n'))
+}
 
 // schemas collects the schemas of named types.
 type schemas struct{ components map[string]any }
