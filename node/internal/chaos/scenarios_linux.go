@@ -24,7 +24,7 @@ type scenario struct {
 var scenarios = []scenario{
 	{"kill9", "five peers, one of which is killed (SIGKILL) and started again, six times", false, kill9},
 	{"sigstop", "a laptop sleeps (SIGSTOP) for 20 s, then the launcher does", false, sigstop},
-	{"partition-60-40", "three of five peers and the others do not hear each other for 30 s", false, partition},
+	{"partition-60-40", "three of five peers and the others do not hear each other for six periods", false, partition},
 	{"flap", "the lines of two of five peers come and go for 40 s", false, flap},
 	{"disk-full", "the disk of a peer is full for 20 s", false, diskFull},
 	{"clock-skew", "a clock is 10 min ahead and one 10 min behind, and one is set back in the middle", true, clockSkew},
@@ -102,7 +102,7 @@ func partition(ctx context.Context, s *swarm, r *result) error {
 		}
 	}
 	s.say("%s and %s are cut off from the others", few[0].name, few[1].name)
-	if err := sleep(ctx, 30*time.Second); err != nil {
+	if err := sleep(ctx, 6*s.period); err != nil {
 		return err
 	}
 	apart, err := s.heads(ctx)
