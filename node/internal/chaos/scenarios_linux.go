@@ -86,7 +86,7 @@ func sigstop(ctx context.Context, s *swarm, r *result) error {
 }
 
 func partition(ctx context.Context, s *swarm, r *result) error {
-	if err := s.begin(ctx, 5, 36, nil); err != nil {
+	if err := s.begin(ctx, 5, 64, nil); err != nil {
 		return err
 	}
 	if err := s.until(ctx, s.nodes[0], 3); err != nil {
