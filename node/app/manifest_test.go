@@ -124,7 +124,7 @@ model = "mine"
 		MaxRounds: 7, MaxTokens: 1_000_000, Schedule: run.ScheduleConstant, EvalSamples: 9,
 		Licences: run.Licences{Model: "mine", Data: d.Licence}, Launcher: n.host.ID(), Created: 1_700_000_000, Template: "alpaca",
 		Trust:     run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4, TakeBack: true, RetracePPM: 500_000, Outsiders: 4},
-		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3},
+		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3}, SkipLinks: true, RotateRounds: 16,
 	}
 	if diff := cmp.Diff(want.Inner, got.Inner); diff != "" {
 		t.Errorf("inner (-want +got):\n%s", diff)
@@ -249,7 +249,7 @@ func TestManifestErrors(t *testing.T) {
 		want       string
 	}{
 		{"toml", "name = ", api.CodeConfig, "run.toml:1: "},
-		{"bound", runText(m, d, "seats = 99"), api.CodeConfig, "run.toml:4: seats is 99, must be at most 48"},
+		{"bound", runText(m, d, "seats = 99"), api.CodeConfig, "run.toml:4: seats is 99, must be at most 48 with audits"},
 		{"model", runText(api.Model{ID: "llama"}, d, ""), api.CodeConfig, `run.toml:2: model is "llama", must be a CID`},
 		{"data", runText(m, api.Dataset{ID: "alpaca"}, "inner.sequence_tokens = 64"), api.CodeConfig, `run.toml:3: data is "alpaca", must be a CID`},
 		{"no such model", swapped, api.CodeNotFound, "model " + d.ID + " is not here"},

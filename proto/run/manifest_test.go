@@ -170,7 +170,7 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Seats = 0 }, "seats is 0, must be at least 1"},
 		{func(m *Manifest) { m.Seats = 1025 }, "seats is 1025, must be at most 1024"},
 		{func(m *Manifest) { m.Seats, m.MinPeers = 1000, 49 }, "min_peers is 49, must be at most 48"},
-		{func(m *Manifest) { m.Seats, m.Trust.Auditors, m.Trust.AuditSamples = 49, 3, 8 }, "trust is set, must not be with more than 48 seats"},
+		{func(m *Manifest) { m.Seats, m.Trust.Auditors, m.Trust.AuditSamples = 49, 3, 8 }, "seats is 49, must be at most 48 with audits"},
 		{func(m *Manifest) { m.CodecBits, m.MinCodecBits = 2, 4 }, "min_codec_bits is 4, must be at most codec_bits, 2"},
 		{func(m *Manifest) { m.MinCodecBits = 3 }, "min_codec_bits is 3, must be 0, 1, 2, 4 or 8"},
 		{func(m *Manifest) { m.RotateRounds = 1e6 + 1 }, "rotate_rounds is 1000001, must be at most 1000000"},

@@ -109,7 +109,7 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		}
 	}
 	if m.Seats > msg.MaxSeats && m.Trust != (Trust{}) {
-		return invalid("trust", "is set, must not be with more than %d seats: what cells do is not audited", msg.MaxSeats)
+		return invalid("seats", "is %d, must be at most %d with audits, for what cells do is not audited; trust.auditors = 0 does without", m.Seats, msg.MaxSeats)
 	}
 	if t := &m.Trust; t.Auditors == 0 && t.TakeBack {
 		return invalid("trust.take_back", "is true, must be false without audits")

@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// MaxTasks and MaxLineBytes bound a file.
-	MaxTasks     = 100_000
+	// MaxTasks bounds the questions of a file.
+	MaxTasks = 100_000
+	// MaxLineBytes bounds a line of it.
 	MaxLineBytes = 1 << 20
 	// MaxChoices bounds the choices of a question.
 	MaxChoices = 64
