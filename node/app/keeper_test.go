@@ -43,9 +43,13 @@ func keep(t *testing.T, dir string, s volunteer.Settings) *kept {
 
 // keepAnswered is keep where somebody was asked, or is in a run.
 func keepAnswered(t *testing.T, dir string, s volunteer.Settings, answer *bool, joined bool) *kept {
+	return keepOn(t, dir, s, answer, joined, "")
+}
+
+func keepOn(t *testing.T, dir string, s volunteer.Settings, answer *bool, joined bool, device string) *kept {
 	k := &kept{}
 	k.keeper = newKeeper(keeperOptions{
-		dir: dir, settings: s, duty: 100, log: slog.New(slog.DiscardHandler), changed: func() {},
+		dir: dir, device: device, settings: s, duty: 100, log: slog.New(slog.DiscardHandler), changed: func() {},
 		runs: func() []api.Run {
 			k.lock.Lock()
 			defer k.lock.Unlock()
@@ -206,9 +210,7 @@ func TestKeeperPausesADevice(t *testing.T) {
 	step := func(what, device string, want volunteer.Reason, req *api.ControlRequest) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			k := keep(t, dir, volunteer.Settings{})
-			k.device = device
-			k.policy.SetDevice(device)
+			k := keepOn(t, dir, volunteer.Settings{}, new(true), false, device)
 			if req != nil {
 				if err := k.ask(t.Context(), *req); err != nil {
 					t.Fatal(err)
