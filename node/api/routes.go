@@ -47,7 +47,7 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"POST /api/v1/generate":            s.generate,
 		"POST /api/v1/export":              s.export,
 		"POST /api/v1/evaluate":            s.evaluate,
-		"POST /api/v1/compare":             s.compare,
+		"POST /api/v1/compare":             long(s, s.fillCompare, s.backend.Compare),
 		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),
 		"GET /api/v1/runs/{id}/adapter":    s.download,
 		"GET /api/v1/network":              once(s, s.network),
@@ -486,24 +486,11 @@ func (q *GenerateRequest) check() error {
 	return checkTemplate(q.Template)
 }
 
-func (s *Server) compare(w http.ResponseWriter, r *http.Request) {
-	var req CompareRequest
-	err := decode(w, r, &req)
-	if err == nil {
-		err = req.check()
+func (s *Server) fillCompare(ctx context.Context, req *CompareRequest) error {
+	if err := req.check(); err != nil {
+		return err
 	}
-	if err == nil {
-		err = s.subject(r.Context(), &req.Subject)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.stream(w, r, func(ctx context.Context, progress ProgressFunc) (any, error) {
-		v, err := s.backend.Compare(ctx, req, progress)
-		v.Versions = list(v.Versions)
-		return v, err
-	})
+	return s.subject(ctx, &req.Subject)
 }
 
 func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {

@@ -193,15 +193,7 @@ func TestTwoDaemonsTrain(t *testing.T) {
 	cfgA, cfgB := testConfig(t.TempDir()), testConfig(t.TempDir())
 	cfgA.Threads, cfgB.Threads = 1, 1
 	a, b := startDaemon(t, cfgA), startDaemon(t, cfgB)
-	x := assets(t)
-	m, err := a.ImportModel(t.Context(), api.ImportModelRequest{Dir: x.ModelDir}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := a.ImportDataset(t.Context(), x.Data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, data := importedBy(t, a)
 	r, err := a.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, `
 rounds = 3
 min_peers = 2

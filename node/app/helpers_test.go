@@ -87,6 +87,21 @@ func imported(t *testing.T, n *node) (api.Model, api.Dataset) {
 	return m, d
 }
 
+// importedBy puts the bundled model and data into a daemon.
+func importedBy(t *testing.T, a *daemon) (api.Model, api.Dataset) {
+	t.Helper()
+	x := assets(t)
+	m, err := a.ImportModel(t.Context(), api.ImportModelRequest{Dir: x.ModelDir}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := a.ImportDataset(t.Context(), x.Data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, data
+}
+
 func quiet(api.Progress) {}
 
 // runText is a run file.

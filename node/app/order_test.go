@@ -17,15 +17,7 @@ func TestOrders(t *testing.T) {
 	cfg := testConfig(t.TempDir())
 	cfg.Threads = 1
 	a := startDaemon(t, cfg)
-	x := assets(t)
-	m, err := a.ImportModel(t.Context(), api.ImportModelRequest{Dir: x.ModelDir}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := a.ImportDataset(t.Context(), x.Data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, data := importedBy(t, a)
 	r, err := a.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, `
 rounds = 1000
 period = "1s"
@@ -107,15 +99,7 @@ func TestSeveralRuns(t *testing.T) {
 	}
 	cfg := testConfig(t.TempDir())
 	a := startDaemon(t, cfg)
-	x := assets(t)
-	m, err := a.ImportModel(t.Context(), api.ImportModelRequest{Dir: x.ModelDir}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := a.ImportDataset(t.Context(), x.Data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, data := importedBy(t, a)
 	var ids []string
 	for i := range 2 {
 		r, err := a.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, fmt.Sprintf(`

@@ -16,15 +16,7 @@ import (
 // trainedRun is a run of one daemon that is over.
 func trainedRun(t *testing.T, a *daemon) api.Run {
 	t.Helper()
-	x := assets(t)
-	m, err := a.ImportModel(t.Context(), api.ImportModelRequest{Dir: x.ModelDir}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := a.ImportDataset(t.Context(), x.Data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, data := importedBy(t, a)
 	r, err := a.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, `
 rounds = 2
 period = "1s"
