@@ -20,9 +20,9 @@ func newRunInit(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init FILE",
 		Short: "Write a run file with comments to begin with",
-		Long: `Writes a run file in which everything that can be set is named, with its default.
-The presets are alpaca (LoRA on a model in 16 bits), qlora (on one in four bits)
-and full (all parameters of a small model). A file that is there is not touched.`,
+		Long: `Writes a run file with comments. The presets are alpaca (LoRA on a model in 16
+bits), which names everything that can be set, with its default; qlora (on one in
+four bits); and full (all parameters of a small model). A file that is there is not touched.`,
 		Example: `  moot run init run.toml
   moot run init run.toml --preset qlora --model last --data last --name "pirate talk"`,
 		Args: needs(false, "FILE"),

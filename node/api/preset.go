@@ -9,7 +9,9 @@ import (
 	"text/template"
 )
 
-//go:embed presets/*.toml
+// A run file is a preset, with what all have in common from rules.tmpl.
+//
+//go:embed presets/*.toml presets/rules.tmpl
 var presets embed.FS
 
 // The run files that one can begin with.
@@ -35,7 +37,7 @@ func RunFile(preset string, v RunFileValues) ([]byte, error) {
 	if err != nil {
 		panic("bug: " + err.Error())
 	}
-	t := template.Must(template.New(preset).Parse(string(text)))
+	t := template.Must(template.Must(template.ParseFS(presets, "presets/rules.tmpl")).New(preset).Parse(string(text)))
 	quoted := RunFileValues{strconv.Quote(v.Name), strconv.Quote(v.Model), strconv.Quote(v.Data)}
 	var b bytes.Buffer
 	if err := t.Execute(&b, quoted); err != nil {

@@ -1,6 +1,7 @@
 package runfile
 
 import (
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -38,4 +39,27 @@ func TestPresets(t *testing.T) {
 	if _, err := api.RunFile("moe", api.RunFileValues{}); err == nil {
 		t.Error("a preset that is not there is accepted")
 	}
+}
+
+// TestPresetNamesAll: the preset that "moot run init" writes by default names
+// everything that can be set.
+func TestPresetNamesAll(t *testing.T) {
+	b, err := api.RunFile(api.PresetAlpaca, api.RunFileValues{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(reflect.Type)
+	walk = func(k reflect.Type) {
+		for i := range k.NumField() {
+			f := k.Field(i)
+			key := f.Tag.Get("toml")
+			if f.Type.Kind() == reflect.Struct && key != "-" {
+				walk(f.Type)
+			}
+			if key != "" && key != "-" && key != "mode" && !regexp.MustCompile(`(?m)\b`+key+`\b`).Match(b) {
+				t.Errorf("%s is not in it", key)
+			}
+		}
+	}
+	walk(reflect.TypeFor[File]())
 }
