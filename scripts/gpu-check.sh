@@ -48,10 +48,10 @@ run() {
     exit 12
   fi
   "$self/bin/mootd" gpu --no-test
-  step conformance cuda -test.run 'Conformance|Products|Attention|Ops|Rows|Norm|Optimi|NF4|SelfTest|Arena|Send'
+  step conformance cuda -test.run 'Conformance|Products|Attention|Ops|Rows|Norm|Optimi|NF4|SelfTest|Arena|Send|Adam|SGD|CrossEntropy|Activations|Rope|Indexed|SumSquares|SameBits'
   step golden train -test.run Golden -backend cuda
   step half train -test.run HalfOnCUDA
-  step determinism train -test.run 'CUDAIsDeterministic|CUDAPause'
+  step determinism train -test.run 'CUDAIsDeterministic|CUDAPause|CUDAAdam8'
   step memory train -test.run 'CUDAMemory|CUDAOut'
   if skipped sanitizer; then :; elif command -v compute-sanitizer >/dev/null; then
     step sanitizer "compute-sanitizer --error-exitcode 9" cuda -test.run 'Conformance/(RMSNorm|Attention|MatMul|CrossEntropy)' -test.short

@@ -140,6 +140,9 @@ func (c *covered) count(r api.Round, batch uint64) error {
 		if err != nil {
 			return err
 		}
+		if x.Steps == 0 && x.Tokens > 0 { // of a cell, whose seats alone know
+			return api.Errorf(api.CodeRefused, "which rows a run with cells was trained on is not known: its records have no steps")
+		}
 		n := min(x.Steps, maxCoverDraws/max(batch, 1)) * batch
 		dataset.Drawn(runner.SampleSeed(head, id), n, c.rows, func(shard int, rows []int) {
 			drawn := c.draws[shard]

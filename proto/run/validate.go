@@ -194,6 +194,9 @@ func (m *Manifest) checkChoices() *InvalidError {
 	}
 	switch m.MinCodecBits {
 	case 0, 1, 2, 4, 8:
+		if m.MinCodecBits > 0 && m.Seats > msg.MaxSeats {
+			return invalid("min_codec_bits", "is %d, must be 0 with more than %d seats", m.MinCodecBits, msg.MaxSeats)
+		}
 		if m.MinCodecBits > m.CodecBits {
 			return invalid("min_codec_bits", "is %d, must be at most codec_bits, %d", m.MinCodecBits, m.CodecBits)
 		}

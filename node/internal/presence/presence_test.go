@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,7 +183,7 @@ func TestALieStopsNobody(t *testing.T) {
 			return append(append([]byte{9}, b[1:numberBytes]...), b[numberBytes:]...)
 		},
 	}
-	var lie func() []byte
+	var lie atomic.Pointer[func() []byte]
 	liar.SetStreamHandler(Protocol, func(s network.Stream) {
 		defer s.Close()
 		var q [1 + numberBytes]byte
@@ -190,15 +191,16 @@ func TestALieStopsNobody(t *testing.T) {
 			return
 		}
 		b := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
-		b = append(append(b, 3), append(lie(), "abc"...)...)
+		b = append(append(b, 3), append((*lie.Load())(), "abc"...)...)
 		_, _ = s.Write(b)
 	})
-	lie = lies["nothing"]
+	nothing := lies["nothing"]
+	lie.Store(&nothing)
 	if err := liar.Connect(t.Context(), peer.AddrInfo{ID: victim.h.ID(), Addrs: victim.h.Addrs()}); err != nil {
 		t.Fatal(err)
 	}
 	for name, l := range lies {
-		lie = l
+		lie.Store(&l)
 		if err := victim.greet(t.Context(), liar.ID()); err == nil || errors.Is(err, ErrConflict) {
 			t.Errorf("%s: %v", name, err)
 		}

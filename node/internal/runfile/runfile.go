@@ -129,7 +129,7 @@ type Trust struct {
 	// Retrace is of which part of all deltas, drawn by lot, auditors do a part of
 	// the training again, 0 to 1. For that every seat keeps where its training
 	// stood, about 90 bytes on its disk for each trained value. Default: 0.02
-	// with auditors and up to 16 million trained values, else 0.
+	// with auditors and up to 16 million trained values, else 0; 0 with take_back.
 	Retrace *float64 `toml:"retrace"`
 	// Outsiders is how many peers that have worked for the run, and have no seat
 	// just now, audit each delta beside the auditors with one. Default: half as
@@ -389,7 +389,7 @@ func (t *Trust) defaults(f *File) {
 		perRound := 3 * uint64(f.Inner.MaxSteps) * uint64(f.Inner.BatchSamples)
 		t.AuditSamples = uint32(min(max(perRound/10/uint64(*t.Auditors+1), 8), 256))
 	}
-	if t.Retrace == nil && f.MinCodecBits > 0 {
+	if t.Retrace == nil && (f.MinCodecBits > 0 || t.TakeBack != nil && *t.TakeBack) {
 		t.Retrace = new(0.0)
 	}
 	if t.Outsiders == nil {

@@ -48,7 +48,7 @@ func newDevice(r *Runner, t *train.Trainer, s Samples, open func() (*train.Train
 	d.w = &worker{
 		self: r.hub.self, manifest: r.manifest, layout: r.layout, trainer: t, samples: s, states: r.states,
 		store: r.store, dir: r.dir, log: r.log, onStep: d.stepped, gate: r.hub.o.Gate,
-		remove: r.removeFiles, still: fold.FileCID(trace.Still(r.layout)),
+		remove: func(ctx context.Context, list []cid.Cid) { r.removeFiles(ctx, list) }, still: fold.FileCID(trace.Still(r.layout)),
 	}
 	return d
 }

@@ -113,9 +113,7 @@ func (r *Runner) keepDifference(ctx context.Context, record, id cid.Cid) {
 		return
 	}
 	if old := r.differences.add(record, id); old.Defined() && old != id {
-		if _, err := r.hub.o.Store.Delete(ctx, old); err != nil && ctx.Err() == nil {
-			r.log.DebugContext(ctx, "was not removed", "shard", old, "err", err)
-		}
+		r.removeFiles(ctx, []cid.Cid{old})
 	}
 }
 

@@ -88,12 +88,6 @@ func (r *Runner) remove(ctx context.Context, first, last, head msg.Round) {
 		for _, c := range k.Record.Contributions {
 			gone = append(gone, c.Delta)
 		}
-		for _, c := range gone {
-			if _, err := r.hub.o.Store.Delete(ctx, c, keep...); err != nil && ctx.Err() == nil {
-				r.log.DebugContext(ctx, "was not removed", "shard", c, "err", err)
-				continue
-			}
-			r.ground.Release(c)
-		}
+		r.removeFiles(ctx, gone, keep...)
 	}
 }

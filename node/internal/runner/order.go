@@ -27,10 +27,6 @@ func (r *Runner) course(head cid.Cid) *msg.Course {
 // together with the same one of others.
 func (r *Runner) Order(ctx context.Context, o msg.Order) error {
 	head := r.ledger.Head()
-	rules, err := round.NewRules(r.manifest)
-	if err != nil {
-		return err
-	}
 	course := msg.Course{}
 	if head.Record.Course != nil {
 		course = *head.Record.Course
@@ -43,7 +39,7 @@ func (r *Runner) Order(ctx context.Context, o msg.Order) error {
 	case r.view.Load() == nil:
 		return api.Errorf(api.CodeConflict, "%v run %s: this node does not take part in it just now", o.Action, name).
 			WithHint("wait until \"moot run show %s\" says that it trains or waits", name)
-	case !rules.HasSay(r.hub.self, head.Record):
+	case !r.rules.HasSay(r.hub.self, head.Record):
 		return api.Errorf(api.CodeRefused, "%v run %s: %w", o.Action, name, round.ErrNoSay).
 			WithHint("its launcher is %s; any node that trains can leave or pause itself", r.manifest.Launcher)
 	case o.Action == msg.ActionPause && course.Paused:

@@ -32,11 +32,7 @@ func (r *Runner) proveHead(ctx context.Context, from peer.ID) bool {
 	if err != nil || len(items) == 0 {
 		return true // it may be of an older version, or on another branch
 	}
-	rules, err := round.NewRules(r.manifest)
-	if err != nil {
-		return true // the loop says so
-	}
-	head, err := rules.VerifyProof(known, items)
+	head, err := r.rules.VerifyProof(known, items)
 	if err != nil {
 		r.log.WarnContext(ctx, "peer showed a proof that is none", "peer", from, "err", err)
 		return false

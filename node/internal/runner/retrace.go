@@ -336,9 +336,10 @@ func (r *Runner) traceBefore(head cid.Cid, maker peer.ID) cid.Cid {
 	return round.TraceBefore(head, maker, r.ledger.Link)
 }
 
-func (r *Runner) removeFiles(ctx context.Context, list []cid.Cid) {
+// removeFiles removes what a round has left, but for what keep has of it.
+func (r *Runner) removeFiles(ctx context.Context, list []cid.Cid, keep ...cid.Cid) {
 	for _, c := range list {
-		if _, err := r.hub.o.Store.Delete(ctx, c); err != nil && ctx.Err() == nil {
+		if _, err := r.hub.o.Store.Delete(ctx, c, keep...); err != nil && ctx.Err() == nil {
 			r.log.DebugContext(ctx, "was not removed", "shard", c, "err", err)
 			continue
 		}
@@ -355,11 +356,17 @@ func (r *Runner) traceFile(ctx context.Context, id cid.Cid, size int64, maker pe
 		if errors.Is(err, pull.ErrTooLarge) || errors.Is(err, shard.ErrInvalid) {
 			return nil, fmt.Errorf("fetch %s: %w: %w", id, err, errForged)
 		}
-		return nil, fmt.Errorf("fetch %s: %w: %w", id, err, errWithheld)
+		if wait.Err() != nil {
+			return nil, fmt.Errorf("fetch %s: %w: %w", id, err, errWithheld)
+		}
+		return nil, fmt.Errorf("fetch %s: %w", id, err) // this node's own failure
 	}
 	b, err := r.hub.o.Store.ReadBytes(ctx, id, size)
-	if err != nil {
+	if errors.Is(err, shard.ErrTooLarge) || errors.Is(err, shard.ErrInvalid) {
 		return nil, fmt.Errorf("read %s: %w: %w", id, err, errForged)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", id, err)
 	}
 	return b, nil
 }

@@ -245,6 +245,7 @@ func TestTerminalIsNotTakenOver(t *testing.T) {
 	c := openTerminal(t, 80, 24)
 	ended := c.start(t.Context(), opener(d))
 	c.untilHas("credits")
+	c.untilHas("q quit")
 	lines := strings.Split(c.text(), "\n")
 	if len(lines) != 24 || !strings.HasPrefix(lines[0], "moot  training") || !strings.HasPrefix(lines[23], "q quit") {
 		t.Errorf("screen\n%s", c.text())
