@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -454,6 +454,12 @@ func TestVectorsGenesis(t *testing.T) {
 func crowded(t *testing.T) *Manifest {
 	m := sample(t)
 	m.Seats, m.MinPeers, m.RotateRounds = 256, 48, 16
+	return m
+}
+
+// laddered is of a run that may go to smaller codecs.
+func laddered(t *testing.T) *Manifest {
+	m := sample(t)
 	m.CodecBits, m.MinCodecBits = 8, 1
 	return m
 }
@@ -468,7 +474,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
