@@ -35,6 +35,7 @@ const (
 	Banned                        // signed what nobody honest signs, or was harmful again and again
 	TakenBack                     // what it did to the state was undone, a round later
 	RolledBack                    // the run went back to an earlier state in that round
+	Worthless                     // audits found nothing in what the peer sent, again and again
 	reasonEnd
 )
 
@@ -43,7 +44,7 @@ var reasonNames = [reasonEnd]string{
 	BadCodec: "bad-codec", BadRange: "bad-range", BadNorm: "bad-norm", WrongHead: "wrong-head",
 	Equivocation: "equivocation", NotFinite: "not-finite", Zero: "zero", Copy: "copy", Replayed: "replayed", Untraced: "untraced",
 	Fresh: "fresh", Probation: "probation", Harmful: "harmful", Banned: "banned",
-	TakenBack: "taken-back", RolledBack: "rolled-back",
+	TakenBack: "taken-back", RolledBack: "rolled-back", Worthless: "worthless",
 }
 
 // Refuses reports whether r is a reason for which a have may refuse a commit.

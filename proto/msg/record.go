@@ -287,8 +287,8 @@ func (c *checker) contributions(list []Contribution, seats int) {
 		c.between("contributions: tokens", e.Tokens, 1, MaxTokens)
 		c.between("contributions: weight", e.Weight, 0, MaxTokens)
 		c.between("contributions: clip", uint64(e.ClipQ16), 0, 1<<16)
-		ok := e.Reason == Held || e.Reason >= Fresh && e.Reason <= Banned
-		c.that(ok, "contributions: reason is %d, must be 0 or %d to %d", e.Reason, Fresh, Banned)
+		ok := e.Reason == Held || e.Reason >= Fresh && e.Reason <= Banned || e.Reason == Worthless
+		c.that(ok, "contributions: reason is %d, must be 0, %d to %d or %d", e.Reason, Fresh, Banned, Worthless)
 	}
 }
 

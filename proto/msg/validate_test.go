@@ -179,6 +179,7 @@ func TestValidateRecord(t *testing.T) {
 		{record(func(r *Record) { r.Refused[0].Reason = Held }), "record: refused: reason is 0, must be 1 to 15"},
 		{record(func(r *Record) { r.Refused[0].Reason = haveEnd }), "record: refused: reason is 16"},
 		{record(func(r *Record) { r.Contributions[0].Reason = BadNorm }), "record: contributions: reason is 8"},
+		{record(func(r *Record) { r.Contributions[0].Reason = RolledBack }), "record: contributions: reason is 37"},
 		{record(func(r *Record) { r.Judgements = []Judgement{{Seat: 48, Measured: 1}} }), "record: judgements: seat is 48"},
 		{record(func(r *Record) { r.Judgements = []Judgement{{Measured: 1}, {Measured: 1}} }), "record: judgements: seat 0 is out of order"},
 		{record(func(r *Record) { r.Judgements = []Judgement{{}} }), "record: judgements: seat 0 has no audits"},

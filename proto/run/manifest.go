@@ -227,7 +227,14 @@ type Trust struct {
 	// Outsiders is how many peers without a seat, that have worked for the run,
 	// audit each delta beside the auditors with one.
 	Outsiders uint32 `json:",omitzero"`
+	// Judgement says by which rules audits are judged; 0: those of the first
+	// runs. NewestJudgement is for new ones.
+	Judgement uint32 `json:",omitzero"`
 }
+
+// NewestJudgement has what follows from audits when some auditors lie, or
+// audits tell little.
+const NewestJudgement = 1
 
 // LoRA is the shape of the adapter. Which layers it is on, and their ranks,
 // is what Tensors say.

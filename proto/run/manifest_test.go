@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -188,6 +188,8 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Stop.TargetMicro = 1 << 41 }, "stop.target_micro is 2199023255552"},
 		{func(m *Manifest) { m.Rollback.Rounds = 1 }, "rollback.worse_ppm is 0 with 1 rounds"},
 		{func(m *Manifest) { m.Rollback.WorsePPM = 1 }, "rollback.worse_ppm is 1 with 0 rounds"},
+		{func(m *Manifest) { m.Trust = Trust{Auditors: 1, AuditSamples: 1, Judgement: NewestJudgement + 1} }, "trust.judgement is 2, must be at most 1"},
+		{func(m *Manifest) { m.Trust.Judgement = 1 }, "trust.judgement is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Probation = 1 }, "trust.probation is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Auditors = 1 }, "trust.audit_samples is 0 with 1 auditors"},
 		{func(m *Manifest) { m.Trust.AuditSamples = 1 }, "trust.audit_samples is 1 with 0 auditors"},
@@ -464,6 +466,13 @@ func laddered(t *testing.T) *Manifest {
 	return m
 }
 
+// judged is of a run whose audits are judged by the newest rules.
+func judged(t testing.TB) *Manifest {
+	m := sample(t)
+	m.Trust = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, Judgement: NewestJudgement}
+	return m
+}
+
 // TestVectorsManifest: manifests with what has been added to the first ones,
 // which are as they were: see genesis.json.
 func TestVectorsManifest(t *testing.T) {
@@ -474,7 +483,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -494,7 +503,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	for _, m := range []*Manifest{options(f), full(f)} {
+	for _, m := range []*Manifest{options(f), full(f), judged(f)} {
 		if b, err = m.Encode(); err != nil {
 			f.Fatal(err)
 		}

@@ -97,6 +97,7 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"trust.probation", uint64(m.Trust.Probation), 0, MaxProbation},
 		{"trust.outsiders", uint64(m.Trust.Outsiders), 0, MaxAuditors},
 		{"trust.retrace_ppm", uint64(m.Trust.RetracePPM), 0, 1e6},
+		{"trust.judgement", uint64(m.Trust.Judgement), 0, NewestJudgement},
 		{"stop.patience", uint64(m.Stop.Patience), 0, 1e6},
 		{"stop.min_improvement_ppm", uint64(m.Stop.MinImprovementPPM), 0, 1e6},
 		{"stop.target_micro", m.Stop.TargetMicro, 0, msg.MaxLossMicro},
@@ -117,6 +118,8 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		return invalid("trust.outsiders", "is %d, must be 0 without audits", t.Outsiders)
 	} else if t.Auditors == 0 && t.RetracePPM > 0 {
 		return invalid("trust.retrace_ppm", "is %d, must be 0 without audits", t.RetracePPM)
+	} else if t.Auditors == 0 && t.Judgement > 0 {
+		return invalid("trust.judgement", "is %d, must be 0 without audits", t.Judgement)
 	} else if t.Auditors == 0 && t.Probation > 0 {
 		return invalid("trust.probation", "is %d, must be 0 without audits", t.Probation)
 	} else if (t.Auditors == 0) != (t.AuditSamples == 0) {

@@ -57,7 +57,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		SkipLinks:    m.SkipLinks,
 	}
 	if t := m.Trust; t != (Trust{}) {
-		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePpm: t.RetracePPM, Outsiders: t.Outsiders}
+		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePpm: t.RetracePPM, Outsiders: t.Outsiders, Judgement: t.Judgement}
 	}
 	if t := m.Stop; t != (Stop{}) {
 		w.Stop = &wirev1.Stop{Patience: t.Patience, MinImprovementPpm: t.MinImprovementPPM, TargetMicro: t.TargetMicro}
@@ -138,7 +138,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		SkipLinks:    w.SkipLinks,
 	}
 	if t := w.Trust; t != nil {
-		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePPM: t.RetracePpm, Outsiders: t.Outsiders}
+		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePPM: t.RetracePpm, Outsiders: t.Outsiders, Judgement: t.Judgement}
 	}
 	if t := w.Stop; t != nil {
 		m.Stop = Stop{Patience: t.Patience, MinImprovementPPM: t.MinImprovementPpm, TargetMicro: t.TargetMicro}

@@ -683,6 +683,7 @@ type Trust struct {
 	TakeBack      bool                   `protobuf:"varint,4,opt,name=take_back,json=takeBack,proto3" json:"take_back,omitempty"`
 	RetracePpm    uint32                 `protobuf:"varint,5,opt,name=retrace_ppm,json=retracePpm,proto3" json:"retrace_ppm,omitempty"`
 	Outsiders     uint32                 `protobuf:"varint,6,opt,name=outsiders,proto3" json:"outsiders,omitempty"`
+	Judgement     uint32                 `protobuf:"varint,7,opt,name=judgement,proto3" json:"judgement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -755,6 +756,13 @@ func (x *Trust) GetRetracePpm() uint32 {
 func (x *Trust) GetOutsiders() uint32 {
 	if x != nil {
 		return x.Outsiders
+	}
+	return 0
+}
+
+func (x *Trust) GetJudgement() uint32 {
+	if x != nil {
+		return x.Judgement
 	}
 	return 0
 }
@@ -1284,7 +1292,7 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\tAdmission\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x18\n" +
 	"\aallowed\x18\x02 \x03(\fR\aallowed\x12\x1b\n" +
-	"\twork_bits\x18\x03 \x01(\rR\bworkBits\"\xc2\x01\n" +
+	"\twork_bits\x18\x03 \x01(\rR\bworkBits\"\xe0\x01\n" +
 	"\x05Trust\x12\x1a\n" +
 	"\bauditors\x18\x01 \x01(\rR\bauditors\x12#\n" +
 	"\raudit_samples\x18\x02 \x01(\rR\fauditSamples\x12\x1c\n" +
@@ -1292,7 +1300,8 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\ttake_back\x18\x04 \x01(\bR\btakeBack\x12\x1f\n" +
 	"\vretrace_ppm\x18\x05 \x01(\rR\n" +
 	"retracePpm\x12\x1c\n" +
-	"\toutsiders\x18\x06 \x01(\rR\toutsiders\"\x8f\x01\n" +
+	"\toutsiders\x18\x06 \x01(\rR\toutsiders\x12\x1c\n" +
+	"\tjudgement\x18\a \x01(\rR\tjudgement\"\x8f\x01\n" +
 	"\x04LoRA\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\rR\x04rank\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\rR\x05alpha\x12\x18\n" +
