@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -17,11 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/routing"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sync/errgroup"
@@ -89,15 +83,6 @@ func New(o Options) (*Host, error) {
 	return h, nil
 }
 
-// metrics is without metrics unless somebody wants them: hosts in one process
-// share them.
-func (h *Host) metrics() libp2p.Option {
-	if h.opt.Metrics == nil {
-		return libp2p.DisableMetrics()
-	}
-	return libp2p.PrometheusRegisterer(h.opt.Metrics)
-}
-
 func (h *Host) build() error {
 	rm, err := newResourceManager()
 	if err != nil {
@@ -107,32 +92,11 @@ func (h *Host) build() error {
 	if err != nil {
 		return fmt.Errorf("connection manager: %w", err)
 	}
-	options := []libp2p.Option{
-		libp2p.Identity(h.opt.Key),
-		libp2p.UserAgent(h.opt.Agent),
-		libp2p.NoListenAddrs, // listen reports each address that fails; libp2p only if all do
-		// Without SO_REUSEPORT a second node cannot sit on the same port
-		// unnoticed, and two nodes that dial each other at once do not meet
-		// in one half-open TCP connection.
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
-		libp2p.Transport(quic.NewTransport),
-		libp2p.Security(libp2ptls.ID, newTLS),
-		libp2p.Security(noise.ID, noise.New),
-		libp2p.ResourceManager(rm),
-		libp2p.ConnectionManager(cm),
-		libp2p.ConnectionGater(h.gater),
-		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
-		libp2p.WithDialTimeout(dialTimeout),
-		h.metrics(),
-		libp2p.EnableNATService(),
-		libp2p.EnableAutoNATv2(),
-		libp2p.Routing(h.newDHT),
+	c, err := h.newConfig(rm, cm)
+	if err != nil {
+		return err
 	}
-	options = append(options, h.relaying()...)
-	if !onlyLoopback(h.opt.listen) {
-		options = append(options, libp2p.NATPortMap())
-	}
-	if h.host, err = libp2p.New(options...); err != nil {
+	if h.host, err = c.NewNode(); err != nil {
 		return err
 	}
 	if h.reachEvents, err = h.host.EventBus().Subscribe(new(event.EvtLocalReachabilityChanged)); err != nil {

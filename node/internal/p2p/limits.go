@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/network"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/x/rate"
@@ -53,7 +52,7 @@ const (
 // address.
 func newResourceManager() (network.ResourceManager, error) {
 	limits := rcmgr.DefaultLimits
-	libp2p.SetDefaultServiceLimits(&limits)
+	addServiceLimits(&limits)
 
 	var v4, v6 []rcmgr.NetworkPrefixLimit
 	var rates []rate.PrefixLimit

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/config"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -34,22 +34,23 @@ const (
 	relayBackoff   = time.Minute
 )
 
-// relaying are the options by which a node that cannot be reached is reached
-// over others, and one that can be serves such.
-func (h *Host) relaying() []libp2p.Option {
-	out := []libp2p.Option{
-		libp2p.EnableRelay(),
-		libp2p.EnableHolePunching(),
-		libp2p.EnableAutoRelayWithPeerSource(h.relayCandidates,
-			autorelay.WithNumRelays(relaysWanted),
-			autorelay.WithMinCandidates(1),
-			autorelay.WithBootDelay(relayBootDelay),
-			autorelay.WithMinInterval(relaySearch),
-			autorelay.WithBackoff(relayBackoff),
-		),
+// relaying sets how a node that cannot be reached is reached over others, and
+// one that can be serves such.
+func (h *Host) relaying(c *config.Config) {
+	c.Relay, c.RelayCustom = true, true
+	c.EnableHolePunching = true
+	c.EnableAutoRelay = true
+	c.AutoRelayOpts = []autorelay.Option{
+		autorelay.WithPeerSource(h.relayCandidates),
+		autorelay.WithNumRelays(relaysWanted),
+		autorelay.WithMinCandidates(1),
+		autorelay.WithBootDelay(relayBootDelay),
+		autorelay.WithMinInterval(relaySearch),
+		autorelay.WithBackoff(relayBackoff),
 	}
 	if !h.opt.NoRelay { // it begins when this node is known to be public
-		out = append(out, libp2p.EnableRelayService(relay.WithResources(relay.Resources{
+		c.EnableRelayService = true
+		c.RelayServiceOpts = []relay.Option{relay.WithResources(relay.Resources{
 			Limit:                 &relay.RelayLimit{Duration: relayedTime, Data: relayedBytes},
 			ReservationTTL:        time.Hour,
 			MaxReservations:       relayPlaces,
@@ -57,12 +58,11 @@ func (h *Host) relaying() []libp2p.Option {
 			BufferSize:            relayBuffer,
 			MaxReservationsPerIP:  relayPlacesPerIP,
 			MaxReservationsPerASN: relayPlaces,
-		})))
+		})}
 	}
 	if h.opt.Public {
-		out = append(out, libp2p.ForceReachabilityPublic())
+		c.AutoNATConfig.ForceReachability = new(network.ReachabilityPublic)
 	}
-	return out
 }
 
 // relayCandidates are connected peers that offer to relay and have a public
