@@ -46,7 +46,7 @@ func run(args []string) error {
 	f := flag.NewFlagSet("net", flag.ContinueOnError)
 	f.BoolVar(&o.json, "json", false, "end with one JSON object")
 	f.IntVar(&o.mib, "mib", 512, "MiB that are copied over loopback")
-	f.IntVar(&o.runs, "runs", 3, "copies of each kind over loopback; they alternate, and medians are taken")
+	f.IntVar(&o.runs, "runs", 3, "copies of each kind over loopback, and from unequal peers; medians are taken")
 	f.StringVar(&o.only, "only", "", "one of "+strings.Join(caseNames(), ", ")+"; empty: all")
 	f.StringVar(&o.keep, "dir", "", "folder for the stores (default: a temporary one)")
 	f.StringVar(&o.profile, "profile", "", "folder that is there, for a pprof profile of each child (default: none)")

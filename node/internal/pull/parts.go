@@ -55,12 +55,12 @@ func (f *fetch) canAsk(s *source, q *piece) bool {
 }
 
 // partOf is what s is asked for of a block: all of it, unless its line is slow, or
-// there are parts already. It is called with f.mu held.
-func (f *fetch) partOf(s *source, q *piece) span {
+// there are parts already, or small is set. It is called with f.mu held.
+func (f *fetch) partOf(s *source, q *piece, small bool) span {
 	if s.whole || q.whole || q.leaf < 0 || q.size == 0 || q.size > shard.MaxBlockBytes {
 		return span{}
 	}
-	slow := (s.rate > 0 || !s.near) && s.rate < slowRate && q.size > partBytes
+	slow := (small || (s.rate > 0 || !s.near) && s.rate < slowRate) && q.size > partBytes
 	if !q.begun && (!slow || int(f.p.begun.Load()) >= maxBegun) {
 		return span{}
 	}

@@ -82,6 +82,7 @@ type source struct {
 	gave   bool                 // a verified block
 	wrong  int                  // leaves that it said to have and had not
 	whole  bool                 // it knows no parts
+	had    bool                 // it had all leaves when it first said what it has
 }
 
 func newSource(id peer.ID) *source {
@@ -190,7 +191,11 @@ func (f *fetch) next(s *source, now time.Time) *request {
 	if q == nil {
 		return nil
 	}
-	r := &request{piece: q, source: s, at: now, part: f.partOf(s, q)}
+	part, ok := f.share(s, q, now)
+	if !ok {
+		return nil
+	}
+	r := &request{piece: q, source: s, at: now, part: part}
 	f.asked(r)
 	if len(s.out) == 0 {
 		s.last, s.since, s.number = now, time.Time{}, 0
@@ -322,7 +327,7 @@ func (f *fetch) overdue(s *source, now time.Time) *piece {
 				continue // it has just been asked for the first time
 			}
 			need := q.expected()
-			if part := f.partOf(s, q); part.n > 0 {
+			if part := f.partOf(s, q, false); part.n > 0 {
 				need = part.n
 			}
 			own := float64(s.bytes+need)/mine + endgameGap.Seconds()
@@ -408,7 +413,7 @@ func (f *fetch) leave(s *source) {
 func (f *fetch) learn(s *source, have bitset) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.has, s.asked = have, newBitset(len(f.leaves))
+	s.has, s.asked, s.had = have, newBitset(len(f.leaves)), have.count() == len(f.leaves)
 	for i, q := range f.leaves {
 		if q != nil && have.has(i) {
 			f.hold(s, q, 1)

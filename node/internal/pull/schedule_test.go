@@ -123,7 +123,7 @@ func TestParts(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	f, ss := asked(2, 4)
 	f.leaves[0].size, f.leaves[1].size = mib-100, mib-100
-	for i, rate := range []float64{1000, 1000, 100e6, 100e6} {
+	for i, rate := range []float64{1e6, 1e6, 2e6, 2e6} {
 		ss[i].rate, ss[i].delay[0] = rate, time.Second
 	}
 	ss[3].whole = true
