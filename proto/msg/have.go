@@ -52,6 +52,12 @@ type Have struct {
 	// round with cells, they are of cells: the seat is the cell's number less one,
 	// the commit the CID of its summary.
 	Cell uint32 `json:",omitzero"`
+	// KappaPPM is how far the deltas of the round before went apart: the norm of
+	// their covariance beside that of the update, 1e-6, at least 1; 0: not measured.
+	KappaPPM uint32 `json:",omitzero"`
+	// ArrivalMillis is when nearly all deltas were here, since the round began; 0:
+	// they are not, or their training was cut short.
+	ArrivalMillis uint64 `json:",omitzero"`
 }
 
 // Validate implements Message.
@@ -76,6 +82,8 @@ func (m *Have) Validate() error {
 	}
 	c.audits(m.Audits, MaxAudits)
 	c.between("loss", m.LossMicro, 0, MaxLossMicro)
+	c.between("kappa", uint64(m.KappaPPM), 0, MaxKappaPPM)
+	c.between("arrival", m.ArrivalMillis, 0, MaxArrivalMillis)
 	c.that(len(m.Merges) <= MaxMerges, "merges are %d, must be at most %d", len(m.Merges), MaxMerges)
 	for i, e := range m.Merges {
 		c.merge(e)

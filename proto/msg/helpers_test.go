@@ -260,6 +260,7 @@ func samples(t testing.TB, from peer.ID) []Message {
 		&Have{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Cell: 2, Entries: []HaveEntry{{5, testCID("commit"), Held}}},
 		&Vote{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Cell: 2, Record: testCID("summary")},
 		sampleResult(t, from),
+		sampleTimes(from),
 	}
 }
 

@@ -37,4 +37,8 @@ const (
 	MaxSeq           = 1 << 53       // of an order
 	MaxRunRounds     = 1e6           // of a run, as in manifests
 	MaxRatePermille  = 100_000       // of an order
+	MaxKappaPPM      = 1e9           //
+	MaxLow           = 2             // rounds, after which steps become more
+	MaxArrivalMillis = 1 << 30       // since a round began; a deadline
+	MaxArrivals      = 8             // rounds that a deadline follows
 )

@@ -54,6 +54,7 @@ type Record struct {
 	// rounds nearly all came in time; 0 in a run whose codec does not change.
 	CodecBits uint32 `json:",omitzero"`
 	Calm      uint32 `json:",omitzero"`
+	Tempo     *Tempo `json:",omitzero"` // nil: steps and deadline are the manifest's
 }
 
 // Seat is a peer that trains and witnesses in a round.
@@ -220,7 +221,7 @@ func (r *Record) checkGenesis(c *checker) {
 	c.that(r.Attempt == 0 && r.Proposer == "", "genesis has a proposer, must have none")
 	n := len(r.Seats) + len(r.Haves) + len(r.Commits) + len(r.Joins) + len(r.Contributions) + len(r.Refused) +
 		len(r.Judgements) + len(r.Standings) + len(r.Proofs) + len(r.Reports) + len(r.Orders)
-	c.that(n == 0 && r.Merge == nil && r.Course == nil && r.Trend == nil && len(r.Skips) == 0, "genesis has seats, messages or verdicts, must have none")
+	c.that(n == 0 && r.Merge == nil && r.Course == nil && r.Trend == nil && r.Tempo == nil && len(r.Skips) == 0, "genesis has seats, messages or verdicts, must have none")
 	c.that(len(r.NextSeats) == 1, "genesis gives %d seats, must give 1", len(r.NextSeats))
 	c.that(r.Tokens == 0 && !r.Final && r.Cell == 0 && r.CodecBits == 0, "genesis has tokens or a codec, is final or of a cell, must not")
 }
@@ -249,6 +250,9 @@ func (r *Record) checkSuccessor(c *checker) {
 	c.that(len(r.Orders) == 0 || r.Course != nil, "orders without a course")
 	if r.Trend != nil {
 		c.trend(*r.Trend, r.Round)
+	}
+	if r.Tempo != nil {
+		c.tempo(*r.Tempo)
 	}
 	if len(r.Skips) > 0 {
 		c.skips(r.Skips, r.Round)

@@ -19,7 +19,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	empty := sampleRecord(t)
 	empty.Commits, empty.Contributions, empty.Refused, empty.Joins = nil, nil, nil, nil
 	for name, r := range map[string]*Record{
-		"sample": sampleRecord(t), "judged": sampleJudged(t), "healed": sampleHealed(t), "trend": sampleTrend(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
+		"sample": sampleRecord(t), "judged": sampleJudged(t), "healed": sampleHealed(t), "trend": sampleTrend(t), "tempo": sampleTempo(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := r.Encode()
@@ -104,6 +104,7 @@ func TestLargestProposal(t *testing.T) {
 		State: testFolder("state"), Tokens: MaxRunTokens, TrainedRounds: MaxRound, Final: true,
 		Trend: &Trend{MaxLossMicro, MaxLossMicro, testFolder("best"), MaxRound - 1, MaxLossMicro, math.MaxUint32, math.MaxUint32, true},
 		Skips: slices.Repeat([]cid.Cid{head}, SkipCount(MaxRound)),
+		Tempo: &Tempo{math.MaxUint32, math.MaxUint32, MaxKappaPPM, MaxLow, MaxArrivalMillis, MaxArrivalMillis, slices.Repeat([]uint64{MaxArrivalMillis}, MaxArrivals)},
 	}
 	var joins []cid.Cid
 	for i := range MaxJoins {
@@ -128,7 +129,7 @@ func TestLargestProposal(t *testing.T) {
 		})
 	}
 	for w := range q {
-		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins, LossMicro: MaxLossMicro, Reports: bytes.Repeat([]byte{0xff}, MaxReports/8)}
+		have := &Have{Run: run, Round: MaxRound, Head: head, Peer: seats[w].Peer, Joins: joins, LossMicro: MaxLossMicro, KappaPPM: MaxKappaPPM, ArrivalMillis: MaxArrivalMillis, Reports: bytes.Repeat([]byte{0xff}, MaxReports/8)}
 		for seat := range n {
 			have.Entries = append(have.Entries, HaveEntry{uint32(seat), testCID("commit"), NotFinite})
 		}
@@ -192,7 +193,7 @@ func TestLargestProposal(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleTrend(f), sampleGenesis(f)} {
+	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleTrend(f), sampleTempo(f), sampleGenesis(f)} {
 		b, err := r.Encode()
 		if err != nil {
 			f.Fatal(err)

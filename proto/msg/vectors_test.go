@@ -49,6 +49,7 @@ func TestVectorsMessages(t *testing.T) {
 		{Name: "round 7, goes back", Record: sampleTrend(t)},
 		{Name: "round 7, another codec", Record: sampleCodec(t)},
 		{Name: "round 7, of a cell", Record: sampleCellRecord(t)},
+		{Name: "round 7, fewer steps", Record: sampleTempo(t)},
 	} {
 		b, err := r.Record.Encode()
 		if err != nil {

@@ -116,6 +116,7 @@ func (m *Have) toWire() proto.Message {
 		w.Joins = append(w.Joins, j.Bytes())
 	}
 	w.LossMicro, w.Reports = m.LossMicro, m.Reports
+	w.KappaPpm, w.ArrivalMillis = m.KappaPPM, m.ArrivalMillis
 	for _, a := range m.Audits {
 		w.Audits = append(w.Audits, &wirev1.Audit{Seat: a.Seat, GainNano: a.GainNano})
 	}
@@ -147,6 +148,7 @@ func haveFromWire(w *wirev1.Have) (*Have, error) {
 		m.Joins = append(m.Joins, r.read(j))
 	}
 	m.LossMicro, m.Reports = w.LossMicro, w.Reports
+	m.KappaPPM, m.ArrivalMillis = w.KappaPpm, w.ArrivalMillis
 	for _, a := range w.Audits {
 		m.Audits = append(m.Audits, Audit{Seat: a.Seat, GainNano: a.GainNano})
 	}
@@ -354,6 +356,9 @@ func (r *Record) toWire() *wirev1.Record {
 			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
 		})
 	}
+	if r.Tempo != nil {
+		w.Tempo = r.Tempo.toWire()
+	}
 	if r.Trend != nil {
 		w.Trend = r.Trend.toWire()
 	}
@@ -430,6 +435,9 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 			Peer: peer.ID(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: Round(s.Until), Reason: Reason(s.Reason),
 			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
 		})
+	}
+	if w.Tempo != nil {
+		m.Tempo = tempoFromWire(w.Tempo)
 	}
 	if w.Trend != nil {
 		m.Trend = trendFromWire(&r, w.Trend)

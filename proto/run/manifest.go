@@ -164,6 +164,9 @@ type Manifest struct {
 	// time; CodecBits is the one that it begins with and comes back to. 0: it stays
 	// at that.
 	MinCodecBits uint32 `json:",omitzero"`
+	// FollowArrivals: the deadline of a round is when the deltas of the rounds
+	// before it were there, within half of the period and 1.2 of it.
+	FollowArrivals bool `json:",omitzero"`
 }
 
 // Stop ends a run by its held-out loss.
@@ -275,10 +278,13 @@ type Inner struct {
 	DecayRounds      uint64 `json:",omitzero"` // of ScheduleWSD
 	MinSteps         uint32 // fewer steps in a round are not committed
 	MaxSteps         uint32 // a seat stops here, or at 0.8 of the period
-	BatchSamples     uint32
-	MaxTokens        uint32   // of one sequence
-	Unpacked         bool     `json:",omitzero"` // each sample is computed alone
-	OverLong         OverLong `json:",omitzero"`
+	// StartSteps is where a seat stops in the first rounds of a run that finds by
+	// itself, from MinSteps to MaxSteps, how many are good; 0: always at MaxSteps.
+	StartSteps   uint32 `json:",omitzero"`
+	BatchSamples uint32
+	MaxTokens    uint32   // of one sequence
+	Unpacked     bool     `json:",omitzero"` // each sample is computed alone
+	OverLong     OverLong `json:",omitzero"`
 }
 
 // Outer is the outer optimizer, Nesterov momentum, in Q16.

@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t), "timely": timely(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -173,6 +173,11 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Seats, m.Trust.Auditors, m.Trust.AuditSamples = 49, 3, 8 }, "seats is 49, must be at most 48 with audits"},
 		{func(m *Manifest) { m.CodecBits, m.MinCodecBits = 2, 4 }, "min_codec_bits is 4, must be at most codec_bits, 2"},
 		{func(m *Manifest) { m.MinCodecBits = 3 }, "min_codec_bits is 3, must be 0, 1, 2, 4 or 8"},
+		{func(m *Manifest) { m.Inner.StartSteps, m.MaxTokens = 31, 1 }, "inner.start_steps is 31, must be at most 30"},
+		{func(m *Manifest) { m.Inner.StartSteps, m.Inner.MinSteps, m.MaxTokens = 4, 5, 1 }, "inner.start_steps is 4, must be 0 or at least inner.min_steps, 5"},
+		{func(m *Manifest) { m.Inner.StartSteps = 30 }, "inner.start_steps is 30, must be 0 without max_tokens"},
+		{func(m *Manifest) { m.Inner.StartSteps, m.MaxTokens, m.Seats = 30, 1, 49 }, "inner.start_steps is 30, must be 0 with more than 48 seats"},
+		{func(m *Manifest) { m.FollowArrivals, m.Seats = true, 49 }, "follow_arrivals is true, must be false with more than 48 seats"},
 		{func(m *Manifest) { m.RotateRounds = 1e6 + 1 }, "rotate_rounds is 1000001, must be at most 1000000"},
 		{func(m *Manifest) { m.MinPeers = 0 }, "min_peers is 0, must be at least 1"},
 		{func(m *Manifest) { m.MinPeers = 33 }, "min_peers is 33, must be at most 32"},
@@ -473,6 +478,13 @@ func judged(t testing.TB) *Manifest {
 	return m
 }
 
+// timely is of a run that finds its steps and its deadlines by itself.
+func timely(t *testing.T) *Manifest {
+	m := sample(t)
+	m.Inner.StartSteps, m.FollowArrivals, m.MaxTokens = m.Inner.MaxSteps, true, 1_000_000
+	return m
+}
+
 // TestVectorsManifest: manifests with what has been added to the first ones,
 // which are as they were: see genesis.json.
 func TestVectorsManifest(t *testing.T) {
@@ -483,7 +495,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t), timely(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)

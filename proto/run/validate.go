@@ -81,6 +81,7 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"inner.warmup_steps", uint64(in.WarmupSteps), 0, 1e6},
 		{"inner.max_steps", uint64(in.MaxSteps), 1, 1e6},
 		{"inner.min_steps", uint64(in.MinSteps), 1, uint64(in.MaxSteps)},
+		{"inner.start_steps", uint64(in.StartSteps), 0, uint64(in.MaxSteps)},
 		{"inner.batch_samples", uint64(in.BatchSamples), 1, 1 << 16},
 		{"inner.sequence_tokens", uint64(in.MaxTokens), 2, 1 << 20},
 		{"outer.learning_rate_q16", uint64(out.LearningRateQ16), 1, fold.MaxLearningRateQ16},
@@ -109,6 +110,9 @@ func (m *Manifest) checkNumbers() *InvalidError {
 			return err
 		}
 	}
+	if err := m.checkTempo(); err != nil {
+		return err
+	}
 	if m.Seats > msg.MaxSeats && m.Trust != (Trust{}) {
 		return invalid("seats", "is %d, must be at most %d with audits, for what cells do is not audited; trust.auditors = 0 does without", m.Seats, msg.MaxSeats)
 	}
@@ -133,6 +137,25 @@ func (m *Manifest) checkNumbers() *InvalidError {
 	}
 	if m.Created < 0 || m.Created > 1<<40 {
 		return invalid("created", "is %d, must be 0 to %d", m.Created, int64(1<<40))
+	}
+	return nil
+}
+
+// checkTempo checks what a run finds by itself of steps and deadlines.
+func (m *Manifest) checkTempo() *InvalidError {
+	in := &m.Inner
+	switch steps := in.StartSteps; {
+	case m.FollowArrivals && m.Seats > msg.MaxSeats:
+		return invalid("follow_arrivals", "is true, must be false with more than %d seats", msg.MaxSeats)
+	case steps == 0:
+	case steps < in.MinSteps:
+		return invalid("inner.start_steps", "is %d, must be 0 or at least inner.min_steps, %d", steps, in.MinSteps)
+	case m.Mode != ModeLoRA:
+		return invalid("inner.start_steps", "is %d, must be 0 with mode %v, which averages exactly", steps, m.Mode)
+	case m.Seats > msg.MaxSeats:
+		return invalid("inner.start_steps", "is %d, must be 0 with more than %d seats", steps, msg.MaxSeats)
+	case m.MaxTokens == 0:
+		return invalid("inner.start_steps", "is %d, must be 0 without max_tokens, by which such a run ends and its learning rate falls", steps)
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 			DecayRounds:      m.Inner.DecayRounds,
 			Unpacked:         m.Inner.Unpacked,
 			OverLong:         wirev1.OverLong(m.Inner.OverLong),
+			StartSteps:       m.Inner.StartSteps,
 		},
 		Outer:        &wirev1.Outer{LearningRateQ16: m.Outer.LearningRateQ16, MomentumQ16: m.Outer.MomentumQ16},
 		CodecBits:    m.CodecBits,
@@ -55,6 +56,8 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		RotateRounds: m.RotateRounds,
 		MinCodecBits: m.MinCodecBits,
 		SkipLinks:    m.SkipLinks,
+
+		FollowArrivals: m.FollowArrivals,
 	}
 	if t := m.Trust; t != (Trust{}) {
 		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePpm: t.RetracePPM, Outsiders: t.Outsiders, Judgement: t.Judgement}
@@ -118,6 +121,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 			DecayRounds:      w.Inner.GetDecayRounds(),
 			Unpacked:         w.Inner.GetUnpacked(),
 			OverLong:         OverLong(w.Inner.GetOverLong()),
+			StartSteps:       w.Inner.GetStartSteps(),
 		},
 		Outer:        Outer{LearningRateQ16: w.Outer.GetLearningRateQ16(), MomentumQ16: w.Outer.GetMomentumQ16()},
 		CodecBits:    w.CodecBits,
@@ -136,6 +140,8 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		RotateRounds: w.RotateRounds,
 		MinCodecBits: w.MinCodecBits,
 		SkipLinks:    w.SkipLinks,
+
+		FollowArrivals: w.FollowArrivals,
 	}
 	if t := w.Trust; t != nil {
 		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePPM: t.RetracePpm, Outsiders: t.Outsiders, Judgement: t.Judgement}

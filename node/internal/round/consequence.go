@@ -146,6 +146,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	}
 	r.Final = Ends(ru.manifest, r) != ""
 	ru.steerCodec(parent, r)
+	ru.steerTempo(parent, r, counting, f)
 	ru.seatNext(c, b, counting, t)
 	ru.newcomers(&c.standings, r)
 	ru.assignWitnesses(c.standings, r)

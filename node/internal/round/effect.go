@@ -36,7 +36,9 @@ type Train struct {
 	Head      cid.Cid
 	State     cid.Cid
 	Trained   uint64    // rounds trained before this one
+	Tokens    uint64    // likewise
 	CodecBits uint32    // of the delta
+	Steps     uint32    // at most
 	Until     time.Time // when the last step should be over
 }
 
@@ -76,6 +78,7 @@ type Audit struct {
 	Retraces []RetraceItem
 	Head     cid.Cid
 	Trained  uint64
+	Tokens   uint64 // likewise
 }
 
 // Evaluate asks for the mean held-out loss of a state; Evaluated answers. It is

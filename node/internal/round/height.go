@@ -42,6 +42,9 @@ type height struct {
 	measures    bool // Self tells the held-out loss in its have
 	measured    bool
 	lossMicro   uint64
+	compares    bool // Self tells kappa in its have
+	compared    bool
+	kappaPPM    uint32
 	retraced    []msg.Retrace
 	inFallback  bool
 
@@ -64,6 +67,7 @@ type commitEntry struct {
 	decided bool
 	checks  bool // a Check was asked for
 	reason  msg.Reason
+	at      time.Time // when it was decided
 }
 
 // proposalSlot is the first proposal of a seat for an attempt.
@@ -125,6 +129,7 @@ func (m *Machine) newHeight(parent Link) *height {
 	if h.witness {
 		h.audits = m.rules.Audits(parent, m.cfg.Self)
 		h.measures = m.rules.measurable(r)
+		h.compares = m.rules.comparable(r) && h.before.Record != nil
 		h.retraces = m.rules.Retraces(parent, h.audits, m.chain.link)
 	}
 	h.outside = m.rules.outsiders(parent)
@@ -196,6 +201,7 @@ func (m *Machine) addCommit(h *height, s msg.Signed, check bool) {
 		e.decided, e.reason = true, reason
 		return
 	}
+	e.at = m.now
 	if seat == h.self {
 		e.decided, e.reason = true, msg.Held
 		return

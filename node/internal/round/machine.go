@@ -185,6 +185,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.audited(ev)
 	case Evaluated:
 		m.evaluated(ev)
+	case Compared:
+		m.compared(ev)
 	case Gated:
 		m.gated(ev)
 	case Trained:
@@ -265,6 +267,7 @@ func (m *Machine) enter() {
 	}
 	m.audit(h)
 	m.evaluate(h)
+	m.compare(h)
 	for _, s := range m.ahead.take(h.parent.ID, h.round) {
 		m.place(s)
 	}
@@ -282,8 +285,8 @@ func (m *Machine) trainOrStop() {
 			r := h.parent.Record
 			m.training, m.trainingFor = true, h.parent.ID
 			m.emit(Train{
-				Round: h.round, Head: h.parent.ID, State: r.State, Trained: r.TrainedRounds, CodecBits: m.rules.codecAfter(r),
-				Until: h.began.Add(m.timing.Train),
+				Round: h.round, Head: h.parent.ID, State: r.State, Trained: r.TrainedRounds, Tokens: r.Tokens,
+				CodecBits: m.rules.codecAfter(r), Steps: m.rules.StepsAfter(r), Until: m.trainUntil(h),
 			})
 			return
 		}
@@ -319,7 +322,7 @@ func (m *Machine) audit(h *height) {
 	if before, ok := m.chain.link(h.parent.Record.Parent); ok {
 		m.emit(Audit{
 			Round: h.round, Record: h.parent.ID, State: before.Record.State, Items: h.audits,
-			Retraces: h.retraces, Head: before.ID, Trained: before.Record.TrainedRounds,
+			Retraces: h.retraces, Head: before.ID, Trained: before.Record.TrainedRounds, Tokens: before.Record.Tokens,
 		})
 	}
 }
@@ -375,7 +378,7 @@ func (m *Machine) checked(ev Checked) {
 		}
 		// That a delta is a copy may show later, by one that comes after it.
 		if e := list[0]; !e.decided || e.reason == msg.Held && ev.Reason == msg.Copy {
-			e.decided, e.reason = true, ev.Reason
+			e.decided, e.reason, e.at = true, ev.Reason, m.now
 		}
 	}
 }
@@ -449,7 +452,7 @@ func (m *Machine) giveHave(h *height) {
 		return
 	}
 	joins, _ := m.useful(h)
-	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, LossMicro: h.lossMicro, Retraces: h.retraced, Reports: h.reportBits(), Orders: m.usefulOrders(h)}
+	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, LossMicro: h.lossMicro, Retraces: h.retraced, Reports: h.reportBits(), Orders: m.usefulOrders(h), KappaPPM: h.kappaPPM, ArrivalMillis: m.arrival(h)}
 	if !h.assembly && h.witness {
 		v.Merges = m.merges()
 	}
@@ -475,7 +478,7 @@ func (m *Machine) haveIsDue(h *height) bool {
 		return m.orderIsDue(h)
 	}
 	if !h.assembly {
-		return h.allHeld() && (h.audited || len(h.audits) == 0) && (h.measured || !h.measures)
+		return h.allHeld() && (h.audited || len(h.audits) == 0) && (h.measured || !h.measures) && (h.compared || !h.compares)
 	}
 	if h.projectedAt != m.joins.changes+1 {
 		_, seats := m.useful(h)

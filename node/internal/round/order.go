@@ -256,7 +256,7 @@ func (m *Machine) obeyed() {
 
 // haveDeadline is when a have is given whatever is there.
 func (m *Machine) haveDeadline(h *height) time.Time {
-	d := m.timing.Deadline
+	d := m.deadline(h)
 	if h.paused {
 		if joins, _ := m.useful(h); len(joins) == 0 {
 			d *= pausedPeriods

@@ -33,10 +33,10 @@ type auditJob struct {
 	state  cid.Cid   // that they were made from
 	items  []round.AuditItem
 	// retraces are of which of them a part of the training is done again, which
-	// began on head, in a run of which trained rounds were done.
+	// began on head, in a run of which so much was done.
 	retraces []round.RetraceItem
 	head     cid.Cid
-	trained  uint64
+	done     Done
 	course   *msg.Course // of head
 }
 

@@ -60,10 +60,15 @@ func betaOf(ppm uint32) float64 {
 
 // learningRate is the inner learning rate of a peer that has taken warm steps,
 // in a run of which trained rounds are done: the formulas of proto/README.md.
-func learningRate(m *run.Manifest, trained, warm uint64) float64 {
+func learningRate(m *run.Manifest, done Done, warm uint64) float64 {
 	lr := float64(m.Inner.LearningRateNano) / 1e9
 	// The middle of the round, so that the last one still learns.
-	at, all := float64(trained)+0.5, float64(m.MaxRounds)
+	at, all := float64(done.Rounds)+0.5, float64(m.MaxRounds)
+	if m.Inner.StartSteps > 0 && m.MaxTokens > 0 {
+		// Rounds are not alike: the schedule goes by tokens. Half of a usual round is
+		// its middle.
+		at = float64(done.Tokens) * (1 + 0.5/max(float64(done.Rounds), 1)) / float64(m.MaxTokens) * all
+	}
 	wave := func(x float64) float64 { return (1 + math.Cos(math.Pi*max(0, min(1, x)))) / 2 }
 	switch m.Schedule {
 	case run.ScheduleCosine:
@@ -78,6 +83,9 @@ func learningRate(m *run.Manifest, trained, warm uint64) float64 {
 	}
 	return lr
 }
+
+// Done is what of a run was trained before a round.
+type Done struct{ Rounds, Tokens uint64 }
 
 // plusRatio is the learning rate of B by that of A.
 func plusRatio(m *run.Manifest) float64 {

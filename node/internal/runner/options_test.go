@@ -26,14 +26,14 @@ func TestLearningRate(t *testing.T) {
 	} {
 		m.Schedule, m.Inner.DecayRounds = tt.schedule, tt.decay
 		for trained, want := range tt.want {
-			if got := learningRate(m, trained, 99); math.Abs(got-want*1e-3) > 1e-15 {
+			if got := learningRate(m, Done{Rounds: trained}, 99); math.Abs(got-want*1e-3) > 1e-15 {
 				t.Errorf("%v, round %d: %v, want %v", tt.schedule, trained, got, want*1e-3)
 			}
 		}
 	}
 	m.Schedule, m.Inner.WarmupSteps = run.ScheduleConstant, 4
 	for warm, want := range []float64{0.25, 0.5, 0.75, 1, 1} {
-		if got := learningRate(m, 0, uint64(warm)); math.Abs(got-want*1e-3) > 1e-15 {
+		if got := learningRate(m, Done{}, uint64(warm)); math.Abs(got-want*1e-3) > 1e-15 {
 			t.Errorf("step %d: %v, want %v", warm, got, want*1e-3)
 		}
 	}

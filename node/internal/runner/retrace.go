@@ -155,7 +155,7 @@ func (w *worker) again(ctx context.Context, j auditJob, maker peer.ID, from, to 
 		if err != nil {
 			return 0, fmt.Errorf("draw samples: %w", err)
 		}
-		_, k, err := w.trainer.Step(ctx, batch, learningRate(round.Under(w.manifest, j.course), j.trained, uint64(w.trainer.Steps())))
+		_, k, err := w.trainer.Step(ctx, batch, learningRate(round.Under(w.manifest, j.course), j.done, uint64(w.trainer.Steps())))
 		if err != nil {
 			return 0, fmt.Errorf("step %d again: %w", s, err)
 		}

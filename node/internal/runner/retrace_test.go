@@ -47,7 +47,7 @@ func retraced(t *testing.T, w *worker, j job, out outcome, before cid.Cid, maker
 	item := round.RetraceItem{Maker: maker, Delta: out.delta, Trace: out.trace, Steps: out.steps, Tokens: out.tokens, Before: before}
 	var found []uint32
 	for item.Part = range trace.Parts(out.steps, uint64(w.manifest.Inner.MaxSteps)) {
-		ppm, err := w.retrace(t.Context(), auditJob{round: j.round + 1, state: j.state, head: j.head, trained: j.trained}, item, d,
+		ppm, err := w.retrace(t.Context(), auditJob{round: j.round + 1, state: j.state, head: j.head, done: j.done}, item, d,
 			func(ctx context.Context, id cid.Cid, size int64, _ peer.ID) ([]byte, error) {
 				b, err := w.store.ReadBytes(ctx, id, size)
 				if err != nil {
@@ -116,7 +116,7 @@ func TestRetraceOfHonest(t *testing.T) {
 		auditor, _ := x.again(t, man)
 		before := cid.Undef
 		for n := range rounds {
-			j.round, j.head, j.before, j.trained = n+1, msg.RawCID([]byte{byte(n)}), before, uint64(n)
+			j.round, j.head, j.before, j.done = n+1, msg.RawCID([]byte{byte(n)}), before, Done{Rounds: uint64(n)}
 			out, err := w.train(t.Context(), j)
 			if err != nil {
 				t.Fatal(err)

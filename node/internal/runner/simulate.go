@@ -49,6 +49,6 @@ func MergePasses(ours, theirs, merged float64) bool { return passes(ours, theirs
 func SampleSeed(head cid.Cid, peer peer.ID) [32]byte { return sampleSeed(head, peer) }
 
 // LearningRate is that of a step; see proto/README.md.
-func LearningRate(m *run.Manifest, trained, warm uint64) float64 {
-	return learningRate(m, trained, warm)
+func LearningRate(m *run.Manifest, done Done, warm uint64) float64 {
+	return learningRate(m, done, warm)
 }

@@ -58,14 +58,15 @@ type Samples interface {
 
 // job is the training of one round.
 type job struct {
-	round   msg.Round
-	head    cid.Cid // record the round starts from; draws the samples
-	state   cid.Cid
-	bits    uint32      // of the delta's codec; 0: that of the manifest
-	trained uint64      // rounds trained before this one; drives the schedule
-	course  *msg.Course // of the head
-	until   time.Time
-	before  cid.Cid // own trace that it goes on from, in a run with traces
+	round  msg.Round
+	head   cid.Cid // record the round starts from; draws the samples
+	state  cid.Cid
+	bits   uint32      // of the delta's codec; 0: that of the manifest
+	steps  uint32      // at most; 0: those of the manifest
+	done   Done        // before this round; drives the schedule
+	course *msg.Course // of the head
+	until  time.Time
+	before cid.Cid // own trace that it goes on from, in a run with traces
 }
 
 // outcome is what a finished job hands to the round.
@@ -192,7 +193,7 @@ func (w *worker) began(j *job) bool { return w.pos.Head == j.head.String() && w.
 func (w *worker) steps(ctx context.Context, j job, start []float32) error {
 	in := &w.manifest.Inner
 	seed := sampleSeed(j.head, w.self)
-	for w.pos.Steps < uint64(in.MaxSteps) {
+	for w.pos.Steps < uint64(cmp.Or(j.steps, in.MaxSteps)) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -209,7 +210,7 @@ func (w *worker) steps(ctx context.Context, j job, start []float32) error {
 		if err != nil {
 			return fmt.Errorf("draw samples: %w", err)
 		}
-		loss, tokens, err := w.trainer.Step(ctx, batch, learningRate(round.Under(w.manifest, j.course), j.trained, w.pos.Warm))
+		loss, tokens, err := w.trainer.Step(ctx, batch, learningRate(round.Under(w.manifest, j.course), j.done, w.pos.Warm))
 		if err != nil {
 			return fmt.Errorf("inner step %d: %w", w.pos.Steps, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
 )
@@ -63,7 +64,7 @@ func (n *node) contribution(e round.Train, steps int) (round.Trained, error) {
 	if n.fault.trains() && (n.fault != stale || !n.lastDelta.Defined()) {
 		var err error
 		l, err = w.task.train(w.ctx, assignment{
-			node: n.i, peer: n.id, head: e.Head, state: w.contents.stateOf(e.State), trained: e.Trained, steps: steps,
+			node: n.i, peer: n.id, head: e.Head, state: w.contents.stateOf(e.State), done: runner.Done{Rounds: e.Trained, Tokens: e.Tokens}, steps: steps,
 		})
 		if err != nil {
 			return round.Trained{}, err

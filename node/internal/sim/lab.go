@@ -54,6 +54,14 @@ type cleanKey struct {
 type tuning struct {
 	rate  uint64 // of learning, in 1e-9
 	outer run.Outer
+	steps stepping
+}
+
+// stepping is how many steps rounds have, and after how many tokens a run ends; the
+// zero value is a subject's usual.
+type stepping struct {
+	least, start, most uint32
+	tokens             uint64
 }
 
 // Close removes what was written.
@@ -104,7 +112,7 @@ func openDemo(ctx context.Context, dir string) (*subject, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{model: a.ModelDir, steps: 6, usual: tuning{1_000_000, baseManifest().Outer}}
+	s := &subject{model: a.ModelDir, steps: 6, usual: tuning{rate: 1_000_000, outer: baseManifest().Outer}}
 	return s, s.open(ctx, filepath.Join(dir, "shards"), shard.DatasetOptions{
 		Files: a.Data.Files, EvalFile: a.Data.EvalFile, Seed: a.Data.Seed, Shuffle: a.Data.Shuffle, ShardBytes: a.Data.ShardBytes,
 		Licence: a.Data.Licence, Source: a.Data.Source, Template: a.Data.Template,
@@ -115,7 +123,7 @@ func openLesson(ctx context.Context, dir string) (*subject, error) {
 	if err := newLesson().write(ctx, dir); err != nil {
 		return nil, err
 	}
-	s := &subject{model: filepath.Join(dir, "model"), steps: 15, usual: tuning{8_000_000, baseManifest().Outer}}
+	s := &subject{model: filepath.Join(dir, "model"), steps: 15, usual: tuning{rate: 8_000_000, outer: baseManifest().Outer}}
 	return s, s.open(ctx, filepath.Join(dir, "shards"), shard.DatasetOptions{
 		Files: []string{filepath.Join(dir, "train.jsonl")}, EvalFile: filepath.Join(dir, "eval.jsonl"),
 		Licence: demo.Licence, Source: "made by moot sim", Template: "none", ShardBytes: demo.ShardBytes,
@@ -219,7 +227,7 @@ func (t *realTask) train(ctx context.Context, a assignment) (learned, error) {
 		if err != nil {
 			return learned{}, err
 		}
-		loss, tokens, err := trainer.Step(ctx, batch, runner.LearningRate(t.manifest, a.trained, t.warm[a.node]))
+		loss, tokens, err := trainer.Step(ctx, batch, runner.LearningRate(t.manifest, a.done, t.warm[a.node]))
 		if err != nil {
 			return learned{}, err
 		}
@@ -259,6 +267,7 @@ type learning struct {
 	before, after float64 // held-out loss
 	curve         []Point // loss by trained rounds
 	tokens        uint64
+	kappa, steps  float64 // mean of the recorded ones; of the last round
 }
 
 // floor is the loss of who knows all there is to know; 0: of the demo's task.
@@ -277,10 +286,13 @@ func (t *trial) realWorld(nodes, rounds int, net network, with tuning) (*world, 
 	}
 	m := *s.base
 	m.MaxRounds, m.MinPeers, m.GenesisSeed = uint64(rounds), uint32(min(nodes, int(m.Seats))), t.Seed
-	if with == (tuning{}) {
-		with = s.usual
+	if with.rate == 0 {
+		with.rate, with.outer = s.usual.rate, s.usual.outer
 	}
 	m.Inner.LearningRateNano, m.Outer = with.rate, with.outer
+	if o := with.steps; o.start > 0 {
+		m.Inner.MinSteps, m.Inner.StartSteps, m.Inner.MaxSteps, m.MaxTokens = o.least, o.start, o.most, o.tokens
+	}
 	return newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: nodes, net: net, manifest: &m, task: s.task(&m)})
 }
 
@@ -305,10 +317,18 @@ func (t *trial) finish(w *world, within int) (bool, error) {
 }
 
 // learned measures the states of a chain.
-func (w *world) learned(n *node, every int) (learning, error) {
-	var out learning
+func (w *world) learned(n *node, every int) (out learning, err error) {
+	told := 0
+	defer func() { out.kappa /= float64(max(told, 1)) }()
 	for i, l := range n.chain.links {
 		last := i == len(n.chain.links)-1
+		if p := l.Record.Tempo; p != nil {
+			out.steps = float64(p.StepsBefore)
+			if p.KappaPPM > 0 {
+				out.kappa += float64(p.KappaPPM) / 1e6
+				told++
+			}
+		}
 		if i > 0 && !last && (len(l.Record.Contributions) == 0 || int(l.Record.TrainedRounds)%every != 0) {
 			continue
 		}

@@ -27,6 +27,7 @@ import (
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
@@ -433,7 +434,7 @@ func (x *liveNode) train(ctx context.Context, e round.Train) {
 	case <-time.After(time.Until(e.Until) / 2):
 	}
 	const steps = 30
-	l, err := x.task.train(ctx, assignment{node: x.i, peer: x.h.ID(), head: e.Head, state: st, trained: e.Trained, steps: steps})
+	l, err := x.task.train(ctx, assignment{node: x.i, peer: x.h.ID(), head: e.Head, state: st, done: runner.Done{Rounds: e.Trained, Tokens: e.Tokens}, steps: steps})
 	if err != nil {
 		return
 	}

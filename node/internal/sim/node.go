@@ -157,6 +157,8 @@ func (n *node) do(e round.Effect) {
 		n.audit(e)
 	case round.Evaluate:
 		n.evaluate(e)
+	case round.Compare:
+		n.compareRound(e)
 	case round.Gate:
 		n.gate(e)
 	case round.Fold:
@@ -205,7 +207,7 @@ func (n *node) train(e round.Train) {
 		available := n.until(e.Until)
 		// The usual node takes its most steps in half of the time there is.
 		perStep := time.Duration(float64(n.w.period()) * 0.4 / float64(in.MaxSteps) / n.pace())
-		steps := min(max(int(available/perStep), int(in.MinSteps)), int(in.MaxSteps))
+		steps := min(max(int(available/perStep), int(in.MinSteps)), int(e.Steps))
 		d := perStep * time.Duration(steps)
 		d -= time.Duration(n.w.rnd.Int64N(int64(d)/10 + 1))
 		if n.fault.watches() {

@@ -23,7 +23,7 @@ func quality(t *trial) error {
 	usual := s.usual
 	var together, untuned learning
 	together.after = math.Inf(1)
-	settings := []tuning{usual, {2 * usual.rate, outer(0.5, 0.6)}, {usual.rate / 2, outer(1, 0.6)}, {2 * usual.rate, outer(1, 0.3)}, {usual.rate, outer(1, 0)}}
+	settings := []tuning{usual, {rate: 2 * usual.rate, outer: outer(0.5, 0.6)}, {rate: usual.rate / 2, outer: outer(1, 0.6)}, {rate: 2 * usual.rate, outer: outer(1, 0.3)}, {rate: usual.rate, outer: outer(1, 0)}}
 	for i, with := range settings[:t.long(len(settings), 2)] {
 		l, err := t.faultless(peers, rounds, with)
 		if err != nil {

@@ -33,12 +33,12 @@ type task interface {
 
 // assignment is what a seat trains in a round.
 type assignment struct {
-	node    int
-	peer    peer.ID
-	head    cid.Cid
-	state   *fold.State
-	trained uint64
-	steps   int
+	node  int
+	peer  peer.ID
+	head  cid.Cid
+	state *fold.State
+	done  runner.Done
+	steps int
 }
 
 // learned is what came of it: the pseudo-gradient and what a commit says.

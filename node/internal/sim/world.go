@@ -59,6 +59,7 @@ type world struct {
 	records     map[cid.Cid][]byte
 	gains       map[gainKey]int64
 	losses      map[cid.Cid]float64 // before what a record's audits measure
+	kappas      map[cid.Cid]float64 // of the rounds of records
 	// honestDeltas are those of the newest heads.
 	honestDeltas map[cid.Cid][]*fold.Delta
 
@@ -107,7 +108,7 @@ func newWorld(ctx context.Context, o worldOptions) (*world, error) {
 	w := &world{
 		ctx: ctx, rnd: rand.New(rand.NewPCG(o.seed, 0x6d6f6f74)), net: o.net, manifest: &m, task: o.task,
 		index: make(map[peer.ID]int), folded: make(map[round.FoldID]round.Folded), differences: make(map[cid.Cid]difference), records: make(map[cid.Cid][]byte),
-		sent: make(map[string]uint64), had: make(map[cid.Cid]bitset), gains: make(map[gainKey]int64), losses: make(map[cid.Cid]float64), honestDeltas: make(map[cid.Cid][]*fold.Delta), transcript: sha256.New(), seen: newObservations(),
+		sent: make(map[string]uint64), had: make(map[cid.Cid]bitset), gains: make(map[gainKey]int64), losses: make(map[cid.Cid]float64), kappas: make(map[cid.Cid]float64), honestDeltas: make(map[cid.Cid][]*fold.Delta), transcript: sha256.New(), seen: newObservations(),
 	}
 	w.contents = contents{w: w, byID: make(map[cid.Cid]*content)}
 	if w.runID, err = m.ID(); err != nil {

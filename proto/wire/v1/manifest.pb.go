@@ -220,40 +220,41 @@ func (OverLong) EnumDescriptor() ([]byte, []int) {
 // Manifest is what all peers of a run share. The CID of its encoding is the
 // run ID.
 type Manifest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Model         []byte                 `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
-	Dataset       []byte                 `protobuf:"bytes,4,opt,name=dataset,proto3" json:"dataset,omitempty"`
-	ModelBytes    uint64                 `protobuf:"varint,5,opt,name=model_bytes,json=modelBytes,proto3" json:"model_bytes,omitempty"`
-	DatasetBytes  uint64                 `protobuf:"varint,6,opt,name=dataset_bytes,json=datasetBytes,proto3" json:"dataset_bytes,omitempty"`
-	Lora          *LoRA                  `protobuf:"bytes,7,opt,name=lora,proto3" json:"lora,omitempty"`
-	Tensors       []*Tensor              `protobuf:"bytes,8,rep,name=tensors,proto3" json:"tensors,omitempty"`
-	GenesisSeed   uint64                 `protobuf:"varint,9,opt,name=genesis_seed,json=genesisSeed,proto3" json:"genesis_seed,omitempty"`
-	Inner         *Inner                 `protobuf:"bytes,10,opt,name=inner,proto3" json:"inner,omitempty"`
-	Outer         *Outer                 `protobuf:"bytes,11,opt,name=outer,proto3" json:"outer,omitempty"`
-	CodecBits     uint32                 `protobuf:"varint,12,opt,name=codec_bits,json=codecBits,proto3" json:"codec_bits,omitempty"`
-	PeriodMillis  uint64                 `protobuf:"varint,13,opt,name=period_millis,json=periodMillis,proto3" json:"period_millis,omitempty"`
-	Seats         uint32                 `protobuf:"varint,14,opt,name=seats,proto3" json:"seats,omitempty"`
-	MinPeers      uint32                 `protobuf:"varint,15,opt,name=min_peers,json=minPeers,proto3" json:"min_peers,omitempty"`
-	MaxRounds     uint64                 `protobuf:"varint,16,opt,name=max_rounds,json=maxRounds,proto3" json:"max_rounds,omitempty"`
-	MaxTokens     uint64                 `protobuf:"varint,17,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
-	Schedule      Schedule               `protobuf:"varint,18,opt,name=schedule,proto3,enum=moot.wire.v1.Schedule" json:"schedule,omitempty"`
-	EvalSamples   uint32                 `protobuf:"varint,19,opt,name=eval_samples,json=evalSamples,proto3" json:"eval_samples,omitempty"`
-	Licences      *Licences              `protobuf:"bytes,20,opt,name=licences,proto3" json:"licences,omitempty"`
-	Launcher      []byte                 `protobuf:"bytes,21,opt,name=launcher,proto3" json:"launcher,omitempty"`
-	Created       int64                  `protobuf:"varint,22,opt,name=created,proto3" json:"created,omitempty"`
-	Template      string                 `protobuf:"bytes,23,opt,name=template,proto3" json:"template,omitempty"`
-	Mode          Mode                   `protobuf:"varint,24,opt,name=mode,proto3,enum=moot.wire.v1.Mode" json:"mode,omitempty"`
-	Trust         *Trust                 `protobuf:"bytes,30,opt,name=trust,proto3" json:"trust,omitempty"`
-	Admission     *Admission             `protobuf:"bytes,31,opt,name=admission,proto3" json:"admission,omitempty"`
-	Stop          *Stop                  `protobuf:"bytes,32,opt,name=stop,proto3" json:"stop,omitempty"`
-	Rollback      *Rollback              `protobuf:"bytes,33,opt,name=rollback,proto3" json:"rollback,omitempty"`
-	SkipLinks     bool                   `protobuf:"varint,34,opt,name=skip_links,json=skipLinks,proto3" json:"skip_links,omitempty"`
-	RotateRounds  uint32                 `protobuf:"varint,40,opt,name=rotate_rounds,json=rotateRounds,proto3" json:"rotate_rounds,omitempty"`
-	MinCodecBits  uint32                 `protobuf:"varint,41,opt,name=min_codec_bits,json=minCodecBits,proto3" json:"min_codec_bits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Version        uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Model          []byte                 `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
+	Dataset        []byte                 `protobuf:"bytes,4,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	ModelBytes     uint64                 `protobuf:"varint,5,opt,name=model_bytes,json=modelBytes,proto3" json:"model_bytes,omitempty"`
+	DatasetBytes   uint64                 `protobuf:"varint,6,opt,name=dataset_bytes,json=datasetBytes,proto3" json:"dataset_bytes,omitempty"`
+	Lora           *LoRA                  `protobuf:"bytes,7,opt,name=lora,proto3" json:"lora,omitempty"`
+	Tensors        []*Tensor              `protobuf:"bytes,8,rep,name=tensors,proto3" json:"tensors,omitempty"`
+	GenesisSeed    uint64                 `protobuf:"varint,9,opt,name=genesis_seed,json=genesisSeed,proto3" json:"genesis_seed,omitempty"`
+	Inner          *Inner                 `protobuf:"bytes,10,opt,name=inner,proto3" json:"inner,omitempty"`
+	Outer          *Outer                 `protobuf:"bytes,11,opt,name=outer,proto3" json:"outer,omitempty"`
+	CodecBits      uint32                 `protobuf:"varint,12,opt,name=codec_bits,json=codecBits,proto3" json:"codec_bits,omitempty"`
+	PeriodMillis   uint64                 `protobuf:"varint,13,opt,name=period_millis,json=periodMillis,proto3" json:"period_millis,omitempty"`
+	Seats          uint32                 `protobuf:"varint,14,opt,name=seats,proto3" json:"seats,omitempty"`
+	MinPeers       uint32                 `protobuf:"varint,15,opt,name=min_peers,json=minPeers,proto3" json:"min_peers,omitempty"`
+	MaxRounds      uint64                 `protobuf:"varint,16,opt,name=max_rounds,json=maxRounds,proto3" json:"max_rounds,omitempty"`
+	MaxTokens      uint64                 `protobuf:"varint,17,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
+	Schedule       Schedule               `protobuf:"varint,18,opt,name=schedule,proto3,enum=moot.wire.v1.Schedule" json:"schedule,omitempty"`
+	EvalSamples    uint32                 `protobuf:"varint,19,opt,name=eval_samples,json=evalSamples,proto3" json:"eval_samples,omitempty"`
+	Licences       *Licences              `protobuf:"bytes,20,opt,name=licences,proto3" json:"licences,omitempty"`
+	Launcher       []byte                 `protobuf:"bytes,21,opt,name=launcher,proto3" json:"launcher,omitempty"`
+	Created        int64                  `protobuf:"varint,22,opt,name=created,proto3" json:"created,omitempty"`
+	Template       string                 `protobuf:"bytes,23,opt,name=template,proto3" json:"template,omitempty"`
+	Mode           Mode                   `protobuf:"varint,24,opt,name=mode,proto3,enum=moot.wire.v1.Mode" json:"mode,omitempty"`
+	Trust          *Trust                 `protobuf:"bytes,30,opt,name=trust,proto3" json:"trust,omitempty"`
+	Admission      *Admission             `protobuf:"bytes,31,opt,name=admission,proto3" json:"admission,omitempty"`
+	Stop           *Stop                  `protobuf:"bytes,32,opt,name=stop,proto3" json:"stop,omitempty"`
+	Rollback       *Rollback              `protobuf:"bytes,33,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	SkipLinks      bool                   `protobuf:"varint,34,opt,name=skip_links,json=skipLinks,proto3" json:"skip_links,omitempty"`
+	RotateRounds   uint32                 `protobuf:"varint,40,opt,name=rotate_rounds,json=rotateRounds,proto3" json:"rotate_rounds,omitempty"`
+	MinCodecBits   uint32                 `protobuf:"varint,41,opt,name=min_codec_bits,json=minCodecBits,proto3" json:"min_codec_bits,omitempty"`
+	FollowArrivals bool                   `protobuf:"varint,45,opt,name=follow_arrivals,json=followArrivals,proto3" json:"follow_arrivals,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Manifest) Reset() {
@@ -501,6 +502,13 @@ func (x *Manifest) GetMinCodecBits() uint32 {
 		return x.MinCodecBits
 	}
 	return 0
+}
+
+func (x *Manifest) GetFollowArrivals() bool {
+	if x != nil {
+		return x.FollowArrivals
+	}
+	return false
 }
 
 type Stop struct {
@@ -974,6 +982,7 @@ type Inner struct {
 	DecayRounds      uint64                 `protobuf:"varint,15,opt,name=decay_rounds,json=decayRounds,proto3" json:"decay_rounds,omitempty"`
 	Unpacked         bool                   `protobuf:"varint,16,opt,name=unpacked,proto3" json:"unpacked,omitempty"`
 	OverLong         OverLong               `protobuf:"varint,17,opt,name=over_long,json=overLong,proto3,enum=moot.wire.v1.OverLong" json:"over_long,omitempty"`
+	StartSteps       uint32                 `protobuf:"varint,20,opt,name=start_steps,json=startSteps,proto3" json:"start_steps,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1127,6 +1136,13 @@ func (x *Inner) GetOverLong() OverLong {
 	return OverLong_OVER_LONG_UNSPECIFIED
 }
 
+func (x *Inner) GetStartSteps() uint32 {
+	if x != nil {
+		return x.StartSteps
+	}
+	return 0
+}
+
 type Outer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	LearningRateQ16 uint32                 `protobuf:"varint,1,opt,name=learning_rate_q16,json=learningRateQ16,proto3" json:"learning_rate_q16,omitempty"`
@@ -1243,7 +1259,7 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xe1\b\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\x8a\t\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1281,7 +1297,8 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
 	"skip_links\x18\" \x01(\bR\tskipLinks\x12#\n" +
 	"\rrotate_rounds\x18( \x01(\rR\frotateRounds\x12$\n" +
-	"\x0emin_codec_bits\x18) \x01(\rR\fminCodecBits\"u\n" +
+	"\x0emin_codec_bits\x18) \x01(\rR\fminCodecBits\x12'\n" +
+	"\x0ffollow_arrivals\x18- \x01(\bR\x0efollowArrivals\"u\n" +
 	"\x04Stop\x12\x1a\n" +
 	"\bpatience\x18\x01 \x01(\rR\bpatience\x12.\n" +
 	"\x13min_improvement_ppm\x18\x02 \x01(\rR\x11minImprovementPpm\x12!\n" +
@@ -1314,7 +1331,7 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\x06Tensor\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\rR\x04rows\x12\x12\n" +
-	"\x04cols\x18\x03 \x01(\rR\x04cols\"\xf2\x04\n" +
+	"\x04cols\x18\x03 \x01(\rR\x04cols\"\x93\x05\n" +
 	"\x05Inner\x12,\n" +
 	"\x12learning_rate_nano\x18\x01 \x01(\x04R\x10learningRateNano\x12\x1b\n" +
 	"\tbeta1_ppm\x18\x02 \x01(\rR\bbeta1Ppm\x12\x1b\n" +
@@ -1335,7 +1352,9 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\x0flora_plus_milli\x18\x0e \x01(\rR\rloraPlusMilli\x12!\n" +
 	"\fdecay_rounds\x18\x0f \x01(\x04R\vdecayRounds\x12\x1a\n" +
 	"\bunpacked\x18\x10 \x01(\bR\bunpacked\x123\n" +
-	"\tover_long\x18\x11 \x01(\x0e2\x16.moot.wire.v1.OverLongR\boverLong\"V\n" +
+	"\tover_long\x18\x11 \x01(\x0e2\x16.moot.wire.v1.OverLongR\boverLong\x12\x1f\n" +
+	"\vstart_steps\x18\x14 \x01(\rR\n" +
+	"startSteps\"V\n" +
 	"\x05Outer\x12*\n" +
 	"\x11learning_rate_q16\x18\x01 \x01(\rR\x0flearningRateQ16\x12!\n" +
 	"\fmomentum_q16\x18\x02 \x01(\rR\vmomentumQ16\"F\n" +

@@ -172,7 +172,9 @@ type Have struct {
 	Orders        [][]byte               `protobuf:"bytes,10,rep,name=orders,proto3" json:"orders,omitempty"`
 	LossMicro     uint64                 `protobuf:"varint,11,opt,name=loss_micro,json=lossMicro,proto3" json:"loss_micro,omitempty"`
 	Reports       []byte                 `protobuf:"bytes,12,opt,name=reports,proto3" json:"reports,omitempty"`
-	Cell          uint32                 `protobuf:"varint,20,opt,name=cell,proto3" json:"cell,omitempty"` // in a cell's own round: its number, from 1
+	Cell          uint32                 `protobuf:"varint,20,opt,name=cell,proto3" json:"cell,omitempty"`                                        // in a cell's own round: its number, from 1
+	KappaPpm      uint32                 `protobuf:"varint,25,opt,name=kappa_ppm,json=kappaPpm,proto3" json:"kappa_ppm,omitempty"`                // of the round before
+	ArrivalMillis uint64                 `protobuf:"varint,26,opt,name=arrival_millis,json=arrivalMillis,proto3" json:"arrival_millis,omitempty"` // since the round began
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -294,6 +296,20 @@ func (x *Have) GetReports() []byte {
 func (x *Have) GetCell() uint32 {
 	if x != nil {
 		return x.Cell
+	}
+	return 0
+}
+
+func (x *Have) GetKappaPpm() uint32 {
+	if x != nil {
+		return x.KappaPpm
+	}
+	return 0
+}
+
+func (x *Have) GetArrivalMillis() uint64 {
+	if x != nil {
+		return x.ArrivalMillis
 	}
 	return 0
 }
@@ -1465,7 +1481,7 @@ const file_v1_message_proto_rawDesc = "" +
 	" \x01(\x04R\x04norm\x12\x1d\n" +
 	"\n" +
 	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x14\n" +
-	"\x05trace\x18\f \x01(\fR\x05trace\"\x91\x03\n" +
+	"\x05trace\x18\f \x01(\fR\x05trace\"\xd5\x03\n" +
 	"\x04Have\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -1481,7 +1497,9 @@ const file_v1_message_proto_rawDesc = "" +
 	"\n" +
 	"loss_micro\x18\v \x01(\x04R\tlossMicro\x12\x18\n" +
 	"\areports\x18\f \x01(\fR\areports\x12\x12\n" +
-	"\x04cell\x18\x14 \x01(\rR\x04cell\"\xa6\x01\n" +
+	"\x04cell\x18\x14 \x01(\rR\x04cell\x12\x1b\n" +
+	"\tkappa_ppm\x18\x19 \x01(\rR\bkappaPpm\x12%\n" +
+	"\x0earrival_millis\x18\x1a \x01(\x04R\rarrivalMillis\"\xa6\x01\n" +
 	"\x05Merge\x12\x12\n" +
 	"\x04fork\x18\x01 \x01(\fR\x04fork\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\fR\x05first\x12\x12\n" +

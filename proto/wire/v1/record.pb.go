@@ -54,6 +54,7 @@ type Record struct {
 	Cell              uint32                 `protobuf:"varint,40,opt,name=cell,proto3" json:"cell,omitempty"`                            // of a cell's own record: its number, from 1
 	CodecBits         uint32                 `protobuf:"varint,41,opt,name=codec_bits,json=codecBits,proto3" json:"codec_bits,omitempty"` // of the next round; 0: that of the manifest
 	Calm              uint32                 `protobuf:"varint,42,opt,name=calm,proto3" json:"calm,omitempty"`                            // rounds in a row in which nearly all deltas came in time
+	Tempo             *Tempo                 `protobuf:"bytes,45,opt,name=tempo,proto3" json:"tempo,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -298,6 +299,106 @@ func (x *Record) GetCalm() uint32 {
 	return 0
 }
 
+func (x *Record) GetTempo() *Tempo {
+	if x != nil {
+		return x.Tempo
+	}
+	return nil
+}
+
+// Tempo is how many steps rounds have, and how long they last.
+type Tempo struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Steps          uint32                 `protobuf:"varint,1,opt,name=steps,proto3" json:"steps,omitempty"`                                         // of the next round, at most
+	StepsBefore    uint32                 `protobuf:"varint,2,opt,name=steps_before,json=stepsBefore,proto3" json:"steps_before,omitempty"`          // of this one
+	KappaPpm       uint32                 `protobuf:"varint,3,opt,name=kappa_ppm,json=kappaPpm,proto3" json:"kappa_ppm,omitempty"`                   // of the round before
+	Low            uint32                 `protobuf:"varint,4,opt,name=low,proto3" json:"low,omitempty"`                                             // kappas in a row that are low
+	DeadlineMillis uint64                 `protobuf:"varint,5,opt,name=deadline_millis,json=deadlineMillis,proto3" json:"deadline_millis,omitempty"` // of the next round; 0: the period
+	ArrivalMillis  uint64                 `protobuf:"varint,6,opt,name=arrival_millis,json=arrivalMillis,proto3" json:"arrival_millis,omitempty"`    // in this round
+	Arrivals       []uint64               `protobuf:"varint,7,rep,packed,name=arrivals,proto3" json:"arrivals,omitempty"`                            // of the last rounds, the oldest first
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Tempo) Reset() {
+	*x = Tempo{}
+	mi := &file_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tempo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tempo) ProtoMessage() {}
+
+func (x *Tempo) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tempo.ProtoReflect.Descriptor instead.
+func (*Tempo) Descriptor() ([]byte, []int) {
+	return file_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Tempo) GetSteps() uint32 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *Tempo) GetStepsBefore() uint32 {
+	if x != nil {
+		return x.StepsBefore
+	}
+	return 0
+}
+
+func (x *Tempo) GetKappaPpm() uint32 {
+	if x != nil {
+		return x.KappaPpm
+	}
+	return 0
+}
+
+func (x *Tempo) GetLow() uint32 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *Tempo) GetDeadlineMillis() uint64 {
+	if x != nil {
+		return x.DeadlineMillis
+	}
+	return 0
+}
+
+func (x *Tempo) GetArrivalMillis() uint64 {
+	if x != nil {
+		return x.ArrivalMillis
+	}
+	return 0
+}
+
+func (x *Tempo) GetArrivals() []uint64 {
+	if x != nil {
+		return x.Arrivals
+	}
+	return nil
+}
+
 // Trend is what the held-out losses of a run's states came to.
 type Trend struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -315,7 +416,7 @@ type Trend struct {
 
 func (x *Trend) Reset() {
 	*x = Trend{}
-	mi := &file_v1_record_proto_msgTypes[1]
+	mi := &file_v1_record_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -327,7 +428,7 @@ func (x *Trend) String() string {
 func (*Trend) ProtoMessage() {}
 
 func (x *Trend) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[1]
+	mi := &file_v1_record_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -340,7 +441,7 @@ func (x *Trend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trend.ProtoReflect.Descriptor instead.
 func (*Trend) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Trend) GetLossMicro() uint64 {
@@ -414,7 +515,7 @@ type Course struct {
 
 func (x *Course) Reset() {
 	*x = Course{}
-	mi := &file_v1_record_proto_msgTypes[2]
+	mi := &file_v1_record_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +527,7 @@ func (x *Course) String() string {
 func (*Course) ProtoMessage() {}
 
 func (x *Course) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[2]
+	mi := &file_v1_record_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +540,7 @@ func (x *Course) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Course.ProtoReflect.Descriptor instead.
 func (*Course) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Course) GetSeq() uint64 {
@@ -497,7 +598,7 @@ type Seat struct {
 
 func (x *Seat) Reset() {
 	*x = Seat{}
-	mi := &file_v1_record_proto_msgTypes[3]
+	mi := &file_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +610,7 @@ func (x *Seat) String() string {
 func (*Seat) ProtoMessage() {}
 
 func (x *Seat) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[3]
+	mi := &file_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +623,7 @@ func (x *Seat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seat.ProtoReflect.Descriptor instead.
 func (*Seat) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Seat) GetPeer() []byte {
@@ -575,7 +676,7 @@ type Contribution struct {
 
 func (x *Contribution) Reset() {
 	*x = Contribution{}
-	mi := &file_v1_record_proto_msgTypes[4]
+	mi := &file_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +688,7 @@ func (x *Contribution) String() string {
 func (*Contribution) ProtoMessage() {}
 
 func (x *Contribution) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[4]
+	mi := &file_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +701,7 @@ func (x *Contribution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contribution.ProtoReflect.Descriptor instead.
 func (*Contribution) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Contribution) GetSeat() uint32 {
@@ -668,7 +769,7 @@ type Judgement struct {
 
 func (x *Judgement) Reset() {
 	*x = Judgement{}
-	mi := &file_v1_record_proto_msgTypes[5]
+	mi := &file_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +781,7 @@ func (x *Judgement) String() string {
 func (*Judgement) ProtoMessage() {}
 
 func (x *Judgement) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[5]
+	mi := &file_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +794,7 @@ func (x *Judgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Judgement.ProtoReflect.Descriptor instead.
 func (*Judgement) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Judgement) GetSeat() uint32 {
@@ -768,7 +869,7 @@ type Standing struct {
 
 func (x *Standing) Reset() {
 	*x = Standing{}
-	mi := &file_v1_record_proto_msgTypes[6]
+	mi := &file_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +881,7 @@ func (x *Standing) String() string {
 func (*Standing) ProtoMessage() {}
 
 func (x *Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[6]
+	mi := &file_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +894,7 @@ func (x *Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standing.ProtoReflect.Descriptor instead.
 func (*Standing) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Standing) GetPeer() []byte {
@@ -862,7 +963,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_v1_record_proto_msgTypes[7]
+	mi := &file_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +975,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[7]
+	mi := &file_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +988,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Proof) GetFirst() []byte {
@@ -915,7 +1016,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_v1_record_proto_msgTypes[8]
+	mi := &file_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1028,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[8]
+	mi := &file_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1041,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Refusal) GetSeat() uint32 {
@@ -974,7 +1075,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_v1_record_proto_msgTypes[9]
+	mi := &file_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1087,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_record_proto_msgTypes[9]
+	mi := &file_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1100,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Certificate) GetRecord() []byte {
@@ -1020,7 +1121,7 @@ var File_v1_record_proto protoreflect.FileDescriptor
 
 const file_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\x92\b\n" +
+	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xbd\b\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -1056,7 +1157,16 @@ const file_v1_record_proto_rawDesc = "" +
 	"\x04cell\x18( \x01(\rR\x04cell\x12\x1d\n" +
 	"\n" +
 	"codec_bits\x18) \x01(\rR\tcodecBits\x12\x12\n" +
-	"\x04calm\x18* \x01(\rR\x04calm\"\xe2\x01\n" +
+	"\x04calm\x18* \x01(\rR\x04calm\x12)\n" +
+	"\x05tempo\x18- \x01(\v2\x13.moot.wire.v1.TempoR\x05tempo\"\xdb\x01\n" +
+	"\x05Tempo\x12\x14\n" +
+	"\x05steps\x18\x01 \x01(\rR\x05steps\x12!\n" +
+	"\fsteps_before\x18\x02 \x01(\rR\vstepsBefore\x12\x1b\n" +
+	"\tkappa_ppm\x18\x03 \x01(\rR\bkappaPpm\x12\x10\n" +
+	"\x03low\x18\x04 \x01(\rR\x03low\x12'\n" +
+	"\x0fdeadline_millis\x18\x05 \x01(\x04R\x0edeadlineMillis\x12%\n" +
+	"\x0earrival_millis\x18\x06 \x01(\x04R\rarrivalMillis\x12\x1a\n" +
+	"\barrivals\x18\a \x03(\x04R\barrivals\"\xe2\x01\n" +
 	"\x05Trend\x12\x1d\n" +
 	"\n" +
 	"loss_micro\x18\x01 \x01(\x04R\tlossMicro\x12\x1d\n" +
@@ -1137,37 +1247,39 @@ func file_v1_record_proto_rawDescGZIP() []byte {
 	return file_v1_record_proto_rawDescData
 }
 
-var file_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_v1_record_proto_goTypes = []any{
 	(*Record)(nil),       // 0: moot.wire.v1.Record
-	(*Trend)(nil),        // 1: moot.wire.v1.Trend
-	(*Course)(nil),       // 2: moot.wire.v1.Course
-	(*Seat)(nil),         // 3: moot.wire.v1.Seat
-	(*Contribution)(nil), // 4: moot.wire.v1.Contribution
-	(*Judgement)(nil),    // 5: moot.wire.v1.Judgement
-	(*Standing)(nil),     // 6: moot.wire.v1.Standing
-	(*Proof)(nil),        // 7: moot.wire.v1.Proof
-	(*Refusal)(nil),      // 8: moot.wire.v1.Refusal
-	(*Certificate)(nil),  // 9: moot.wire.v1.Certificate
-	(*Merge)(nil),        // 10: moot.wire.v1.Merge
+	(*Tempo)(nil),        // 1: moot.wire.v1.Tempo
+	(*Trend)(nil),        // 2: moot.wire.v1.Trend
+	(*Course)(nil),       // 3: moot.wire.v1.Course
+	(*Seat)(nil),         // 4: moot.wire.v1.Seat
+	(*Contribution)(nil), // 5: moot.wire.v1.Contribution
+	(*Judgement)(nil),    // 6: moot.wire.v1.Judgement
+	(*Standing)(nil),     // 7: moot.wire.v1.Standing
+	(*Proof)(nil),        // 8: moot.wire.v1.Proof
+	(*Refusal)(nil),      // 9: moot.wire.v1.Refusal
+	(*Certificate)(nil),  // 10: moot.wire.v1.Certificate
+	(*Merge)(nil),        // 11: moot.wire.v1.Merge
 }
 var file_v1_record_proto_depIdxs = []int32{
-	9,  // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
-	3,  // 1: moot.wire.v1.Record.seats:type_name -> moot.wire.v1.Seat
-	4,  // 2: moot.wire.v1.Record.contributions:type_name -> moot.wire.v1.Contribution
-	8,  // 3: moot.wire.v1.Record.refused:type_name -> moot.wire.v1.Refusal
-	3,  // 4: moot.wire.v1.Record.next_seats:type_name -> moot.wire.v1.Seat
-	5,  // 5: moot.wire.v1.Record.judgements:type_name -> moot.wire.v1.Judgement
-	6,  // 6: moot.wire.v1.Record.standings:type_name -> moot.wire.v1.Standing
-	7,  // 7: moot.wire.v1.Record.proofs:type_name -> moot.wire.v1.Proof
-	10, // 8: moot.wire.v1.Record.merge:type_name -> moot.wire.v1.Merge
-	2,  // 9: moot.wire.v1.Record.course:type_name -> moot.wire.v1.Course
-	1,  // 10: moot.wire.v1.Record.trend:type_name -> moot.wire.v1.Trend
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 0: moot.wire.v1.Record.parent_certificate:type_name -> moot.wire.v1.Certificate
+	4,  // 1: moot.wire.v1.Record.seats:type_name -> moot.wire.v1.Seat
+	5,  // 2: moot.wire.v1.Record.contributions:type_name -> moot.wire.v1.Contribution
+	9,  // 3: moot.wire.v1.Record.refused:type_name -> moot.wire.v1.Refusal
+	4,  // 4: moot.wire.v1.Record.next_seats:type_name -> moot.wire.v1.Seat
+	6,  // 5: moot.wire.v1.Record.judgements:type_name -> moot.wire.v1.Judgement
+	7,  // 6: moot.wire.v1.Record.standings:type_name -> moot.wire.v1.Standing
+	8,  // 7: moot.wire.v1.Record.proofs:type_name -> moot.wire.v1.Proof
+	11, // 8: moot.wire.v1.Record.merge:type_name -> moot.wire.v1.Merge
+	3,  // 9: moot.wire.v1.Record.course:type_name -> moot.wire.v1.Course
+	2,  // 10: moot.wire.v1.Record.trend:type_name -> moot.wire.v1.Trend
+	1,  // 11: moot.wire.v1.Record.tempo:type_name -> moot.wire.v1.Tempo
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_v1_record_proto_init() }
@@ -1182,7 +1294,7 @@ func file_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_record_proto_rawDesc), len(file_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
