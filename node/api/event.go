@@ -48,9 +48,9 @@ type Event struct {
 	Text     string    `json:"text,omitempty"`
 }
 
-// Cursor is a place in the events of a daemon: which start of the daemon, and
-// which event since then. The zero Cursor is before all events. It is written
-// as EPOCH.N.
+// Cursor is a place in the events of a daemon: in which epoch, of which there is
+// a new one when numbers could be lost, and which event of it. Both outlive the
+// daemon. The zero Cursor is before all events. It is written as EPOCH.N.
 type Cursor struct {
 	Epoch string
 	N     uint64

@@ -530,7 +530,9 @@ func TestEventLog(t *testing.T) {
 		got, _ = watch("", api.Cursor{Epoch: "another", N: 5})
 		check("another epoch", got, []string{"gap ", "4", "5", "6"})
 		got, _ = watch("", api.Cursor{Epoch: last.Epoch, N: 1 << 60})
-		check("a cursor from the future", got, nil)
+		check("a cursor from the future", got, []string{"gap ", "4", "5", "6"})
+		got, _ = watch("", api.Cursor{Epoch: last.Epoch, N: 3})
+		check("before the oldest", got, []string{"4", "5", "6"})
 	})
 }
 

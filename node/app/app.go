@@ -63,6 +63,7 @@ const (
 	runsDir     = "runs"
 	peersFile   = "peers"
 	trafficFile = "traffic.json"
+	eventsFile  = "events.ndjson"
 )
 
 // keptLogs is how many lines of the log the API can show.
@@ -176,6 +177,7 @@ func runNode(ctx context.Context, o Options, store *shard.Store, recent *recent)
 // stages are the components below the API, each after those that it needs.
 func (n *node) stages() []stage {
 	return []stage{
+		{"events", n.runEvents},
 		{"network", n.host.Run},
 		{"traffic", n.traffic.Run},
 		{"exchange", n.exchange.Run},
@@ -221,10 +223,13 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	n := &node{
 		limits: cfg.Network.Limits(), freeMemory: freeMemory,
 		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
-		store: store, host: host, events: api.NewEventLog(keptEvents),
+		store: store, host: host,
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
 		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1), metrics: metrics, gpu: gpu,
+	}
+	if err := n.openEvents(); err != nil {
+		return nil, errors.Join(err, host.Close())
 	}
 	n.setCaps(cfg)
 	openDevice := (func(*train.Options) error)(nil)

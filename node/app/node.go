@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/fence"
 	"github.com/moot-net/moot/node/internal/gossip"
+	"github.com/moot-net/moot/node/internal/journal"
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/presence"
 	"github.com/moot-net/moot/node/internal/pull"
@@ -50,6 +53,7 @@ type node struct {
 	introduce func(ctx context.Context, dir string, m *run.Manifest, to []peer.ID) error
 	gossip    *gossip.Gossip
 	events    *api.EventLog
+	journal   *journal.Journal // what is in events, for the next start
 	recent    *recent
 	covered   coverages
 	models    *catalogue[api.Model]
@@ -235,6 +239,23 @@ func (n *node) Peers(context.Context) ([]api.Peer, error) {
 		})
 	}
 	return peers, nil
+}
+
+// openEvents makes the log of events, which goes on after those of the last
+// start.
+func (n *node) openEvents() (err error) {
+	j, past, err := journal.Open(filepath.Join(n.dir, eventsFile), journal.DefaultMaxBytes, keptEvents)
+	if err != nil {
+		return err
+	}
+	n.journal = j
+	n.events = api.OpenEventLog(api.EventLogOptions{Keep: keptEvents, Journal: j, Past: past, Log: n.log})
+	return nil
+}
+
+// runEvents hands out events until ctx is done.
+func (n *node) runEvents(ctx context.Context) error {
+	return errors.Join(n.events.Run(ctx), n.journal.Close())
 }
 
 // Watch implements api.Backend.
