@@ -3,6 +3,7 @@ package msg
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -27,6 +28,29 @@ type CellSummary struct {
 	Fresh     bool    // nothing in it counts as long as anything else does
 	Present   []byte  // bits, lowest first: seats of the cell whose have or commit is in its record
 	Included  []byte  // seats whose commit is
+	// TokensEach are those of the commits that are included, in the order of their
+	// seats, and Audits what seats of the cell measured; only in runs with audits.
+	TokensEach []uint64    `json:",omitzero"`
+	Audits     []CellAudit `json:",omitzero"`
+}
+
+// CellAuditOf is an audit as a cell tells it: in whole 1e-6 nats, rounded down.
+func CellAuditOf(by uint32, a Audit) CellAudit {
+	micro := a.GainNano / microNano
+	if a.GainNano < micro*microNano {
+		micro--
+	}
+	return CellAudit{By: by, Seat: a.Seat, GainMicro: max(micro, -MaxGainNano/microNano)}
+}
+
+// Audit is what the cell's audit says.
+func (a *CellAudit) Audit() Audit { return Audit{Seat: a.Seat, GainNano: a.GainMicro * microNano} }
+
+// CellAudit is what a seat of a cell measured of a delta of the round before.
+type CellAudit struct {
+	By        uint32 // seat of the cell
+	Seat      uint32 // of the round before
+	GainMicro int64  // what it measured, in 1e-6 nats
 }
 
 // CID is what the seats vote for.
@@ -43,6 +67,60 @@ func Has(bits []byte, i int) bool { return i/8 < len(bits) && bits[i/8]>>(i%8)&1
 
 // SetBit sets bit i of as many bits as there are seats.
 func SetBit(bits []byte, i int) { bits[i/8] |= 1 << (i % 8) }
+
+func bitCount(b []byte) int {
+	n := 0
+	for _, v := range b {
+		n += bits.OnesCount8(v)
+	}
+	return n
+}
+
+func (c *checker) cellAudits(list []CellAudit) {
+	n := 0 // of one seat
+	for i, a := range list {
+		c.between("audit: by seat", uint64(a.By), 0, MaxSeats-1)
+		c.between("audit: seat", uint64(a.Seat), 0, MaxAllSeats-1)
+		c.between("audit: gain", uint64(max(a.GainMicro, -a.GainMicro)), 0, MaxGainNano/microNano)
+		if n++; i == 0 || list[i-1].By != a.By {
+			n = 1
+		}
+		c.that(n <= MaxAudits, "audits by seat %d are more than %d", a.By, MaxAudits)
+		if i > 0 {
+			p := list[i-1]
+			c.that(p.By < a.By || p.By == a.By && p.Seat < a.Seat, "audit of seat %d by %d is out of order", a.Seat, a.By)
+		}
+	}
+}
+
+// columnsOf are audits as they are on the wire.
+func columnsOf(list []CellAudit) (counts, seats []uint32, gains []int64) {
+	for _, a := range list {
+		for len(counts) <= int(a.By) {
+			counts = append(counts, 0)
+		}
+		counts[a.By]++
+		seats, gains = append(seats, a.Seat), append(gains, a.GainMicro)
+	}
+	return counts, seats, gains
+}
+
+func cellAuditsFrom(counts, seats []uint32, gains []int64) ([]CellAudit, error) {
+	var list []CellAudit
+	for by, n := range counts {
+		for ; n > 0 && len(list) < min(len(seats), len(gains)); n-- {
+			i := len(list)
+			list = append(list, CellAudit{By: uint32(by), Seat: seats[i], GainMicro: gains[i]})
+		}
+		if n > 0 {
+			return nil, &InvalidError{"audits of a cell", "counts are more than there are audits"}
+		}
+	}
+	if len(list) != len(seats) || len(list) != len(gains) {
+		return nil, &InvalidError{"audits of a cell", fmt.Sprintf("%d seats and %d gains, must be as many as counts say, %d", len(seats), len(gains), len(list))}
+	}
+	return list, nil
+}
 
 // CellVote is the signature of a seat's vote for a summary. All else in the vote
 // follows from the summary.
@@ -79,6 +157,13 @@ func (m *CellResult) Validate() error {
 	for i := range min(len(s.Included), len(s.Present)) {
 		c.that(s.Included[i]&^s.Present[i] == 0, "included has a seat that present lacks")
 	}
+	if n := len(s.TokensEach); n > 0 {
+		c.that(n == bitCount(s.Included), "tokens of %d seats, must be of as many as are included, %d", n, bitCount(s.Included))
+	}
+	for _, v := range s.TokensEach {
+		c.between("tokens of a seat", v, 1, MaxTokens)
+	}
+	c.cellAudits(s.Audits)
 	c.that(len(m.Votes) > 0 && len(m.Votes) <= MaxSeats, "votes are %d, must be 1 to %d", len(m.Votes), MaxSeats)
 	for i, v := range m.Votes {
 		c.between("votes: seat", uint64(v.Seat), 0, MaxSeats-1)
@@ -156,7 +241,9 @@ func CellVoteOf(s Signed, seat uint32) (CellVote, error) {
 }
 
 func (s *CellSummary) toWire() *wirev1.CellSummary {
+	counts, seats, gains := columnsOf(s.Audits)
 	return &wirev1.CellSummary{
+		TokensEach: s.TokensEach, AuditCounts: counts, AuditSeats: seats, AuditGainsMicro: gains,
 		Run: s.Run.Bytes(), Round: uint64(s.Round), Head: s.Head.Bytes(), Cell: s.Cell, Record: s.Record.Bytes(),
 		Aggregate: s.Aggregate.Bytes(), Weight: s.Weight, Tokens: s.Tokens, Fresh: s.Fresh, Present: s.Present, Included: s.Included,
 	}
@@ -173,11 +260,16 @@ func (m *CellResult) toWire() proto.Message {
 func cellResultFromWire(w *wirev1.CellResult) (*CellResult, error) {
 	var r cidReader
 	s := w.GetSummary()
+	audits, err := cellAuditsFrom(s.GetAuditCounts(), s.GetAuditSeats(), s.GetAuditGainsMicro())
+	if err != nil {
+		return nil, err
+	}
 	m := &CellResult{
 		Summary: CellSummary{
 			Run: r.read(s.GetRun()), Round: Round(s.GetRound()), Head: r.read(s.GetHead()), Cell: s.GetCell(),
 			Record: r.read(s.GetRecord()), Aggregate: r.read(s.GetAggregate()), Weight: s.GetWeight(), Tokens: s.GetTokens(),
 			Fresh: s.GetFresh(), Present: s.GetPresent(), Included: s.GetIncluded(),
+			TokensEach: s.GetTokensEach(), Audits: audits,
 		},
 		Peer: peer.ID(w.Peer),
 	}

@@ -29,7 +29,8 @@ const (
 	MaxGainNano      = 1 << 50       // of an audit, either sign, 1e-9 nats
 	MaxOwed          = 1 << 16       // audited rounds at weight 0
 	MaxStrikesQ8     = 1 << 16       // of one peer, 1/256
-	MaxStandings     = 128           // in a record
+	MaxStandings     = 128           // in a record with at most MaxSeats next seats
+	MaxOthers        = 64            // standings of peers without a seat, in others
 	MaxProofs        = 4             // in a record
 	MaxMerges        = 2             // in a have
 	MaxNameBytes     = 64            // agent and device in a status

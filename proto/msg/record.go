@@ -55,6 +55,8 @@ type Record struct {
 	CodecBits uint32 `json:",omitzero"`
 	Calm      uint32 `json:",omitzero"`
 	Tempo     *Tempo `json:",omitzero"` // nil: steps and deadline are the manifest's
+	// CellAudits are what the seats of a cell measured, in its own record.
+	CellAudits []CellAudit `json:",omitzero"`
 }
 
 // Seat is a peer that trains and witnesses in a round.
@@ -196,6 +198,8 @@ func (r *Record) Validate() error {
 	c.fileCID("state", r.State)
 	c.between("tokens", r.Tokens, 0, MaxRunTokens)
 	c.between("cell", uint64(r.Cell), 0, MaxCells)
+	c.cellAudits(r.CellAudits)
+	c.that(r.Cell > 0 || len(r.CellAudits) == 0, "audits of a cell in a record that is of none")
 	switch r.CodecBits {
 	case 0, 1, 2, 4, 8:
 	default:
@@ -265,7 +269,10 @@ func (r *Record) checkSuccessor(c *checker) {
 	c.contributions(r.Contributions, len(r.Seats))
 	c.refusals(r.Refused, len(r.Seats))
 	c.judgements(r.Judgements)
-	c.standings(r.Standings)
+	if len(r.Seats) > MaxSeats {
+		c.shortJudgements(r.Judgements)
+	}
+	c.standings(r.Standings, r.NextSeats)
 	c.proofs(r.Proofs)
 	if r.Merge != nil {
 		c.merge(*r.Merge)
@@ -310,9 +317,9 @@ func (c *checker) refusals(list []Refusal, seats int) {
 }
 
 func (c *checker) judgements(list []Judgement) {
-	c.that(len(list) <= MaxSeats, "judgements are %d, must be at most %d", len(list), MaxSeats)
+	c.that(len(list) <= MaxAllSeats, "judgements are %d, must be at most %d", len(list), MaxAllSeats)
 	for i, e := range list {
-		c.between("judgements: seat", uint64(e.Seat), 0, MaxSeats-1)
+		c.between("judgements: seat", uint64(e.Seat), 0, MaxAllSeats-1)
 		c.that(i == 0 || list[i-1].Seat < e.Seat, "judgements: seat %d is out of order", e.Seat)
 		c.between("judgements: measured", uint64(e.Measured), 0, MaxSeats)
 		c.between("judgements: retraced", uint64(e.Retraced), 0, MaxSeats)
@@ -326,8 +333,22 @@ func (c *checker) judgements(list []Judgement) {
 	}
 }
 
-func (c *checker) standings(list []Standing) {
-	c.that(len(list) <= MaxStandings, "standings are %d, must be at most %d", len(list), MaxStandings)
+// shortJudgements holds for what a record with cells can say.
+func (c *checker) shortJudgements(list []Judgement) {
+	for _, e := range list {
+		ok := e.GainNano%microNano == 0 && !e.TakenBack && e.Retraced == 0
+		c.that(ok, "judgements: seat %d of a round with cells has parts of 1e-6 nats, a retrace or is taken back", e.Seat)
+	}
+}
+
+func (c *checker) standings(list []Standing, seats []Seat) {
+	n := len(list)
+	if len(seats) > MaxSeats {
+		_, others := seatStandings(list, seats)
+		n = len(others)
+	}
+	most := StandingsKept(len(seats))
+	c.that(n <= most, "standings are %d, must be at most %d", n, most)
 	for i, e := range list {
 		c.peer("standings", e.Peer)
 		c.that(i == 0 || list[i-1].Peer < e.Peer, "standings: %v is out of order", e.Peer)

@@ -344,13 +344,22 @@ func (r *Record) toWire() *wirev1.Record {
 	for _, f := range r.Refused {
 		w.Refused = append(w.Refused, &wirev1.Refusal{Seat: f.Seat, Commit: f.Commit.Bytes(), Reason: uint32(f.Reason)})
 	}
-	for _, j := range r.Judgements {
+	judgements := r.Judgements
+	if len(r.Seats) > MaxSeats {
+		w.CellJudgements, judgements = rowsOf(judgements), nil
+	}
+	for _, j := range judgements {
 		w.Judgements = append(w.Judgements, &wirev1.Judgement{
 			Seat: j.Seat, Measured: j.Measured, GainNano: j.GainNano, WorthQ16: j.WorthQ16, Verdict: uint32(j.Verdict),
 			TakenBack: j.TakenBack, Retraced: j.Retraced, ErrorPpm: j.ErrorPPM,
 		})
 	}
-	for _, s := range r.Standings {
+	w.AuditCounts, w.AuditSeats, w.AuditGainsMicro = columnsOf(r.CellAudits)
+	list := r.Standings
+	if len(r.NextSeats) > MaxSeats {
+		w.SeatStandings, list = seatStandings(r.Standings, r.NextSeats)
+	}
+	for _, s := range list {
 		w.Standings = append(w.Standings, &wirev1.Standing{
 			Peer: []byte(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: uint64(s.Until), Reason: uint32(s.Reason),
 			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
@@ -430,6 +439,13 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 			TakenBack: j.TakenBack, Retraced: j.Retraced, ErrorPPM: j.ErrorPpm,
 		})
 	}
+	if len(w.CellJudgements) > 0 {
+		list, err := judgementsFrom(w.CellJudgements)
+		if err != nil || len(m.Seats) <= MaxSeats || len(m.Judgements) > 0 {
+			return nil, &InvalidError{"record", "judgements are not as those of a round with cells"}
+		}
+		m.Judgements = list
+	}
 	for _, s := range w.Standings {
 		m.Standings = append(m.Standings, Standing{
 			Peer: peer.ID(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: Round(s.Until), Reason: Reason(s.Reason),
@@ -438,6 +454,13 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 	}
 	if w.Tempo != nil {
 		m.Tempo = tempoFromWire(w.Tempo)
+	}
+	var err error
+	if m.Standings, err = standingsFrom(w.SeatStandings, m.Standings, m.NextSeats); err != nil {
+		return nil, err
+	}
+	if m.CellAudits, err = cellAuditsFrom(w.AuditCounts, w.AuditSeats, w.AuditGainsMicro); err != nil {
+		return nil, err
 	}
 	if w.Trend != nil {
 		m.Trend = trendFromWire(&r, w.Trend)

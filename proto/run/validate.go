@@ -113,8 +113,8 @@ func (m *Manifest) checkNumbers() *InvalidError {
 	if err := m.checkTempo(); err != nil {
 		return err
 	}
-	if m.Seats > msg.MaxSeats && m.Trust != (Trust{}) {
-		return invalid("seats", "is %d, must be at most %d with audits, for what cells do is not audited; trust.auditors = 0 does without", m.Seats, msg.MaxSeats)
+	if t := &m.Trust; m.Seats > msg.MaxSeats && (t.Outsiders > 0 || t.RetracePPM > 0 || t.TakeBack) {
+		return invalid("seats", "is %d, must be at most %d with trust.outsiders, trust.retrace or trust.take_back, which cells do without", m.Seats, msg.MaxSeats)
 	}
 	if t := &m.Trust; t.Auditors == 0 && t.TakeBack {
 		return invalid("trust.take_back", "is true, must be false without audits")

@@ -71,7 +71,7 @@ type AuditItem struct {
 }
 
 // Audits returns the contributions of the record parent that the peer audits in
-// the round after it. What a cell came to is nobody's delta, and is not audited.
+// the round after it; Machine.auditsInCell has those of a round with cells.
 func (ru *Rules) Audits(parent Link, self peer.ID) []AuditItem {
 	r := parent.Record
 	if ru.manifest.Trust.Auditors == 0 || len(r.Contributions) == 0 || Cells(len(r.Seats)) > 0 {
@@ -85,7 +85,7 @@ func (ru *Rules) Audits(parent Link, self peer.ID) []AuditItem {
 			out = append(out, AuditItem{Seat: c.Seat, Maker: maker, Delta: c.Delta, ClipQ16: c.ClipQ16})
 		}
 	}
-	return out
+	return out[:min(len(out), msg.MaxAudits)] // a have has no room for more
 }
 
 // measured is what the auditors of a contribution say.
@@ -105,33 +105,36 @@ type measured struct {
 // of the auditors that were drawn.
 func (ru *Rules) measure(b Basis) []measured {
 	parent := b.Parent.Record
-	if ru.manifest.Trust.Auditors == 0 || len(parent.Contributions) == 0 || Cells(len(parent.Seats)) > 0 {
+	if ru.manifest.Trust.Auditors == 0 || len(parent.Contributions) == 0 {
 		return nil
 	}
-	ring, outside := newAuditRing(b.Parent.ID, parent.NextSeats), ru.outsiders(b.Parent)
+	outside, said := ru.outsiders(b.Parent), b.said
+	if said == nil {
+		said = findingsOf(b.Haves)
+	}
 	var list []measured
-	for _, c := range parent.Contributions {
-		e := measured{maker: parent.Seats[c.Seat].Peer, tokens: c.Tokens, weight: c.Weight}
-		drawn := ring.of(b.Parent.ID, e.maker, int(ru.manifest.Trust.Auditors))
+	for _, c := range ru.entered(b) {
+		e := measured{maker: c.maker, tokens: c.tokens, weight: c.weight}
+		drawn := c.auditors
 		_, draws := ru.retraceKey(b.Parent, e.maker)
 		var found []uint32
 		take := func(audits []msg.Audit, retraces []msg.Retrace) {
-			i, ok := slices.BinarySearchFunc(audits, c.Seat, func(a msg.Audit, seat uint32) int { return cmp.Compare(a.Seat, seat) })
+			i, ok := slices.BinarySearchFunc(audits, c.seat, func(a msg.Audit, seat uint32) int { return cmp.Compare(a.Seat, seat) })
 			if ok {
 				e.gains = append(e.gains, audits[i].GainNano)
 			}
-			if ppm, ok := retraceOf(retraces, c.Seat); ok && draws {
+			if ppm, ok := retraceOf(retraces, c.seat); ok && draws {
 				found = append(found, ppm)
 			}
 		}
-		for _, s := range b.Haves {
-			if h := s.Message.(*msg.Have); slices.Contains(drawn, s.From) {
-				take(h.Audits, h.Retraces)
+		for _, f := range said {
+			if slices.Contains(drawn, f.by) {
+				take(f.audits, f.retraces)
 			}
 		}
 		seated, retraced := len(e.gains), len(found) // a majority of these decides whether there are enough
 		for _, s := range b.reports {
-			if i := outsiderOf(outside, s.From); slices.Contains(outside[i].seats, c.Seat) {
+			if i := outsiderOf(outside, s.From); slices.Contains(outside[i].seats, c.seat) {
 				m := s.Message.(*msg.Report)
 				take(m.Audits, m.Retraces)
 			}
@@ -141,7 +144,7 @@ func (ru *Rules) measure(b Basis) []measured {
 		if len(e.gains) == 0 && len(found) == 0 {
 			continue
 		}
-		e.judgement = msg.Judgement{Seat: c.Seat, Measured: uint32(len(e.gains)), Retraced: uint32(len(found))}
+		e.judgement = msg.Judgement{Seat: c.seat, Measured: uint32(len(e.gains)), Retraced: uint32(len(found))}
 		if len(e.gains) > 0 {
 			slices.Sort(e.gains)
 			e.enough = 2*seated > len(drawn)

@@ -48,11 +48,12 @@ func (m *Machine) addCells(h *height) {
 		p := m.rules.cellParent(h.parent, uint32(k+1))
 		n := len(p.Record.NextSeats)
 		s := &height{
-			parent: p, round: h.round, seats: p.Record.NextSeats, witness: true, self: seatOf(p.Record.NextSeats, m.cfg.Self),
+			parent: p, round: h.round, seats: p.Record.NextSeats, self: seatOf(p.Record.NextSeats, m.cfg.Self),
 			order: Proposers(p.ID, p.Record.NextSeats), began: h.began, byCID: h.byCID, cellsOfHeight: cellsOfHeight{cell: uint32(k + 1)},
 			commits: make([][]*commitEntry, n), haves: make([][]msg.Signed, n), votes: make([][]msg.Signed, n),
 		}
-		s.q, s.f = Quorum(n)
+		s.q, s.f = Quorum(Witnesses(s.seats))
+		s.witness = !s.seats[s.self].Trainee
 		for a := range s.proposals {
 			s.proposals[a] = make([]proposalSlot, n)
 		}
@@ -69,9 +70,9 @@ func (h *height) slot() cid.Cid {
 }
 
 // idOf is what votes for a record name: in a cell, its summary.
-func (h *height) idOf(r *msg.Record, encoded cid.Cid) cid.Cid {
+func (m *Machine) idOf(h *height, r *msg.Record, encoded cid.Cid) cid.Cid {
 	if h.cell > 0 {
-		s := summaryOf(r, encoded)
+		s := m.rules.summaryOf(r, encoded)
 		return s.CID()
 	}
 	return encoded
@@ -100,7 +101,7 @@ func (m *Machine) advanceCell(h *height) {
 		return
 	}
 	m.judge(s)
-	m.giveCellHave(s)
+	m.giveCellHave(h)
 	m.propose(s)
 	m.judge(s)
 	m.vote(s)
@@ -108,13 +109,16 @@ func (m *Machine) advanceCell(h *height) {
 	m.tellResult(h)
 }
 
-// giveCellHave says once which deltas of its cell Self holds.
-func (m *Machine) giveCellHave(s *height) {
+// giveCellHave says once which deltas of its cell Self holds, and what it
+// measured of the round before.
+func (m *Machine) giveCellHave(h *height) {
+	s := h.sub
 	mine := m.own.at(s.slot())
-	if mine.have != nil || mine.forgotten || !s.allHeld() && m.now.Before(s.began.Add(m.timing.Deadline)) {
+	ready := s.allHeld() && (h.audited || len(h.audits) == 0)
+	if mine.have != nil || mine.forgotten || !ready && m.now.Before(s.began.Add(m.timing.Deadline)) {
 		return
 	}
-	v := &msg.Have{Run: m.rules.run, Round: s.round, Head: s.parent.ID, Peer: m.cfg.Self, Cell: s.cell}
+	v := &msg.Have{Run: m.rules.run, Round: s.round, Head: s.parent.ID, Peer: m.cfg.Self, Cell: s.cell, Audits: h.gains}
 	for i := range s.seats {
 		if e, ok := s.entry(i); ok {
 			v.Entries = append(v.Entries, e)
@@ -140,12 +144,15 @@ func (m *Machine) tellResult(h *height) {
 		}
 		if h.tellAt.IsZero() {
 			turn := slices.Index(s.order, s.self)
+			if turn < 0 {
+				turn = len(s.order)
+			}
 			h.tellAt = m.now.Add(time.Duration(turn) * m.timing.Grace)
 		}
 		if m.now.Before(h.tellAt) {
 			return
 		}
-		v := &msg.CellResult{Summary: summaryOf(c.record, c.encoded), Peer: m.cfg.Self}
+		v := &msg.CellResult{Summary: m.rules.summaryOf(c.record, c.encoded), Peer: m.cfg.Self}
 		for _, e := range cert.Votes {
 			vote, err := m.open(e)
 			if err != nil {

@@ -87,17 +87,23 @@ func assignCommittee(r *msg.Record) {
 }
 
 // cellParent stands for the parent in a cell's own round: it gives the seats of
-// the cell alone, all of which witness there.
+// the cell alone, and the standings that their deltas count by.
 func (ru *Rules) cellParent(parent Link, cell uint32) Link {
 	p := parent.Record
 	r := &msg.Record{
 		Version: p.Version, Run: p.Run, Round: p.Round, State: p.State, TrainedRounds: max(p.TrainedRounds, 1), Cell: cell,
-		CodecBits: p.CodecBits,
+		CodecBits: p.CodecBits, Standings: p.Standings,
 	}
+	may := ru.mayWitness(p.Standings, p)
 	for _, i := range CellsOf(parent.ID, p.NextSeats)[cell-1] {
 		s := p.NextSeats[i]
-		s.Trainee = false
+		s.Trainee = !may[i]
 		r.NextSeats = append(r.NextSeats, s)
+	}
+	if Witnesses(r.NextSeats) == 0 { // as in a run in which all are new
+		for i := range r.NextSeats {
+			r.NextSeats[i].Trainee = false
+		}
 	}
 	return Link{ID: parent.ID, Record: r}
 }
@@ -113,11 +119,13 @@ func (ru *Rules) cellConsequence(b Basis) *Consequence {
 	for _, s := range b.Haves {
 		r.Haves = append(r.Haves, s.Envelope)
 	}
-	c := &Consequence{Record: r}
-	_, f := Quorum(len(r.Seats))
-	t := min(f+1, len(b.Haves))
-	ru.include(c, b, tally(b.Haves), t)
+	c := &Consequence{Record: r, standings: parent.Standings}
+	_, f := Quorum(Witnesses(r.Seats))
+	counting := countingHaves(b.Haves, r.Seats)
+	t := min(f+1, len(counting))
+	ru.include(c, b, tally(counting), t)
 	r.Tokens = creditedTokens(r.Contributions)
+	r.CellAudits = ru.cellAudits(b.Haves, r.Seats)
 	c.presence(b)
 	return c
 }
@@ -138,11 +146,11 @@ func (c *Consequence) presence(b Basis) {
 }
 
 // summaryOf is what others need to know of a cell's record.
-func summaryOf(r *msg.Record, id cid.Cid) msg.CellSummary {
+func (ru *Rules) summaryOf(r *msg.Record, id cid.Cid) msg.CellSummary {
 	n := (len(r.Seats) + 7) / 8
 	s := msg.CellSummary{
 		Run: r.Run, Round: r.Round, Head: r.Parent, Cell: r.Cell, Record: id, Aggregate: r.State, Tokens: r.Tokens,
-		Fresh: true, Present: make([]byte, n), Included: make([]byte, n),
+		Fresh: true, Present: make([]byte, n), Included: make([]byte, n), Audits: r.CellAudits,
 	}
 	for i, e := range r.NextSeats {
 		if e.Missed == 0 {
@@ -152,6 +160,9 @@ func summaryOf(r *msg.Record, id cid.Cid) msg.CellSummary {
 	for _, e := range r.Contributions {
 		msg.SetBit(s.Included, int(e.Seat))
 		s.Weight += e.Weight
+		if ru.manifest.Trust.Auditors > 0 {
+			s.TokensEach = append(s.TokensEach, e.Tokens)
+		}
 		if e.Reason == msg.Held {
 			s.Fresh = false
 		}
@@ -168,21 +179,23 @@ func (ru *Rules) verifyResult(parent Link, res *msg.CellResult) error {
 	if !s.Run.Equals(ru.run) || s.Round != parent.Record.Round+1 || !s.Head.Equals(parent.ID) || int(s.Cell) > Cells(len(seats)) {
 		return fmt.Errorf("result of cell %d is not of this round", s.Cell)
 	}
-	members := CellsOf(parent.ID, seats)[s.Cell-1]
-	q, _ := Quorum(len(members))
+	members := ru.cellParent(parent, s.Cell).Record.NextSeats
+	q, _ := Quorum(Witnesses(members))
 	switch {
 	case len(s.Present) != (len(members)+7)/8 || excess(s.Present, len(members)):
 		return fmt.Errorf("result of cell %d is not of its %d seats", s.Cell, len(members))
+	case (len(s.TokensEach) > 0) != (ru.manifest.Trust.Auditors > 0) || len(s.Audits) > 0 && int(s.Audits[len(s.Audits)-1].By) >= len(members):
+		return fmt.Errorf("result of cell %d has not what the run's audits need", s.Cell)
 	case len(res.Votes) < q:
 		return fmt.Errorf("result of cell %d: %d votes, must be at least %d", s.Cell, len(res.Votes), q)
-	case !slices.ContainsFunc(members, func(i int) bool { return seats[i].Peer == res.Peer }):
+	case seatOf(members, res.Peer) < 0:
 		return fmt.Errorf("result of cell %d is told by %v, who has no seat in it", s.Cell, res.Peer)
 	}
 	for _, v := range res.Votes {
-		if int(v.Seat) >= len(members) {
-			return fmt.Errorf("result of cell %d: a vote of seat %d, which it has not", s.Cell, v.Seat)
+		if int(v.Seat) >= len(members) || members[v.Seat].Trainee {
+			return fmt.Errorf("result of cell %d: a vote of seat %d, which it has not or which does not witness", s.Cell, v.Seat)
 		}
-		e, err := s.Envelope(seats[members[v.Seat]].Peer, v.Signature)
+		e, err := s.Envelope(members[v.Seat].Peer, v.Signature)
 		if err != nil {
 			return err
 		}

@@ -250,7 +250,7 @@ func TestWrongMean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := h.sub.idOf(&wrong, msg.RawCID(b))
+	id := honest.m.idOf(h.sub, &wrong, msg.RawCID(b))
 	proposer := s.nodes[s.indexOf(msg.Seat{Peer: wrong.Proposer})]
 	var out []Effect
 	step := func(ev Event) {

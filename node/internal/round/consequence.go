@@ -31,6 +31,7 @@ type Basis struct {
 	Verified func(envelope cid.Cid) bool
 
 	reports []msg.Signed // that count
+	said    []finding    // of auditors with a seat; nil: what the haves say
 }
 
 // Consequence is what follows from a Basis.
@@ -113,6 +114,16 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	for _, s := range b.reports {
 		r.Reports = append(r.Reports, s.Envelope)
 	}
+	r.Trend = ru.trend(parent, counting, f)
+	opinions := tally(counting)
+	if f == 0 && len(counting) > 1 {
+		withoutOwn(opinions, counting, r.Seats, b.Fallback)
+	}
+	inCells := Cells(len(r.Seats)) > 0
+	if inCells { // they tell what their seats measured
+		ru.include(c, b, opinions, t)
+		b.said = c.cellFindings(b)
+	}
 	audits := ru.measure(b)
 	judge(audits)
 	for _, a := range audits {
@@ -121,12 +132,9 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	c.standings = ru.standingsAfter(parent, r.Round, audits)
 	c.standings.ban(b.Proofs)
 
-	r.Trend = ru.trend(parent, counting, f)
-	opinions := tally(counting)
-	if f == 0 && len(counting) > 1 {
-		withoutOwn(opinions, counting, r.Seats, b.Fallback)
+	if !inCells {
+		ru.include(c, b, opinions, t)
 	}
-	ru.include(c, b, opinions, t)
 	ru.obey(c, b, counting, t)
 	var tokens uint64
 	if !goesBack(r) { // else all that is left behind

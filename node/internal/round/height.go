@@ -132,6 +132,9 @@ func (m *Machine) newHeight(parent Link) *height {
 		h.compares = m.rules.comparable(r) && h.before.Record != nil
 		h.retraces = m.rules.Retraces(parent, h.audits, m.chain.link)
 	}
+	if h.self >= 0 && Cells(len(r.Seats)) > 0 {
+		h.audits = m.auditsInCell(parent)
+	}
 	h.outside = m.rules.outsiders(parent)
 	h.reports = make([]msg.Signed, len(h.outside))
 	if h.self < 0 {

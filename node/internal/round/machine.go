@@ -316,6 +316,9 @@ func (m *Machine) trained(ev Trained) {
 // audit asks for what Self has to say in its have of the round before.
 func (m *Machine) audit(h *height) {
 	mine := m.own.at(h.slot())
+	if h.sub != nil {
+		mine = m.own.at(h.sub.slot())
+	}
 	if len(h.audits) == 0 || mine.have != nil || mine.report != nil || mine.forgotten {
 		return
 	}
@@ -453,6 +456,9 @@ func (m *Machine) giveHave(h *height) {
 	}
 	joins, _ := m.useful(h)
 	v := &msg.Have{Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self, Joins: joins, Audits: h.gains, LossMicro: h.lossMicro, Retraces: h.retraced, Reports: h.reportBits(), Orders: m.usefulOrders(h), KappaPPM: h.kappaPPM, ArrivalMillis: m.arrival(h)}
+	if h.sub != nil {
+		v.Audits = nil // they are in the have of the cell
+	}
 	if !h.assembly && h.witness {
 		v.Merges = m.merges()
 	}

@@ -247,7 +247,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 		return // Open decoded it
 	}
 	encoded := msg.RawCID(p.Record)
-	id := h.idOf(r, encoded)
+	id := m.idOf(h, r, encoded)
 	if h.candidate(id) != nil || h.closed && m.head.Certificate != nil || h.cell > 0 && len(r.Contributions) == 0 {
 		return
 	}

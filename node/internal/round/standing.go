@@ -162,20 +162,26 @@ func (s standings) kept(seats []msg.Seat) []msg.Standing {
 	slices.SortStableFunc(others, func(a, b msg.Standing) int {
 		return cmp.Or(cmp.Compare(b.Work, a.Work), cmp.Compare(b.Until, a.Until))
 	})
-	out = append(out, others[:min(len(others), msg.MaxStandings-len(out))]...)
+	room := msg.StandingsKept(len(seats))
+	if len(seats) <= msg.MaxSeats {
+		room -= len(out)
+	}
+	out = append(out, others[:min(len(others), room)]...)
 	slices.SortFunc(out, func(a, b msg.Standing) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
 	return out
 }
 
-// assignWitnesses says which of the next seats only train: those that owe
-// audits, and those that work less than half as much as the others.
+// assignWitnesses says which of the next seats only train.
 func (ru *Rules) assignWitnesses(s standings, r *msg.Record) {
-	for i := range r.NextSeats {
-		r.NextSeats[i].Trainee = false
+	for i, may := range ru.mayWitness(s, r) {
+		r.NextSeats[i].Trainee = !may
 	}
-	if r.TrainedRounds == 0 || ru.manifest.Trust.Auditors == 0 {
-		return
-	}
+}
+
+// mayWitness says which of the next seats do not only train: all but those that
+// owe audits, and those that work less than half as much as the others.
+func (ru *Rules) mayWitness(s standings, r *msg.Record) []bool {
+	witness := make([]bool, len(r.NextSeats))
 	type trusted struct {
 		seat int
 		pace uint64
@@ -188,16 +194,16 @@ func (ru *Rules) assignWitnesses(s standings, r *msg.Record) {
 			paces = append(paces, e.Pace)
 		}
 	}
-	if len(list) == 0 {
-		return
+	if r.TrainedRounds == 0 || ru.manifest.Trust.Auditors == 0 || len(list) == 0 {
+		for i := range witness {
+			witness[i] = true
+		}
+		return witness
 	}
 	half := medianOf(paces) / 2
 	slices.SortStableFunc(list, func(a, b trusted) int { return cmp.Compare(b.pace, a.pace) })
-	witness := make([]bool, len(r.NextSeats))
 	for k, e := range list {
 		witness[e.seat] = e.pace >= half || k < leastQuorum
 	}
-	for i := range r.NextSeats {
-		r.NextSeats[i].Trainee = !witness[i]
-	}
+	return witness
 }

@@ -277,18 +277,25 @@ func (n *node) judge(c *msg.Commit) msg.Reason {
 	return msg.Held
 }
 
-// compare looks for copies; not in a world with very many nodes or in cells, where
-// it would be most of the work.
+// compare looks for copies; not in a world with very many nodes or seats, where it
+// would be most of the work.
 func (n *node) compare(c *msg.Commit, id cid.Cid) {
 	d, err := n.w.contents.decoded(c.Delta)
 	if err != nil || n.w.quiet {
 		return
 	}
 	head, ok := n.chain.Link(c.Head)
-	if !ok || round.Cells(len(head.Record.NextSeats)) > 0 {
+	seats := 0
+	if ok {
+		seats = len(head.Record.NextSeats)
+	}
+	if !ok || seats > comparedSeats {
 		return
 	}
-	for _, id := range n.copies.Found(c.Round, id, d, n.w.layout.Params(), len(head.Record.NextSeats)) {
+	if c := round.Cells(seats); c > 0 {
+		seats /= c // as in the daemon: those of the cell
+	}
+	for _, id := range n.copies.Found(c.Round, id, d, n.w.layout.Params(), seats) {
 		n.later(time.Millisecond, round.Checked{Commit: id, Reason: msg.Copy})
 	}
 }
@@ -320,6 +327,9 @@ func (n *node) fold(e round.Fold) {
 		n.fetch(in.Delta, wanted, here)
 	}
 }
+
+// comparedSeats is up to how many seats copies are looked for.
+const comparedSeats = 128
 
 const syncBytes = 2500 // of a question with a locator
 

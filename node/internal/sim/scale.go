@@ -60,9 +60,6 @@ func bytesOf(t *trial, seats int) error {
 		return err
 	}
 	cells := round.Cells(seats)
-	if cells > 0 {
-		m.Trust = run.Trust{} // what cells do is not audited
-	}
 	w, err := newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: seats, net: wide(), manifest: m, task: newQuickTask(layout, t.Seed)})
 	if err != nil {
 		return err

@@ -1285,20 +1285,26 @@ func (x *CellResult) GetVotes() []*CellVote {
 // CellSummary is what a cell came to. The CID of its encoding is what the
 // cell's seats vote for.
 type CellSummary struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
-	Round         uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
-	Head          []byte                 `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
-	Cell          uint32                 `protobuf:"varint,4,opt,name=cell,proto3" json:"cell,omitempty"`          // from 1
-	Record        []byte                 `protobuf:"bytes,5,opt,name=record,proto3" json:"record,omitempty"`       // CID of the cell's record
-	Aggregate     []byte                 `protobuf:"bytes,6,opt,name=aggregate,proto3" json:"aggregate,omitempty"` // CID of the cell's mean
-	Weight        uint64                 `protobuf:"varint,7,opt,name=weight,proto3" json:"weight,omitempty"`
-	Tokens        uint64                 `protobuf:"varint,8,opt,name=tokens,proto3" json:"tokens,omitempty"`
-	Fresh         bool                   `protobuf:"varint,9,opt,name=fresh,proto3" json:"fresh,omitempty"`
-	Present       []byte                 `protobuf:"bytes,10,opt,name=present,proto3" json:"present,omitempty"` // bits, by the cell's seats
-	Included      []byte                 `protobuf:"bytes,11,opt,name=included,proto3" json:"included,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Run       []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Round     uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
+	Head      []byte                 `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	Cell      uint32                 `protobuf:"varint,4,opt,name=cell,proto3" json:"cell,omitempty"`          // from 1
+	Record    []byte                 `protobuf:"bytes,5,opt,name=record,proto3" json:"record,omitempty"`       // CID of the cell's record
+	Aggregate []byte                 `protobuf:"bytes,6,opt,name=aggregate,proto3" json:"aggregate,omitempty"` // CID of the cell's mean
+	Weight    uint64                 `protobuf:"varint,7,opt,name=weight,proto3" json:"weight,omitempty"`
+	Tokens    uint64                 `protobuf:"varint,8,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Fresh     bool                   `protobuf:"varint,9,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	Present   []byte                 `protobuf:"bytes,10,opt,name=present,proto3" json:"present,omitempty"` // bits, by the cell's seats
+	Included  []byte                 `protobuf:"bytes,11,opt,name=included,proto3" json:"included,omitempty"`
+	// In a run with audits: the tokens of the commits that are included, and what
+	// seats of the cell measured of deltas of the round before.
+	TokensEach      []uint64 `protobuf:"varint,12,rep,packed,name=tokens_each,json=tokensEach,proto3" json:"tokens_each,omitempty"`
+	AuditCounts     []uint32 `protobuf:"varint,13,rep,packed,name=audit_counts,json=auditCounts,proto3" json:"audit_counts,omitempty"` // of each seat of the cell, up to the last that has any
+	AuditSeats      []uint32 `protobuf:"varint,14,rep,packed,name=audit_seats,json=auditSeats,proto3" json:"audit_seats,omitempty"`    // of the round before
+	AuditGainsMicro []int64  `protobuf:"zigzag64,15,rep,packed,name=audit_gains_micro,json=auditGainsMicro,proto3" json:"audit_gains_micro,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CellSummary) Reset() {
@@ -1404,6 +1410,34 @@ func (x *CellSummary) GetPresent() []byte {
 func (x *CellSummary) GetIncluded() []byte {
 	if x != nil {
 		return x.Included
+	}
+	return nil
+}
+
+func (x *CellSummary) GetTokensEach() []uint64 {
+	if x != nil {
+		return x.TokensEach
+	}
+	return nil
+}
+
+func (x *CellSummary) GetAuditCounts() []uint32 {
+	if x != nil {
+		return x.AuditCounts
+	}
+	return nil
+}
+
+func (x *CellSummary) GetAuditSeats() []uint32 {
+	if x != nil {
+		return x.AuditSeats
+	}
+	return nil
+}
+
+func (x *CellSummary) GetAuditGainsMicro() []int64 {
+	if x != nil {
+		return x.AuditGainsMicro
 	}
 	return nil
 }
@@ -1582,7 +1616,7 @@ const file_v1_message_proto_rawDesc = "" +
 	"CellResult\x123\n" +
 	"\asummary\x18\x01 \x01(\v2\x19.moot.wire.v1.CellSummaryR\asummary\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12,\n" +
-	"\x05votes\x18\x03 \x03(\v2\x16.moot.wire.v1.CellVoteR\x05votes\"\x8f\x02\n" +
+	"\x05votes\x18\x03 \x03(\v2\x16.moot.wire.v1.CellVoteR\x05votes\"\xa0\x03\n" +
 	"\vCellSummary\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -1595,7 +1629,13 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x05fresh\x18\t \x01(\bR\x05fresh\x12\x18\n" +
 	"\apresent\x18\n" +
 	" \x01(\fR\apresent\x12\x1a\n" +
-	"\bincluded\x18\v \x01(\fR\bincluded\"<\n" +
+	"\bincluded\x18\v \x01(\fR\bincluded\x12\x1f\n" +
+	"\vtokens_each\x18\f \x03(\x04R\n" +
+	"tokensEach\x12!\n" +
+	"\faudit_counts\x18\r \x03(\rR\vauditCounts\x12\x1f\n" +
+	"\vaudit_seats\x18\x0e \x03(\rR\n" +
+	"auditSeats\x12*\n" +
+	"\x11audit_gains_micro\x18\x0f \x03(\x12R\x0fauditGainsMicro\"<\n" +
 	"\bCellVote\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignatureB/Z-github.com/moot-net/moot/proto/wire/v1;wirev1b\x06proto3"

@@ -54,9 +54,18 @@ type Record struct {
 	Cell              uint32                 `protobuf:"varint,40,opt,name=cell,proto3" json:"cell,omitempty"`                            // of a cell's own record: its number, from 1
 	CodecBits         uint32                 `protobuf:"varint,41,opt,name=codec_bits,json=codecBits,proto3" json:"codec_bits,omitempty"` // of the next round; 0: that of the manifest
 	Calm              uint32                 `protobuf:"varint,42,opt,name=calm,proto3" json:"calm,omitempty"`                            // rounds in a row in which nearly all deltas came in time
-	Tempo             *Tempo                 `protobuf:"bytes,45,opt,name=tempo,proto3" json:"tempo,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Of a cell's own record: what its seats measured, as in CellSummary.
+	AuditCounts     []uint32 `protobuf:"varint,60,rep,packed,name=audit_counts,json=auditCounts,proto3" json:"audit_counts,omitempty"`
+	AuditSeats      []uint32 `protobuf:"varint,61,rep,packed,name=audit_seats,json=auditSeats,proto3" json:"audit_seats,omitempty"`
+	AuditGainsMicro []int64  `protobuf:"zigzag64,62,rep,packed,name=audit_gains_micro,json=auditGainsMicro,proto3" json:"audit_gains_micro,omitempty"`
+	// With more than 48 next seats, their standings, seven numbers for each in
+	// their order; standings has those of others alone.
+	SeatStandings []uint64 `protobuf:"varint,63,rep,packed,name=seat_standings,json=seatStandings,proto3" json:"seat_standings,omitempty"`
+	// What judgements has of deltas of cells, five numbers for each.
+	CellJudgements []int64 `protobuf:"zigzag64,64,rep,packed,name=cell_judgements,json=cellJudgements,proto3" json:"cell_judgements,omitempty"`
+	Tempo          *Tempo  `protobuf:"bytes,45,opt,name=tempo,proto3" json:"tempo,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
@@ -297,6 +306,41 @@ func (x *Record) GetCalm() uint32 {
 		return x.Calm
 	}
 	return 0
+}
+
+func (x *Record) GetAuditCounts() []uint32 {
+	if x != nil {
+		return x.AuditCounts
+	}
+	return nil
+}
+
+func (x *Record) GetAuditSeats() []uint32 {
+	if x != nil {
+		return x.AuditSeats
+	}
+	return nil
+}
+
+func (x *Record) GetAuditGainsMicro() []int64 {
+	if x != nil {
+		return x.AuditGainsMicro
+	}
+	return nil
+}
+
+func (x *Record) GetSeatStandings() []uint64 {
+	if x != nil {
+		return x.SeatStandings
+	}
+	return nil
+}
+
+func (x *Record) GetCellJudgements() []int64 {
+	if x != nil {
+		return x.CellJudgements
+	}
+	return nil
 }
 
 func (x *Record) GetTempo() *Tempo {
@@ -1121,7 +1165,7 @@ var File_v1_record_proto protoreflect.FileDescriptor
 
 const file_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xbd\b\n" +
+	"\x0fv1/record.proto\x12\fmoot.wire.v1\x1a\x10v1/message.proto\"\xfd\t\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -1157,7 +1201,13 @@ const file_v1_record_proto_rawDesc = "" +
 	"\x04cell\x18( \x01(\rR\x04cell\x12\x1d\n" +
 	"\n" +
 	"codec_bits\x18) \x01(\rR\tcodecBits\x12\x12\n" +
-	"\x04calm\x18* \x01(\rR\x04calm\x12)\n" +
+	"\x04calm\x18* \x01(\rR\x04calm\x12!\n" +
+	"\faudit_counts\x18< \x03(\rR\vauditCounts\x12\x1f\n" +
+	"\vaudit_seats\x18= \x03(\rR\n" +
+	"auditSeats\x12*\n" +
+	"\x11audit_gains_micro\x18> \x03(\x12R\x0fauditGainsMicro\x12%\n" +
+	"\x0eseat_standings\x18? \x03(\x04R\rseatStandings\x12'\n" +
+	"\x0fcell_judgements\x18@ \x03(\x12R\x0ecellJudgements\x12)\n" +
 	"\x05tempo\x18- \x01(\v2\x13.moot.wire.v1.TempoR\x05tempo\"\xdb\x01\n" +
 	"\x05Tempo\x12\x14\n" +
 	"\x05steps\x18\x01 \x01(\rR\x05steps\x12!\n" +

@@ -1,0 +1,190 @@
+package round
+
+import (
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// What a cell's deltas are audited by. Only the seats of a cell have its deltas,
+// so they are who can be drawn; in the round after it they sit in other cells,
+// say there what they measured, and each cell passes on what its seats said.
+
+// finding is what one auditor with a seat says.
+type finding struct {
+	by       peer.ID
+	audits   []msg.Audit
+	retraces []msg.Retrace
+}
+
+// findingsOf are those of haves.
+func findingsOf(haves []msg.Signed) []finding {
+	var list []finding
+	for _, s := range haves {
+		h := s.Message.(*msg.Have)
+		list = append(list, finding{s.From, h.Audits, h.Retraces})
+	}
+	return list
+}
+
+// cellFindings are those of the results that entered a round with cells; nil if
+// none did.
+func (c *Consequence) cellFindings(b Basis) []finding {
+	var list []finding
+	r := c.Record
+	cells := CellsOf(r.Parent, r.Seats)
+	for _, e := range r.Contributions {
+		s, _ := b.Find(e.Commit)
+		members, last := cells[e.Seat], -1
+		for _, a := range s.Message.(*msg.CellResult).Summary.Audits {
+			if int(a.By) >= len(members) {
+				break // what was verified has none
+			}
+			if int(a.By) != last {
+				last = int(a.By)
+				list = append(list, finding{by: r.Seats[members[last]].Peer})
+			}
+			f := &list[len(list)-1]
+			f.audits = append(f.audits, a.Audit())
+		}
+	}
+	return list
+}
+
+// cellAudits are what the haves of a cell say of the round before.
+func (ru *Rules) cellAudits(haves []msg.Signed, seats []msg.Seat) []msg.CellAudit {
+	if ru.manifest.Trust.Auditors == 0 {
+		return nil
+	}
+	var list []msg.CellAudit
+	for _, s := range haves { // in the order of their seats
+		by := seatOf(seats, s.From)
+		for _, a := range s.Message.(*msg.Have).Audits {
+			list = append(list, msg.CellAuditOf(uint32(by), a))
+		}
+	}
+	return list
+}
+
+// entered is a delta of the round before.
+type entered struct {
+	seat     uint32
+	maker    peer.ID
+	tokens   uint64
+	weight   uint64 // 0: it counted for nothing
+	auditors []peer.ID
+}
+
+// entered returns the deltas of the parent, in the order of their seats.
+func (ru *Rules) entered(b Basis) []entered {
+	parent := b.Parent.Record
+	if Cells(len(parent.Seats)) > 0 {
+		return ru.enteredInCells(b)
+	}
+	ring := newAuditRing(b.Parent.ID, parent.NextSeats)
+	var list []entered
+	for _, c := range parent.Contributions {
+		maker := parent.Seats[c.Seat].Peer
+		list = append(list, entered{
+			c.Seat, maker, c.Tokens, c.Weight, ring.of(b.Parent.ID, maker, int(ru.manifest.Trust.Auditors)),
+		})
+	}
+	return list
+}
+
+func (ru *Rules) enteredInCells(b Basis) []entered {
+	parent := b.Parent.Record
+	var before standings // that the cells went by
+	if b.Before.Record != nil {
+		before = b.Before.Record.Standings
+	}
+	cells := CellsOf(parent.Parent, parent.Seats)
+	var list []entered
+	for i, c := range parent.Contributions {
+		sum, ok := summaryIn(parent, i)
+		if !ok {
+			continue // the record was verified
+		}
+		members := cells[c.Seat]
+		ring := ru.cellRing(b.Parent, members)
+		each := sum.TokensEach
+		for k, seat := range members {
+			if !msg.Has(sum.Included, k) || len(each) == 0 {
+				continue
+			}
+			s := parent.Seats[seat]
+			e := entered{seat: uint32(seat), maker: s.Peer, tokens: each[0]}
+			each = each[1:]
+			if _, _, reason := before.counts(s, e.tokens); reason == msg.Held {
+				e.weight = 1
+			}
+			e.auditors = ring.of(b.Parent.ID, e.maker, int(ru.manifest.Trust.Auditors))
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, func(a, b entered) int { return int(a.seat) - int(b.seat) })
+	return list
+}
+
+// summaryIn is what the i-th contribution of a record with cells came from.
+func summaryIn(r *msg.Record, i int) (*msg.CellSummary, bool) {
+	res, _, err := msg.OpenAs[*msg.CellResult](r.Commits[i])
+	if err != nil {
+		return nil, false
+	}
+	return &res.Summary, true
+}
+
+// cellRing is the ring of those that can audit what a cell of the record parent
+// did: its seats that are still there and may witness, or all if none may.
+func (ru *Rules) cellRing(parent Link, members []int) auditRing {
+	p := parent.Record
+	may := ru.mayWitness(p.Standings, p)
+	var trusted, all []msg.Seat
+	for _, i := range members {
+		k := seatOf(p.NextSeats, p.Seats[i].Peer)
+		if k < 0 {
+			continue
+		}
+		s := p.NextSeats[k]
+		s.Trainee = false
+		all = append(all, s)
+		if may[k] {
+			trusted = append(trusted, s)
+		}
+	}
+	if len(trusted) == 0 {
+		trusted = all
+	}
+	return newAuditRing(parent.ID, trusted)
+}
+
+// auditsInCell returns what Self audits of the record parent, which was made in
+// cells: contributions of the cell in which it sat. Who does not know the cell's
+// record, after a restart say, audits nothing.
+func (m *Machine) auditsInCell(parent Link) []AuditItem {
+	h, p := m.prev, parent.Record
+	if m.rules.manifest.Trust.Auditors == 0 || h == nil || h.sub == nil || !h.parent.ID.Equals(p.Parent) {
+		return nil
+	}
+	i := slices.IndexFunc(p.Contributions, func(c msg.Contribution) bool { return c.Seat+1 == h.sub.cell })
+	if i < 0 {
+		return nil
+	}
+	c := h.sub.candidate(p.Contributions[i].Commit)
+	if c == nil || c.state == bad {
+		return nil
+	}
+	members := CellsOf(p.Parent, p.Seats)[p.Contributions[i].Seat]
+	ring := m.rules.cellRing(parent, members)
+	var out []AuditItem
+	for _, e := range c.record.Contributions {
+		maker := c.record.Seats[e.Seat].Peer
+		if slices.Contains(ring.of(parent.ID, maker, int(m.rules.manifest.Trust.Auditors)), m.cfg.Self) {
+			out = append(out, AuditItem{Seat: uint32(members[e.Seat]), Maker: maker, Delta: e.Delta, ClipQ16: e.ClipQ16})
+		}
+	}
+	return out[:min(len(out), msg.MaxAudits)]
+}
