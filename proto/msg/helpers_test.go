@@ -261,7 +261,43 @@ func samples(t testing.TB, from peer.ID) []Message {
 		&Vote{Run: testCID("run"), Round: 1, Head: testCID("head"), Peer: from, Cell: 2, Record: testCID("summary")},
 		sampleResult(t, from),
 		sampleTimes(from),
+		auditedResult(t, from),
 	}
+}
+
+// auditedResult is that of a run with audits.
+func auditedResult(t testing.TB, from peer.ID) *CellResult {
+	t.Helper()
+	m := sampleResult(t, from)
+	m.Summary.TokensEach = []uint64{5100}
+	m.Summary.Audits = []CellAudit{{0, 3, 1_500}, {0, 700, -2}, {2, 3, 1_490}}
+	return m
+}
+
+// sampleWide is of a round with more seats than one cell has, in a run with
+// audits.
+func sampleWide(t testing.TB) *Record {
+	t.Helper()
+	r := sampleRecord(t)
+	var seats []Seat
+	for i := range MaxSeats + 2 {
+		_, id := testKey(t, i)
+		seats = append(seats, Seat{Peer: id, Since: 2, Trainee: i%3 == 0})
+	}
+	r.Seats, r.NextSeats = sortSeats(slices.Clone(seats)...), sortSeats(seats...)
+	r.Proposer = r.Seats[0].Peer
+	_, other := testKey(t, 60)
+	r.Judgements = []Judgement{
+		{Seat: 4, Measured: 3, GainNano: -250_000, Verdict: Damaging},
+		{Seat: 49, Measured: 2, GainNano: 1_500_000, WorthQ16: 60_000, Verdict: Useful},
+	}
+	r.Standings = []Standing{
+		{Peer: r.NextSeats[1].Peer, Owed: 1, StrikesQ8: 256, Pace: 1000, LackQ16: 20_000, Work: 9000},
+		{Peer: r.NextSeats[49].Peer, Pace: 70, Work: 71},
+		{Peer: other, Owed: 5, Until: 1 << 33, Reason: Banned},
+	}
+	slices.SortFunc(r.Standings, func(a, b Standing) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
+	return r
 }
 
 // sampleResult is of a cell of three seats, of which the first and the last were

@@ -50,6 +50,8 @@ func TestVectorsMessages(t *testing.T) {
 		{Name: "round 7, another codec", Record: sampleCodec(t)},
 		{Name: "round 7, of a cell", Record: sampleCellRecord(t)},
 		{Name: "round 7, fewer steps", Record: sampleTempo(t)},
+		{Name: "round 7, of a cell in a run with audits", Record: auditedCellRecord(t)},
+		{Name: "round 7, with cells and audits", Record: sampleWide(t)},
 	} {
 		b, err := r.Record.Encode()
 		if err != nil {
