@@ -38,8 +38,8 @@ type File struct {
 	// schedule goes by Rounds all the same. Default 0: only Rounds counts.
 	MaxTokens uint64 `toml:"max_tokens"`
 	// Seats is how many peers train in a round. Default 32. More than 48, at most
-	// 1024, work in cells of about 32, whose deltas are not audited:
-	// trust.auditors must be 0 then.
+	// 1024, work in cells of about 32; trust.retrace, trust.outsiders and
+	// trust.take_back are not for them.
 	Seats uint32 `toml:"seats"`
 	// RotateRounds is after how many rounds up to a quarter of the seats of a full
 	// run go to peers that wait for one; who did more audited work keeps its seat
@@ -129,11 +129,12 @@ type Trust struct {
 	// Retrace is of which part of all deltas, drawn by lot, auditors do a part of
 	// the training again, 0 to 1. For that every seat keeps where its training
 	// stood, about 90 bytes on its disk for each trained value. Default: 0.02
-	// with auditors and up to 16 million trained values, else 0; 0 with take_back.
+	// with auditors and up to 16 million trained values, else 0; 0 with take_back
+	// and with more than 48 seats.
 	Retrace *float64 `toml:"retrace"`
 	// Outsiders is how many peers that have worked for the run, and have no seat
 	// just now, audit each delta beside the auditors with one. Default: half as
-	// many as Auditors, rounded up.
+	// many as Auditors, rounded up; 0 with more than 48 seats.
 	Outsiders *uint32 `toml:"outsiders"`
 }
 
@@ -389,11 +390,15 @@ func (t *Trust) defaults(f *File) {
 		perRound := 3 * uint64(f.Inner.MaxSteps) * uint64(f.Inner.BatchSamples)
 		t.AuditSamples = uint32(min(max(perRound/10/uint64(*t.Auditors+1), 8), 256))
 	}
-	if t.Retrace == nil && (f.MinCodecBits > 0 || t.TakeBack != nil && *t.TakeBack) {
+	inCells := f.Seats > oneCell
+	if t.Retrace == nil && (f.MinCodecBits > 0 || inCells || t.TakeBack != nil && *t.TakeBack) {
 		t.Retrace = new(0.0)
 	}
 	if t.Outsiders == nil {
-		t.Outsiders = new((*t.Auditors + 1) / 2)
+		t.Outsiders = new(uint32(0))
+		if !inCells {
+			*t.Outsiders = (*t.Auditors + 1) / 2
+		}
 	}
 	if t.TakeBack == nil {
 		t.TakeBack = new(false)
@@ -405,6 +410,9 @@ func (t *Trust) defaults(f *File) {
 		}
 	}
 }
+
+// oneCell is how many seats a run has at most that works without cells.
+const oneCell = 48
 
 // maxRetraced is how many trained values a run has at most that retraces if
 // its file does not say.
@@ -451,7 +459,7 @@ func (f *File) check() (key, msg string) {
 	for _, b := range []bound{
 		{"rounds", float64(f.Rounds), 1, 1e6},
 		{"seats", float64(f.Seats), 1, 1024},
-		{"min_peers", float64(f.MinPeers), 1, float64(min(f.Seats, 48))},
+		{"min_peers", float64(f.MinPeers), 1, float64(min(f.Seats, oneCell))},
 		{"rotate_rounds", float64(f.RotateRounds), 0, 1e6},
 		{"eval_samples", float64(f.EvalSamples), 1, 1e5},
 		{"lora.rank", float64(f.LoRA.Rank), least, maxRank},
