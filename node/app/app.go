@@ -214,7 +214,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	metrics := prometheus.NewRegistry()
 	host, err := p2p.New(p2p.Options{
 		Key: key, Listen: cfg.Listen, AnyPort: cfg.AnyPort, Bootstrap: cfg.Bootstrap, LocalDiscovery: cfg.MDNS,
-		Public: cfg.Network.Public, NoRelay: !cfg.Network.Relay, IPFSBootstrap: cfg.Network.IPFSBootstrap,
+		Public: cfg.Network.Public, NoRelay: !cfg.Network.Relay, NoPortMap: !cfg.Network.PortMapping, IPFSBootstrap: cfg.Network.IPFSBootstrap,
 		PeerCache: filepath.Join(cfg.DataDir, peersFile), Agent: "moot/" + version, Metrics: metrics, Log: o.Log,
 	})
 	if err != nil {

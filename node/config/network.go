@@ -31,6 +31,9 @@ type Network struct {
 	// Relay lets a node that is public carry requests, at most 1 MiB for a
 	// connection, between peers that cannot reach each other. Default true.
 	Relay bool `toml:"relay"`
+	// PortMapping asks the router, by NAT-PMP or UPnP, to open the ports of listen,
+	// so that others reach this node. Default true.
+	PortMapping bool `toml:"port_mapping"`
 	// IPFSBootstrap are nodes of the public IPFS network, as multiaddrs that end
 	// in /p2p/PEERID. With any, models and runs are also announced and looked
 	// for there, where everybody can see it. Default none.
@@ -38,7 +41,7 @@ type Network struct {
 }
 
 // DefaultNetwork limits nothing.
-func DefaultNetwork() Network { return Network{Relay: true} }
+func DefaultNetwork() Network { return Network{Relay: true, PortMapping: true} }
 
 // Limits returns n as package traffic takes it.
 func (n *Network) Limits() traffic.Limits {

@@ -111,7 +111,7 @@ func (d *doctor) reachability() {
 			relayed++
 		}
 	}
-	const forward = "forward the port of listen (TCP and UDP 4717) in the router, or allow UPnP there"
+	const forward = "forward the port of listen (TCP and UDP 4717) in the router, or allow UPnP or NAT-PMP there"
 	switch d.status.Reachability {
 	case "public":
 		d.ok("nat", "other nodes reached this one from outside")

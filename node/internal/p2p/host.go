@@ -19,6 +19,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/moot-net/moot/node/internal/portmap"
 )
 
 const (
@@ -36,6 +38,7 @@ type Host struct {
 	dht    *dht.IpfsDHT
 	ipfs   *dht.IpfsDHT // of the public IPFS network; nil: not used
 	gater  *gater
+	ports  *portmap.Mapper // nil: the router is left alone
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	close  func() error // once
@@ -192,6 +195,9 @@ func (h *Host) Run(ctx context.Context) error {
 		h.runPeerEvents,
 		h.runProvide,
 		h.runReachability,
+	}
+	if h.ports != nil {
+		loops = append(loops, h.ports.Run)
 	}
 	if h.opt.LocalDiscovery {
 		loops = append(loops, h.runLocalFolder, h.runMDNS)

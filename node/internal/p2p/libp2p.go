@@ -9,7 +9,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/host/autonat"
-	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
@@ -27,6 +26,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcpreuse"
 	"go.uber.org/fx"
+
+	"github.com/moot-net/moot/node/internal/portmap"
 )
 
 // libp2p is put together here from its parts, by the configuration that its
@@ -74,8 +75,9 @@ func (h *Host) newConfig(rm network.ResourceManager, cm connmgr.ConnManager) (*c
 		c.DisableMetrics, c.PrometheusRegisterer = false, h.opt.Metrics
 	}
 	h.relaying(c)
-	if !onlyLoopback(h.opt.listen) {
-		c.NATManager = basichost.NewNATManager
+	if !h.opt.NoPortMap && !onlyLoopback(h.opt.listen) {
+		h.ports = portmap.New(h.opt.Log)
+		c.NATManager = h.ports.Manage
 	}
 	return c, nil
 }

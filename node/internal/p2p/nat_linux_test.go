@@ -449,6 +449,18 @@ func natNode(t *testing.T, args string) {
 	}
 	say("ADDRS ", addrs)
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if to, ok := strings.CutPrefix(in.Text(), "connect "); ok {
+			answer := ""
+			if err := h.Connect(ctx, to); err != nil {
+				answer = err.Error()
+			}
+			say("CONNECTED ", answer)
+			continue
+		}
+		if in.Text() == "addrs" {
+			say("ADDRS ", h.Addrs())
+			continue
+		}
 		ways := make(map[string]natWay)
 		for _, p := range h.Peers() {
 			ways[p.ID.String()] = wayDirect

@@ -37,6 +37,10 @@ type Options struct {
 	// cannot reach each other. What it carries is little; see relay.go.
 	NoRelay bool
 
+	// NoPortMap leaves the router alone. Otherwise it is asked to open the ports of
+	// Listen, unless they are on loopback alone.
+	NoPortMap bool
+
 	// IPFSBootstrap are nodes of the public IPFS network, as multiaddrs that end
 	// in /p2p/PEERID. With any, CIDs are also provided and looked for in its DHT.
 	IPFSBootstrap []string
