@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"unicode"
@@ -82,6 +83,14 @@ func loss(v *float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.4f", *v)
+}
+
+// withPerplexity writes a held-out loss and what it is for the tokens.
+func withPerplexity(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.4f (perplexity %.4g)", *v, math.Exp(*v))
 }
 
 // percent writes a fraction.

@@ -99,6 +99,13 @@ func planPage(p *page, plan *api.Plan) {
 		rows = append(rows, []string{fmt.Sprint(s.Peers), group(s.Rounds), seconds(s.Seconds), fmt.Sprintf("%.1f", s.Passes), s.Guarantee.Text})
 	}
 	p.table([]string{">PEERS", ">ROUNDS", ">LAST", ">PASSES", "GUARANTEE"}, rows)
+	if v := plan.Eval; v.Rows > 0 {
+		who := "each peer"
+		if v.Peers > 0 {
+			who = fmt.Sprintf("each of %s that are drawn by lot", plural(v.Peers, "peer"))
+		}
+		p.line("\nafter a round %s measures the loss on %s, which takes it %s of the time that it trains", who, plural(v.Rows, "held-out row"), percent(v.Share))
+	}
 	p.line("")
 	for _, w := range plan.Warnings {
 		p.field("warning", "%s", w)

@@ -48,7 +48,7 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 	return e.answer(d, func(p *page) {
 		runFields(p, d.Run)
 		p.field("tokens", "%s", group(d.Tokens))
-		p.field("loss", "train %s, held out %s", loss(d.TrainLoss), loss(d.EvalLoss))
+		p.field("loss", "train %s, held out %s", loss(d.TrainLoss), withPerplexity(d.EvalLoss))
 		p.field("head", "%s", d.Head)
 		p.field("adapter", "%s", d.StateCID)
 		p.field("launcher", "%s", d.Launcher)
@@ -160,7 +160,10 @@ func runRunShowRound(ctx context.Context, e *env, id string, n uint64) error {
 		p.field("adapter", "%s", r.State)
 		p.field("proposer", "%s", r.Proposer)
 		if r.MedianLoss != nil {
-			p.field("loss", "%.4f, the median of what others measured on held-out rows", *r.MedianLoss)
+			p.field("held out", "%s, the median of what peers drawn by lot measured", withPerplexity(r.MedianLoss))
+		}
+		if r.OwnLoss != nil {
+			p.field("", "%s, as this node measured it", withPerplexity(r.OwnLoss))
 		}
 		roundTrust(p, r)
 		for _, c := range r.Contributions {

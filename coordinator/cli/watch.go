@@ -187,7 +187,7 @@ func (w *watcher) text(ev api.Event) string {
 		w.round = ev.Round.Round
 		return roundText(*ev.Round)
 	case api.EventEval:
-		return fmt.Sprintf("eval   round %d  loss %s on held-out rows", ev.N, loss(ev.Loss))
+		return fmt.Sprintf("eval   round %d  loss %s on held-out rows", ev.N, withPerplexity(ev.Loss))
 	case api.EventJoined:
 		return fmt.Sprintf("peer   %s got a seat", api.ShortID(ev.Peer))
 	case api.EventLeft:

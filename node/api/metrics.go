@@ -73,7 +73,7 @@ var (
 	metricRunTokens    = newMetric("run_tokens_total", "Tokens that all peers of the run trained on.", prometheus.CounterValue, "run")
 	metricRunSeats     = newMetric("run_seats", "Seats of the next round.", prometheus.GaugeValue, "run")
 	metricRunTrain     = newMetric("run_train_loss", "Loss of the last round's contributions, in nats per token.", prometheus.GaugeValue, "run")
-	metricRunEval      = newMetric("run_eval_loss", "Held-out loss as this node measured it last, in nats per token.", prometheus.GaugeValue, "run")
+	metricRunEval      = newMetric("run_eval_loss", "Held-out loss that was recorded last, or measured by this node, in nats per token.", prometheus.GaugeValue, "run")
 )
 
 // states are all that a node can be in, so that each has a series at all times.

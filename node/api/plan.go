@@ -115,6 +115,7 @@ type Plan struct {
 	Devices []PlanDevice `json:"devices"`
 	Traffic PlanTraffic  `json:"traffic"`
 	Length  PlanLength   `json:"length"`
+	Eval    PlanEval     `json:"eval"`
 	Swarms  []PlanSwarm  `json:"swarms"`
 }
 
@@ -174,6 +175,19 @@ type PlanLength struct {
 	// SamplesPerSeat and TokensPerSeat are of a round, at most.
 	SamplesPerSeat int64 `json:"samples_per_seat"`
 	TokensPerSeat  int64 `json:"tokens_per_seat"`
+}
+
+// PlanEval is how the loss on held-out rows is measured.
+type PlanEval struct {
+	// Peers is how many are drawn to measure it after each round. 0: each does for
+	// itself, when it has nothing to train, or all do, where the run ends or goes
+	// back by it.
+	Peers int `json:"peers"`
+	// Rows are those on which it is measured.
+	Rows int `json:"rows"`
+	// Share is how much longer a peer that measures has to compute in a round, as
+	// a part of its training.
+	Share float64 `json:"share"`
 }
 
 // PlanSwarm is a run with a number of peers.

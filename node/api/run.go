@@ -188,6 +188,9 @@ type Manifest struct {
 	PeriodSeconds     float64  `json:"period_s"`
 	MinPeers          uint32   `json:"min_peers"`
 	EvalSamples       uint32   `json:"eval_samples"`
+	// EvalPeers is how many peers, drawn in each round, measure the loss on
+	// EvalSamples held-out rows. 0: each for itself; all, where the run has Ends.
+	EvalPeers uint32 `json:"eval_peers,omitempty"`
 	// Ends is by which held-out loss the run ends early, or goes back; not there
 	// if by none. TakesBack: what damaging deltas did is undone.
 	Ends         *EndRules `json:"ends,omitempty"`
@@ -231,14 +234,17 @@ type Round struct {
 	TrainedRounds uint64 `json:"trained_rounds"` // likewise
 	Final         bool   `json:"final"`
 
-	// TrainLoss is the mean over the contributions by tokens; EvalLoss was
-	// measured by this node on held-out rows. null when there is none.
+	// TrainLoss is the mean over the contributions by tokens; EvalLoss is on
+	// held-out rows: MedianLoss, or else OwnLoss. null when there is none.
 	TrainLoss *float64 `json:"train_loss"`
 	EvalLoss  *float64 `json:"eval_loss"`
-	// MedianLoss is the median of what the witnesses of the next round measured
-	// of this one's state, on held-out rows; by it a run stops early or goes back.
-	// Not there in runs without such a rule.
+	// MedianLoss is the median of what witnesses of the next round, drawn by lot,
+	// measured of this one's state; it is in the next one's record. By it a run
+	// stops early or goes back. Not there in runs that do not ask for it, and for
+	// the last round.
 	MedianLoss *float64 `json:"median_loss,omitempty"`
+	// OwnLoss is what this node measured, if it did.
+	OwnLoss *float64 `json:"own_loss,omitempty"`
 	// WentBack says that the run returned to an earlier state in this round, as
 	// the loss was too high for too long.
 	WentBack *WentBack `json:"went_back,omitempty"`

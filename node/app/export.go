@@ -205,8 +205,8 @@ func exportError(what string, err error) error {
 	return err
 }
 
-// bestRound is the round after which this node measured the lowest loss on
-// held-out rows, the first of equal ones.
+// bestRound is the round with the lowest loss on held-out rows, recorded or
+// measured by this node, the first of equal ones.
 func bestRound(p participant) (*uint64, error) {
 	rounds, err := roundsUntil(p, math.MaxUint64)
 	if err != nil {
@@ -219,7 +219,7 @@ func bestRound(p participant) (*uint64, error) {
 		}
 	}
 	if best == nil {
-		return nil, api.Errorf(api.CodeNotFound, "no round is the best: this node measured none on held-out rows").
+		return nil, api.Errorf(api.CodeNotFound, "no round is the best: none was measured on held-out rows").
 			WithHint("give the round, with --round; \"moot run show\" lists them")
 	}
 	return &best.Round, nil

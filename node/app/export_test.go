@@ -225,7 +225,7 @@ func TestBestRound(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "x")
 	_, err = n.Export(t.Context(), api.ExportRequest{Run: id, Best: true, Dir: dir}, quiet)
-	wantCode(t, err, api.CodeNotFound, "this node measured none")
+	wantCode(t, err, api.CodeNotFound, "none was measured")
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("stat of the folder: %v", err)
 	}

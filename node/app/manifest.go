@@ -70,7 +70,7 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	m := &run.Manifest{
 		Version: run.ManifestVersion, Name: f.Name, GenesisSeed: f.Seed, CodecBits: f.CodecBits,
 		PeriodMillis: uint64(time.Duration(f.Period).Milliseconds()), Seats: f.Seats, MinPeers: f.MinPeers,
-		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples, SkipLinks: true, RotateRounds: f.RotateRounds, MinCodecBits: f.MinCodecBits,
+		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples, EvalPeers: f.EvalPeers, SkipLinks: true, RotateRounds: f.RotateRounds, MinCodecBits: f.MinCodecBits,
 		Trust: run.Trust{
 			Auditors: *f.Trust.Auditors, AuditSamples: f.Trust.AuditSamples, Probation: *f.Trust.Probation, TakeBack: *f.Trust.TakeBack,
 			Outsiders: *f.Trust.Outsiders,
@@ -248,6 +248,9 @@ func (n *node) describeData(ctx context.Context, f *runfile.File, m *run.Manifes
 		return fmt.Errorf("read data set %s: %w", root, err)
 	}
 	m.Dataset, m.DatasetBytes = root, uint64(entry.Bytes)
+	if entry.EvalRows == 0 {
+		m.EvalPeers = 0 // there is nothing to measure it on
+	}
 	m.Licences.Data = clip(orElse(f.Licence.Data, entry.Licence))
 	m.Template = orElse(f.Template, d.Index().Template)
 	if _, err := dataset.ParseTemplate(m.Template); err != nil {

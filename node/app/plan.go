@@ -95,6 +95,7 @@ func (n *node) plan(ctx context.Context, req *api.LaunchRequest, now time.Time, 
 		return nil, nil, err
 	}
 	p.Traffic, p.Length = planTraffic(m, layout), planLength(m, &p.Data)
+	p.Eval = planEval(m, &p.Data)
 	for _, peers := range []int{4, 16, 64} {
 		p.Swarms = append(p.Swarms, planSwarm(m, &p.Data, peers))
 	}
@@ -222,6 +223,17 @@ func planLength(m *run.Manifest, d *api.PlanData) api.PlanLength {
 	l.SamplesPerSeat = int64(m.Inner.MaxSteps) * int64(m.Inner.BatchSamples)
 	l.TokensPerSeat = int64(float64(l.SamplesPerSeat) * tokensPerSample(d))
 	return l
+}
+
+// planEval counts a pass forward, which a row takes to be measured on, as a third
+// of a step's work on it.
+func planEval(m *run.Manifest, d *api.PlanData) api.PlanEval {
+	e := api.PlanEval{Peers: int(m.EvalPeers), Rows: min(int(m.EvalSamples), d.Eval.Rows-d.Eval.Dropped)}
+	if m.Steers() {
+		e.Peers = 0
+	}
+	e.Share = float64(e.Rows) / (3 * float64(m.Inner.MaxSteps) * float64(m.Inner.BatchSamples))
+	return e
 }
 
 // tokensPerSample is how many of a row's tokens the loss counts, on average: a

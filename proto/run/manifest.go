@@ -167,6 +167,9 @@ type Manifest struct {
 	// FollowArrivals: the deadline of a round is when the deltas of the rounds
 	// before it were there, within half of the period and 1.2 of it.
 	FollowArrivals bool `json:",omitzero"`
+	// EvalPeers is how many witnesses, drawn in each round, measure the held-out
+	// loss of the state before it. 0: none; all, in a run with Stop or Rollback.
+	EvalPeers uint32 `json:",omitzero"`
 }
 
 // Stop ends a run by its held-out loss.
@@ -186,8 +189,11 @@ type Rollback struct {
 	WorsePPM uint32
 }
 
+// Steers reports whether the held-out loss decides what becomes of the run.
+func (m *Manifest) Steers() bool { return m.Stop != Stop{} || m.Rollback != Rollback{} }
+
 // Measures reports whether the held-out loss is recorded.
-func (m *Manifest) Measures() bool { return m.Stop != Stop{} || m.Rollback != Rollback{} }
+func (m *Manifest) Measures() bool { return m.EvalPeers > 0 || m.Steers() }
 
 // AdmissionMode says who may take part in a run.
 type AdmissionMode uint32

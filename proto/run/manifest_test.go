@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t), "timely": timely(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t), "timely": timely(t), "measured": measuredRun(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -180,6 +180,7 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Inner.StartSteps = 30 }, "inner.start_steps is 30, must be 0 without max_tokens"},
 		{func(m *Manifest) { m.Inner.StartSteps, m.MaxTokens, m.Seats = 30, 1, 49 }, "inner.start_steps is 30, must be 0 with more than 48 seats"},
 		{func(m *Manifest) { m.FollowArrivals, m.Seats = true, 49 }, "follow_arrivals is true, must be false with more than 48 seats"},
+		{func(m *Manifest) { m.EvalPeers = 49 }, "eval_peers is 49, must be at most 48"},
 		{func(m *Manifest) { m.RotateRounds = 1e6 + 1 }, "rotate_rounds is 1000001, must be at most 1000000"},
 		{func(m *Manifest) { m.MinPeers = 0 }, "min_peers is 0, must be at least 1"},
 		{func(m *Manifest) { m.MinPeers = 33 }, "min_peers is 33, must be at most 32"},
@@ -487,6 +488,14 @@ func timely(t *testing.T) *Manifest {
 	return m
 }
 
+// measuredRun is of a run in which drawn peers measure the held-out loss.
+func measuredRun(t testing.TB) *Manifest {
+	t.Helper()
+	m := sample(t)
+	m.EvalPeers = 5
+	return m
+}
+
 // TestVectorsManifest: manifests with what has been added to the first ones,
 // which are as they were: see genesis.json.
 func TestVectorsManifest(t *testing.T) {
@@ -497,7 +506,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t), timely(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t), timely(t), measuredRun(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -517,7 +526,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	for _, m := range []*Manifest{options(f), full(f), judged(f)} {
+	for _, m := range []*Manifest{options(f), full(f), judged(f), measuredRun(f)} {
 		if b, err = m.Encode(); err != nil {
 			f.Fatal(err)
 		}

@@ -92,6 +92,7 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"rounds", m.MaxRounds, 1, 1e6},
 		{"max_tokens", m.MaxTokens, 0, msg.MaxRunTokens},
 		{"eval_samples", uint64(m.EvalSamples), 1, 1e6},
+		{"eval_peers", uint64(m.EvalPeers), 0, msg.MaxSeats},
 		{"rotate_rounds", uint64(m.RotateRounds), 0, 1e6},
 		{"trust.auditors", uint64(m.Trust.Auditors), 0, MaxAuditors},
 		{"trust.audit_samples", uint64(m.Trust.AuditSamples), 0, 1e6},

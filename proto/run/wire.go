@@ -58,6 +58,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		SkipLinks:    m.SkipLinks,
 
 		FollowArrivals: m.FollowArrivals,
+		EvalPeers:      m.EvalPeers,
 	}
 	if t := m.Trust; t != (Trust{}) {
 		w.Trust = &wirev1.Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePpm: t.RetracePPM, Outsiders: t.Outsiders, Judgement: t.Judgement}
@@ -142,6 +143,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		SkipLinks:    w.SkipLinks,
 
 		FollowArrivals: w.FollowArrivals,
+		EvalPeers:      w.EvalPeers,
 	}
 	if t := w.Trust; t != nil {
 		m.Trust = Trust{Auditors: t.Auditors, AuditSamples: t.AuditSamples, Probation: t.Probation, TakeBack: t.TakeBack, RetracePPM: t.RetracePpm, Outsiders: t.Outsiders, Judgement: t.Judgement}

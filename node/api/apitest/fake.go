@@ -355,6 +355,7 @@ func (f *Fake) Plan(ctx context.Context, req api.LaunchRequest, progress api.Pro
 			Links: []api.PlanLink{{Mbit: 10, Seats: 4, UpBytes: 18_432, DownBytes: 18_432, Seconds: 0.0147, Verdict: api.VerdictFits}},
 		},
 		Length: api.PlanLength{Rounds: 8, PeriodSeconds: 15, Seconds: 120, SamplesPerSeat: 480, TokensPerSeat: 2400},
+		Eval:   api.PlanEval{Peers: 5, Rows: 64, Share: 64. / 1440},
 		Swarms: []api.PlanSwarm{{Peers: 4, Seats: 4, Guarantee: api.Guarantee{Level: "byzantine", Seats: 4, Quorum: 3, Faulty: 1, Text: "4 seats: 3 must agree; 1 may be gone or lie"}, Rounds: 8, Seconds: 120, Passes: 2.5}},
 	}
 	if strings.Contains(req.Name, "refused") {

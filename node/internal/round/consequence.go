@@ -114,7 +114,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	for _, s := range b.reports {
 		r.Reports = append(r.Reports, s.Envelope)
 	}
-	r.Trend = ru.trend(parent, counting, f)
+	r.Trend = ru.trend(b.Parent, counting, f)
 	opinions := tally(counting)
 	if f == 0 && len(counting) > 1 {
 		withoutOwn(opinions, counting, r.Seats, b.Fallback)

@@ -128,8 +128,8 @@ func (m *Machine) newHeight(parent Link) *height {
 	h.witness = h.self >= 0 && !h.seats[h.self].Trainee
 	if h.witness {
 		h.audits = m.rules.Audits(parent, m.cfg.Self)
-		h.measures = m.rules.measurable(r)
 		h.compares = m.rules.comparable(r) && h.before.Record != nil
+		h.measures = m.rules.Evaluates(parent, m.cfg.Self)
 		h.retraces = m.rules.Retraces(parent, h.audits, m.chain.link)
 	}
 	if h.self >= 0 && Cells(len(r.Seats)) > 0 {

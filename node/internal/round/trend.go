@@ -1,17 +1,26 @@
 package round
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"slices"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 )
 
-const million = 1_000_000
+const (
+	million    = 1_000_000
+	evalDomain = "moot eval 1"
+)
 
 // trend takes the held-out losses that haves tell of the parent's state; nil in
-// a run that has no rule for them.
-func (ru *Rules) trend(parent *msg.Record, counting []msg.Signed, f int) *msg.Trend {
+// a run that records none.
+func (ru *Rules) trend(head Link, counting []msg.Signed, f int) *msg.Trend {
+	parent := head.Record
 	if !ru.manifest.Measures() {
 		return nil
 	}
@@ -21,6 +30,11 @@ func (ru *Rules) trend(parent *msg.Record, counting []msg.Signed, f int) *msg.Tr
 	}
 	t.LossMicro, t.Back = 0, false
 	if ru.measurable(parent) {
+		drawn := ru.evaluators(head)
+		if len(drawn) > 0 {
+			counting = slices.DeleteFunc(slices.Clone(counting), func(s msg.Signed) bool { return !slices.Contains(drawn, s.From) })
+			_, f = Quorum(len(drawn))
+		}
 		t.LossMicro = medianLoss(counting, f)
 	}
 	loss := t.LossMicro
@@ -42,6 +56,43 @@ func (ru *Rules) trend(parent *msg.Record, counting []msg.Signed, f int) *msg.Tr
 		t.Worse, t.Back = 0, true
 	}
 	return &t
+}
+
+// evaluators are the witnesses of the round after head that tell its loss, if not
+// all do: those that are first in an order that nobody chooses. Where the loss
+// decides, all do, as of few that are drawn most may be liars.
+func (ru *Rules) evaluators(head Link) []peer.ID {
+	n := int(ru.manifest.EvalPeers)
+	if ru.manifest.Steers() || n == 0 {
+		return nil
+	}
+	var list []peer.ID
+	for _, s := range head.Record.NextSeats {
+		if !s.Trainee {
+			list = append(list, s.Peer)
+		}
+	}
+	if len(list) <= n {
+		return list
+	}
+	slices.SortFunc(list, func(a, b peer.ID) int {
+		x, y := evalKey(head.ID, a), evalKey(head.ID, b)
+		return bytes.Compare(x[:], y[:])
+	})
+	return list[:n]
+}
+
+func evalKey(head cid.Cid, id peer.ID) [sha256.Size]byte {
+	return sha256.Sum256(append(append([]byte(evalDomain), head.Bytes()...), id...))
+}
+
+// Evaluates reports whether a witness tells the loss of head's state in its have.
+func (ru *Rules) Evaluates(head Link, self peer.ID) bool {
+	if !ru.measurable(head.Record) {
+		return false
+	}
+	drawn := ru.evaluators(head)
+	return len(drawn) == 0 || slices.Contains(drawn, self)
 }
 
 // measurable reports whether the loss of a record's state is worth to be known:

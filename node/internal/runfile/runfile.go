@@ -55,9 +55,13 @@ type File struct {
 	// it becomes finer again, up to codec_bits. Deltas are not retraced in such a run.
 	// Default 0: the codec stays as it is.
 	MinCodecBits uint32 `toml:"min_codec_bits"`
-	// EvalSamples is how many held-out samples a node measures per round.
-	// Default 64.
+	// EvalSamples is on how many held-out samples the loss is measured after each
+	// round. Default 64.
 	EvalSamples uint32 `toml:"eval_samples"`
+	// EvalPeers is how many peers, drawn by lot in each round, measure that loss;
+	// their median is recorded. Where [stop] or [rollback] decide by it, all do.
+	// Default 5; 0: nothing is recorded, each peer measures for itself.
+	EvalPeers uint32 `toml:"eval_peers"`
 	// Seed draws the adapter's initial values. Default 1.
 	Seed uint64 `toml:"seed"`
 	// Mode is "lora" (default) or "full": all parameters are trained, without
@@ -324,6 +328,9 @@ func (f *File) defaults(text []byte) {
 	}
 	setU(&f.CodecBits, 2)
 	setU(&f.EvalSamples, 64)
+	if lineOf(text, "eval_peers") == 0 {
+		f.EvalPeers = 5
+	}
 	setS := func(p *string, v string) {
 		if *p == "" {
 			*p = v
@@ -462,6 +469,7 @@ func (f *File) check() (key, msg string) {
 		{"min_peers", float64(f.MinPeers), 1, float64(min(f.Seats, oneCell))},
 		{"rotate_rounds", float64(f.RotateRounds), 0, 1e6},
 		{"eval_samples", float64(f.EvalSamples), 1, 1e5},
+		{"eval_peers", float64(f.EvalPeers), 0, 48},
 		{"lora.rank", float64(f.LoRA.Rank), least, maxRank},
 		{"lora.alpha", float64(f.LoRA.Alpha), least, maxAlpha},
 		{"inner.learning_rate", f.Inner.LearningRate, 1e-8, 1},

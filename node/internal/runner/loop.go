@@ -200,6 +200,7 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 		}
 		desc := r.describe(k, entry)
 		r.emit(api.Event{Type: api.EventRound, N: n, Round: &desc, Loss: desc.TrainLoss})
+		r.tellRecorded(k)
 		for _, p := range desc.Joined {
 			r.emit(api.Event{Type: api.EventJoined, N: n, Peer: p})
 		}
@@ -219,7 +220,9 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 	if r.states.cached(head.Record.State) == nil {
 		r.bringState(ctx, head)
 	}
-	if head.Record.Final || len(head.Record.Contributions) > 0 {
+	// The loss of the last state is in no record; that of others only if the run
+	// has it measured.
+	if head.Record.Final || len(head.Record.Contributions) > 0 && !r.manifest.Measures() {
 		l.device.evaluate(head)
 	}
 	l.evict(ctx, head.Record.Round)

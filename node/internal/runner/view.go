@@ -46,7 +46,7 @@ func (r *Runner) lastLosses(head round.Link) (trainLoss, evalLoss *float64) {
 		first = n - detailRounds
 	}
 	for n := head.Record.Round; n >= first && (trainLoss == nil || evalLoss == nil); n-- {
-		k, e, ok := r.ledger.At(n)
+		k, _, ok := r.ledger.At(n)
 		if !ok {
 			continue
 		}
@@ -54,10 +54,42 @@ func (r *Runner) lastLosses(head round.Link) (trainLoss, evalLoss *float64) {
 			trainLoss = meanLoss(r.contributions(k.Record))
 		}
 		if evalLoss == nil {
-			evalLoss = number(e.EvalLoss)
+			evalLoss = r.heldOut(n)
 		}
 	}
 	return trainLoss, evalLoss
+}
+
+// heldOut is the loss on held-out rows after round n: as it is recorded, or else
+// as this node measured it.
+func (r *Runner) heldOut(n msg.Round) *float64 {
+	if loss := r.recorded(n); loss != nil {
+		return loss
+	}
+	if _, e, ok := r.ledger.At(n); ok {
+		return number(e.EvalLoss)
+	}
+	return nil
+}
+
+// recorded is the loss after round n that the record of the next one has.
+func (r *Runner) recorded(n msg.Round) *float64 {
+	next, _, ok := r.ledger.At(n + 1)
+	if !ok || next.Record.Trend == nil || next.Record.Trend.LossMicro == 0 {
+		return nil
+	}
+	loss := float64(next.Record.Trend.LossMicro) * 1e-6
+	return &loss
+}
+
+// tellRecorded tells of a loss that a record brings, if this node did not
+// measure it itself.
+func (r *Runner) tellRecorded(k round.Link) {
+	n := k.Record.Round - 1
+	loss := r.recorded(n)
+	if e, ok := r.ledger.Entry(n); ok && loss != nil && n > 0 && math.IsNaN(e.EvalLoss) {
+		r.emit(api.Event{Type: api.EventEval, N: uint64(n), Loss: loss})
+	}
 }
 
 // tellState fills in State, Phase and Why.
@@ -211,7 +243,7 @@ func (r *Runner) Detail() api.RunDetail {
 		WarmupSteps: m.Inner.WarmupSteps, MinSteps: m.Inner.MinSteps, MaxSteps: m.Inner.MaxSteps,
 		BatchSamples: m.Inner.BatchSamples, SequenceTokens: m.Inner.MaxTokens,
 		OuterLearningRate: q16(m.Outer.LearningRateQ16), OuterMomentum: q16(m.Outer.MomentumQ16),
-		CodecBits: m.CodecBits, PeriodSeconds: float64(m.PeriodMillis) / 1e3, MinPeers: m.MinPeers, EvalSamples: m.EvalSamples,
+		CodecBits: m.CodecBits, PeriodSeconds: float64(m.PeriodMillis) / 1e3, MinPeers: m.MinPeers, EvalSamples: m.EvalSamples, EvalPeers: m.EvalPeers,
 		ModelLicence: m.Licences.Model, DataLicence: m.Licences.Data, Template: m.Template,
 	}}
 	d.Manifest.Ends, d.Manifest.TakesBack = endRules(r.manifest), r.manifest.Trust.TakeBack
@@ -262,7 +294,7 @@ func (r *Runner) describe(k round.Link, e ledger.Entry) api.Round {
 		Witnesses: witnesses,
 		Tokens:    rec.Tokens, TrainedRounds: rec.TrainedRounds, Final: rec.Final,
 		Contributions: r.contributions(rec), Refused: []api.Refusal{},
-		EvalLoss: number(e.EvalLoss), Decided: e.Adopted, Seconds: e.Took.Seconds(),
+		EvalLoss: r.heldOut(rec.Round), MedianLoss: r.recorded(rec.Round), OwnLoss: number(e.EvalLoss), Decided: e.Adopted, Seconds: e.Took.Seconds(),
 	}
 	if k.Certificate != nil {
 		d.Votes = len(k.Certificate.Votes)
@@ -311,17 +343,13 @@ func (r *Runner) takenBack(list []api.Contribution, rec *msg.Record) {
 // trend tells what the held-out losses came to.
 func (r *Runner) trend(d *api.Round, rec *msg.Record) {
 	d.Ended = string(round.Ends(r.manifest, rec))
-	if next, _, ok := r.ledger.At(rec.Round + 1); ok && next.Record.Trend != nil && next.Record.Trend.LossMicro > 0 {
-		loss := float64(next.Record.Trend.LossMicro) * 1e-6
-		d.MedianLoss = &loss
-	}
 	if t := rec.Trend; t != nil && t.Back {
 		d.WentBack = &api.WentBack{Round: uint64(t.BestRound), State: t.BestState.String(), Loss: float64(t.BestMicro) * 1e-6}
 	}
 }
 
 func endRules(m *run.Manifest) *api.EndRules {
-	if !m.Measures() {
+	if !m.Steers() {
 		return nil
 	}
 	return &api.EndRules{

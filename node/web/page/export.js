@@ -83,7 +83,8 @@ export function exportView(id) {
     caption: "Rounds to export", file: `${id.slice(0, 14)}-eval`, empty: "No round has ended yet.", key: (r) => r.round, sort: -1, limit: 20,
     columns: [
       { title: "Round", num: true, value: (r) => r.round, cell: (r) => el("a", { href: `#/runs/${encodeURIComponent(id)}/rounds/${r.round}` }, String(r.round)) },
-      { title: "Eval loss", num: true, hint: "nats per token, on held-out rows, as this node measured it", value: (r) => r.eval_loss, cell: (r) => f.loss(r.eval_loss) },
+      { title: "Eval loss", num: true, hint: "nats per token, on held-out rows", value: (r) => r.eval_loss, cell: (r) => f.loss(r.eval_loss) },
+      { title: "Perplexity", num: true, hint: "on held-out rows", value: (r) => r.eval_loss, cell: (r) => f.perplexity(r.eval_loss) },
       { title: "Train loss", num: true, value: (r) => r.train_loss, cell: (r) => f.loss(r.train_loss) },
       { title: "Tokens", num: true, value: (r) => r.tokens, cell: (r) => f.compact(r.tokens) },
       { title: "Agreement", value: (r) => (r.certified ? "certified" : "provisional") },

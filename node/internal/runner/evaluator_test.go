@@ -1,0 +1,75 @@
+package runner
+
+import (
+	"math"
+	"testing"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// TestDrawnLoss: one peer of three measures each round, the one that is drawn;
+// all know what it found, also one without a seat, and that of the last round
+// each measures itself.
+func TestDrawnLoss(t *testing.T) {
+	t.Parallel()
+	a := newNode(t, 51)
+	b, c := newNode(t, 52, a.addr()), newNode(t, 53, a.addr())
+	man := launch(t, a, func(m *run.Manifest) { m.MinPeers, m.MaxRounds, m.EvalPeers = 3, 5, 1 })
+	runners := []*Runner{}
+	for _, x := range []*testNode{a, b, c} {
+		r, _ := x.takePart(t, man)
+		runners = append(runners, r)
+	}
+	sameEnd(t, runners...)
+	head := runners[0].ledger.Head()
+	until(t, "evaluation of the end", func() bool {
+		for _, r := range runners {
+			if k, ok := r.ledger.Entry(head.Record.Round); !ok || math.IsNaN(k.EvalLoss) {
+				return false
+			}
+		}
+		return true
+	})
+	drawn := 0
+	for n := msg.Round(1); n < head.Record.Round; n++ {
+		k, _, _ := runners[0].ledger.At(n)
+		want := runners[0].recorded(n)
+		if want == nil {
+			if len(k.Record.Contributions) > 0 {
+				t.Errorf("the loss after round %d is not recorded", n)
+			}
+			continue
+		}
+		measured := 0
+		for i, r := range runners {
+			_, e, _ := r.ledger.At(n)
+			if !math.IsNaN(e.EvalLoss) {
+				measured++
+				if math.Abs(e.EvalLoss-*want) > 1e-6 {
+					t.Errorf("round %d: %v is recorded, node %d measured %v", n, *want, i, e.EvalLoss)
+				}
+			}
+			list, err := r.Rounds(uint64(n), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := list[0]; d.EvalLoss == nil || *d.EvalLoss != *want || d.MedianLoss == nil || (d.OwnLoss == nil) != math.IsNaN(e.EvalLoss) {
+				t.Errorf("round %d: node %d tells %v, %v, %v", n, i, d.EvalLoss, d.MedianLoss, d.OwnLoss)
+			}
+		}
+		if measured != 1 {
+			t.Errorf("round %d: %d nodes measured", n, measured)
+		}
+		drawn++
+	}
+	if drawn < 5 { // the state that they began with, and after all rounds but the last
+		t.Errorf("%d losses are recorded", drawn)
+	}
+	for i, x := range []*testNode{a, b, c} {
+		if got := x.events.count(api.EventEval); got < drawn {
+			t.Errorf("node %d told %d losses, %d are recorded", i, got, drawn)
+		}
+	}
+}
