@@ -62,6 +62,9 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 		if m.Ends != nil {
 			p.field("ends", "%s", ends(m.Ends))
 		}
+		if d.RecordsFrom > 0 {
+			p.field("records", "from round %s on; older ones are being brought", group(d.RecordsFrom))
+		}
 		for _, r := range d.Rounds {
 			p.line("")
 			roundLedger(p, r)

@@ -74,9 +74,12 @@ type Run struct {
 	TrainedRounds   uint64 `json:"trained_rounds"`
 	MaxRounds       uint64 `json:"max_rounds"` // after orders, like MaxTokens
 	CertifiedRounds uint64 `json:"certified_rounds"`
-	Tokens          uint64 `json:"tokens"`
-	MaxTokens       uint64 `json:"max_tokens"` // 0: no bound
-	Final           bool   `json:"final"`
+	// RecordsFrom is from which round on no record is missing here; 0: all are here.
+	// Who joins late brings the older ones later.
+	RecordsFrom uint64 `json:"records_from,omitempty"`
+	Tokens      uint64 `json:"tokens"`
+	MaxTokens   uint64 `json:"max_tokens"` // 0: no bound
+	Final       bool   `json:"final"`
 
 	Head      string    `json:"head"`      // CID of the last record
 	StateCID  string    `json:"state_cid"` // of the adapter and momentum after it

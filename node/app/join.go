@@ -271,6 +271,10 @@ func (n *node) Round(_ context.Context, id string, number uint64) (api.Round, er
 		return api.Round{}, err
 	}
 	if len(rounds) == 0 || rounds[0].Round != number {
+		if s := p.Summary(); number > 0 && number < s.RecordsFrom {
+			return api.Round{}, api.Errorf(api.CodeNotFound, "the record of round %d is not here yet: this node joined run %s late, has all from round %d on, and brings the older ones while it takes part", number, id, s.RecordsFrom).
+				WithHint("ask again later, or another node")
+		}
 		return api.Round{}, api.Errorf(api.CodeNotFound, "run %s has no round %d", id, number).
 			WithHint("its last round is %d", p.Summary().Round)
 	}

@@ -23,6 +23,16 @@
 //	2  certificate, of a record that is in the chain
 //	3  evaluation: CID of the record (36 bytes), loss (u64, float64 bits)
 //	4  evidence: two envelopes, each with its length (u32) before it
+//	5  record whose parent is not in the chain yet, or which comes before
+//	   those that are: as 1
+//	6  jump: CIDs of a record in the chain and of the new head (36 bytes
+//	   each). What followed the first is dropped, and frames 5 since the
+//	   last jump, if they are between the two, are the chain's. What is still
+//	   missing comes in further frames 5, newest first. With the same CID
+//	   twice nothing follows it.
+//
+// So the chain can have gaps: of a run that was joined late, the records up to
+// the head come first, and the older ones later.
 //
 // Frames of own.log are envelopes, of kind 1. It is written anew when it has
 // grown, with what still matters.

@@ -17,7 +17,9 @@ func (l *Ledger) Locator(limit int) []cid.Cid {
 	var out []cid.Cid
 	step := 1
 	for i := len(l.entries) - 1; i > 0 && len(out) < limit-1; i -= step {
-		out = append(out, l.entries[i].ID)
+		if l.entries[i].here() {
+			out = append(out, l.entries[i].ID)
+		}
 		if len(out) >= 8 {
 			step *= 2
 		}
@@ -38,6 +40,9 @@ func (l *Ledger) After(locator []cid.Cid, maxItems, maxBytes int) []round.Item {
 	var out []round.Item
 	for i := l.byID[locator[at]] + 1; i < len(l.entries) && len(out) < maxItems; i++ {
 		e := l.entries[i]
+		if !e.here() {
+			break
+		}
 		if maxBytes -= e.record.n + e.cert.n + 8; maxBytes < 0 {
 			break
 		}

@@ -42,6 +42,8 @@ type Ledger struct {
 	own      *frameLog
 	entries  []Entry         // guarded by mu; by round, the genesis first
 	byID     map[cid.Cid]int // guarded by mu; index in entries
+	floor    int             // guarded by mu; from here to the head no record is missing; 0: none is
+	loose    looseEntries    // guarded by mu; read, and not of the chain yet
 	left     leftEntries     // guarded by mu; what was in the chain and is not any more
 	links    []round.Link    // guarded by mu; decoded ones, newest last
 	said     []msg.Signed    // guarded by mu; what own.log holds
@@ -49,12 +51,13 @@ type Ledger struct {
 	proven   provenSteps     // guarded by mu
 }
 
-// Entry is a record of the chain without what is in it.
+// Entry is a record of the chain without what is in it. One that is not here
+// has no ID.
 type Entry struct {
 	ID        cid.Cid
 	Round     msg.Round
 	State     cid.Cid
-	Certified uint64 // records with a certificate up to here
+	Certified uint64 // records with a certificate up to here, of those that are here
 	// Adopted is when this peer adopted the record, and Took the time since
 	// the one before.
 	Adopted time.Time
@@ -63,9 +66,12 @@ type Entry struct {
 	// not.
 	EvalLoss float64
 
+	parent cid.Cid
 	record span // none for the genesis, which is not in the log
 	cert   span // none: no certificate
 }
+
+func (e Entry) here() bool { return e.ID.Defined() }
 
 // span is where bytes are in chain.log.
 type span struct {
@@ -151,6 +157,10 @@ func (l *Ledger) replay(f frame) error {
 		}
 	case kindEvidence:
 		return l.replayEvidence(f.payload)
+	case kindLoose:
+		return l.replayLoose(f)
+	case kindJump:
+		return l.replayJump(f.payload)
 	default:
 		return fmt.Errorf("frame of unknown kind %d: written by a newer version?", f.kind)
 	}
@@ -159,30 +169,50 @@ func (l *Ledger) replay(f frame) error {
 
 // extend is called with mu held, or by Open.
 func (l *Ledger) extend(rec *msg.Record, f frame) error {
-	id := msg.RawCID(f.payload[recordHead:])
+	e := newEntry(rec, f)
 	i, ok := l.byID[rec.Parent]
 	if !ok {
-		return fmt.Errorf("record %s: parent %s: %w", id, rec.Parent, ErrChain)
+		return fmt.Errorf("record %s: parent %s: %w", e.ID, rec.Parent, ErrChain)
 	}
-	for k, e := range l.entries[i+1:] {
-		delete(l.byID, e.ID)
-		l.left.add(e, l.entries[i+k].ID)
-	}
-	l.entries = append(l.entries[:i+1], Entry{
-		ID: id, Round: rec.Round, State: rec.State, EvalLoss: math.NaN(),
-		Certified: l.entries[i].Certified,
-		Adopted:   time.UnixMilli(int64(binary.LittleEndian.Uint64(f.payload))),
-		Took:      time.Duration(binary.LittleEndian.Uint32(f.payload[8:])) * time.Millisecond,
-		record:    span{f.offset + recordHead, len(f.payload) - recordHead},
-	})
-	l.byID[id] = i + 1
+	l.cutAfter(i)
+	e.Certified = l.entries[i].Certified
+	l.entries = append(l.entries, e)
+	l.byID[e.ID] = i + 1
 	return nil
+}
+
+// newEntry is that of a record frame.
+func newEntry(rec *msg.Record, f frame) Entry {
+	return Entry{
+		ID: msg.RawCID(f.payload[recordHead:]), Round: rec.Round, State: rec.State, EvalLoss: math.NaN(), parent: rec.Parent,
+		Adopted: time.UnixMilli(int64(binary.LittleEndian.Uint64(f.payload))),
+		Took:    time.Duration(binary.LittleEndian.Uint32(f.payload[8:])) * time.Millisecond,
+		record:  span{f.offset + recordHead, len(f.payload) - recordHead},
+	}
+}
+
+// cutAfter drops what follows the entry i. It is called with mu held, or by Open.
+func (l *Ledger) cutAfter(i int) {
+	for _, e := range l.entries[i+1:] {
+		if e.here() {
+			delete(l.byID, e.ID)
+			l.left.add(e)
+		}
+	}
+	l.entries = l.entries[:i+1]
+	if i < l.floor {
+		l.floor = l.lowest(i)
+	}
 }
 
 // certify is called with mu held, or by Open.
 func (l *Ledger) certify(id cid.Cid, at span) {
 	i, ok := l.byID[id]
-	if !ok || l.entries[i].cert.n > 0 {
+	if !ok {
+		l.loose.certify(id, at)
+		return
+	}
+	if l.entries[i].cert.n > 0 {
 		return
 	}
 	l.entries[i].cert = at
@@ -314,12 +344,12 @@ func (l *Ledger) remember(k round.Link) {
 }
 
 // Link implements round.Chain. A record that cannot be read any more counts as
-// not there.
+// not there, and so does one between which and the head others are missing.
 func (l *Ledger) Link(id cid.Cid) (round.Link, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i, ok := l.byID[id]
-	if !ok {
+	if !ok || i < l.floor {
 		return round.Link{}, false
 	}
 	return l.link(i)
@@ -338,11 +368,12 @@ func (l *Ledger) Head() round.Link {
 	return k
 }
 
-// At returns the record of a round, and what is known about it.
+// At returns the record of a round, and what is known about it. It may be here
+// though others before or after it are missing.
 func (l *Ledger) At(n msg.Round) (round.Link, Entry, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if uint64(n) >= uint64(len(l.entries)) {
+	if uint64(n) >= uint64(len(l.entries)) || !l.entries[n].here() {
 		return round.Link{}, Entry{}, false
 	}
 	k, ok := l.link(int(n))
@@ -353,7 +384,7 @@ func (l *Ledger) At(n msg.Round) (round.Link, Entry, bool) {
 func (l *Ledger) Entry(n msg.Round) (Entry, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if uint64(n) >= uint64(len(l.entries)) {
+	if uint64(n) >= uint64(len(l.entries)) || !l.entries[n].here() {
 		return Entry{}, false
 	}
 	return l.entries[n], true
@@ -365,6 +396,9 @@ func (l *Ledger) link(i int) (round.Link, bool) {
 		return l.genesis, true
 	}
 	e := l.entries[i]
+	if !e.here() {
+		return round.Link{}, false
+	}
 	for _, k := range l.links {
 		if k.ID == e.ID && k.Certified == e.Certified {
 			return k, true

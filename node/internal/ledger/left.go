@@ -24,14 +24,14 @@ type leftEntry struct {
 	parent       cid.Cid
 }
 
-func (l *leftEntries) add(e Entry, parent cid.Cid) {
+func (l *leftEntries) add(e Entry) {
 	if l.byID == nil {
 		l.byID = make(map[cid.Cid]leftEntry)
 	}
 	if _, ok := l.byID[e.ID]; !ok {
 		l.order = append(l.order, e.ID)
 	}
-	l.byID[e.ID] = leftEntry{e.record, e.cert, parent}
+	l.byID[e.ID] = leftEntry{e.record, e.cert, e.parent}
 	if len(l.order) > maxLeft {
 		delete(l.byID, l.order[0])
 		l.order = l.order[1:]

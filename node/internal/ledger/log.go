@@ -20,6 +20,8 @@ const (
 	kindCert     = 2
 	kindEval     = 3
 	kindEvidence = 4
+	kindLoose    = 5
+	kindJump     = 6
 	kindOwn      = 1
 )
 

@@ -41,7 +41,7 @@ type Options struct {
 	Store    Store
 	// From is the record from whose state the replay begins; 0, the genesis,
 	// needs nobody's word. Of the records before From only the form is
-	// checked, not the folds.
+	// checked, not the folds; if they are not there, it begins with From.
 	From msg.Round
 	// Progress, if not nil, is told of each record that was checked.
 	Progress func(r Round)
@@ -94,7 +94,14 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("replay: genesis state is %s, its record says %s: %w", got, genesis.State, ErrMismatch)
 	}
 	p.res.Head, p.res.State = id, genesis.State
-	for n := msg.Round(1); ; n++ {
+	first := msg.Round(1)
+	if _, ok := o.Chain.Record(1); !ok && o.From > 0 {
+		if err := p.begin(ctx); err != nil {
+			return p.res, fmt.Errorf("replay: round %d: %w", o.From, err)
+		}
+		first = o.From + 1
+	}
+	for n := first; ; n++ {
 		k, ok := o.Chain.Record(n)
 		if !ok {
 			break
@@ -109,7 +116,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if _, ok := p.bases[genesis.State]; ok {
 		p.bases[genesis.State] = state
 	}
-	for n := msg.Round(1); ; n++ {
+	for n := first; ; n++ {
 		k, ok := o.Chain.Record(n)
 		if !ok {
 			break
@@ -137,6 +144,24 @@ type player struct {
 	last   *fold.State             // after before, if it was computed here
 	bases  map[cid.Cid]*fold.State // that merges and returns need later; nil: not computed here
 	res    Result
+}
+
+// begin takes the record From as it is: those before it are not there.
+func (p *player) begin(ctx context.Context) error {
+	k, ok := p.Chain.Record(p.From)
+	if !ok {
+		return fmt.Errorf("its record is %w", ErrMissing)
+	}
+	state, err := p.read(ctx, k.Record.State)
+	if err != nil {
+		return err
+	}
+	p.parent, p.state = k, state
+	if b, ok := p.Chain.Record(p.From - 1); ok && b.ID.Equals(k.Record.Parent) {
+		p.before = b
+	}
+	p.res.Head, p.res.State = k.ID, k.Record.State
+	return nil
 }
 
 // play checks the record that follows.

@@ -195,6 +195,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.folds.folded(ev)
 	case Offered:
 		m.offered(ev)
+	case Older:
+		m.older(ev)
 	case Give:
 		m.give(ev)
 	case Seen:

@@ -66,36 +66,44 @@ func mayFollow(known, next Link) error {
 			n++
 		}
 	}
-	if _, f := Quorum(Witnesses(seats)); n <= f {
-		return fail("has votes of %d witnesses of round %d, must have more than %d", n, known.Record.Round+1, f)
+	if half := Witnesses(seats) / 2; n <= half {
+		return fail("has votes of %d witnesses of round %d, must have more than %d", n, known.Record.Round+1, half)
 	}
 	return nil
 }
 
 // VerifyProof checks a proof that a record is of the chain of a run, without the
 // records between: each step follows the one before, the first one known. It
-// returns the last.
-func (ru *Rules) VerifyProof(known Link, steps []Item) (Link, error) {
+// returns the steps; the last is the record.
+func (ru *Rules) VerifyProof(known Link, steps []Item) ([]Link, error) {
 	if !known.Record.Run.Equals(ru.run) {
-		return Link{}, fmt.Errorf("proof of head: the known record is of run %v, not %v", known.Record.Run, ru.run)
+		return nil, fmt.Errorf("proof of head: the known record is of run %v, not %v", known.Record.Run, ru.run)
 	}
+	var links []Link
 	for _, item := range steps {
-		r, err := msg.DecodeRecord(item.Record)
+		next, err := item.link()
 		if err != nil {
-			return Link{}, fmt.Errorf("proof of head: %w", err)
-		}
-		next := Link{ID: msg.RawCID(item.Record), Record: r}
-		if len(item.Certificate) > 0 {
-			if next.Certificate, err = msg.DecodeCertificate(item.Certificate); err != nil {
-				return Link{}, fmt.Errorf("proof of head: %w", err)
-			}
+			return nil, fmt.Errorf("proof of head: %w", err)
 		}
 		if err := step(known, next); err != nil {
-			return Link{}, fmt.Errorf("proof of head: %w", err)
+			return nil, fmt.Errorf("proof of head: %w", err)
 		}
-		known = next
+		links, known = append(links, next), next
 	}
-	return known, nil
+	return links, nil
+}
+
+// link decodes an item. What it says is not checked.
+func (i Item) link() (Link, error) {
+	r, err := msg.DecodeRecord(i.Record)
+	if err != nil {
+		return Link{}, err
+	}
+	l := Link{ID: msg.RawCID(i.Record), Record: r}
+	if len(i.Certificate) > 0 {
+		l.Certificate, err = msg.DecodeCertificate(i.Certificate)
+	}
+	return l, err
 }
 
 // Prove returns the rounds of a proof that leads from the record of round from to

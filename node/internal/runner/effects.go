@@ -129,7 +129,7 @@ func (r *Runner) sync(ctx context.Context, e round.Sync) {
 	r.running.Go(func() {
 		defer r.syncing.Store(false)
 		if !e.Branch.Defined() && !r.proveHead(ctx, e.From) {
-			return // another peer will be asked
+			return // the head is proven and its records are here, or another peer will be asked
 		}
 		protocol, req := syncProtocol, syncRequest{Run: r.id}
 		switch {

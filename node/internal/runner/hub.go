@@ -73,10 +73,11 @@ type HubOptions struct {
 
 // Hub is what the runs of a node share.
 type Hub struct {
-	o          HubOptions
-	self       peer.ID
-	idleAfter  time.Duration // without work a GPU's memory is given back
-	proofWorth msg.Round     // see there
+	o                   HubOptions
+	self                peer.ID
+	idleAfter           time.Duration // without work a GPU's memory is given back
+	proofWorth          msg.Round     // see there
+	fillPause, fillWait time.Duration
 
 	mu   sync.Mutex
 	runs map[cid.Cid]*Runner // guarded by mu; the open ones
@@ -96,13 +97,14 @@ func NewHub(o HubOptions) *Hub {
 	if o.Emit == nil {
 		o.Emit = func(api.Event) {}
 	}
-	h := &Hub{idleAfter: idleAfter, proofWorth: proofWorth, o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
+	h := &Hub{idleAfter: idleAfter, proofWorth: proofWorth, fillPause: fillPause, fillWait: fillWait, o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
 	o.Host.Handle(memberProtocol, msg.MaxMessageBytes, h.answerMember)
 	o.Host.Handle(syncProtocol, maxSyncRequest, h.answerSync)
 	o.Host.Handle(branchProtocol, maxSyncRequest, h.answerBranch)
 	o.Host.Handle(cellProtocol, msg.MaxProposalBytes, h.answerCell)
 	o.Host.Handle(differenceProtocol, maxSyncRequest, h.answerDifference)
 	o.Host.Handle(proofProtocol, maxSyncRequest, h.answerProof)
+	o.Host.Handle(beforeProtocol, maxSyncRequest, h.answerBefore)
 	return h
 }
 
@@ -243,6 +245,7 @@ func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Lay
 		states: &states{store: store, fetcher: f, layout: layout},
 		deltas: newDeltas(h.o.Store, f, layout, int(m.CodecBits), int(cmp.Or(m.MinCodecBits, m.CodecBits))),
 		events: make(chan roundEvent, 64),
+		moves:  make(chan move),
 		scopes: newScopes(),
 		folds:  make(chan struct{}, maxFolds),
 		checks: make(chan struct{}, maxChecks), telling: make(chan struct{}, maxTelling),

@@ -77,6 +77,7 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 	if h := r.ledger.Head(); h.Record.Round > 0 {
 		r.bringState(ctx, h)
 	}
+	r.fillIn(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -97,6 +98,11 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 				return errors.New("gossip ended")
 			}
 			ev = round.Received{Signed: in.Parsed.(msg.Signed)}
+		case mv := <-r.moves:
+			if err := l.move(ctx, mv); err != nil {
+				return err
+			}
+			ev = round.Tick{}
 		case ev = <-r.events:
 		case <-timer.C:
 			ev = round.Tick{}

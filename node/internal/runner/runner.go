@@ -49,6 +49,7 @@ type Runner struct {
 	deltas   *deltas
 	copies   copies
 	events   chan roundEvent
+	moves    chan move
 	scopes   *scopes
 	folds    chan struct{} // a slot for each fold under way
 	checks   chan struct{} // likewise
@@ -58,7 +59,10 @@ type Runner struct {
 	rate    atomic.Uint64              // tokens per second, 1e-3
 	syncing atomic.Bool
 	proven  atomic.Pointer[round.Link] // that others are at, before all records up to it are here; nil: none
-	running sync.WaitGroup             // what the loop began
+	whole   atomic.Bool                // the run is followed by all its records: its proofs are in doubt
+	doubts  atomic.Int32               // proofs whose head others did not know
+	filling atomic.Bool
+	running sync.WaitGroup // what the loop began
 
 	differing   sync.Mutex // while a difference is computed
 	differences differences

@@ -25,6 +25,10 @@ const branchProtocol = "/moot/branch/1"
 // locator.
 const proofProtocol = "/moot/proof/1"
 
+// beforeProtocol answers with the records before one of the answerer's chain,
+// newest first.
+const beforeProtocol = "/moot/before/1"
+
 const (
 	maxLocator      = 64      // record CIDs in a request
 	maxSyncRequest  = 8 << 10 // bytes
@@ -39,6 +43,35 @@ const (
 type syncRequest struct {
 	Run     cid.Cid
 	Locator []cid.Cid
+}
+
+// beforeRequest asks for the records before one, Most at most.
+type beforeRequest struct {
+	Run, Record cid.Cid
+	Most        uint64
+}
+
+func (r beforeRequest) encode() []byte {
+	b := appendBytes(appendBytes(nil, r.Run.Bytes()), r.Record.Bytes())
+	return binary.AppendUvarint(b, r.Most)
+}
+
+func decodeBeforeRequest(b []byte) (r beforeRequest, err error) {
+	for _, c := range []*cid.Cid{&r.Run, &r.Record} {
+		var item []byte
+		if item, b, err = takeBytes(b, maxCIDBytes); err != nil {
+			return beforeRequest{}, err
+		}
+		if *c, err = cid.Cast(item); err != nil {
+			return beforeRequest{}, fmt.Errorf("%w: not a CID", errSyncFrame)
+		}
+	}
+	n, k := binary.Uvarint(b)
+	if k <= 0 || k != len(b) || k != len(binary.AppendUvarint(nil, n)) {
+		return beforeRequest{}, fmt.Errorf("%w: bad number of records", errSyncFrame)
+	}
+	r.Most = n
+	return r, nil
 }
 
 // syncItem is a record and, if the sender has it, its certificate.

@@ -3,11 +3,14 @@ package runner
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
+
+	"github.com/moot-net/moot/proto/msg"
 )
 
 func rawCID(t testing.TB, s string) cid.Cid {
@@ -72,4 +75,22 @@ func FuzzSyncItems(f *testing.F) {
 			t.Errorf("request %x decodes and encodes to something else", b)
 		}
 	})
+}
+
+// A request for the records before one has one encoding.
+func TestBeforeRequest(t *testing.T) {
+	r := beforeRequest{Run: msg.RawCID([]byte("run")), Record: msg.RawCID([]byte("record")), Most: 300}
+	b := r.encode()
+	got, err := decodeBeforeRequest(b)
+	if err != nil || got != r {
+		t.Fatalf("%v, %v", got, err)
+	}
+	for name, bad := range map[string][]byte{
+		"empty": nil, "cut off": b[:len(b)-1], "longer": append(slices.Clone(b), 0), "no number": b[:74],
+		"a long number": append(slices.Clone(b[:74]), 0x80, 0x00), "no CID": append([]byte{2, 1, 2}, b[37:]...),
+	} {
+		if _, err := decodeBeforeRequest(bad); !errors.Is(err, errSyncFrame) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -32,6 +32,9 @@ func (r *Runner) Summary() api.Run {
 		Seats: len(head.Record.NextSeats), MaxSeats: int(m.Seats), Guarantee: Guarantee(round.Witnesses(head.Record.NextSeats)),
 		Launcher: m.Launcher.String(), Created: time.Unix(m.Created, 0).UTC(), TokensPerSecond: float64(r.rate.Load()) * 1e-3,
 	}
+	if floor, _, ok := r.ledger.Gap(); ok {
+		s.RecordsFrom = uint64(floor)
+	}
 	s.Course = courseOf(head.Record)
 	s.Ended = string(round.Ends(r.manifest, head.Record))
 	s.TrainLoss, s.EvalLoss = r.lastLosses(head)
@@ -270,13 +273,15 @@ func (r *Runner) Detail() api.RunDetail {
 	return d
 }
 
-// Rounds lists up to limit decided rounds from round from on, in order.
+// Rounds lists up to limit decided rounds from round from on, in order, of those
+// whose records are here.
 func (r *Runner) Rounds(from uint64, limit int) ([]api.Round, error) {
 	out := []api.Round{}
-	for n := max(from, 1); len(out) < limit; n++ {
+	last := uint64(r.ledger.Head().Record.Round)
+	for n := max(from, 1); len(out) < limit && n <= last; n++ {
 		k, e, ok := r.ledger.At(msg.Round(n))
 		if !ok {
-			break
+			continue // it was joined late, and that record is not here yet
 		}
 		out = append(out, r.describe(k, e))
 	}

@@ -1,0 +1,204 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/replay"
+	"github.com/moot-net/moot/node/internal/round"
+	"github.com/moot-net/moot/node/internal/round/roundtest"
+	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// pastRun makes a run of n rounds that x, its launcher, has the records of. Others
+// have seats with the keys of the nodes others.
+func pastRun(t testing.TB, x *testNode, n int, change func(*run.Manifest), others ...int) (*run.Manifest, *roundtest.Chronicle) {
+	t.Helper()
+	man := launch(t, x, func(m *run.Manifest) {
+		m.SkipLinks, m.MaxRounds = true, uint64(n+3)
+		if change != nil {
+			change(m)
+		}
+	})
+	keys := []crypto.PrivKey{x.key}
+	for _, i := range others {
+		k, _ := nodeKey(t, i)
+		keys = append(keys, k)
+	}
+	c := roundtest.New(t, man, keys...)
+	c.Grow(n)
+	return man, c
+}
+
+func endless(m *run.Manifest) { m.MaxRounds = 10_000 }
+
+// has gives a node, which does not take part yet, the records of a chronicle.
+func (x *testNode) has(t testing.TB, man *run.Manifest, c *roundtest.Chronicle) {
+	t.Helper()
+	r, err := x.hub.Open(filepath.Join(x.dir, "run"), man)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ledger.Adopt(time.Now(), c.Links[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// quick makes a node join and fill in as in a run of many more rounds.
+func (x *testNode) quick() {
+	x.hub.proofWorth, x.hub.fillPause, x.hub.fillWait = 20, time.Millisecond, 200*time.Millisecond
+}
+
+// Who comes late takes part with the last records, and has all others in the end.
+func TestJoinLate(t *testing.T) {
+	t.Parallel()
+	const past = 300
+	a := newNode(t, 50)
+	man, c := pastRun(t, a, past, nil)
+	a.has(t, man, c)
+	ra, _ := a.takePart(t, man)
+	late := newNode(t, 51, a.addr())
+	late.quick()
+	late.hub.fillPause, late.hub.fillWait = time.Hour, time.Hour
+	rl, stop := late.takePart(t, man)
+	sameEnd(t, ra, rl)
+	floor, below, ok := rl.ledger.Gap()
+	if !ok || floor < past-segmentRecords-1-fillRecords || below > past {
+		t.Errorf("records are missing from %d to %d: %v", below, floor, ok)
+	}
+	if n := late.events.count(api.EventRound); n > 10 {
+		t.Errorf("%d rounds were told of, the run had 3 since", n)
+	}
+	if l, _ := rl.Rounds(1, 1000); len(l) == 0 || l[len(l)-1].Round != past+3 {
+		t.Errorf("%d rounds are listed", len(l))
+	}
+	if s := rl.Summary(); s.RecordsFrom != uint64(floor) {
+		t.Errorf("records are said to be here from %d on, they are from %d", s.RecordsFrom, floor)
+	}
+	o := replay.Options{Manifest: man, Chain: chain{l: rl.ledger}, Store: a.store, From: past}
+	if got, err := replay.Run(t.Context(), o); err != nil || got.Folded != 3 || got.State != rl.ledger.Head().Record.State {
+		t.Errorf("replay from the round that was joined: %+v, %v", got, err)
+	}
+	o.From = past / 2
+	if _, err := replay.Run(t.Context(), o); !errors.Is(err, replay.ErrMissing) {
+		t.Errorf("replay from a round that is missing: %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	late.quick()
+	rl, _ = late.takePart(t, man) // goes on after a restart
+	until(t, "filled gap", func() bool { _, _, ok := rl.ledger.Gap(); return !ok })
+	for n := range msg.Round(past + 4) {
+		x, _, _ := ra.ledger.At(n)
+		y, _, ok := rl.ledger.At(n)
+		if !ok || x.ID != y.ID || (x.Certificate == nil) != (y.Certificate == nil) {
+			t.Fatalf("record %d is not here as others have it", n)
+		}
+	}
+	if a, b := ra.ledger.Head(), rl.ledger.Head(); a.Certified != b.Certified {
+		t.Errorf("%d records are certified, others have %d", b.Certified, a.Certified)
+	}
+}
+
+// A chain that was proven and breaks the rules in the middle is left as soon as
+// that is seen.
+func TestJoinRefuted(t *testing.T) {
+	t.Parallel()
+	const wrong = 60
+	a := newNode(t, 52)
+	man, c := pastRun(t, a, wrong-1, endless, 53, 54, 55)
+	c.Links = append(c.Links, c.Next(func(r *msg.Record) { r.Tokens += 1e6 }))
+	c.Grow(150)
+	a.has(t, man, c)
+	a.takePart(t, man)
+	late := newNode(t, 56, a.addr())
+	late.quick()
+	late.hub.fillPause = time.Second
+	rl, _ := late.takePart(t, man)
+	until(t, "jump", func() bool { return late.events.count(api.EventRound) > 0 })
+	until(t, "alert", func() bool { return late.events.count(api.EventAlert) > 0 })
+	until(t, "retreat", func() bool { _, _, ok := rl.ledger.Gap(); return !ok })
+	until(t, "last true record", func() bool { return rl.ledger.Head().Record.Round == wrong-1 })
+	if !rl.whole.Load() {
+		t.Error("another proof would be believed")
+	}
+}
+
+// A head that others, who are as far, do not know is not joined.
+func TestJoinDenied(t *testing.T) {
+	t.Parallel()
+	a, b := newNode(t, 57), newNode(t, 58)
+	man, c := pastRun(t, a, 40, endless, 58, 59, 60)
+	other := *c
+	other.Links = c.Links[:31:31]
+	c.Grow(80)
+	other.Links = append(other.Links, other.Next(func(r *msg.Record) { r.Tokens += 5 }))
+	other.Grow(80)
+	late := newNode(t, 61, a.addr(), b.addr())
+	late.quick()
+	open := func(x *testNode, c *roundtest.Chronicle) *Runner {
+		r, err := x.hub.Open(filepath.Join(x.dir, "run"), man)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		if c != nil {
+			if err := r.ledger.Adopt(time.Now(), c.Links[1:]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return r
+	}
+	open(a, c)
+	open(b, &other)
+	r := open(late, nil)
+	r.scopes.begin(t.Context())
+	until(t, "connection", func() bool { return len(late.host.Peers()) == 2 })
+	v := &round.View{}
+	for _, x := range []*testNode{a, b} {
+		v.Members = append(v.Members, round.Member{Status: &msg.Status{Peer: x.hub.self, Round: 81}})
+	}
+	r.view.Store(v)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	steps, size, err := r.askProof(ctx, a.hub.self, c.Links[0], 80)
+	if err != nil || len(steps) == 0 || size == 0 {
+		t.Fatalf("%d steps of %d bytes, %v", len(steps), size, err)
+	}
+	for range maxDoubts {
+		if r.whole.Load() {
+			t.Error("given up too early")
+		}
+		if s := r.askSegment(ctx, a.hub.self, steps[len(steps)-1]); s != nil {
+			t.Fatalf("%d records of a head that the other does not know", len(s))
+		}
+	}
+	if !r.whole.Load() {
+		t.Error("not given up")
+	}
+	// With a gap to fill, who proves another chain shows that too many lied.
+	if err := r.ledger.Jump(time.Now(), c.Links[0].ID, steps[:len(steps)-1], c.Links[60:81]); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.contradicts(ctx, b.hub.self); !errors.Is(err, round.ErrRefuted) {
+		t.Errorf("another chain of the same seats: %v", err)
+	}
+	if err := r.contradicts(ctx, a.hub.self); err != nil {
+		t.Errorf("the same chain: %v", err)
+	}
+	v.Members = v.Members[:1]
+	if s := r.askSegment(ctx, a.hub.self, steps[len(steps)-1]); len(s) != segmentRecords+1 {
+		t.Errorf("%d records with nobody else to ask, want %d", len(s), segmentRecords+1)
+	}
+}
