@@ -114,6 +114,9 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 		params += int(t.Rows) * int(t.Cols)
 	}
 	m.Trust.RetracePPM = f.Trust.RetracePPM(params)
+	if m.Trust.Auditors > 0 {
+		m.Trust.Judgement = run.NewestJudgement
+	}
 	return m, nil
 }
 

@@ -68,6 +68,8 @@ type AuditItem struct {
 	Maker   peer.ID
 	Delta   cid.Cid
 	ClipQ16 uint32
+	// Extra: it is one of those that all witnesses audit, and others retrace it.
+	Extra bool
 }
 
 // Audits returns the contributions of the record parent that the peer audits in
@@ -77,15 +79,14 @@ func (ru *Rules) Audits(parent Link, self peer.ID) []AuditItem {
 	if ru.manifest.Trust.Auditors == 0 || len(r.Contributions) == 0 || Cells(len(r.Seats)) > 0 {
 		return nil
 	}
-	ring := newAuditRing(parent.ID, r.NextSeats)
-	var out []AuditItem
+	var makers []peer.ID
+	var items []AuditItem
 	for _, c := range r.Contributions {
 		maker := r.Seats[c.Seat].Peer
-		if slices.Contains(ring.of(parent.ID, maker, int(ru.manifest.Trust.Auditors)), self) {
-			out = append(out, AuditItem{Seat: c.Seat, Maker: maker, Delta: c.Delta, ClipQ16: c.ClipQ16})
-		}
+		makers = append(makers, maker)
+		items = append(items, AuditItem{Seat: c.Seat, Maker: maker, Delta: c.Delta, ClipQ16: c.ClipQ16})
 	}
-	return out[:min(len(out), msg.MaxAudits)] // a have has no room for more
+	return ru.newPanel(parent, newAuditRing(parent.ID, r.NextSeats), makers).items(self, items)
 }
 
 // measured is what the auditors of a contribution say.
@@ -94,9 +95,13 @@ type measured struct {
 	maker     peer.ID
 	tokens    uint64
 	weight    uint64
+	lack      uint32  // of its maker, before
 	gains     []int64 // sorted
 	dissent   int     // auditors that may disagree with a strike
+	jury      int     // of so many a majority decides on a strike; 0: its maker is not in doubt
 	enough    bool    // a majority of its auditors
+	accused   bool    // most of its auditors find that it did harm, and it is not struck
+	unclear   bool    // audits of its round tell nothing of worth
 	untrue    bool    // its training, done again, gives something else
 	withheld  bool    // what that needs was not there
 }
@@ -114,8 +119,11 @@ func (ru *Rules) measure(b Basis) []measured {
 	}
 	var list []measured
 	for _, c := range ru.entered(b) {
-		e := measured{maker: c.maker, tokens: c.tokens, weight: c.weight}
-		drawn := c.auditors
+		e := measured{maker: c.maker, tokens: c.tokens, weight: c.weight, lack: standings(parent.Standings).of(c.maker).LackQ16}
+		drawn, few := c.auditors, c.few
+		if c.inDoubt {
+			e.jury = len(drawn)
+		}
 		_, draws := ru.retraceKey(b.Parent, e.maker)
 		var found []uint32
 		take := func(audits []msg.Audit, retraces []msg.Retrace) {
@@ -128,7 +136,10 @@ func (ru *Rules) measure(b Basis) []measured {
 			}
 		}
 		for _, f := range said {
-			if slices.Contains(drawn, f.by) {
+			switch i := slices.Index(drawn, f.by); {
+			case i >= few:
+				take(f.audits, nil)
+			case i >= 0:
 				take(f.audits, f.retraces)
 			}
 		}
@@ -136,6 +147,10 @@ func (ru *Rules) measure(b Basis) []measured {
 		for _, s := range b.reports {
 			if i := outsiderOf(outside, s.From); slices.Contains(outside[i].seats, c.seat) {
 				m := s.Message.(*msg.Report)
+				if e.jury > 0 {
+					take(nil, m.Retraces)
+					continue
+				}
 				take(m.Audits, m.Retraces)
 			}
 		}
@@ -154,7 +169,7 @@ func (ru *Rules) measure(b Basis) []measured {
 		if len(found) > 0 {
 			slices.Sort(found)
 			e.judgement.ErrorPPM = found[ru.dissent(len(found))]
-			if 2*retraced > len(drawn) {
+			if 2*retraced > few {
 				e.withheld = e.judgement.ErrorPPM == Withheld
 				e.untrue = !e.withheld && e.judgement.ErrorPPM > tolerancePPM
 			}
@@ -189,8 +204,8 @@ func medianOf[T cmp.Ordered](list []T) T {
 }
 
 // judge gives each contribution that was measured its verdict and its worth.
-func judge(list []measured) {
-	judgeGains(list)
+func (ru *Rules) judge(list []measured) {
+	ru.judgeGains(list)
 	for i := range list {
 		switch e := &list[i]; {
 		case e.untrue:
@@ -201,7 +216,7 @@ func judge(list []measured) {
 	}
 }
 
-func judgeGains(list []measured) {
+func (ru *Rules) judgeGains(list []measured) {
 	reference := references(list)
 	if len(reference) == 0 {
 		return
@@ -220,12 +235,20 @@ func judgeGains(list []measured) {
 			continue
 		}
 		enough++
-		if e.gains[len(e.gains)-1-e.dissent] < bound { // and so are all before
+		accusers, _ := slices.BinarySearch(e.gains, bound)
+		e.accused = ru.newer() && 2*accusers > len(e.gains)
+		if e.struck(accusers) {
 			damaging = append(damaging, i)
 		}
 		e.judgement.WorthQ16 = fold.One
-		if rate > 0 {
+		switch {
+		case rate > 0:
 			e.judgement.WorthQ16 = share(e.rate(), rate)
+		case ru.newer():
+			e.unclear = true
+		}
+		if ru.newer() && (e.accused || e.judgement.WorthQ16 < usefulQ16 || e.unclear && e.lack >= worthlessQ16) {
+			e.judgement.WorthQ16 = 0
 		}
 		e.judgement.Verdict = msg.Useless
 		if e.judgement.WorthQ16 >= usefulQ16 {
@@ -240,9 +263,17 @@ func judgeGains(list []measured) {
 		j := &list[i].judgement
 		j.WorthQ16, j.Verdict = 0, msg.Useless
 		if k < enough/3 {
-			j.Verdict = msg.Damaging
+			j.Verdict, list[i].accused = msg.Damaging, false
 		}
 	}
+}
+
+// struck reports whether so many accusers are enough for a strike.
+func (e *measured) struck(accusers int) bool {
+	if e.jury > 0 {
+		return 2*accusers > e.jury
+	}
+	return accusers >= len(e.gains)-e.dissent
 }
 
 // references are the contributions that others are compared with: those that

@@ -75,6 +75,8 @@ type entered struct {
 	tokens   uint64
 	weight   uint64 // 0: it counted for nothing
 	auditors []peer.ID
+	few      int // of them, who come first, retrace it
+	inDoubt  bool
 }
 
 // entered returns the deltas of the parent, in the order of their seats.
@@ -83,15 +85,26 @@ func (ru *Rules) entered(b Basis) []entered {
 	if Cells(len(parent.Seats)) > 0 {
 		return ru.enteredInCells(b)
 	}
-	ring := newAuditRing(b.Parent.ID, parent.NextSeats)
 	var list []entered
 	for _, c := range parent.Contributions {
-		maker := parent.Seats[c.Seat].Peer
-		list = append(list, entered{
-			c.Seat, maker, c.Tokens, c.Weight, ring.of(b.Parent.ID, maker, int(ru.manifest.Trust.Auditors)),
-		})
+		list = append(list, entered{seat: c.Seat, maker: parent.Seats[c.Seat].Peer, tokens: c.Tokens, weight: c.Weight})
 	}
+	ru.draw(b.Parent, newAuditRing(b.Parent.ID, parent.NextSeats), list)
 	return list
+}
+
+// draw says who of a ring audits each delta.
+func (ru *Rules) draw(parent Link, ring auditRing, list []entered) {
+	var makers []peer.ID
+	for _, e := range list {
+		makers = append(makers, e.maker)
+	}
+	p := ru.newPanel(parent, ring, makers)
+	for i := range list {
+		e := &list[i]
+		e.auditors, e.few = p.of(e.maker)
+		e.inDoubt = p.inDoubt(e.maker)
+	}
 }
 
 func (ru *Rules) enteredInCells(b Basis) []entered {
@@ -108,8 +121,7 @@ func (ru *Rules) enteredInCells(b Basis) []entered {
 			continue // the record was verified
 		}
 		members := cells[c.Seat]
-		ring := ru.cellRing(b.Parent, members)
-		each := sum.TokensEach
+		each, first := sum.TokensEach, len(list)
 		for k, seat := range members {
 			if !msg.Has(sum.Included, k) || len(each) == 0 {
 				continue
@@ -117,12 +129,12 @@ func (ru *Rules) enteredInCells(b Basis) []entered {
 			s := parent.Seats[seat]
 			e := entered{seat: uint32(seat), maker: s.Peer, tokens: each[0]}
 			each = each[1:]
-			if _, _, reason := before.counts(s, e.tokens); reason == msg.Held {
+			if _, _, reason := ru.counts(before, s, e.tokens); reason == msg.Held {
 				e.weight = 1
 			}
-			e.auditors = ring.of(b.Parent.ID, e.maker, int(ru.manifest.Trust.Auditors))
 			list = append(list, e)
 		}
+		ru.draw(b.Parent, ru.cellRing(b.Parent, members), list[first:])
 	}
 	slices.SortFunc(list, func(a, b entered) int { return int(a.seat) - int(b.seat) })
 	return list
@@ -178,13 +190,12 @@ func (m *Machine) auditsInCell(parent Link) []AuditItem {
 		return nil
 	}
 	members := CellsOf(p.Parent, p.Seats)[p.Contributions[i].Seat]
-	ring := m.rules.cellRing(parent, members)
-	var out []AuditItem
+	var makers []peer.ID
+	var items []AuditItem
 	for _, e := range c.record.Contributions {
 		maker := c.record.Seats[e.Seat].Peer
-		if slices.Contains(ring.of(parent.ID, maker, int(m.rules.manifest.Trust.Auditors)), m.cfg.Self) {
-			out = append(out, AuditItem{Seat: uint32(members[e.Seat]), Maker: maker, Delta: e.Delta, ClipQ16: e.ClipQ16})
-		}
+		makers = append(makers, maker)
+		items = append(items, AuditItem{Seat: uint32(members[e.Seat]), Maker: maker, Delta: e.Delta, ClipQ16: e.ClipQ16})
 	}
-	return out[:min(len(out), msg.MaxAudits)]
+	return m.rules.newPanel(parent, m.rules.cellRing(parent, members), makers).items(m.cfg.Self, items)
 }

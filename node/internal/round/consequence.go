@@ -125,7 +125,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 		b.said = c.cellFindings(b)
 	}
 	audits := ru.measure(b)
-	judge(audits)
+	ru.judge(audits)
 	for _, a := range audits {
 		r.Judgements = append(r.Judgements, a.judgement)
 	}
@@ -319,7 +319,7 @@ func (ru *Rules) contribute(c *Consequence, b Basis, seat uint32, id cid.Cid) {
 		c.Blocked = append(c.Blocked, id)
 		return
 	}
-	factor, tokens, reason := c.standings.counts(r.Seats[seat], commit.Tokens)
+	factor, tokens, reason := ru.counts(c.standings, r.Seats[seat], commit.Tokens)
 	r.Commits = append(r.Commits, s.Envelope)
 	r.Contributions = append(r.Contributions, msg.Contribution{
 		Seat: seat, Commit: id, Delta: commit.Delta, Tokens: commit.Tokens, Reason: reason,

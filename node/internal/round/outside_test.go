@@ -195,7 +195,7 @@ func TestDissent(t *testing.T) {
 		for range 4 {
 			measured = append(measured, measuredBy(1000, 1001, 1002))
 		}
-		judge(measured)
+		s.rules.judge(measured)
 		j := measured[0].judgement
 		if j.Seat != seat || j.Measured != tt.measured || j.Verdict != tt.want {
 			t.Errorf("%s: %+v, want %v by %d", tt.name, j, tt.want, tt.measured)

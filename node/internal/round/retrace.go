@@ -72,7 +72,7 @@ func (ru *Rules) Retraces(parent Link, audits []AuditItem, link func(cid.Cid) (L
 	var out []RetraceItem
 	for _, a := range audits {
 		key, ok := ru.retraceKey(parent, a.Maker)
-		if !ok || len(out) == msg.MaxRetraces {
+		if !ok || a.Extra || len(out) == msg.MaxRetraces {
 			continue
 		}
 		c, ok := commitOf(parent.Record, a.Seat)

@@ -105,14 +105,14 @@ func (ru *Rules) rotate(r rotation, seats []msg.Seat, waiting []msg.Signed, newc
 	unproven := 0
 	for _, s := range seats {
 		c := r.of(s.Peer)
-		if s.Since == newcomer.Since {
-			continue // it was let in a moment ago
+		late := s.Since == newcomer.Since // it was let in a moment ago
+		switch {
+		case late && !ru.newer():
+		case !c.proven:
+			unproven++ // it is to be proven first
+		case !late:
+			holders = append(holders, c)
 		}
-		if !c.proven {
-			unproven++
-			continue // it is to be proven first
-		}
-		holders = append(holders, c)
 	}
 	requests := make(map[peer.ID]msg.Signed)
 	for _, s := range waiting {

@@ -80,7 +80,11 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 	worth := uint64(m.judgement.WorthQ16)
 	work := min(m.tokens, bound) * worth >> 16
 	e.Pace = (e.Pace*(1<<paceShift-1) + work) >> paceShift
-	e.LackQ16 = (e.LackQ16*(1<<lackShift-1) + fold.One - uint32(worth)) >> lackShift
+	if m.unclear && m.judgement.Verdict != msg.Damaging && !m.accused && !m.withheld {
+		e.LackQ16 -= e.LackQ16 >> fadeLackShift
+	} else {
+		e.LackQ16 = (e.LackQ16*(1<<lackShift-1) + fold.One - uint32(worth)) >> lackShift
+	}
 	e.Work = min(e.Work+work, msg.MaxRunTokens)
 	switch m.judgement.Verdict {
 	case msg.Useful:
@@ -91,6 +95,8 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 	case msg.Useless:
 		if m.withheld { // it may have gone away: what it sends from now on is retraced
 			e.StrikesQ8 += suspectQ8
+		} else if m.accused && m.jury == 0 { // all will audit it now
+			e.StrikesQ8 += accusedQ8
 		}
 	}
 	if e.StrikesQ8 >= banQ8 {
@@ -101,7 +107,7 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 
 // counts says how the delta of a seat enters the fold: with which factor, with
 // how many tokens, and why with none.
-func (s standings) counts(seat msg.Seat, tokens uint64) (factor uint32, counted uint64, reason msg.Reason) {
+func (ru *Rules) counts(s standings, seat msg.Seat, tokens uint64) (factor uint32, counted uint64, reason msg.Reason) {
 	e := s.of(seat.Peer)
 	counted = tokens
 	if e.Pace > 0 {
@@ -114,6 +120,8 @@ func (s standings) counts(seat msg.Seat, tokens uint64) (factor uint32, counted 
 		return fold.FactorFresh, counted, msg.Harmful
 	case e.Owed > 0:
 		return fold.FactorFresh, counted, msg.Probation
+	case ru.worthless(e):
+		return fold.FactorFresh, counted, msg.Worthless
 	case seat.Fresh:
 		return fold.FactorFresh, counted, msg.Fresh
 	}
@@ -179,7 +187,8 @@ func (ru *Rules) assignWitnesses(s standings, r *msg.Record) {
 }
 
 // mayWitness says which of the next seats do not only train: all but those that
-// owe audits, and those that work less than half as much as the others.
+// owe audits, those whose deltas are worth nothing, and those that work less than
+// half as much as the others.
 func (ru *Rules) mayWitness(s standings, r *msg.Record) []bool {
 	witness := make([]bool, len(r.NextSeats))
 	type trusted struct {
@@ -189,7 +198,7 @@ func (ru *Rules) mayWitness(s standings, r *msg.Record) []bool {
 	var list []trusted
 	var paces []uint64
 	for i, seat := range r.NextSeats {
-		if e := s.of(seat.Peer); e.Owed == 0 && e.Until == 0 {
+		if e := s.of(seat.Peer); e.Owed == 0 && e.Until == 0 && !ru.worthless(e) {
 			list = append(list, trusted{i, e.Pace})
 			paces = append(paces, e.Pace)
 		}

@@ -34,7 +34,7 @@ func (ru *Rules) takeBack(b Basis, judgements []msg.Judgement) (back *Back, toke
 	}
 	back = &Back{State: before.State}
 	var stay []msg.Contribution
-	for i, in := range ru.inputsOf(before, parent) {
+	for i, in := range ru.inputsOf(b.Before, parent) {
 		c := parent.Contributions[i]
 		if !gone[c.Seat] {
 			stay = append(stay, c)
@@ -64,8 +64,8 @@ func weightOf(r *msg.Record, seat uint32) uint64 {
 
 // inputsOf returns the inputs of the fold of r, which was checked; before is its
 // parent.
-func (ru *Rules) inputsOf(before, r *msg.Record) []Input {
-	s := ru.standingsAfter(before, r.Round, judgedBefore(before, r))
+func (ru *Rules) inputsOf(before Link, r *msg.Record) []Input {
+	s := ru.standingsAfter(before.Record, r.Round, ru.judgedIn(before, r))
 	var proofs []proof
 	for _, p := range r.Proofs {
 		if first, err := msg.Open(p.First); err == nil { // it was opened when r was checked
@@ -76,23 +76,29 @@ func (ru *Rules) inputsOf(before, r *msg.Record) []Input {
 	var list []Input
 	for _, c := range r.Contributions {
 		seat := r.Seats[c.Seat]
-		factor, tokens, _ := s.counts(seat, c.Tokens)
+		factor, tokens, _ := ru.counts(s, seat, c.Tokens)
 		list = append(list, Input{Peer: seat.Peer, Delta: c.Delta, Tokens: tokens, FactorQ16: factor})
 	}
 	return list
 }
 
-// judgedBefore is what r says of the contributions of the record before it.
-func judgedBefore(before, r *msg.Record) []measured {
-	var list []measured
-	for _, j := range r.Judgements {
-		e := measured{judgement: j, maker: before.Seats[j.Seat].Peer, enough: j.Verdict != msg.Unaudited}
-		for _, c := range before.Contributions {
-			if c.Seat == j.Seat {
-				e.tokens, e.weight = c.Tokens, c.Weight
-			}
+// judgedIn is what r says of the contributions of the record before it, judged
+// again from its haves and reports: the judgements alone do not say everything
+// that standings follow from.
+func (ru *Rules) judgedIn(before Link, r *msg.Record) []measured {
+	b := Basis{Parent: before, Haves: opened(r.Haves), reports: opened(r.Reports)}
+	list := ru.measure(b)
+	ru.judge(list)
+	return list
+}
+
+// opened opens the envelopes of a record that was checked.
+func opened(envelopes [][]byte) []msg.Signed {
+	var list []msg.Signed
+	for _, e := range envelopes {
+		if s, err := msg.Open(e); err == nil {
+			list = append(list, s)
 		}
-		list = append(list, e)
 	}
 	return list
 }

@@ -102,6 +102,8 @@ type turn struct {
 	merge  *msg.Merge
 	absent func(id peer.ID) bool
 	loss   func(id peer.ID) uint64 // of the head's state
+	tokens func(seat int) uint64
+	found  func(id peer.ID) uint32 // by who retraces what a peer sent in the round before
 }
 
 func useful(peer.ID) int64 { return 1_000_000 }
@@ -173,17 +175,26 @@ func (s *tale) basis(w turn) Basis {
 		}
 		id := fold.FileCID(b)
 		s.deltas[id] = d
-		commit := seal(seat.Peer, &msg.Commit{
+		c := &msg.Commit{
 			Run: s.rules.run, Round: head.Record.Round + 1, Head: head.ID, Peer: seat.Peer, Delta: id, DeltaBytes: uint64(len(b)),
 			CodecBits: 2, Tokens: uint64(1000 + 100*i), Steps: 1, Norm: d.Norm(),
-		})
-		entries = append(entries, held(i, commit.CID))
+		}
+		if w.tokens != nil {
+			c.Tokens = w.tokens(i)
+		}
+		if s.rules.manifest.Trust.RetracePPM > 0 {
+			c.Trace = fold.FileCID(b)
+		}
+		entries = append(entries, held(i, seal(seat.Peer, c).CID))
 	}
 	b := Basis{Before: s.before(), Parent: head, Find: func(id cid.Cid) (msg.Signed, bool) { m, ok := known[id]; return m, ok }}
 	for _, seat := range head.Record.NextSeats {
 		have := &msg.Have{Run: s.rules.run, Round: head.Record.Round + 1, Head: head.ID, Peer: seat.Peer, Entries: entries}
 		for _, item := range s.rules.Audits(head, seat.Peer) {
 			have.Audits = append(have.Audits, msg.Audit{Seat: item.Seat, GainNano: w.gain(item.Maker)})
+			if w.found != nil && len(have.Retraces) < msg.MaxRetraces {
+				have.Retraces = append(have.Retraces, msg.Retrace{Seat: item.Seat, ErrorPPM: w.found(item.Maker)})
+			}
 		}
 		if w.loss != nil {
 			have.LossMicro = w.loss(seat.Peer)
@@ -350,6 +361,36 @@ func TestTakeBackAlone(t *testing.T) {
 	want := s.fold(start, s.inputs(first, liar))
 	if got := s.head().Record; !got.State.Equals(want.CID()) || got.TrainedRounds != 1 {
 		t.Errorf("state %v after %d rounds, want %v after 1", got.State, got.TrainedRounds, want.CID())
+	}
+}
+
+// TestTakeBackRetraced: what the fold of a round was made of is told again as it
+// was, also if its judgements followed from retraces.
+func TestTakeBackRetraced(t *testing.T) {
+	const n = 4
+	m := healing(n)
+	m.Trust.RetracePPM = 1_000_000
+	s := newTale(t, n, m)
+	// Two seats do little and two much, of which one did not train what it says: then the usual is little.
+	much := func(seat int) uint64 { return []uint64{100, 100, 10_000, 10_000}[seat] }
+	forger := s.head().Record.NextSeats[3].Peer
+	found := func(id peer.ID) uint32 {
+		if id == forger {
+			return Forged
+		}
+		return 0
+	}
+	honest := func(peer.ID) uint32 { return 0 }
+	s.follow(turn{gain: useful, tokens: much, found: honest})
+	for i, w := range []turn{{gain: useful, tokens: much, found: found}, {gain: useful, tokens: much, found: honest}} {
+		c := s.follow(w)
+		if (c.Back != nil) != (i == 0) {
+			t.Fatalf("round %d takes back %v", i, c.Back)
+		}
+		got := s.rules.inputsOf(s.before(), s.head().Record)
+		if diff := cmp.Diff(c.Inputs, got, cmp.Comparer(func(a, b cid.Cid) bool { return a.Equals(b) })); diff != "" {
+			t.Errorf("round %d: inputs (-as they were +told again):\n%s", i, diff)
+		}
 	}
 }
 

@@ -118,12 +118,13 @@ func TestJudge(t *testing.T) {
 		{"too much noise to tell", []measured{one(1000), one(-2500), one(3000), one(400), one(-1500)}, 1, msg.Useful, 65536},
 		{"nothing gets better", []measured{one(-10), one(-20), one(-15), one(-12)}, 1, msg.Useful, 65536},
 	}
+	first := &Rules{manifest: audited(4, 5)}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for i := range tt.list {
 				tt.list[i].judgement.Seat = uint32(i)
 			}
-			judge(tt.list)
+			first.judge(tt.list)
 			got := tt.list[tt.at].judgement
 			if got.Verdict != tt.want || got.WorthQ16 != tt.worth {
 				t.Errorf("judged %v with worth %d, want %v with %d", got.Verdict, got.WorthQ16, tt.want, tt.worth)
@@ -202,6 +203,7 @@ func TestSettle(t *testing.T) {
 
 // TestCounts: with which factor and tokens a delta enters the fold.
 func TestCounts(t *testing.T) {
+	first := &Rules{manifest: audited(4, 5)}
 	_, id := testKey(0)
 	for _, tt := range []struct {
 		name   string
@@ -222,7 +224,7 @@ func TestCounts(t *testing.T) {
 		{"more than ever", msg.Standing{Pace: 100}, false, 65536, 400, msg.Held},
 	} {
 		tt.e.Peer = id
-		factor, tokens, reason := standings{tt.e}.counts(msg.Seat{Peer: id, Fresh: tt.fresh}, 1000)
+		factor, tokens, reason := first.counts(standings{tt.e}, msg.Seat{Peer: id, Fresh: tt.fresh}, 1000)
 		if factor != tt.factor || tokens != tt.tokens || reason != tt.reason {
 			t.Errorf("%s: factor %d, tokens %d, reason %v; want %d, %d, %v", tt.name, factor, tokens, reason, tt.factor, tt.tokens, tt.reason)
 		}
@@ -654,6 +656,7 @@ func TestTraineeVotesHere(t *testing.T) {
 
 // TestAuditNoise: with honest noise alone nobody is struck in many rounds.
 func TestAuditNoise(t *testing.T) {
+	first := &Rules{manifest: audited(12, 5)}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	strikes, rounds := 0, 0
 	for range 2000 {
@@ -665,7 +668,7 @@ func TestAuditNoise(t *testing.T) {
 				judgement: msg.Judgement{Seat: uint32(i), Measured: 3, GainNano: g},
 			})
 		}
-		judge(list)
+		first.judge(list)
 		for _, e := range list {
 			rounds++
 			if e.judgement.Verdict == msg.Damaging {

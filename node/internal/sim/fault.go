@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 
@@ -30,13 +31,14 @@ const (
 	stale              // the own one of the round before
 	garbage            // bytes of the right length
 	lyingAuditor       // trains, but praises liars and blames the others
+	cabal              // lies only when most auditors of a delta do, so that it is never alone with what it says; its own deltas the wrong way round
 	lastFault          // of those that a byzantine scenario goes through
 	sybil              // trains, with its part of the compute of many identities
 )
 
 var faultNames = [...]string{
 	"honest", "sign-flip-1", "sign-flip-10", "sign-flip-1000", "noise", "inner-product", "alie", "zeros", "copies", "stale",
-	"garbage", "lying-auditor", "", "sybil",
+	"garbage", "lying-auditor", "cabal", "", "sybil",
 }
 
 func (f Fault) String() string { return faultNames[f] }
@@ -123,7 +125,7 @@ func (w *world) remember(head cid.Cid, d *fold.Delta) {
 func (n *node) lie(head cid.Cid, v []int32) []int32 {
 	w := n.w
 	switch n.fault {
-	case signFlip1:
+	case signFlip1, cabal:
 		return scaled(v, -1)
 	case signFlip10:
 		return scaled(v, -10)
@@ -228,7 +230,7 @@ func (n *node) audit(e round.Audit) {
 				n.w.fail(fmt.Errorf("node %d audits round %d: %w", n.i, e.Round-1, err))
 				return
 			}
-			if n.fault == lyingAuditor {
+			if n.lies(e.Record, item) {
 				g = 1e9
 				if n.w.nodes[n.w.index[item.Maker]].fault == honest {
 					g = -1e9
@@ -244,6 +246,30 @@ func (n *node) audit(e round.Audit) {
 			n.fetch(item.Delta, wanted, here)
 		}
 	})
+}
+
+// lies reports whether a node does not say what it measured.
+func (n *node) lies(record cid.Cid, item round.AuditItem) bool {
+	switch n.fault {
+	case lyingAuditor:
+		return true
+	case cabal:
+		l, ok := n.chain.Link(record)
+		if !ok {
+			return false
+		}
+		same, all := 0, 0
+		for _, o := range n.w.nodes {
+			if slices.ContainsFunc(n.w.rules.Audits(l, o.id), func(a round.AuditItem) bool { return a.Seat == item.Seat }) {
+				all++
+				if o.fault == cabal {
+					same++
+				}
+			}
+		}
+		return 2*same > all
+	}
+	return false
 }
 
 // evaluate measures the head's loss; who lies says that it is a thousandth.

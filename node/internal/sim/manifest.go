@@ -18,6 +18,6 @@ func baseManifest() *run.Manifest {
 		Outer:     run.Outer{LearningRateQ16: 45875, MomentumQ16: 39322},
 		CodecBits: 2, PeriodMillis: 600_000, Seats: 32, MinPeers: 1, MaxRounds: 1e6,
 		Schedule: run.ScheduleConstant, EvalSamples: 1, Template: "alpaca",
-		Trust: run.Trust{Auditors: 3, AuditSamples: 8, Probation: 5},
+		Trust: run.Trust{Auditors: 3, AuditSamples: 8, Probation: 5, Judgement: run.NewestJudgement},
 	}
 }

@@ -76,6 +76,7 @@ type tally struct {
 	included          int    // of their contributions
 	excluded          int    // of their commits that were refused or judged damaging
 	takenForCopies    int    // of those
+	uncounted         int    // of their contributions that were worth nothing, or harmful, in the run's eyes
 	liarWeight        uint64 // less what was taken back
 	weight            uint64
 	contributions     int
@@ -138,6 +139,9 @@ func (w *world) tallyRound(t *tally, parent, l round.Link, gone map[uint32]bool)
 		t.weight += weight
 		if is(rec.Seats[c.Seat]) {
 			t.included++
+			if c.Reason == msg.Worthless || c.Reason == msg.Harmful {
+				t.uncounted++
+			}
 		} else {
 			t.liarWeight += weight
 		}

@@ -247,6 +247,7 @@ func (t *trial) exclusions(s tally, limited bool) {
 		t.meanAtMost("honest_excluded", float64(s.excluded)/seats, 0.02)
 	}
 	t.figure("honest_taken_for_copies", float64(s.takenForCopies)/seats)
+	t.figure("honest_without_weight", float64(s.uncounted)/seats)
 }
 
 // combined is the hash of several transcripts.
