@@ -8,3 +8,4 @@ go test -tags cuda -timeout 30m "$@" ./node/internal/cuda/... ./node/internal/de
 # Reference results of models, and training, through gorgonia.org/cu.
 go test -tags cuda -timeout 30m "$@" -run 'Golden|CUDA|GPU|PlanOf8B' ./node/internal/train -backend cuda
 go test -tags cuda -timeout 5m "$@" -run 'GPU|TestScripts/gpu' ./node/cmd/mootd
+go test -tags cuda -timeout 10m "$@" -run GPU ./node/app

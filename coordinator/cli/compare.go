@@ -16,7 +16,7 @@ func runTasks(ctx context.Context, e *env, req api.CompareRequest) error {
 	}
 	return e.answer(v, func(p *page) {
 		p.field("model", "%s", v.Model)
-		p.field("took", "%.1f s", v.Seconds)
+		p.field("took", "%s", took(v.Seconds, v.Device))
 		rows := make([][]string, 0, len(v.Versions))
 		words, choices, tooLong := 0, 0, 0
 		for _, a := range v.Versions {

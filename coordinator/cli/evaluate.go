@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -85,6 +86,14 @@ func runEvaluate(ctx context.Context, e *env, req api.EvaluateRequest) error {
 		if v.Accuracy != nil {
 			p.field("accuracy", "%s (%s of %s)", percent(*v.Accuracy), group(v.Correct), group(v.Rows))
 		}
-		p.field("took", "%.1f s", v.Seconds)
+		p.field("took", "%s", took(v.Seconds, v.Device))
 	})
+}
+
+// took says how long a device computed.
+func took(seconds float64, device string) string {
+	if device == "" { // an older daemon does not say
+		return fmt.Sprintf("%.1f s", seconds)
+	}
+	return fmt.Sprintf("%.1f s on %s", seconds, clean(device))
 }

@@ -18,6 +18,7 @@ func (s *subjectFlags) register(cmd *cobra.Command) {
 	f.StringVar(&s.Adapter, "adapter", "", "`folder` of an adapter (PEFT)")
 	f.StringVar(&s.Run, "run", "", "take the adapter of the run with this `ID`")
 	f.Uint64Var(&s.round, "round", 0, "take it as it was after this round `number` (default: the last)")
+	f.StringVar(&s.Device, "device", "", "what computes: cpu, cuda:N for a GPU, or auto\n(default auto: what trains, if there is room)")
 	cmd.MarkFlagsMutuallyExclusive("adapter", "run")
 	cmd.MarkFlagsMutuallyExclusive("adapter", "round")
 	cmd.MarkFlagsOneRequired("model", "run")

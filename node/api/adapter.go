@@ -84,6 +84,10 @@ type Subject struct {
 	Adapter string  `json:"adapter,omitempty"`
 	Run     string  `json:"run,omitempty"`
 	Round   *uint64 `json:"round,omitempty"`
+	// Device computes: cpu, cuda:N for a GPU, or auto. Default auto: the device
+	// that trains, or the processor while the model does not fit beside what is
+	// on the GPU; the answer says which it was.
+	Device string `json:"device,omitempty"`
 }
 
 // Prompt is an instruction, perhaps with an input.
@@ -108,6 +112,7 @@ type GenerateRequest struct {
 type Generation struct {
 	Model   string   `json:"model"`
 	Adapter string   `json:"adapter,omitempty"` // folder, or state CID
+	Device  string   `json:"device,omitempty"`  // what computed
 	Outputs []Output `json:"outputs"`
 }
 
@@ -138,6 +143,7 @@ type Evaluation struct {
 	Model   string `json:"model"`
 	Adapter string `json:"adapter,omitempty"`
 	Dataset string `json:"dataset"`
+	Device  string `json:"device,omitempty"` // what computed
 	// Loss is the mean cross-entropy of a response token, in nats.
 	Loss       float64 `json:"loss"`
 	Perplexity float64 `json:"perplexity"`

@@ -32,6 +32,7 @@ type CompareRequest struct {
 // Comparison is what the versions answered, in the order that was asked for.
 type Comparison struct {
 	Model    string          `json:"model"`
+	Device   string          `json:"device,omitempty"` // what computed
 	Prompts  []Prompt        `json:"prompts,omitempty"`
 	Versions []VersionAnswer `json:"versions"`
 	Seconds  float64         `json:"seconds"`

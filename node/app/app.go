@@ -231,6 +231,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	if err := n.openEvents(); err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
+	n.processor = n.device
 	n.setCaps(cfg)
 	openDevice := (func(*train.Options) error)(nil)
 	if gpu != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/task"
 	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -53,17 +54,29 @@ func (n *node) Compare(ctx context.Context, req api.CompareRequest, progress api
 		return v, err
 	}
 	defer release()
-	progress(api.Progress{Phase: "load", Text: "loads the model"})
-	s, err := n.load(&base, src)
-	if err != nil {
-		return v, err
-	}
+	err = n.withLoaded(&base, src, progress, func(s *subject) error {
+		return s.compare(ctx, &comparing{&req, manifest, versions, tasks}, &v, progress)
+	})
+	return v, err
+}
+
+// comparing is what is compared, and what is asked.
+type comparing struct {
+	req      *api.CompareRequest
+	manifest *run.Manifest // of the run, or nil
+	versions []version
+	tasks    []task.Task
+}
+
+// compare fills in what the versions answer.
+func (s *subject) compare(ctx context.Context, c *comparing, v *api.Comparison, progress api.ProgressFunc) error {
+	req, versions := c.req, c.versions
 	begin := time.Now()
 	e, err := s.encoder(orElse(orElse(req.Template, s.template), dataset.Alpaca.String()))
 	if err != nil {
-		return v, err
+		return err
 	}
-	v.Model = s.name
+	v.Model, v.Device = s.name, s.text
 	// The base model before anything is applied to it.
 	slices.SortStableFunc(versions, func(a, b version) int { return one(a.name != api.VersionBase) - one(b.name != api.VersionBase) })
 	for i, x := range versions {
@@ -77,7 +90,7 @@ func (n *node) Compare(ctx context.Context, req api.CompareRequest, progress api
 		if a.Adapter != "" {
 			var ad *lora.Adapter
 			if x.snapshot != nil {
-				ad, err = trainedOf(manifest, x.snapshot.State, s.model)
+				ad, err = trainedOf(c.manifest, x.snapshot.State, s.model)
 			} else {
 				ad, err = lora.ReadAny(req.Adapter, train.Modules(s.model.Config()))
 			}
@@ -85,7 +98,7 @@ func (n *node) Compare(ctx context.Context, req api.CompareRequest, progress api
 				err = train.Apply(s.model, ad)
 			}
 			if err != nil {
-				return v, modelError(err)
+				return modelError(err)
 			}
 		}
 		told := func(done, total int) {
@@ -93,12 +106,12 @@ func (n *node) Compare(ctx context.Context, req api.CompareRequest, progress api
 				Phase: "answers", Done: int64(i*total + done), Total: int64(len(versions) * total), Unit: "answers", Text: x.name,
 			})
 		}
-		if err := s.ask(ctx, e, &req, tasks, a, told); err != nil {
-			return v, fmt.Errorf("version %s: %w", x.name, err)
+		if err := s.ask(ctx, e, req, c.tasks, a, told); err != nil {
+			return fmt.Errorf("version %s: %w", x.name, err)
 		}
 	}
 	v.Seconds = time.Since(begin).Seconds()
-	return v, nil
+	return nil
 }
 
 // one is 1 if it holds.

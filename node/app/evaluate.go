@@ -42,7 +42,7 @@ func (n *node) Evaluate(ctx context.Context, req api.EvaluateRequest, progress a
 	begin := time.Now()
 	err = n.withSubject(ctx, &req.Subject, progress, func(s *subject) error {
 		begin = time.Now() // loading is not what is measured
-		ev.Model, ev.Adapter = s.name, s.adapter
+		ev.Model, ev.Adapter, ev.Device = s.name, s.adapter, s.text
 		e, err := s.encoder(orElse(trained, index.Template))
 		if err != nil {
 			return err

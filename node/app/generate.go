@@ -16,7 +16,7 @@ func (n *node) Generate(ctx context.Context, req api.GenerateRequest, progress a
 		if err != nil {
 			return err
 		}
-		g.Model, g.Adapter = s.name, s.adapter
+		g.Model, g.Adapter, g.Device = s.name, s.adapter, s.text
 		total := int64(len(req.Prompts))
 		for i, p := range req.Prompts {
 			progress(api.Progress{Phase: "generate", Done: int64(i), Total: total, Unit: "prompts"})

@@ -33,22 +33,23 @@ import (
 // node is what lies behind the API. It implements api.Backend.
 type node struct {
 	// constant after newNode
-	dir      string
-	threads  int
-	device   string
-	gpu      *device.GPU // nil: the processor trains
-	started  time.Time
-	endpoint api.Endpoint
-	metrics  *prometheus.Registry // of libp2p
-	log      *slog.Logger
-	stop     func() // ends the daemon
-	store    *shard.Store
-	host     *p2p.Host
-	exchange *exchange.Exchange // for peers that do not speak pull's protocol
-	puller   *pull.Puller
-	traffic  *traffic.Meter // bounds and counts what both carry
-	limits   traffic.Limits
-	fence    *fence.Fence
+	dir       string
+	threads   int
+	device    string
+	gpu       *device.GPU // nil: the processor trains
+	processor string      // what it is called where it computes
+	started   time.Time
+	endpoint  api.Endpoint
+	metrics   *prometheus.Registry // of libp2p
+	log       *slog.Logger
+	stop      func() // ends the daemon
+	store     *shard.Store
+	host      *p2p.Host
+	exchange  *exchange.Exchange // for peers that do not speak pull's protocol
+	puller    *pull.Puller
+	traffic   *traffic.Meter // bounds and counts what both carry
+	limits    traffic.Limits
+	fence     *fence.Fence
 	// introduce, if not nil, shows the invitation to a run to peers that are in it.
 	introduce func(ctx context.Context, dir string, m *run.Manifest, to []peer.ID) error
 	gossip    *gossip.Gossip

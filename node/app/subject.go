@@ -29,6 +29,7 @@ type subject struct {
 	// template is that of the run that was named, or "".
 	template string
 	model    *model.Model
+	computer
 }
 
 // source is where a subject comes from.
@@ -50,12 +51,22 @@ func (n *node) withSubject(ctx context.Context, q *api.Subject, progress api.Pro
 		return err
 	}
 	defer release()
-	progress(api.Progress{Phase: "load", Text: "loads the model"})
-	s, err := n.load(q, src)
+	return n.withLoaded(q, src, progress, use)
+}
+
+// withLoaded loads what was found, and calls use with it. The caller has the
+// token of takeCompute.
+func (n *node) withLoaded(q *api.Subject, src *source, progress api.ProgressFunc, use func(*subject) error) error {
+	c, err := n.computerFor(q, src, progress)
 	if err != nil {
 		return err
 	}
-	return use(s)
+	progress(api.Progress{Phase: "load", Text: "loads the model, computes on " + c.text})
+	s, err := n.load(q, src, c)
+	if err == nil {
+		err = use(s)
+	}
+	return c.close(err)
 }
 
 // takeCompute waits until nobody else computes.
@@ -100,13 +111,13 @@ func (n *node) locate(ctx context.Context, q *api.Subject) (*source, error) {
 	return src, err
 }
 
-func (n *node) load(q *api.Subject, src *source) (*subject, error) {
-	s := &subject{name: src.name, dir: src.dir}
+func (n *node) load(q *api.Subject, src *source, c computer) (*subject, error) {
+	s := &subject{name: src.name, dir: src.dir, computer: c}
 	if src.manifest != nil {
 		s.template = src.manifest.Template
 	}
 	var err error
-	if s.model, err = model.Load(src.dir, model.Options{Threads: n.threads}); err != nil {
+	if s.model, err = model.Load(src.dir, c.options); err != nil {
 		return nil, modelError(err)
 	}
 	var a *lora.Adapter
