@@ -243,6 +243,8 @@ type simOpts struct {
 	nowhere func(maker int) bool
 	// heldOut is what a node measures of a state; nothing if nil.
 	heldOut func(n *simNode, state cid.Cid) uint64
+	// kappa is what a node finds of the deltas of a round.
+	kappa func(n *simNode) uint32
 	// gate says whether a merge passes for a node; it does if nil.
 	gate func(n *simNode) bool
 }
@@ -476,6 +478,11 @@ func (n *simNode) do(e Effect) {
 		if s.opts.heldOut != nil {
 			n.later(s.opts.auditTime, Evaluated{Record: e.Record, LossMicro: s.opts.heldOut(n, e.State)})
 		}
+	case Compare:
+		if head := n.chain.Head(); !e.Record.Equals(head.ID) || len(e.Items) < 2 {
+			s.t.Fatalf("node %d: asked to compare %d deltas of %v, the head is %v", n.i, len(e.Items), e.Record, head.ID)
+		}
+		n.later(s.opts.auditTime, Compared{Record: e.Record, KappaPPM: s.opts.kappa(n)})
 	case Gate:
 		n.later(s.opts.auditTime, Gated{Head: e.Merge.Head, Passes: s.opts.gate == nil || s.opts.gate(n)})
 	case Fold:
@@ -549,7 +556,10 @@ func (n *simNode) audit(e Audit) {
 func (n *simNode) train(e Train) {
 	n.trainSeq++
 	seq, life := n.trainSeq, n.life
-	d := min(n.sim.opts.trainTime(n.i), e.Until.Sub(n.sim.now))
+	d, steps := n.sim.opts.trainTime(n.i), uint64(e.Steps)
+	if left := e.Until.Sub(n.sim.now); left < d {
+		d, steps = left, max(steps*uint64(max(left, 0))/uint64(d), 1)
+	}
 	n.sim.after(d, func() {
 		if !n.up || n.life != life || n.trainSeq != seq {
 			return
@@ -563,7 +573,7 @@ func (n *simNode) train(e Train) {
 		n.step(Trained{
 			Trace: trace,
 			Head:  e.Head, Delta: delta, DeltaBytes: n.sim.rules.deltaBytesOf(e.CodecBits),
-			Tokens: n.sim.opts.tokens(n.i), Steps: 10, Norm: 5, LossMicro: 1_000_000,
+			Tokens: n.sim.opts.tokens(n.i), Steps: steps, Norm: 5, LossMicro: 1_000_000,
 		})
 	})
 }

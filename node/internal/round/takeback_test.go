@@ -103,7 +103,8 @@ type turn struct {
 	absent func(id peer.ID) bool
 	loss   func(id peer.ID) uint64 // of the head's state
 	tokens func(seat int) uint64
-	found  func(id peer.ID) uint32 // by who retraces what a peer sent in the round before
+	found  func(id peer.ID) uint32  // by who retraces what a peer sent in the round before
+	edit   func(i int, h *msg.Have) // of seat i, at last
 }
 
 func useful(peer.ID) int64 { return 1_000_000 }
@@ -188,7 +189,7 @@ func (s *tale) basis(w turn) Basis {
 		entries = append(entries, held(i, seal(seat.Peer, c).CID))
 	}
 	b := Basis{Before: s.before(), Parent: head, Find: func(id cid.Cid) (msg.Signed, bool) { m, ok := known[id]; return m, ok }}
-	for _, seat := range head.Record.NextSeats {
+	for i, seat := range head.Record.NextSeats {
 		have := &msg.Have{Run: s.rules.run, Round: head.Record.Round + 1, Head: head.ID, Peer: seat.Peer, Entries: entries}
 		for _, item := range s.rules.Audits(head, seat.Peer) {
 			have.Audits = append(have.Audits, msg.Audit{Seat: item.Seat, GainNano: w.gain(item.Maker)})
@@ -201,6 +202,9 @@ func (s *tale) basis(w turn) Basis {
 		}
 		if w.merge != nil {
 			have.Merges = []msg.Merge{*w.merge}
+		}
+		if w.edit != nil {
+			w.edit(i, have)
 		}
 		b.Haves = append(b.Haves, seal(seat.Peer, have))
 	}
