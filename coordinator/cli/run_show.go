@@ -59,6 +59,9 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 		p.field("trains", "%s", trained(&m))
 		p.field("optimizer", "%s", optimizer(&m))
 		p.field("period", "%v s, %d to %d steps of %d samples", m.PeriodSeconds, m.MinSteps, m.MaxSteps, m.BatchSamples)
+		if m.StartSteps > 0 || m.FollowArrivals {
+			p.field("tempo", "%s", findsTempo(&m))
+		}
 		if m.Ends != nil {
 			p.field("ends", "%s", ends(m.Ends))
 		}
@@ -83,6 +86,18 @@ func members(p *page, list []api.Member) {
 		rows = append(rows, []string{api.ShortID(m.Peer), m.Phase, group(m.Round), fmt.Sprintf("%.0f", m.TokensPerSecond), orElse(m.Device, "-"), orElse(m.Agent, "-")})
 	}
 	p.table([]string{"MEMBER", "PHASE", ">ROUND", ">TOKENS/S", "DEVICE", "PROGRAM"}, rows)
+}
+
+// findsTempo says what of steps and deadlines a run finds by itself.
+func findsTempo(m *api.Manifest) string {
+	var list []string
+	if m.StartSteps > 0 {
+		list = append(list, fmt.Sprintf("steps begin with %d and follow how far deltas go apart", m.StartSteps))
+	}
+	if m.FollowArrivals {
+		list = append(list, "deadlines follow when deltas arrive")
+	}
+	return strings.Join(list, "; ")
 }
 
 // trained says what of the model a run trains.
@@ -199,6 +214,9 @@ func roundLedger(p *page, r api.Round) {
 	} else {
 		p.line("  no deltas")
 	}
+	if r.Tempo != nil {
+		p.line("  %s", tempo(r.Tempo))
+	}
 	if m := r.Merged; m != nil {
 		p.line("  a branch of %s tokens that had lost was merged with weight %.2f", group(m.Tokens), m.Weight)
 	}
@@ -221,6 +239,22 @@ func roundLedger(p *page, r api.Round) {
 		}
 		p.line("  %s  loses its seat%s", clean(api.ShortID(id)), clean(why))
 	}
+}
+
+// tempo says how many steps a round had, how long it could last, and what of that
+// becomes different.
+func tempo(t *api.Tempo) string {
+	text := fmt.Sprintf("at most %s within %s", plural(uint64(t.Steps), "step"), seconds(t.Deadline))
+	if t.Kappa != nil {
+		text += fmt.Sprintf("; kappa %.3f", *t.Kappa)
+	}
+	if t.Arrival != nil {
+		text += fmt.Sprintf("; nearly all deltas were there after %s", seconds(*t.Arrival))
+	}
+	if t.NextSteps != t.Steps || t.NextDeadline != t.Deadline {
+		text += fmt.Sprintf("; next %s within %s", plural(uint64(t.NextSteps), "step"), seconds(t.NextDeadline))
+	}
+	return text
 }
 
 // included says whether a contribution counts.

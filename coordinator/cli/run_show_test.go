@@ -38,3 +38,17 @@ func TestTakenBack(t *testing.T) {
 		t.Errorf("verdict() = %q", got)
 	}
 }
+
+func TestTempoText(t *testing.T) {
+	steady := api.Tempo{Steps: 30, Deadline: 600, NextSteps: 30, NextDeadline: 600}
+	if got, want := tempo(&steady), "at most 30 steps within 10m0s"; got != want {
+		t.Errorf("tempo() = %q, want %q", got, want)
+	}
+	changed := api.Tempo{Steps: 120, Deadline: 45, Kappa: new(0.25), Arrival: new(30.5), NextSteps: 60, NextDeadline: 36}
+	if got, want := tempo(&changed), "at most 120 steps within 45 s; kappa 0.250; nearly all deltas were there after 30.5 s; next 60 steps within 36 s"; got != want {
+		t.Errorf("tempo() = %q, want %q", got, want)
+	}
+	if got := findsTempo(&api.Manifest{StartSteps: 20, FollowArrivals: true}); got != "steps begin with 20 and follow how far deltas go apart; deadlines follow when deltas arrive" {
+		t.Errorf("findsTempo() = %q", got)
+	}
+}

@@ -233,6 +233,10 @@ func withWhy(state, why string) string {
 
 // roundText is a round in one line.
 func roundText(r api.Round) string {
-	return fmt.Sprintf("round  %d  loss %s  eval %s  deltas %d/%d  %s  %.1f s",
+	text := fmt.Sprintf("round  %d  loss %s  eval %s  deltas %d/%d  %s  %.1f s",
 		r.Round, loss(r.TrainLoss), loss(r.EvalLoss), len(r.Contributions), r.Seats, agreement(r), r.Seconds)
+	if t := r.Tempo; t != nil {
+		text += fmt.Sprintf("  next %s within %s", plural(uint64(t.NextSteps), "step"), seconds(t.NextDeadline))
+	}
+	return text
 }

@@ -183,6 +183,8 @@ type Manifest struct {
 	WarmupSteps       uint32   `json:"warmup_steps"`
 	MinSteps          uint32   `json:"min_steps"`
 	MaxSteps          uint32   `json:"max_steps"`
+	StartSteps        uint32   `json:"start_steps,omitempty"`     // of a run that finds its steps by itself
+	FollowArrivals    bool     `json:"follow_arrivals,omitempty"` // its deadlines follow when deltas came
 	BatchSamples      uint32   `json:"batch_samples"`
 	SequenceTokens    uint32   `json:"sequence_tokens"`
 	OuterLearningRate float64  `json:"outer_learning_rate"`
@@ -248,6 +250,9 @@ type Round struct {
 	MedianLoss *float64 `json:"median_loss,omitempty"`
 	// OwnLoss is what this node measured, if it did.
 	OwnLoss *float64 `json:"own_loss,omitempty"`
+	// Tempo is how many steps this round had and how long it could last, in a run
+	// that finds one of them by itself.
+	Tempo *Tempo `json:"tempo,omitempty"`
 	// WentBack says that the run returned to an earlier state in this round, as
 	// the loss was too high for too long.
 	WentBack *WentBack `json:"went_back,omitempty"`
@@ -256,6 +261,23 @@ type Round struct {
 	// Decided is when this node adopted the round, Seconds how long it took.
 	Decided time.Time `json:"decided"`
 	Seconds float64   `json:"seconds"`
+}
+
+// Tempo is of a round of a run that finds by itself how many steps its rounds have,
+// or how long they last.
+type Tempo struct {
+	Steps    uint32  `json:"steps"`      // that a seat took at most
+	Deadline float64 `json:"deadline_s"` // since the round began
+	// Kappa is how far the deltas went apart: the norm of what is lost by averaging
+	// A and B each on its own, beside that of the update. The next round says it.
+	// null when it is not known.
+	Kappa *float64 `json:"kappa"`
+	// Arrival is when nearly all deltas were there, since the round began; null if
+	// they were not, or training was cut short.
+	Arrival *float64 `json:"arrival_s"`
+	// NextSteps and NextDeadline are those of the next round.
+	NextSteps    uint32  `json:"next_steps"`
+	NextDeadline float64 `json:"next_deadline_s"`
 }
 
 // EndRules are those of a run for its held-out loss.

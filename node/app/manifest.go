@@ -70,7 +70,7 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	m := &run.Manifest{
 		Version: run.ManifestVersion, Name: f.Name, GenesisSeed: f.Seed, CodecBits: f.CodecBits,
 		PeriodMillis: uint64(time.Duration(f.Period).Milliseconds()), Seats: f.Seats, MinPeers: f.MinPeers,
-		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples, EvalPeers: f.EvalPeers, SkipLinks: true, RotateRounds: f.RotateRounds, MinCodecBits: f.MinCodecBits,
+		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples, EvalPeers: f.EvalPeers, SkipLinks: true, RotateRounds: f.RotateRounds, MinCodecBits: f.MinCodecBits, FollowArrivals: f.FollowArrivals,
 		Trust: run.Trust{
 			Auditors: *f.Trust.Auditors, AuditSamples: f.Trust.AuditSamples, Probation: *f.Trust.Probation, TakeBack: *f.Trust.TakeBack,
 			Outsiders: *f.Trust.Outsiders,
@@ -164,6 +164,7 @@ func takeNumbers(m *run.Manifest, f *runfile.File) error {
 		plus = 0 // what a manifest has for it
 	}
 	in.WarmupSteps, in.MinSteps, in.MaxSteps = f.Inner.WarmupSteps, f.Inner.MinSteps, f.Inner.MaxSteps
+	in.StartSteps = f.Inner.StartSteps
 	in.BatchSamples, in.MaxTokens = f.Inner.BatchSamples, f.Inner.SequenceTokens
 	for _, c := range []struct {
 		key  string

@@ -66,6 +66,7 @@ seats = 5
 min_peers = 2
 period = "1500ms"
 codec_bits = 4
+follow_arrivals = true
 eval_samples = 9
 seed = 42
 [lora]
@@ -83,6 +84,7 @@ clip = 0.5
 warmup_steps = 4
 min_steps = 2
 max_steps = 11
+start_steps = 5
 batch_samples = 6
 sequence_tokens = 100
 [outer]
@@ -118,13 +120,13 @@ model = "mine"
 		LoRA: run.LoRA{Rank: 3, Alpha: 7, Targets: []string{"q_proj", "v_proj"}}, Tensors: got.Tensors, GenesisSeed: 42,
 		Inner: run.Inner{
 			LearningRateNano: 2_100_000, Beta1PPM: 850_000, Beta2PPM: 951_000, EpsilonPico: 100_000, WeightDecayPPM: 10_000,
-			ClipMilli: 500, WarmupSteps: 4, MinSteps: 2, MaxSteps: 11, BatchSamples: 6, MaxTokens: 100,
+			ClipMilli: 500, WarmupSteps: 4, MinSteps: 2, MaxSteps: 11, StartSteps: 5, BatchSamples: 6, MaxTokens: 100,
 		},
 		Outer: run.Outer{LearningRateQ16: 45875, MomentumQ16: 39322}, CodecBits: 4, PeriodMillis: 1500, Seats: 5, MinPeers: 2,
 		MaxRounds: 7, MaxTokens: 1_000_000, Schedule: run.ScheduleConstant, EvalSamples: 9,
 		Licences: run.Licences{Model: "mine", Data: d.Licence}, Launcher: n.host.ID(), Created: 1_700_000_000, Template: "alpaca",
 		Trust:     run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4, TakeBack: true, RetracePPM: 500_000, Outsiders: 4},
-		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3}, SkipLinks: true, RotateRounds: 16, EvalPeers: 5,
+		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3}, SkipLinks: true, RotateRounds: 16, EvalPeers: 5, FollowArrivals: true,
 	}
 	if diff := cmp.Diff(want.Inner, got.Inner); diff != "" {
 		t.Errorf("inner (-want +got):\n%s", diff)

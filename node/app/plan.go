@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -249,7 +250,7 @@ func tokensPerSample(d *api.PlanData) float64 {
 func planSwarm(m *run.Manifest, d *api.PlanData, peers int) api.PlanSwarm {
 	s := api.PlanSwarm{Peers: peers, Seats: min(peers, int(m.Seats)), Rounds: m.MaxRounds}
 	s.Guarantee = runner.Guarantee(s.Seats)
-	samples := float64(s.Seats) * float64(m.Inner.MaxSteps) * float64(m.Inner.BatchSamples)
+	samples := float64(s.Seats) * float64(cmp.Or(m.Inner.StartSteps, m.Inner.MaxSteps)) * float64(m.Inner.BatchSamples)
 	if tokens := samples * tokensPerSample(d); m.MaxTokens > 0 && tokens > 0 {
 		s.Rounds = min(s.Rounds, uint64(math.Ceil(float64(m.MaxTokens)/tokens)))
 	}
@@ -289,6 +290,13 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 		if l.Verdict == api.VerdictExceeds && l.Mbit == 10 {
 			warn("with %d seats a link of %g Mbit/s takes %.0f s for a round's deltas, and has %.0f s", l.Seats, l.Mbit, l.Seconds, p.Traffic.Seconds)
 			break
+		}
+	}
+	if in := &m.Inner; in.StartSteps > 0 {
+		first := &p.Swarms[0]
+		if most := float64(m.MaxRounds) * float64(first.Seats) * float64(in.StartSteps) * float64(in.BatchSamples) * tokensPerSample(&p.Data); most > 0 && most < float64(m.MaxTokens) {
+			warn("with %d peers, %d rounds of %d steps are %.0f of max_tokens = %d: the run ends before, and its learning rate, which goes by tokens, does not fall as far as it should",
+				first.Peers, m.MaxRounds, in.StartSteps, most, m.MaxTokens)
 		}
 	}
 	if int(m.MinPeers) < 4 {

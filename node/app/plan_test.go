@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,13 @@ max_steps = 10
 	}
 	if len(p.Devices) != 5 || p.Devices[0].Memory.Verdict != api.VerdictFits {
 		t.Errorf("devices are %+v", p.Devices)
+	}
+	// A run that finds its steps by itself has to come to its tokens.
+	short := req
+	short.TOML = strings.Replace(req.TOML, "max_steps = 10", "max_steps = 10\nstart_steps = 1", 1)
+	p, err = n.Plan(t.Context(), short, quiet)
+	if err != nil || !slices.ContainsFunc(p.Warnings, func(w string) bool { return strings.Contains(w, "20 rounds of 1 steps are") }) {
+		t.Errorf("with few steps: %q, %v", p.Warnings, err)
 	}
 	// A machine that cannot take part cannot launch either.
 	n.freeMemory = func() (int64, error) { return 1000, nil }

@@ -35,7 +35,8 @@ type File struct {
 	// Default 100.
 	Rounds uint32 `toml:"rounds"`
 	// MaxTokens ends the run earlier, after that many trained tokens; the
-	// schedule goes by Rounds all the same. Default 0: only Rounds counts.
+	// schedule goes by Rounds all the same, but with Inner.StartSteps. Default 0:
+	// only Rounds counts.
 	MaxTokens uint64 `toml:"max_tokens"`
 	// Seats is how many peers train in a round. Default 32. More than 48, at most
 	// 1024, work in cells of about 32; trust.retrace, trust.outsiders and
@@ -55,6 +56,10 @@ type File struct {
 	// it becomes finer again, up to codec_bits. Deltas are not retraced in such a run.
 	// Default 0: the codec stays as it is.
 	MinCodecBits uint32 `toml:"min_codec_bits"`
+	// FollowArrivals makes the deadline of a round follow when the deltas of the
+	// last eight were there, within half of the period and 1.2 of it: who waits for
+	// few slow peers waits less. Default false.
+	FollowArrivals bool `toml:"follow_arrivals"`
 	// EvalSamples is on how many held-out samples the loss is measured after each
 	// round. Default 64.
 	EvalSamples uint32 `toml:"eval_samples"`
@@ -206,6 +211,11 @@ type Inner struct {
 	// bounds a peer stops at 0.8 of the period. Default 1 and 30.
 	MinSteps uint32 `toml:"min_steps"`
 	MaxSteps uint32 `toml:"max_steps"`
+	// StartSteps is H in the first rounds of a run that finds it by itself, from
+	// MinSteps to MaxSteps: half as many when the deltas of a round go far apart, a
+	// quarter more when they do not at all. Such a run ends by MaxTokens, and its
+	// schedule goes by them. Default 0: H is MaxSteps.
+	StartSteps uint32 `toml:"start_steps"`
 	// BatchSamples is the number of samples in a step, default 16. Packing
 	// computes several of them at once, one after the other without padding and
 	// without seeing each other; false is slower and changes nothing but
@@ -482,6 +492,7 @@ func (f *File) check() (key, msg string) {
 		{"inner.warmup_steps", float64(f.Inner.WarmupSteps), 0, 1e5},
 		{"inner.min_steps", float64(f.Inner.MinSteps), 1, float64(f.Inner.MaxSteps)},
 		{"inner.max_steps", float64(f.Inner.MaxSteps), 1, 1e4},
+		{"inner.start_steps", float64(f.Inner.StartSteps), 0, float64(f.Inner.MaxSteps)},
 		{"inner.batch_samples", float64(f.Inner.BatchSamples), 1, 4096},
 		{"inner.sequence_tokens", float64(f.Inner.SequenceTokens), 8, 1 << 17},
 		{"outer.learning_rate", *f.Outer.LearningRate, 0.01, 4},

@@ -31,6 +31,17 @@ func TestLearningRate(t *testing.T) {
 			}
 		}
 	}
+	// Of a run whose rounds are not alike, by tokens: the middle of a usual round.
+	m.Schedule, m.Inner.DecayRounds, m.Inner.StartSteps, m.MaxTokens = run.ScheduleLinear, 0, 30, 1000
+	for _, tt := range []struct {
+		done Done
+		want float64
+	}{{Done{}, 1}, {Done{1, 100}, 0.85}, {Done{5, 100}, 0.89}, {Done{2, 800}, 0}, {Done{9, 5000}, 0}} {
+		if got := learningRate(m, tt.done, 99); math.Abs(got-tt.want*1e-3) > 1e-15 {
+			t.Errorf("after %+v: %v, want %v", tt.done, got, tt.want*1e-3)
+		}
+	}
+	m.Inner.StartSteps = 0
 	m.Schedule, m.Inner.WarmupSteps = run.ScheduleConstant, 4
 	for warm, want := range []float64{0.25, 0.5, 0.75, 1, 1} {
 		if got := learningRate(m, Done{}, uint64(warm)); math.Abs(got-want*1e-3) > 1e-15 {

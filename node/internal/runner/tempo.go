@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/kappa"
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/msg"
@@ -56,3 +57,22 @@ func (r *Runner) kappa(ctx context.Context, e round.Compare) (float64, error) {
 
 // KappaPPM is a kappa as it is told to others.
 func KappaPPM(k float64) uint32 { return uint32(min(max(math.Round(k*1e6), 1), msg.MaxKappaPPM)) }
+
+// tempo tells how many steps a round had and how long it could last.
+func (r *Runner) tempo(rec *msg.Record) *api.Tempo {
+	parent, ok := r.ledger.Link(rec.Parent)
+	if !ok || rec.Tempo == nil {
+		return nil
+	}
+	t := &api.Tempo{
+		Steps: r.rules.StepsAfter(parent.Record), Deadline: r.rules.DeadlineAfter(parent.Record).Seconds(),
+		NextSteps: r.rules.StepsAfter(rec), NextDeadline: r.rules.DeadlineAfter(rec).Seconds(),
+	}
+	if a := rec.Tempo.ArrivalMillis; a > 0 {
+		t.Arrival = new(float64(a) / 1e3)
+	}
+	if next, _, ok := r.ledger.At(rec.Round + 1); ok && next.Record.Tempo != nil && next.Record.Tempo.KappaPPM > 0 {
+		t.Kappa = new(float64(next.Record.Tempo.KappaPPM) / 1e6)
+	}
+	return t
+}

@@ -244,6 +244,7 @@ func (r *Runner) Detail() api.RunDetail {
 		Beta1: float64(m.Inner.Beta1PPM) / 1e6, Beta2: float64(m.Inner.Beta2PPM) / 1e6,
 		WeightDecay: float64(m.Inner.WeightDecayPPM) / 1e6, Clip: float64(m.Inner.ClipMilli) / 1e3,
 		WarmupSteps: m.Inner.WarmupSteps, MinSteps: m.Inner.MinSteps, MaxSteps: m.Inner.MaxSteps,
+		StartSteps: m.Inner.StartSteps, FollowArrivals: m.FollowArrivals,
 		BatchSamples: m.Inner.BatchSamples, SequenceTokens: m.Inner.MaxTokens,
 		OuterLearningRate: q16(m.Outer.LearningRateQ16), OuterMomentum: q16(m.Outer.MomentumQ16),
 		CodecBits: m.CodecBits, PeriodSeconds: float64(m.PeriodMillis) / 1e3, MinPeers: m.MinPeers, EvalSamples: m.EvalSamples, EvalPeers: m.EvalPeers,
@@ -322,6 +323,7 @@ func (r *Runner) describe(k round.Link, e ledger.Entry) api.Round {
 	r.judged(&d, rec)
 	r.takenBack(d.Contributions, rec)
 	r.trend(&d, rec)
+	d.Tempo = r.tempo(rec)
 	d.TrainLoss = meanLoss(d.Contributions)
 	return d
 }

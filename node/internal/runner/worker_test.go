@@ -52,6 +52,11 @@ func TestInterruptedRound(t *testing.T) {
 	if want.steps != 5 || want.tokens == 0 || want.lossMicro == 0 {
 		t.Fatalf("uninterrupted: %+v", want)
 	}
+	fewer := j
+	fewer.head, fewer.steps = msg.RawCID([]byte("another")), 2
+	if got, err := w.train(t.Context(), fewer); err != nil || got.steps != 2 {
+		t.Errorf("a round of two steps: %+v, %v", got, err)
+	}
 	x2 := newNode(t, 20) // the same identity draws the same samples
 	man2 := launch(t, x2, func(m *run.Manifest) { m.Inner.MaxSteps = 5 })
 	dir := t.TempDir()

@@ -86,6 +86,7 @@ export function roundView(id, n) {
         ["Train loss", nats(r.train_loss, "")], ["Eval loss", r.eval_loss === null ? "not measured" : `${nats(r.eval_loss, "")}, perplexity ${f.perplexity(r.eval_loss)}, ${r.median_loss != null ? "the median of what peers drawn by lot measured" : "measured by this node"}`],
         r.median_loss != null && r.own_loss != null && ["Eval loss, own", nats(r.own_loss, ", measured by this node")],
         ["Tokens so far", f.count(r.tokens)], ["Trained rounds", f.count(r.trained_rounds)],
+        r.tempo && ["Steps", `at most ${f.count(r.tempo.steps)} within ${f.seconds(r.tempo.deadline_s)}${r.tempo.kappa === null ? "" : `, kappa ${f.short(r.tempo.kappa)}`}; in the next round ${f.count(r.tempo.next_steps)} within ${f.seconds(r.tempo.next_deadline_s)}`],
         r.orders?.length && ["Orders", el("ul", { class: "plain" }, r.orders.map((o) => el("li", null, peer(o.peer, me), ` ordered: ${o.action}`, o.rounds ? ` rounds ${f.count(o.rounds)}` : "", o.tokens ? ` tokens ${f.count(o.tokens)}` : "", o.rate ? ` rate ${f.short(o.rate)}` : "", o.note && " – ", o.note && foreign(o.note))))],
         r.went_back && ["Went back", `to the state after round ${r.went_back.round}, whose loss ${f.loss(r.went_back.loss)} was the lowest: it was too high for too long`],
         r.ended && ["Ended", r.ended],
