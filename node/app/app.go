@@ -214,14 +214,15 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	metrics := prometheus.NewRegistry()
 	host, err := p2p.New(p2p.Options{
 		Key: key, Listen: cfg.Listen, AnyPort: cfg.AnyPort, Bootstrap: cfg.Bootstrap, LocalDiscovery: cfg.MDNS,
-		Public: cfg.Network.Public, NoRelay: !cfg.Network.Relay, NoPortMap: !cfg.Network.PortMapping, IPFSBootstrap: cfg.Network.IPFSBootstrap,
-		PeerCache: filepath.Join(cfg.DataDir, peersFile), Agent: "moot/" + version, Metrics: metrics, Log: o.Log,
+		Public: cfg.Network.Public, NoRelay: !cfg.Network.Relay, NoPortMap: !cfg.Network.PortMapping, RelayShardBytes: int64(cfg.Network.RelayShardsMB) * 1e6,
+		IPFSBootstrap: cfg.Network.IPFSBootstrap,
+		PeerCache:     filepath.Join(cfg.DataDir, peersFile), Agent: "moot/" + version, Metrics: metrics, Log: o.Log,
 	})
 	if err != nil {
 		return nil, listenError("start network", err, "give other addresses with --listen; port 0 takes a free one")
 	}
 	n := &node{
-		limits: cfg.Network.Limits(), freeMemory: freeMemory,
+		limits: cfg.Network.Limits(), overRelay: cfg.Network.ShardsOverRelay, freeMemory: freeMemory,
 		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host,
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
@@ -296,6 +297,7 @@ func (n *node) attach() (err error) {
 	if err != nil {
 		return err
 	}
+	n.host.MeterRelay(n.traffic)
 	if err := n.metrics.Register(n.traffic); err != nil {
 		return err
 	}
@@ -303,7 +305,7 @@ func (n *node) attach() (err error) {
 	if err != nil {
 		return err
 	}
-	n.puller, err = pull.New(n.host.Libp2p(), n.store, pull.Options{Fallback: n.exchange, Router: n.host, Ban: ban, Serves: n.fence.Serves, Meter: n.traffic, Log: n.log})
+	n.puller, err = pull.New(n.host.Libp2p(), n.store, pull.Options{Fallback: n.exchange, Router: n.host, Ban: ban, Serves: n.fence.Serves, OverRelay: n.overRelay, Meter: n.traffic, Log: n.log})
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,8 @@ type node struct {
 	traffic   *traffic.Meter // bounds and counts what both carry
 	limits    traffic.Limits
 	fence     *fence.Fence
+	// overRelay is whether shards may travel over relays.
+	overRelay bool
 	// introduce, if not nil, shows the invitation to a run to peers that are in it.
 	introduce func(ctx context.Context, dir string, m *run.Manifest, to []peer.ID) error
 	gossip    *gossip.Gossip

@@ -31,6 +31,15 @@ type Network struct {
 	// Relay lets a node that is public carry requests, at most 1 MiB for a
 	// connection, between peers that cannot reach each other. Default true.
 	Relay bool `toml:"relay"`
+	// RelayShardsMB is how much of one connection a node that relays carries, each way,
+	// in 1e6 bytes, so that models and data sets may travel between peers that both have
+	// ShardsOverRelay. All of it counts as uploaded and downloaded. Default 0: requests alone,
+	// for which 1 MiB is enough.
+	RelayShardsMB int `toml:"relay_shards_mb"`
+	// ShardsOverRelay lets models and data sets come from, and go to, peers that
+	// are connected over a relay alone, when no other peer gives them and the relay
+	// allows it. Default false.
+	ShardsOverRelay bool `toml:"shards_over_relay"`
 	// PortMapping asks the router, by NAT-PMP or UPnP, to open the ports of listen,
 	// so that others reach this node. Default true.
 	PortMapping bool `toml:"port_mapping"`
@@ -39,6 +48,10 @@ type Network struct {
 	// for there, where everybody can see it. Default none.
 	IPFSBootstrap []string `toml:"ipfs_bootstrap,omitempty"`
 }
+
+// minRelayShardsMB is p2p.MinRelayShardBytes, rounded up: what peers take for a
+// relay that carries shards.
+const minRelayShardsMB = 17
 
 // DefaultNetwork limits nothing.
 func DefaultNetwork() Network { return Network{Relay: true, PortMapping: true} }
@@ -55,6 +68,12 @@ func (n *Network) Limits() traffic.Limits {
 func (n *Network) validate() error {
 	if n.MonthlyGB < 0 || n.MonthlyGB > 1e9 {
 		return fmt.Errorf("network.monthly_gb is %v, must be from 0 to 1e9", n.MonthlyGB)
+	}
+	if n.RelayShardsMB != 0 && (n.RelayShardsMB < minRelayShardsMB || n.RelayShardsMB > 1e6) {
+		return fmt.Errorf("network.relay_shards_mb is %d, must be 0 or from %d to 1000000", n.RelayShardsMB, minRelayShardsMB)
+	}
+	if n.RelayShardsMB > 0 && !n.Relay {
+		return fmt.Errorf("network.relay_shards_mb is %d, but network.relay is false; set relay_shards_mb to 0, or relay to true", n.RelayShardsMB)
 	}
 	if _, err := volunteer.ParseSchedule(n.Schedule); err != nil {
 		return fmt.Errorf("network.schedule: %w", err)

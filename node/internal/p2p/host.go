@@ -43,6 +43,8 @@ type Host struct {
 	cancel context.CancelFunc
 	close  func() error // once
 
+	carried *carried // what this node relays; constant likewise
+
 	reachEvents event.Subscription
 
 	serving admission
@@ -78,6 +80,7 @@ func New(o Options) (*Host, error) {
 		provideWake: make(chan struct{}, 1),
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.carried = h.newCarried()
 	h.close = sync.OnceValue(h.shutdown)
 	if err := h.build(); err != nil {
 		_ = h.close()

@@ -37,6 +37,11 @@ type Options struct {
 	// cannot reach each other. What it carries is little; see relay.go.
 	NoRelay bool
 
+	// RelayShardBytes is how much a node that relays carries of one connection, each
+	// way, if that is more than requests need, so that shards may travel over it.
+	// Default: what requests need. See also [Host.MeterRelay].
+	RelayShardBytes int64
+
 	// NoPortMap leaves the router alone. Otherwise it is asked to open the ports of
 	// Listen, unless they are on loopback alone.
 	NoPortMap bool

@@ -16,8 +16,8 @@ import (
 )
 
 // What a node with a public address carries for others: enough for two peers
-// to punch a hole, and for requests and records between those who cannot. Blocks
-// never travel over a relay.
+// to punch a hole, and for requests and records between those who cannot. Shards
+// travel over a relay only if it and both peers allow that.
 const (
 	relayedBytes     = 1 << 20 // of one connection, each way
 	relayedTime      = 10 * time.Minute
@@ -51,14 +51,14 @@ func (h *Host) relaying(c *config.Config) {
 	if !h.opt.NoRelay { // it begins when this node is known to be public
 		c.EnableRelayService = true
 		c.RelayServiceOpts = []relay.Option{relay.WithResources(relay.Resources{
-			Limit:                 &relay.RelayLimit{Duration: relayedTime, Data: relayedBytes},
+			Limit:                 h.relayLimit(),
 			ReservationTTL:        time.Hour,
 			MaxReservations:       relayPlaces,
 			MaxCircuits:           relayCircuits,
 			BufferSize:            relayBuffer,
 			MaxReservationsPerIP:  relayPlacesPerIP,
 			MaxReservationsPerASN: relayPlaces,
-		})}
+		}), relay.WithMetricsTracer(h.carried), relay.WithACL(h.carried)}
 	}
 	if h.opt.Public {
 		c.AutoNATConfig.ForceReachability = new(network.ReachabilityPublic)

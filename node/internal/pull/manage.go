@@ -81,6 +81,7 @@ func (f *fetch) manage(ctx context.Context) {
 		}
 		f.mu.Lock()
 		f.overtake(now)
+		f.leaveRelays(now)
 		last, waiting := f.last, f.waiting()
 		f.mu.Unlock()
 		f.wakeAll()
@@ -146,6 +147,16 @@ func (f *fetch) due(now, begun time.Time) (out []turn) {
 			t.rank = 0
 		case f.p.isNear(id):
 			t.rank = 1
+		}
+		if f.p.onlyRelayed(id) {
+			if !f.p.mayRelay(id) {
+				f.mute = errRelayed
+				continue
+			}
+			if f.direct(now) {
+				continue
+			}
+			t.rank = 3
 		}
 		out = append(out, t)
 	}
@@ -215,6 +226,9 @@ func (f *fetch) session(ctx context.Context, id peer.ID, c *candidate) {
 	case errors.Is(err, p2p.ErrVersion):
 		c.backoff = muteBackoff
 		f.mute = err
+	case s.relayed && !s.gave:
+		c.backoff = min(2*c.backoff, maxBackoff)
+		f.mute = errRelayed
 	case s.gave:
 		c.backoff = firstBackoff
 	default:

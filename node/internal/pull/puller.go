@@ -56,6 +56,11 @@ type Options struct {
 	// Serves says whether a peer may have a block. Default: it may.
 	Serves func(p peer.ID, c cid.Cid) bool
 
+	// OverRelay lets blocks come from, and go to, peers that are connected over a
+	// relay alone, if the relay carries so much ([p2p.CarriesShards]). Default:
+	// they do not.
+	OverRelay bool
+
 	// Meter says when bytes may travel, and counts them. Default: at once.
 	Meter *traffic.Meter
 

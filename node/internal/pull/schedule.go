@@ -62,6 +62,8 @@ type source struct {
 	near bool          // on this machine or the LAN; constant once the session has begun
 	end  func(error)   // ends the session, if it has not ended; constant likewise
 
+	relayed bool // over a relay; constant likewise
+
 	// the rest is guarded by fetch.mu
 	has    bitset               // leaves; nil until it said
 	asked  bitset               // leaves that it asked others for, as it says

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/shard"
 )
 
@@ -88,7 +89,11 @@ func (p *Puller) handle(s network.Stream) {
 	stop := context.AfterFunc(p.ctx, func() { _ = s.Reset() }) // it may be gone
 	defer stop()
 	id := s.Conn().RemotePeer()
-	if err := p.serve(p.ctx, id, s); err != nil {
+	err := errRelayed
+	if c := s.Conn(); !c.Stat().Limited || p.opt.OverRelay && p2p.CarriesShards(c) {
+		err = p.serve(p.ctx, id, s)
+	}
+	if err != nil {
 		p.log.DebugContext(p.ctx, "stream ended", "peer", id, "err", err)
 		_ = s.Reset() // the same
 		return

@@ -44,6 +44,18 @@ type lane struct {
 func (f *fetch) open(ctx context.Context, s *source, what byte) (network.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	if f.p.opt.OverRelay {
+		// A connection that a relay ended is made anew.
+		if _, err := f.p.host.Network().DialPeer(network.WithAllowLimitedConn(ctx, string(Protocol)), s.id); err != nil {
+			return nil, err
+		}
+	}
+	if f.p.onlyRelayed(s.id) {
+		if !f.p.mayRelay(s.id) {
+			return nil, errRelayed
+		}
+		ctx = network.WithAllowLimitedConn(ctx, string(Protocol))
+	}
 	st, err := f.p.host.NewStream(ctx, s.id, Protocol)
 	if err != nil {
 		return nil, err
@@ -78,7 +90,7 @@ func (f *fetch) talk(ctx context.Context, s *source, connected func()) error {
 		}
 		context.AfterFunc(ctx, func() { _ = st.Reset() }) // ends the reads
 		lanes = append(lanes, &lane{s: st, queue: make(chan *request, maxWindow)})
-		s.near = isNear(st.Conn().RemoteMultiaddr())
+		s.near, s.relayed = isNear(st.Conn().RemoteMultiaddr()), st.Conn().Stat().Limited
 	}
 	connected()
 	s.end = cancel

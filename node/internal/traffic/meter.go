@@ -195,6 +195,24 @@ func (m *Meter) Receive(ctx context.Context, p peer.ID, u Use, n int) error {
 	return m.down.take(ctx, u, n)
 }
 
+// MayCarry says whether the quota lets this node carry models and data sets between
+// others.
+func (m *Meter) MayCarry() bool { return m == nil || m.allowed(Seeding) == nil }
+
+// Carry waits until n bytes may be sent that came from one peer for another, and
+// counts them in both directions.
+func (m *Meter) Carry(ctx context.Context, n int) error {
+	if m == nil {
+		return nil
+	}
+	m.count(In, Seeding, n, false)
+	if err := m.up.take(ctx, Seeding, n); err != nil {
+		return err
+	}
+	m.count(Out, Seeding, n, false)
+	return nil
+}
+
 // allowed looks at the quota.
 func (m *Meter) allowed(u Use) error {
 	m.mu.Lock()

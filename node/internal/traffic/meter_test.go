@@ -236,3 +236,38 @@ func TestHours(t *testing.T) {
 		}
 	})
 }
+
+// What is carried for others is under the upload limit, and counts in both
+// directions and for the quota.
+func TestCarry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := New(Options{Limits: Limits{UpMbit: 8, MonthlyBytes: 40e6}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun, n := time.Now(), 0
+		for ; n < 10e6; n += 50_000 {
+			if !m.MayCarry() {
+				t.Fatalf("refused after %d bytes", n)
+			}
+			if err := m.Carry(t.Context(), 50_000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d := time.Since(begun); d < 9*time.Second || d > 11*time.Second {
+			t.Errorf("10 MB at 1 MB/s took %v", d)
+		}
+		c := m.Usage().Start
+		if c.Internet[In][Seeding] != uint64(n) || c.Internet[Out][Seeding] != uint64(n) {
+			t.Errorf("counted %v", c.Internet)
+		}
+		for range n / 50_000 {
+			if err := m.Carry(t.Context(), 50_000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if m.MayCarry() {
+			t.Error("40 MB of 40 do not close it")
+		}
+	})
+}

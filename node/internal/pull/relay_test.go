@@ -1,0 +1,151 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/multiformats/go-multiaddr"
+
+	"github.com/moot-net/moot/node/internal/p2p"
+)
+
+// relayed is a relay with two peers that can reach each other over it alone.
+type relayed struct {
+	relay  host.Host
+	seed   *Puller
+	puller *Puller
+	root   cid.Cid
+	size   int64
+}
+
+func newRelayed(t *testing.T, limit int64, seedAllows, pullerAllows bool) *relayed {
+	t.Helper()
+	hostOf := func(o ...libp2p.Option) host.Host {
+		h, err := libp2p.New(append(o, libp2p.DisableMetrics(), libp2p.EnableRelay())...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.Close() })
+		return h
+	}
+	rc := relay.DefaultResources()
+	rc.Limit = &relay.RelayLimit{Duration: time.Hour, Data: limit}
+	r := &relayed{relay: hostOf(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.ForceReachabilityPublic(),
+		libp2p.EnableRelayService(relay.WithResources(rc)))}
+	bs, root, total := dagOf(t, 41, 20*mib)
+	r.root, r.size = root, total
+	at := peer.AddrInfo{ID: r.relay.ID(), Addrs: r.relay.Addrs()}
+	seed := hostOf(libp2p.NoListenAddrs)
+	if err := seed.Connect(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	// The service begins a moment after the relay says that it is public.
+	waitFor(t, "a place at the relay", func() bool {
+		_, err := circuit.Reserve(t.Context(), seed, at)
+		return err == nil
+	})
+	asker := hostOf(libp2p.NoListenAddrs)
+	var err error
+	if r.seed, err = New(seed, bs, Options{OverRelay: seedAllows}); err != nil {
+		t.Fatal(err)
+	}
+	if r.puller, err = New(asker, memory(), Options{OverRelay: pullerAllows}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(running(t, r.seed.Run))
+	t.Cleanup(running(t, r.puller.Run))
+	over := multiaddr.StringCast(r.relay.Addrs()[0].String() + "/p2p/" + r.relay.ID().String() + "/p2p-circuit")
+	if err := asker.Connect(t.Context(), peer.AddrInfo{ID: seed.ID(), Addrs: []multiaddr.Multiaddr{over}}); err != nil {
+		t.Fatal(err)
+	}
+	// A node says itself over which relays it is reached; these hosts do not.
+	asker.Peerstore().AddAddrs(seed.ID(), []multiaddr.Multiaddr{over}, peerstore.PermanentAddrTTL)
+	if c := asker.Network().Connectedness(seed.ID()); c != network.Limited {
+		t.Fatalf("the peers are connected %s, not over the relay alone", c)
+	}
+	return r
+}
+
+func (r *relayed) fetch(ctx context.Context) error {
+	return r.puller.Fetch(ctx, r.root, FetchOptions{Providers: []peer.ID{r.seed.host.ID()}})
+}
+
+// Blocks travel over a relay if it and both peers allow that, over several
+// connections when one is not enough; else not one byte of them.
+func TestOverRelay(t *testing.T) {
+	const enough = 64 * mib
+	for _, tt := range []struct {
+		name         string
+		limit        int64
+		seed, puller bool
+		comes        bool
+	}{
+		{"all allow it", enough, true, true, true},
+		{"the relay less than all of it", p2p.MinRelayShardBytes, true, true, true},
+		{"the relay does not", p2p.MinRelayShardBytes - 1, true, true, false},
+		{"who gives does not", enough, false, true, false},
+		{"who asks does not", enough, true, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRelayed(t, tt.limit, tt.seed, tt.puller)
+			limit := time.Minute
+			if !tt.comes {
+				limit = 3 * time.Second // enough for all of it, where it is allowed
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			err := r.fetch(ctx)
+			sent := r.seed.Stats().SentBytes
+			switch {
+			case tt.comes && err != nil:
+				t.Errorf("after %d bytes of %d: %v", sent, r.size, err)
+			case tt.comes && sent < uint64(r.size):
+				t.Errorf("%d bytes of %d were sent over the relay", sent, r.size)
+			case !tt.comes && !errors.Is(err, context.DeadlineExceeded):
+				t.Errorf("it ended with %v", err)
+			case !tt.comes && sent > 0:
+				t.Errorf("%d bytes travelled over the relay", sent)
+			}
+			if !tt.comes && !strings.Contains(err.Error(), "over a relay") {
+				t.Errorf("why nothing came is not said: %v", err)
+			}
+		})
+	}
+}
+
+// What another peer gives that needs no relay does not travel over one.
+func TestRelayIsLast(t *testing.T) {
+	r := newRelayed(t, 64*mib, true, true)
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	direct, err := New(h, r.seed.store, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(running(t, direct.Run))
+	if err := r.puller.host.Connect(t.Context(), peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	err = r.puller.Fetch(t.Context(), r.root, FetchOptions{Providers: []peer.ID{h.ID(), r.seed.host.ID()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One that was begun before the other answered is ended at once.
+	if n := r.seed.Stats().SentBytes; n > uint64(r.size)/2 {
+		t.Errorf("%d bytes of %d came over the relay", n, r.size)
+	}
+}
