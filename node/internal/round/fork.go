@@ -78,13 +78,22 @@ func voices(r *msg.Record) int {
 	return n
 }
 
-// included is the tokens of a record's contributions.
-func included(r *msg.Record) uint64 {
-	var n uint64
+// included is the tokens of those of a record's contributions that count, if any
+// does, of each no more than enters a fold: they are claimed, and who claims a large
+// number must not decide by it which of two records is followed.
+func included(parent, r *msg.Record) uint64 {
+	var list []msg.Contribution
+	counts := slices.ContainsFunc(r.Contributions, func(c msg.Contribution) bool { return c.Reason == msg.Held })
 	for _, c := range r.Contributions {
-		n += c.Tokens
+		if counts && c.Reason != msg.Held {
+			continue
+		}
+		if Cells(len(r.Seats)) == 0 && int(c.Seat) < len(r.Seats) {
+			_, c.Tokens, _ = standings(parent.Standings).counts(r.Seats[c.Seat], c.Tokens)
+		}
+		list = append(list, c)
 	}
-	return n
+	return creditedTokens(list)
 }
 
 // better reports whether the chain theirs is to be followed rather than ours;
@@ -106,7 +115,7 @@ func (b *forkBook) better(ancestor Link, theirs, ours []Link) bool {
 	c := cmp.Or(
 		cmp.Compare(s, t),
 		cmp.Compare(voices(x.Record), voices(y.Record)),
-		cmp.Compare(included(x.Record), included(y.Record)),
+		cmp.Compare(included(ancestor.Record, x.Record), included(ancestor.Record, y.Record)),
 	)
 	final := x.Record.Final || y.Record.Final // nobody will build on it
 	if c == 0 && (s > 0 || x.Certificate != nil || final) {

@@ -114,6 +114,46 @@ func TestForkChoice(t *testing.T) {
 	}
 }
 
+// TestForkClaims: a number of tokens that is claimed, and not proven, does not
+// decide which of two records is followed.
+func TestForkClaims(t *testing.T) {
+	f := newForkTree(4)
+	parent := &msg.Record{NextSeats: f.seats}
+	rec := func(tokens ...uint64) *msg.Record {
+		r := &msg.Record{Seats: f.seats}
+		for i, n := range tokens {
+			c := msg.Contribution{Seat: uint32(i), Tokens: n}
+			if n >= 1<<20 {
+				c.Reason = msg.Probation
+			}
+			r.Contributions = append(r.Contributions, c)
+		}
+		return r
+	}
+	honest := included(parent, rec(1000, 1000, 1000, 1000))
+	for _, tt := range []struct {
+		name string
+		list []uint64
+		most uint64
+	}{
+		{"as it is", []uint64{1000, 1000, 1000}, 3000},
+		{"one claims much", []uint64{1000, 1000, 1 << 19}, 4000},
+		{"one on probation claims more", []uint64{1000, 1000, 1 << 40}, 2000},
+		{"nobody counts", []uint64{1 << 20, 1 << 20}, 1 << 21},
+	} {
+		if got := included(parent, rec(tt.list...)); got != tt.most {
+			t.Errorf("%s: %d tokens, want %d", tt.name, got, tt.most)
+		}
+	}
+	parent.Standings = []msg.Standing{{Peer: f.seats[0].Peer, Pace: 100}}
+	if got := included(parent, rec(1<<19)); got != 400 {
+		t.Errorf("alone, with a pace of 100: %d tokens", got)
+	}
+	if got := included(parent, rec(1000, 1000, 1000, 1000)); got >= honest {
+		t.Errorf("a pace does not bound: %d tokens", got)
+	}
+}
+
 // TestForkOrder: in whatever order chains of a tree are met, again and again,
 // everybody ends on the same one, and nobody goes round in circles.
 func TestForkOrder(t *testing.T) {

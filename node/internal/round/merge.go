@@ -125,6 +125,9 @@ func (m *Machine) weighMerge(l *lostBranch) (msg.Merge, bool) {
 	theirs := last.Tokens - l.fork.Record.Tokens
 	all := theirs/2 + (base.Tokens-min(base.Tokens, l.fork.Record.Tokens))/2
 	s, t := support(l.fork, l.links), support(l.fork, ours)
+	if len(l.links) == 1 {
+		s, t = apart(l.links[0].Record, ours[0].Record)
+	}
 	if all == 0 || s == 0 {
 		return msg.Merge{}, false
 	}
@@ -144,6 +147,31 @@ func support(fork Link, links []Link) int {
 		}
 	}
 	return n
+}
+
+// apart counts the witnesses that had part in the only record of a branch and not
+// in ours of that round, and those that had part in ours. Nobody signed for what
+// follows such a branch, so its haves have to speak for it. There are none for it if
+// what is in it is in ours too, which would count twice then, or was found to be bad
+// there.
+func apart(theirs, ours *msg.Record) (s, t int) {
+	for _, c := range theirs.Contributions {
+		same := func(o msg.Contribution) bool { return o.Seat == c.Seat }
+		bad := func(o msg.Refusal) bool { return o.Seat == c.Seat && o.Reason > msg.Timeout }
+		if slices.ContainsFunc(ours.Contributions, same) || slices.ContainsFunc(ours.Refused, bad) {
+			return 0, 0
+		}
+	}
+	for _, w := range ours.Seats {
+		switch {
+		case w.Trainee:
+		case present(ours, w.Peer):
+			t++
+		case present(theirs, w.Peer):
+			s++
+		}
+	}
+	return s, t
 }
 
 // gate asks whether merges make anything worse.

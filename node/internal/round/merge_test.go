@@ -74,6 +74,96 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// TestMergeOneRound: a cut that takes one round has a merge as well, for what only
+// one side has.
+func TestMergeOneRound(t *testing.T) {
+	for _, tt := range []struct{ n, cut int }{{10, 4}, {10, 5}, {4, 1}, {2, 1}} {
+		t.Run(fmt.Sprintf("%d of %d", tt.cut, tt.n), func(t *testing.T) {
+			s := running(t, uint64(60+tt.n), tt.n, simOpts{}, 0)
+			cut, rest := s.nodes[0], s.nodes[tt.n-1]
+			s.blocked = func(a, b *simNode) bool { return (a.i < tt.cut) != (b.i < tt.cut) }
+			parted := func() bool {
+				x := cut.chain.Head()
+				_, common := rest.chain.Link(x.ID)
+				fork, ok := rest.chain.Link(x.Record.Parent)
+				return !common && ok && rest.chain.Head().Record.Round > fork.Record.Round
+			}
+			if !s.runUntil(5*time.Minute, parted) {
+				t.Fatal("the chains do not part")
+			}
+			x, y := cut.chain.Head(), rest.chain.Head()
+			s.blocked = nil
+			s.converge(5 * time.Minute)
+			s.progress(3*time.Minute, 5, true)
+			list := merged(rest.chain)
+			if len(list) != 1 {
+				t.Fatalf("%d merges, want 1\n%s", len(list), s.describe())
+			}
+			e, fork := list[0], Link{}
+			fork, _ = rest.chain.Link(e.Fork)
+			lost := x
+			if _, ok := rest.chain.Link(x.ID); ok {
+				lost = y
+			}
+			if !e.Head.Equals(lost.ID) || e.Tokens != lost.Record.Tokens-fork.Record.Tokens {
+				t.Errorf("merged %+v, lost was %v with %d tokens", e, lost.ID, lost.Record.Tokens-fork.Record.Tokens)
+			}
+			if part, most := float64(e.WeightQ16)/65536, float64(max(tt.cut, tt.n-tt.cut))/float64(tt.n); part > most+0.01 || part < 0.1 {
+				t.Errorf("weight %.2f, want at most the part of the seats, %.2f", part, most)
+			}
+		})
+	}
+}
+
+// TestApart: of a branch of one record counts who is in it alone, and nothing if a
+// delta of it is in the other record too, or was bad there.
+func TestApart(t *testing.T) {
+	var seats []msg.Seat
+	for i := range 7 {
+		_, id := testKey(i)
+		seats = append(seats, msg.Seat{Peer: id, Since: 1, Trainee: i == 6})
+	}
+	slices.SortFunc(seats, func(a, b msg.Seat) int { return comparePeers(a.Peer, b.Peer) })
+	at := slices.IndexFunc(seats, func(s msg.Seat) bool { return s.Trainee })
+	seats[at].Trainee, seats[6].Trainee = false, true
+	rec := func(there []uint32, deltas []uint32) *msg.Record {
+		r := &msg.Record{Seats: seats}
+		for i, s := range seats {
+			s.Missed = 1
+			if slices.Contains(there, uint32(i)) {
+				s.Missed = 0
+			}
+			r.NextSeats = append(r.NextSeats, s)
+		}
+		for _, i := range deltas {
+			r.Contributions = append(r.Contributions, msg.Contribution{Seat: i})
+		}
+		return r
+	}
+	refused := func(r *msg.Record, seat uint32, why msg.Reason) *msg.Record {
+		r.Refused = append(r.Refused, msg.Refusal{Seat: seat, Reason: why})
+		return r
+	}
+	ours := rec([]uint32{0, 1, 2, 3}, []uint32{0, 1, 2, 3})
+	for _, tt := range []struct {
+		name   string
+		theirs *msg.Record
+		ours   *msg.Record
+		s, t   int
+	}{
+		{"a cut", rec([]uint32{4, 5, 6}, []uint32{4, 5, 6}), ours, 2, 4},
+		{"haves of both", rec([]uint32{2, 3, 4}, []uint32{4}), ours, 1, 4},
+		{"a delta of both", rec([]uint32{3, 4, 5}, []uint32{3, 4, 5}), ours, 0, 0},
+		{"nobody else", rec([]uint32{0, 1, 2}, nil), ours, 0, 4},
+		{"came too late for ours", rec([]uint32{4, 5}, []uint32{4, 5}), refused(rec([]uint32{0, 1, 2, 3}, nil), 4, msg.Timeout), 2, 4},
+		{"bad in ours", rec([]uint32{4, 5}, []uint32{4, 5}), refused(rec([]uint32{0, 1, 2, 3}, nil), 4, msg.Copy), 0, 0},
+	} {
+		if s, n := apart(tt.theirs, tt.ours); s != tt.s || n != tt.t {
+			t.Errorf("%s: %d against %d, want %d against %d", tt.name, s, n, tt.s, tt.t)
+		}
+	}
+}
+
 // TestMergeClaims: a side that claims to have trained far more than the other
 // has no more weight than its seats give it.
 func TestMergeClaims(t *testing.T) {

@@ -139,7 +139,7 @@ func (m *Machine) fallback(h *height) bool {
 	}
 	var best *candidate
 	for _, c := range h.candidates {
-		if c.state == valid && (best == nil || c.beats(best)) {
+		if c.state == valid && (best == nil || c.beats(h.parent.Record, best)) {
 			best = c
 		}
 	}
@@ -151,10 +151,10 @@ func (m *Machine) fallback(h *height) bool {
 }
 
 // beats is the order in which the fallback chooses.
-func (c *candidate) beats(d *candidate) bool {
+func (c *candidate) beats(parent *msg.Record, d *candidate) bool {
 	return cmp.Or(
 		cmp.Compare(voices(c.record), voices(d.record)),
-		cmp.Compare(included(c.record), included(d.record)),
+		cmp.Compare(included(parent, c.record), included(parent, d.record)),
 		compareCIDs(d.id, c.id),
 	) > 0
 }

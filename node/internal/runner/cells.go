@@ -9,9 +9,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
+	"github.com/moot-net/moot/shard"
 )
 
 // cellProtocol brings a message of a cell's own round to a seat of the cell: the
@@ -73,9 +75,13 @@ func (r *Runner) pullMean(e round.Pull) {
 		}
 		reason := msg.Held
 		switch {
-		case errors.Is(err, errSize):
+		case errors.Is(err, errSize), errors.Is(err, pull.ErrTooLarge):
 			reason = msg.BadSize
-		case err != nil || d.Bits() != fold.CellBits:
+		case errors.Is(err, fold.ErrRange), errors.Is(err, fold.ErrCodec), errors.Is(err, shard.ErrInvalid):
+			reason = msg.BadCodec
+		case err != nil:
+			reason = msg.Timeout
+		case d.Bits() != fold.CellBits:
 			reason = msg.BadCodec
 		}
 		r.post(ctx, round.Checked{Commit: e.Commit, Reason: reason})

@@ -92,12 +92,9 @@ func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Ro
 		return delta, nil
 	}
 	size := fold.EncodedBytes(d.layout, cmp.Or(bits, d.bits))
-	if err := d.fetcher.Fetch(ctx, id, size+dagOverhead(size), from); err != nil {
-		return nil, fmt.Errorf("fetch delta %s: %w", id, err)
-	}
-	b, err := d.store.ReadBytes(ctx, id, size)
+	b, err := d.bring(ctx, id, size, from)
 	if err != nil {
-		return nil, fmt.Errorf("read delta %s: %w: %w", id, errSize, err)
+		return nil, err
 	}
 	if int64(len(b)) != size && (bits > 0 || !d.isLength(len(b))) {
 		return nil, fmt.Errorf("read delta %s: %d bytes: %w", id, len(b), errSize)
@@ -110,6 +107,26 @@ func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Ro
 	d.decoded[id], d.rounds[id] = delta, round
 	d.mu.Unlock()
 	return delta, nil
+}
+
+// bring returns the bytes of a delta. What was damaged on this disk since it came is
+// fetched once more; a disk that cannot be read is nobody else's fault.
+func (d *deltas) bring(ctx context.Context, id cid.Cid, size int64, from []peer.ID) (b []byte, err error) {
+	for range 2 {
+		if err := d.fetcher.Fetch(ctx, id, size+dagOverhead(size), from); err != nil {
+			return nil, fmt.Errorf("fetch delta %s: %w", id, err)
+		}
+		b, err = d.store.ReadBytes(ctx, id, size)
+		switch {
+		case err == nil:
+			return b, nil
+		case errors.Is(err, shard.ErrTooLarge):
+			return nil, fmt.Errorf("read delta %s: %w: %w", id, errSize, err)
+		case errors.Is(err, shard.ErrInvalid):
+			return nil, fmt.Errorf("read delta %s: %w", id, err)
+		}
+	}
+	return nil, fmt.Errorf("read delta %s: %w", id, err)
 }
 
 // isLength reports whether a delta in one of the run's codecs has so many bytes.

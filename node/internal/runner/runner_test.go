@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
 )
 
 // Three nodes that know one address train together; two of them have nothing
@@ -246,5 +248,68 @@ func TestRefusedDeltas(t *testing.T) {
 				t.Errorf("%v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// flaky fails to read a number of times.
+type flaky struct {
+	Store
+	fails int
+	err   error
+}
+
+func (f *flaky) ReadBytes(ctx context.Context, root cid.Cid, limit int64) ([]byte, error) {
+	if f.fails > 0 {
+		f.fails--
+		return nil, f.err
+	}
+	return f.Store.ReadBytes(ctx, root, limit)
+}
+
+type atOnce struct{}
+
+func (atOnce) Fetch(context.Context, cid.Cid, int64, []peer.ID) error { return nil }
+
+// What this machine cannot read is nobody else's fault, and is tried once more.
+func TestReadDelta(t *testing.T) {
+	t.Parallel()
+	layout, err := fold.NewLayout([]fold.Tensor{{Name: "a", Rows: 1, Cols: 5}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := fold.Encode(layout, 2, []int32{3000, 1000, -1000, -3000, 3000}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delta, err := fold.Decode(layout, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := shard.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	id, err := store.PutBytes(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := errors.New("input/output error")
+	for _, tt := range []struct {
+		fails int
+		err   error
+		want  msg.Reason
+	}{
+		{1, disk, msg.Held},
+		{9, disk, msg.Timeout},
+		{9, shard.ErrIncomplete, msg.Timeout},
+		{9, shard.ErrInvalid, msg.BadHash},
+		{9, shard.ErrTooLarge, msg.BadSize},
+	} {
+		d := newDeltas(&flaky{Store: store, fails: tt.fails, err: tt.err}, atOnce{}, layout, 2, 2)
+		c := msg.Commit{Delta: id, DeltaBytes: uint64(len(b)), CodecBits: 2, Norm: delta.Norm()}
+		if got := d.check(t.Context(), &c); got != tt.want {
+			t.Errorf("%d times %v: %v, want %v", tt.fails, tt.err, got, tt.want)
+		}
 	}
 }
