@@ -89,7 +89,9 @@ func included(parent, r *msg.Record) uint64 {
 			continue
 		}
 		if Cells(len(r.Seats)) == 0 && int(c.Seat) < len(r.Seats) {
-			_, c.Tokens, _ = standings(parent.Standings).counts(r.Seats[c.Seat], c.Tokens)
+			if e := standings(parent.Standings).of(r.Seats[c.Seat].Peer); e.Pace > 0 {
+				c.Tokens = min(c.Tokens, maxPaceUp*e.Pace)
+			}
 		}
 		list = append(list, c)
 	}
