@@ -33,6 +33,7 @@ type height struct {
 
 	t0          time.Time // attempts are counted from here; zero: not yet
 	quorumAt    time.Time // when q haves were there
+	lateAt      time.Time // when more than f others had given haves that lack something; zero: not yet
 	assembled   time.Time // when enough join requests were there; zero: not yet
 	projected   int       // seats after assembly, with the requests that are there
 	projectedAt int       // joinPool.changes for that, plus one
@@ -231,6 +232,30 @@ func (m *Machine) addHave(h *height, s msg.Signed) {
 	if h.quorumAt.IsZero() && h.haveCount() >= h.q {
 		h.quorumAt = m.now
 	}
+	if h.lateAt.IsZero() && h.othersLate() > h.f {
+		h.lateAt = m.now
+	}
+}
+
+// othersLate counts the witnesses, without Self, that did not wait for all
+// commits with their haves: for whom the time was up, if they are honest.
+func (h *height) othersLate() int {
+	n := 0
+	for i, list := range h.haves {
+		if len(list) == 0 || i == h.self || h.seats[i].Trainee {
+			continue
+		}
+		all := 0
+		for _, e := range list[0].Message.(*msg.Have).Entries {
+			if e.Reason == msg.Held {
+				all++
+			}
+		}
+		if all < h.slotCount() {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *Machine) addVote(h *height, s msg.Signed) {

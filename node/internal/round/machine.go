@@ -485,6 +485,9 @@ func (m *Machine) haveIsDue(h *height) bool {
 	if h.paused {
 		return m.orderIsDue(h)
 	}
+	if at := m.lateHaveAt(h); !at.IsZero() && !m.now.Before(at) {
+		return true
+	}
 	if !h.assembly {
 		return h.allHeld() && (h.audited || len(h.audits) == 0) && (h.measured || !h.measures) && (h.compared || !h.compares)
 	}
@@ -500,6 +503,17 @@ func (m *Machine) haveIsDue(h *height) bool {
 		h.assembled = m.now
 	}
 	return h.projected == int(m.cfg.Manifest.Seats) || !m.now.Before(h.assembled.Add(m.timing.Grace))
+}
+
+// lateHaveAt is when a have is given because the time is up for others; zero: it
+// is not, as far as is known. Who came into the middle of a round, after a crash
+// say, would be late by as much in each round after it, and others wait for its
+// have in vain.
+func (m *Machine) lateHaveAt(h *height) time.Time {
+	if h.lateAt.IsZero() || h.assembly || h.cell > 0 || h.results != nil {
+		return time.Time{}
+	}
+	return h.lateAt.Add(m.timing.Attempt / 2)
 }
 
 // startAttempts gives a peer without a have the time that attempts count from.

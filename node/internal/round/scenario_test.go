@@ -342,3 +342,31 @@ func (n *simNode) howl(parent Link) Link {
 	}
 	return l
 }
+
+// TestBackInTheMiddle: who comes back in the middle of a round, and without whose
+// have there is no quorum, gives it when the time is up for the others, and not a
+// whole period after it came.
+func TestBackInTheMiddle(t *testing.T) {
+	for seed := range uint64(4) {
+		s := running(t, seed, 7, simOpts{}, 0)
+		period := s.nodes[0].m.timing.Deadline
+		away, others := s.nodes[2], s.nodes[3]
+		s.nodes[5].stop()
+		s.nodes[6].stop()
+		from := others.chain.Head().Record.Round
+		if !s.runUntil(4*period, func() bool { return others.chain.Head().Record.Round > from }) {
+			t.Fatalf("stuck:\n%s", s.describe())
+		}
+		away.stop()
+		s.runFor(period * 8 / 10)
+		away.start()
+		at := others.chain.Head().Record.Round + 1
+		if !s.runUntil(4*period, func() bool { return others.chain.Head().Record.Round >= at }) {
+			t.Fatalf("stuck:\n%s", s.describe())
+		}
+		l := others.chain.links[at]
+		if n := len(l.Record.Haves); l.Certificate == nil || n != 5 {
+			t.Errorf("seed %d: round %d, of %d seats, rests on %d haves, certified %v", seed, at, len(l.Record.Seats), n, l.Certificate != nil)
+		}
+	}
+}

@@ -90,6 +90,7 @@ func (m *Machine) Deadline() time.Time {
 			at(r.at)
 		}
 		at(m.haveDeadline(h))
+		at(m.lateHaveAt(h))
 		if !m.orders.since.IsZero() {
 			at(m.orders.since.Add(m.timing.Grace))
 		}

@@ -32,12 +32,12 @@ func (w *worker) beginTrace(ctx context.Context, j job) error {
 		return nil
 	}
 	w.forgetTraces(ctx, j)
-	m, residual, err := w.traced(ctx, j.before)
+	m, id, residual, err := w.traced(ctx, j.before)
 	if err != nil {
 		w.log.WarnContext(ctx, "trace of the last contribution was not usable, the optimizer starts cold", "err", err)
 	}
 	if m == nil {
-		m = trace.Cold(w.trainer.MomentVectors(), w.layout.Params())
+		m, id = trace.Cold(w.trainer.MomentVectors(), w.layout.Params()), w.cold()
 	}
 	if err := w.trainer.SetMoments(int(m.Steps), m.Vectors); err != nil {
 		return err
@@ -47,7 +47,7 @@ func (w *worker) beginTrace(ctx context.Context, j job) error {
 		residual.Values(w.residual)
 	}
 	w.pos.Warm = m.Steps
-	w.pos.Trace = []boundary{{Movement: w.still, Moments: fold.FileCID(m.Marshal())}}
+	w.pos.Trace = []boundary{{Movement: w.still, Moments: id}}
 	return nil
 }
 
@@ -63,45 +63,46 @@ func (w *worker) resumesTrace(ctx context.Context, j job) bool {
 		clear(w.residual)
 		return true
 	}
-	m, residual, err := w.traced(ctx, j.before)
-	if err != nil || m == nil || fold.FileCID(m.Marshal()) != w.pos.Trace[0].Moments {
+	m, id, residual, err := w.traced(ctx, j.before)
+	if err != nil || m == nil || id != w.pos.Trace[0].Moments {
 		return false
 	}
 	residual.Values(w.residual)
 	return true
 }
 
-// traced reads what training goes on from; nothing with cid.Undef.
-func (w *worker) traced(ctx context.Context, before cid.Cid) (*trace.Moments, *fold.Delta, error) {
+// traced reads what training goes on from, and says under which CID the moments
+// are stored; nothing with cid.Undef.
+func (w *worker) traced(ctx context.Context, before cid.Cid) (*trace.Moments, cid.Cid, *fold.Delta, error) {
 	if !before.Defined() {
-		return nil, nil, nil
+		return nil, cid.Undef, nil, nil
 	}
 	b, err := w.store.ReadBytes(ctx, before, trace.MaxBytes)
 	if err != nil {
-		return nil, nil, err
+		return nil, cid.Undef, nil, err
 	}
 	t, err := trace.Unmarshal(b)
 	if err != nil {
-		return nil, nil, err
+		return nil, cid.Undef, nil, err
 	}
 	vectors := w.trainer.MomentVectors()
 	b, err = w.store.ReadBytes(ctx, t.End().Moments, trace.MomentsBytes(vectors, w.layout.Params()))
 	if err != nil {
-		return nil, nil, err
+		return nil, cid.Undef, nil, err
 	}
 	m, err := trace.UnmarshalMoments(b, vectors, w.layout.Params())
 	if err != nil {
-		return nil, nil, err
+		return nil, cid.Undef, nil, err
 	}
 	b, err = w.store.ReadBytes(ctx, t.Residual, fold.EncodedBytes(w.layout, trace.MovementBits))
 	if err != nil {
-		return nil, nil, err
+		return nil, cid.Undef, nil, err
 	}
 	residual, err := fold.Decode(w.layout, b)
 	if err != nil {
-		return nil, nil, err
+		return nil, cid.Undef, nil, err
 	}
-	return m, residual, nil
+	return m, t.End().Moments, residual, nil
 }
 
 // mark adds a boundary to the trace, if the round is at one: after each part,

@@ -90,7 +90,7 @@ func byzantine(t *trial, part int, f Fault) error {
 	s := w.tally(n, 0, roundOf(n))
 	t.figure("liars", float64(liars))
 	t.figure("liars_weight_share", float64(s.liarWeight)/float64(max(s.weight, 1)))
-	t.exclusions(s, part == 25)
+	t.exclusions(s, part == 25 || f == lyingAuditor || f == cabal)
 	t.charts = append(t.charts, Chart{
 		Name: "loss", Title: fmt.Sprintf("%d %% %v", part, f), X: "trained rounds", Y: "held-out loss",
 		Lines: []Line{{"without liars", clean.curve}, {"with liars", got.curve}},
