@@ -122,7 +122,8 @@ type Rollback struct {
 // Trust is how peers are kept honest: others measure what their deltas do.
 type Trust struct {
 	// Auditors is how many peers measure each delta, at most 16; 0 believes
-	// everybody. Default 3.
+	// everybody. Deltas of peers that were found wanting lately are measured by all
+	// that vote. Default 3.
 	Auditors *uint32 `toml:"auditors"`
 	// AuditSamples is how many held-out samples a measurement reads. Default:
 	// as many as make audits a tenth of the work of a round, 8 to 256.
@@ -138,8 +139,8 @@ type Trust struct {
 	// Retrace is of which part of all deltas, drawn by lot, auditors do a part of
 	// the training again, 0 to 1. For that every seat keeps where its training
 	// stood, about 90 bytes on its disk for each trained value. Default: 0.02
-	// with auditors and up to 16 million trained values, else 0; 0 with take_back
-	// and with more than 48 seats.
+	// with auditors and up to 16 million trained values, else 0; 0
+	// with more than 48 seats.
 	Retrace *float64 `toml:"retrace"`
 	// Outsiders is how many peers that have worked for the run, and have no seat
 	// just now, audit each delta beside the auditors with one. Default: half as
@@ -408,7 +409,7 @@ func (t *Trust) defaults(f *File) {
 		t.AuditSamples = uint32(min(max(perRound/10/uint64(*t.Auditors+1), 8), 256))
 	}
 	inCells := f.Seats > oneCell
-	if t.Retrace == nil && (f.MinCodecBits > 0 || inCells || t.TakeBack != nil && *t.TakeBack) {
+	if t.Retrace == nil && (f.MinCodecBits > 0 || inCells) {
 		t.Retrace = new(0.0)
 	}
 	if t.Outsiders == nil {

@@ -80,6 +80,7 @@ func TestRetrace(t *testing.T) {
 		{"", 16 << 20, 20_000},
 		{"", 16<<20 + 1, 0},
 		{"[trust]\nauditors = 0\n", 1000, 0},
+		{"[trust]\ntake_back = true\n", 1000, 20_000},
 		{"[trust]\nretrace = 0.1\n", 1 << 30, 100_000},
 		{"[trust]\nretrace = 0.0\n", 1000, 0},
 	} {
