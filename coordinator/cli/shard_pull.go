@@ -20,6 +20,7 @@ func newShardPull(e *env) *cobra.Command {
 		Long: `Pulls a model, a data set or another folder by its ID from all peers that have it, and
 serves it from then on. What is here already is not asked for again, so that a pull that
 was interrupted goes on where it was. With --peer any IPFS node is asked, such as kubo.
+It begins in the hours of network.schedule, unless --peer names a node on the LAN.
 
 With --layers only what some layers of a model need is pulled: those layers, and what
 is in none, such as the embedding and the tokenizer.`,

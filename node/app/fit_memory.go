@@ -64,7 +64,7 @@ func (n *node) configOf(ctx context.Context, root cid.Cid, from []peer.ID) ([]by
 	if len(n.host.Peers()) == 0 {
 		return nil, nil
 	}
-	patient, cancel := context.WithTimeout(ctx, configPatience)
+	patient, cancel := context.WithTimeout(ctx, n.configPatience)
 	defer cancel()
 	o := pull.FetchOptions{Providers: from, Leaves: map[cid.Cid]bool{}}
 	err := n.puller.Fetch(patient, root, o) // the inner nodes

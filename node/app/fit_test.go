@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -305,10 +306,12 @@ func TestFitWithoutModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
-	began := time.Now()
-	f, err := n.fit(t.Context(), seed.runs.view(r).runner.Manifest(), fitting{})
-	if err != nil || time.Since(began) > configPatience/2 {
-		t.Fatalf("%v after %s", err, time.Since(began))
+	n.configPatience = time.Hour // of which it needs nothing
+	soon, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	f, err := n.fit(soon, seed.runs.view(r).runner.Manifest(), fitting{})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if i := item(t, f, "memory"); i.Verdict != api.VerdictUnknown || !strings.Contains(i.Text, "at least") || i.Err() != nil {
 		t.Errorf("memory is %+v", i)

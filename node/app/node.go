@@ -70,6 +70,9 @@ type node struct {
 	// minFree what stays free. They may be changed at any time.
 	maxBytes, minFree atomic.Int64
 
+	// configPatience is how long a peer is looked for that has a model's configuration.
+	configPatience time.Duration
+
 	// freeMemory is what a trainer may take, in bytes.
 	freeMemory func() (int64, error)
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +39,9 @@ func (n *node) PullShards(ctx context.Context, req api.PullShardsRequest, progre
 	for _, a := range req.Peers {
 		wg.Go(func() { n.runs.connect(ctx, a) })
 	}
+	if err := n.waitForHours(ctx, root, from, progress); err != nil {
+		return api.CacheEntry{}, pullError(root, err)
+	}
 	if err := n.pullRoot(ctx, root, from, req.Layers, progress); err != nil {
 		return api.CacheEntry{}, pullError(root, err)
 	}
@@ -57,6 +61,18 @@ func (n *node) PullShards(ctx context.Context, req api.PullShardsRequest, progre
 		}
 	}
 	return api.CacheEntry{}, errors.Join(err, api.Errorf(api.CodeNotFound, "%s is gone again", root))
+}
+
+// waitForHours waits for the hours of network.schedule, unless all is here already, or
+// a peer that was named is on the LAN.
+func (n *node) waitForHours(ctx context.Context, root cid.Cid, from []peer.ID, progress api.ProgressFunc) error {
+	missing, _, _, err := n.store.Missing(ctx, root)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	return n.traffic.WaitOpen(ctx, func(until time.Time) {
+		progress(api.Progress{Phase: "pull", Unit: api.UnitBytes, Text: "waits for the hours of network.schedule, until " + until.Format("Mon 15:04")})
+	}, func() bool { return slices.ContainsFunc(from, n.host.Near) })
 }
 
 func (n *node) pullRoot(ctx context.Context, root cid.Cid, from []peer.ID, layers *api.Layers, progress api.ProgressFunc) error {

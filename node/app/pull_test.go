@@ -3,11 +3,14 @@ package app
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/traffic"
 )
 
 // A model and a data set are pulled by CID and address alone; the model lies once
@@ -84,5 +87,57 @@ func TestPullLayers(t *testing.T) {
 	cache, err := n.Cache(t.Context())
 	if err != nil || len(cache.Entries) != 1 || cache.Entries[0].Have != e.Have {
 		t.Errorf("after the repair %+v, %v; want %d bytes", cache.Entries, err, e.Have)
+	}
+}
+
+// never are hours that are closed until the end of time.
+type never struct{}
+
+func (never) Active(time.Time) bool      { return false }
+func (never) Next(t time.Time) time.Time { return t.Add(time.Hour) }
+
+// A pull waits for the hours of network.schedule and says so, unless a peer that was
+// named is near, or all is here.
+func TestPullShardsWaitsForHours(t *testing.T) {
+	seed, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	m, d := imported(t, seed)
+	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	if err := n.traffic.SetLimits(traffic.Limits{Hours: never{}}); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan string, 1)
+	tell := func(p api.Progress) {
+		select {
+		case said <- p.Text:
+		default:
+		}
+	}
+	pull := func(id string, peers []string, tell api.ProgressFunc) (api.CacheEntry, error) {
+		return n.PullShards(t.Context(), api.PullShardsRequest{ID: id, Peers: peers}, tell)
+	}
+	if _, err := pull(d.ID, seed.host.Addrs()[:1], quiet); err != nil { // it is on this machine
+		t.Fatal(err)
+	}
+	if _, err := pull(d.ID, nil, quiet); err != nil { // it is here
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := pull(m.ID, nil, tell)
+		ended <- err
+	}()
+	select {
+	case text := <-said:
+		if !strings.Contains(text, "network.schedule, until ") {
+			t.Errorf("it said %q", text)
+		}
+	case err := <-ended:
+		t.Fatalf("it did not wait: %v", err)
+	}
+	if err := n.traffic.SetLimits(traffic.Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

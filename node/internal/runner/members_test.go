@@ -148,6 +148,23 @@ func TestStranger(t *testing.T) {
 			if n := heard.Load(); n > 0 {
 				t.Errorf("a stranger heard %d messages", n)
 			}
+			// That it listens at all: what somebody says who knows no members, it hears.
+			other := newNode(t, n+3, stranger.addr())
+			if err := other.host.Connect(t.Context(), stranger.addr()); err != nil {
+				t.Fatal(err)
+			}
+			loud, err := other.hub.o.Gossip.Join(gossip.RunTopic(id), func(context.Context, peer.ID, []byte) (any, gossip.Verdict) {
+				return nil, gossip.Accept
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the stranger to hear another one", func() bool {
+				if err := loud.Publish(t.Context(), []byte(time.Now().String())); err != nil {
+					t.Log(err)
+				}
+				return heard.Load() > 0
+			})
 		})
 	}
 }

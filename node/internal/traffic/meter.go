@@ -91,12 +91,13 @@ type Meter struct {
 	up, down bucket
 
 	mu      sync.Mutex
-	limits  Limits    // guarded by mu
-	since   Count     // guarded by mu: since New
-	month   usage     // guarded by mu: of the month that month.Month names
-	until   time.Time // guarded by mu: the end of that month
-	dirty   bool      // guarded by mu: the file is not up to date
-	refused bool      // guarded by mu: it was told that the quota is used up
+	limits  Limits        // guarded by mu
+	changed chan struct{} // guarded by mu: closed when limits are other ones
+	since   Count         // guarded by mu: since New
+	month   usage         // guarded by mu: of the month that month.Month names
+	until   time.Time     // guarded by mu: the end of that month
+	dirty   bool          // guarded by mu: the file is not up to date
+	refused bool          // guarded by mu: it was told that the quota is used up
 }
 
 // New makes a meter and reads what was used in this month.
@@ -107,7 +108,7 @@ func New(o Options) (*Meter, error) {
 	if o.Near == nil {
 		o.Near = func(peer.ID) bool { return false }
 	}
-	m := &Meter{opt: o, log: o.Log.With("component", "traffic")}
+	m := &Meter{opt: o, log: o.Log.With("component", "traffic"), changed: make(chan struct{})}
 	if err := m.SetLimits(o.Limits); err != nil {
 		return nil, fmt.Errorf("traffic: %w", err)
 	}
@@ -122,6 +123,8 @@ func (m *Meter) SetLimits(l Limits) error {
 	}
 	m.mu.Lock()
 	m.limits, m.refused = l, false
+	close(m.changed)
+	m.changed = make(chan struct{})
 	m.mu.Unlock()
 	m.up.set(l.UpMbit * 1e6 / 8)
 	m.down.set(l.DownMbit * 1e6 / 8)
@@ -149,6 +152,34 @@ func (m *Meter) ClosedUntil() time.Time {
 		return next
 	}
 	return now.Add(7 * 24 * time.Hour) // it never is open; it may be changed
+}
+
+// openInterval is how often WaitOpen asks unless.
+const openInterval = time.Second
+
+// WaitOpen waits until a pull of models and data sets may begin, or unless says
+// that it is not concerned. tell is called with until when it waits.
+func (m *Meter) WaitOpen(ctx context.Context, tell func(until time.Time), unless func() bool) error {
+	for {
+		until := m.ClosedUntil()
+		if until.IsZero() || unless() {
+			return nil
+		}
+		m.mu.Lock()
+		changed := m.changed
+		m.mu.Unlock()
+		tell(until)
+		t := time.NewTimer(min(time.Until(until), openInterval))
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-t.C:
+		}
+		t.Stop()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
 }
 
 // MayReceive says why the quota lets nothing come from the internet, or returns
