@@ -2,16 +2,11 @@ package cli
 
 import (
 	"bytes"
-	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/moot-net/moot/node/api/apitest"
 )
@@ -26,22 +21,7 @@ func TestJoinAsksOnATerminal(t *testing.T) {
 	// join answers the question, and returns what was shown and the exit code.
 	join := func(answer string, args ...string) (string, int) {
 		t.Helper()
-		master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-		if err != nil {
-			t.Skipf("there are no terminals here: %v", err)
-		}
-		defer master.Close()
-		n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-		if err == nil {
-			err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		master, slave := apitest.Terminal(t)
 		cmd := exec.Command("moot", append([]string{"join", apitest.ID("fits"), "--data-dir", d.dir}, args...)...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 		if err := cmd.Start(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
 	"github.com/moot-net/moot/node/client"
 	"github.com/moot-net/moot/node/config"
 )
@@ -213,18 +214,7 @@ inner.sequence_tokens = 96
 	}
 	wait := func(d *daemon, what string, ok func(api.Run) bool) api.RunDetail {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			x, err := d.Run(t.Context(), r.ID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if ok(x.Run) {
-				return x
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("waiting until %s: %+v", what, x.Run)
-			}
-		}
+		return apitest.Await(t, d, r.ID, what, ok)
 	}
 	wait(b, "a round has trained", func(r api.Run) bool { return r.TrainedRounds >= 1 })
 	if l, err := b.Models(t.Context()); err != nil || len(l.Models) != 1 || l.Models[0].ID != m.ID || !l.Models[0].Trainable {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
 )
 
 // TestOrders: a run is paused, is so after a restart, goes on with another
@@ -32,18 +33,7 @@ inner.sequence_tokens = 96
 	}
 	wait := func(what string, ok func(api.Run) bool) api.Run {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			x, err := a.Run(t.Context(), r.ID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if ok(x.Run) {
-				return x.Run
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("waiting until %s: %+v", what, x.Run)
-			}
-		}
+		return apitest.Await(t, a, r.ID, what, ok).Run
 	}
 	order := func(q api.OrderRequest) error {
 		q.Run = r.ID

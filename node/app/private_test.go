@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
 	"github.com/moot-net/moot/node/internal/pull"
 )
 
@@ -58,16 +59,5 @@ func TestPrivateRun(t *testing.T) {
 	if fit == nil || len(fit.Items) == 0 || fit.Items[0].Verdict == api.VerdictUnknown {
 		t.Errorf("what the run needs was not known: %+v", fit)
 	}
-	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		s, err := seed.Run(t.Context(), r.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.TrainedRounds > 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("no round with the one that was invited: %+v", s.Run)
-		}
-	}
+	apitest.Await(t, seed, r.ID, "a round has trained with the one that was invited", func(r api.Run) bool { return r.TrainedRounds > 0 })
 }

@@ -4,11 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
 	"github.com/moot-net/moot/proto/msg"
 )
 
@@ -44,12 +44,7 @@ inner.sequence_tokens = 96
 	if err != nil {
 		t.Fatal(err)
 	}
-	var end api.RunDetail
-	for deadline := time.Now().Add(time.Minute); !end.Final; time.Sleep(50 * time.Millisecond) {
-		if end, err = d.Run(t.Context(), r.ID); err != nil || time.Now().After(deadline) {
-			t.Fatalf("%v: %+v", err, end.Run)
-		}
-	}
+	end := apitest.Await(t, d, r.ID, "it is final", func(r api.Run) bool { return r.Final })
 	_, err = Replay(t.Context(), ReplayOptions{DataDir: whole, Run: r.ID})
 	wantCode(t, err, api.CodeConflict, "in use by a daemon")
 	if err := d.stop(); err != nil {

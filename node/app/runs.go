@@ -56,6 +56,7 @@ type runs struct {
 	open    func(dir string, m *run.Manifest) (participant, error)
 	running chan struct{} // closed when run has begun
 	retry   time.Duration // how often is looked whether a disk that was full has room
+	free    func(dir string) (int64, error)
 
 	ctx context.Context // of run; set before running is closed
 	wg  sync.WaitGroup  // what take part in runs
@@ -93,7 +94,7 @@ type stay struct {
 func newRuns(n *node, dir string, open func(dir string, m *run.Manifest) (participant, error)) (*runs, error) {
 	r := &runs{
 		node: n, dir: dir, log: n.log.With("component", "runs"), open: open,
-		running: make(chan struct{}), members: make(map[cid.Cid]*member), retry: retryFull,
+		running: make(chan struct{}), members: make(map[cid.Cid]*member), retry: retryFull, free: freeBytes,
 	}
 	names, err := readEntries(dir)
 	if err != nil {
@@ -224,7 +225,7 @@ func (r *runs) goOn(m *member, s *stay) {
 			return
 		case <-tick.C:
 		}
-		free, err := freeBytes(r.dir)
+		free, err := r.free(r.dir)
 		r.mu.Lock()
 		mine := m.stay == s && m.file.Joined
 		if mine && (err != nil || free >= enoughRoom) {

@@ -4,11 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
 	"github.com/moot-net/moot/node/client"
 	"github.com/moot-net/moot/shard"
 )
@@ -29,17 +29,7 @@ inner.sequence_tokens = 96
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		d, err := a.Run(t.Context(), r.ID)
-		switch {
-		case err != nil:
-			t.Fatal(err)
-		case d.Final:
-			return d.Run
-		case time.Now().After(deadline):
-			t.Fatalf("not over: %+v", d.Run)
-		}
-	}
+	return apitest.Await(t, a, r.ID, "it is final", func(r api.Run) bool { return r.Final }).Run
 }
 
 // TestSnapshot: a snapshot travels as a file to a node that knows nothing of the

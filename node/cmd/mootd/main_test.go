@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
 	"github.com/moot-net/moot/node/client"
 	"github.com/moot-net/moot/node/internal/cuda"
 )
@@ -340,18 +341,7 @@ sequence_tokens = 96
 	}
 	wait := func(ok func(api.Run) bool) api.Run {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-			x, err := c.Run(t.Context(), r.ID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if ok(x.Run) {
-				return x.Run
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("it takes too long: %+v", x.Run)
-			}
-		}
+		return apitest.Await(t, c, r.ID, "it is as it should be", ok).Run
 	}
 	before := wait(func(r api.Run) bool { return r.TrainedRounds >= 1 })
 	if before.Final {

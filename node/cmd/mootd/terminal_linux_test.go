@@ -7,36 +7,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/moot-net/moot/node/api/apitest"
 	"github.com/moot-net/moot/node/client"
 )
-
-// openTerminal returns both ends of a new terminal.
-func openTerminal(t *testing.T) (master, slave *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skipf("there are no terminals here: %v", err)
-	}
-	t.Cleanup(func() { master.Close() })
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return master, slave
-}
 
 // On a terminal, the daemon asks and then starts; the next time it only starts.
 func TestFirstRunOnATerminal(t *testing.T) {
@@ -48,7 +24,7 @@ func TestFirstRunOnATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := func() (*exec.Cmd, *bufio.Reader, *os.File) {
-		master, slave := openTerminal(t)
+		master, slave := apitest.Terminal(t)
 		cmd := exec.Command("mootd", "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--no-mdns")
 		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "DISPLAY=:77", "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, "config"), "XDG_DATA_HOME="+filepath.Join(home, "data"))
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
 	"github.com/moot-net/moot/node/client"
 )
 
@@ -27,7 +28,7 @@ func TestTopFollowsTheDaemon(t *testing.T) {
 		t.Errorf("--once: %s, %v", out, err)
 	}
 
-	master, slave := openTerminal(t)
+	master, slave := apitest.Terminal(t)
 	screen := vt.NewSafeEmulator(80, 24)
 	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 80, Row: 24}); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package volunteer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -244,6 +245,7 @@ func (d *desktop) lookFullscreen(v *Observation) {
 // bus is a connection to a bus, made when it is needed.
 type bus struct {
 	connect func() (*dbus.Conn, error)
+	timeout time.Duration // 0: callTimeout
 	conn    *dbus.Conn
 	err     error // why there is none
 	after   time.Time
@@ -252,7 +254,7 @@ type bus struct {
 // reconnect is how long a bus that cannot be reached is left alone.
 const reconnect = 30 * time.Second
 
-// callTimeout is how long an answer may take.
+// callTimeout is how long an answer may take, unless bus.timeout says it.
 const callTimeout = 500 * time.Millisecond
 
 // call calls a method of a service that runs, and stores what it answers.
@@ -269,7 +271,7 @@ func (b *bus) call(name string, path dbus.ObjectPath, method string, out any, ar
 			return b.err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(b.timeout, callTimeout))
 	defer cancel()
 	return b.conn.Object(name, path).CallWithContext(ctx, method, dbus.FlagNoAutoStart, args...).Store(out)
 }

@@ -145,6 +145,7 @@ func testDesktop(t *testing.T, address string, env map[string]string) *desktop {
 	d.now = func() time.Time { return noon }
 	dial := func() (*dbus.Conn, error) { return dbus.Connect(address) }
 	d.session.connect, d.system.connect = dial, dial
+	d.session.timeout, d.system.timeout = time.Minute, time.Minute // the machine that tests may be busy
 	d.x.open = func() (*xConn, error) { return nil, syscall.ECONNREFUSED }
 	t.Cleanup(d.close)
 	return d
