@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -164,6 +163,6 @@ func trainMeasured(t *testing.T, dir string) {
 
 // status reads a number of bytes from what the kernel knows of this process.
 func status(name string) (int64, error) {
-	kib, err := field(filepath.Join("/proc/self", "status"), name)
+	kib, err := field(os.DirFS("/proc/self"), "status", name)
 	return kib << 10, err
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/api/apitest"
 	"github.com/moot-net/moot/node/client"
 	"github.com/moot-net/moot/node/internal/cuda/cudatest"
 	"github.com/moot-net/moot/node/internal/cuda/emu"
@@ -107,5 +110,71 @@ func TestGPUOfOthers(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it does not make way: %+v", s)
 		}
+	}
+}
+
+// A GPU that has no memory in the middle of a round is named, and the run goes
+// on from its last step: the process lives, and the run ends as it should.
+func TestGPUOutOfMemoryInRun(t *testing.T) {
+	driver, err := cudatest.Load()
+	switch {
+	case errors.Is(err, emu.ErrNoCompiler):
+		t.Skip(err)
+	case err != nil:
+		t.Fatal(err)
+	case driver == nil:
+		t.Skip("only the emulated driver fails when it is told to")
+	}
+	t.Setenv("MOOT_LIBCUDA", driver.Path)
+	t.Setenv("MOOT_EMU_FAIL", "cuLaunchKernel:600:2")
+	dir := t.TempDir()
+	start(t, "mootd", "--yes", "--device", "cuda:0", "--data-dir", dir, "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--no-mdns").line("api ")
+	c, err := client.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	assets, err := c.DemoAssets(t.Context(), filepath.Join(t.TempDir(), "demo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.ImportModel(t.Context(), api.ImportModelRequest{Dir: assets.ModelDir}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := c.ImportDataset(t.Context(), assets.Data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", Model: m.ID, Dataset: d.ID, TOML: `
+name = "memory"
+rounds = 4
+period = "3s"
+eval_samples = 2
+[lora]
+rank = 2
+[inner]
+max_steps = 3
+batch_samples = 2
+sequence_tokens = 96
+`}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := apitest.Await(t, c, r.ID, "it is final", func(r api.Run) bool { return r.Final })
+	if end.TrainedRounds != 4 {
+		t.Errorf("at the end %+v", end.Run)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	named := false
+	err = c.Watch(ctx, client.WatchOptions{}, func(e api.Event) error {
+		named = named || e.Type == api.EventAlert && strings.Contains(e.Text, "CUDA_ERROR_OUT_OF_MEMORY")
+		if named || e.Type == api.EventRunState && e.State == string(api.RunFinal) {
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || !named {
+		t.Errorf("no alert says that the GPU had no memory: %v", err)
 	}
 }
