@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 // How often a board shows what changed: as it is drawn on a terminal, and as
@@ -60,7 +61,7 @@ func newBoard(w io.Writer) *board {
 func (b *board) set(name, text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r := row{clean(name), clean(text)}
+	r := row{plain.Clean(name), plain.Clean(text)}
 	found := false
 	for i := range b.rows {
 		if b.rows[i].name == r.name {
@@ -156,7 +157,7 @@ func progressText(p api.Progress, bar, phase bool) string {
 		if p.Unit == api.UnitBytes {
 			return size(n)
 		}
-		return group(n)
+		return plain.Group(n)
 	}
 	unit := ""
 	if p.Unit != api.UnitBytes && p.Unit != "" {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/client"
+	"github.com/moot-net/moot/node/plain"
 )
 
 // Main runs the command that args name and returns the exit code. When ctx
@@ -110,7 +111,7 @@ func (e *env) report(err error, asJSON bool) int {
 	default:
 		fmt.Fprintf(e.err, "moot: %s\n", cleanText(x.Message))
 		if x.Hint != "" {
-			fmt.Fprintf(e.err, "moot: hint: %s\n", clean(x.Hint))
+			fmt.Fprintf(e.err, "moot: hint: %s\n", plain.Clean(x.Hint))
 		}
 	}
 	return x.Exit
@@ -125,7 +126,7 @@ func (p *page) line(format string, args ...any) { fmt.Fprintf(p, format+"\n", ar
 func (p *page) field(name, format string, args ...any) {
 	v := fmt.Sprintf(format, args...)
 	if strings.TrimSpace(v) != "" {
-		p.line("%-11s  %s", name, clean(v))
+		p.line("%-11s  %s", name, plain.Clean(v))
 	}
 }
 
@@ -136,7 +137,7 @@ func (p *page) table(title []string, rows [][]string) {
 	width := make([]int, len(title))
 	for i, row := range all {
 		for j := range row {
-			all[i][j] = clean(row[j])
+			all[i][j] = plain.Clean(row[j])
 			if i > 0 {
 				width[j] = max(width[j], runes(row[j]))
 			} else {

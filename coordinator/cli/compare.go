@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 // runTasks asks the questions of a file.
@@ -35,12 +36,12 @@ func runTasks(ctx context.Context, e *env, req api.CompareRequest) error {
 		p.line("")
 		p.table([]string{"VERSION", ">EXACT", ">LOOSE", ">CHOICE", ">BY BYTE"}, rows)
 		p.line("")
-		p.line("%s questions in words, %s with choices; in brackets the 95 %% interval.", group(words), group(choices))
+		p.line("%s questions in words, %s with choices; in brackets the 95 %% interval.", plain.Group(words), plain.Group(choices))
 		if c := v.Versions[0].Tasks.Choices; c != nil {
 			p.line("Guessing a choice would be right in %s.", percent(c.Chance))
 		}
 		if tooLong > 0 {
-			p.line("%s questions do not fit into the model's context and count as wrong.", group(tooLong))
+			p.line("%s questions do not fit into the model's context and count as wrong.", plain.Group(tooLong))
 		}
 	})
 }
@@ -56,7 +57,7 @@ func runSamples(ctx context.Context, e *env, req api.CompareRequest) error {
 			if i > 0 {
 				p.line("")
 			}
-			p.line("> %s", clean(prompt.Instruction))
+			p.line("> %s", plain.Clean(prompt.Instruction))
 			for _, a := range v.Versions {
 				p.line("")
 				p.line("%s:", versionName(a))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/client"
+	"github.com/moot-net/moot/node/plain"
 )
 
 type dashboardOptions struct {
@@ -99,7 +100,7 @@ func runPublicDashboard(ctx context.Context, e *env, o dashboardOptions) error {
 		Source: c, Runs: o.runs, Log: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelError})),
 		Follow: func(ctx context.Context, emit func(api.Event) error) error {
 			return c.Watch(ctx, client.WatchOptions{OnDown: func(err error) {
-				fmt.Fprintf(e.err, "moot: %s; trying again\n", clean(err.Error()))
+				fmt.Fprintf(e.err, "moot: %s; trying again\n", plain.Clean(err.Error()))
 			}}, emit)
 		},
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newDataCheck(e *env) *cobra.Command {
@@ -87,13 +88,13 @@ func badRows(e *env, check api.DatasetCheck) error {
 	var err *api.Error
 	switch {
 	case check.Invalid > 0:
-		err = api.Errorf(api.CodeData, "%s of %s cannot be trained on", group(check.Invalid), plural(check.Rows, "row")).
+		err = api.Errorf(api.CodeData, "%s of %s cannot be trained on", plain.Group(check.Invalid), plain.Plural(check.Rows, "row")).
 			WithHint("repair them, or leave them out with \"moot data import --drop-invalid\"")
 	case check.Leaks > 0:
-		err = api.Errorf(api.CodeData, "%s of the held-out rows are trained on too", group(check.Leaks)).
+		err = api.Errorf(api.CodeData, "%s of the held-out rows are trained on too", plain.Group(check.Leaks)).
 			WithHint("take them out of one of the files")
 	case check.Dropped == check.Rows:
-		err = api.Errorf(api.CodeData, "none of %s gives a sample", plural(check.Rows, "row")).
+		err = api.Errorf(api.CodeData, "none of %s gives a sample", plain.Plural(check.Rows, "row")).
 			WithHint("give another --template, or a greater --max-tokens")
 	default:
 		return nil
@@ -108,27 +109,27 @@ func fileCheck(p *page, f api.FileCheck) {
 	p.field("file", "%s", f.File)
 	p.field("format", "%s (%s)", f.Input, f.Why)
 	p.field("template", "%s", f.Template)
-	counts := fmt.Sprintf("%s, %s invalid, %s dropped, %s cut", group(f.Rows), group(f.Invalid), group(f.Dropped), group(f.Cut))
+	counts := fmt.Sprintf("%s, %s invalid, %s dropped, %s cut", plain.Group(f.Rows), plain.Group(f.Invalid), plain.Group(f.Dropped), plain.Group(f.Cut))
 	if f.Repeated > 0 {
-		counts += fmt.Sprintf(", %s repeated", group(f.Repeated))
+		counts += fmt.Sprintf(", %s repeated", plain.Group(f.Repeated))
 	}
 	if f.Leaks > 0 {
-		counts += fmt.Sprintf(", %s trained on", group(f.Leaks))
+		counts += fmt.Sprintf(", %s trained on", plain.Group(f.Leaks))
 	}
 	p.field("rows", "%s", counts)
 	if t := f.Tokens; t != nil && t.Sum > 0 {
-		p.field("tokens", "%s, %s of them counted by the loss", group(t.Sum), percent(float64(t.Counted)/float64(t.Sum)))
-		p.field("a sample", "%s to %s tokens, median %s, 95 %% have at most %s", group(t.Min), group(t.Max), group(t.Median), group(t.P95))
+		p.field("tokens", "%s, %s of them counted by the loss", plain.Group(t.Sum), percent(float64(t.Counted)/float64(t.Sum)))
+		p.field("a sample", "%s to %s tokens, median %s, 95 %% have at most %s", plain.Group(t.Min), plain.Group(t.Max), plain.Group(t.Median), plain.Group(t.P95))
 	}
 	for _, x := range f.Problems {
 		p.field(x.Kind, "%s: %s", x.Place, x.Why)
 	}
 	if rest := f.Invalid + f.Dropped + f.Cut + f.Repeated + f.Leaks - len(f.Problems); rest > 0 {
-		p.field("", "and %s more", group(rest))
+		p.field("", "and %s more", plain.Group(rest))
 	}
 	for _, s := range f.Samples {
 		p.line("")
-		p.line("%s", clean(s.Place))
+		p.line("%s", plain.Clean(s.Place))
 		var b strings.Builder
 		for _, part := range s.Parts {
 			if part.Counted {

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newDataImport(e *env) *cobra.Command {
@@ -67,8 +68,8 @@ func runDataImport(ctx context.Context, e *env, req api.ImportDatasetRequest) er
 		p.field("name", "%s", d.Name)
 		p.field("format", "%s", orElse(d.Detected, d.Format))
 		p.field("template", "%s", d.Template)
-		p.field("rows", "%s to train on, %s held out, %s dropped", group(d.TrainRows), group(d.EvalRows), group(d.DroppedRows))
-		p.field("size", "%s in %s", size(d.Bytes), plural(d.TrainShards+d.EvalShards, "shard"))
+		p.field("rows", "%s to train on, %s held out, %s dropped", plain.Group(d.TrainRows), plain.Group(d.EvalRows), plain.Group(d.DroppedRows))
+		p.field("size", "%s in %s", size(d.Bytes), plain.Plural(d.TrainShards+d.EvalShards, "shard"))
 		p.field("licence", "%s", d.Licence)
 		p.field("source", "%s", d.Source)
 		for _, w := range d.Warnings {

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newDataList(e *env) *cobra.Command {
@@ -35,7 +36,7 @@ func runDataList(ctx context.Context, e *env) error {
 		rows := make([][]string, 0, len(l.Datasets))
 		for _, d := range l.Datasets {
 			rows = append(rows, []string{
-				api.ShortID(d.ID), clip(d.Name, 20), group(d.TrainRows), group(d.EvalRows), size(d.Bytes), clip(d.Licence, 16),
+				api.ShortID(d.ID), clip(d.Name, 20), plain.Group(d.TrainRows), plain.Group(d.EvalRows), size(d.Bytes), clip(d.Licence, 16),
 			})
 		}
 		p.table([]string{"ID", "NAME", ">ROWS", ">HELD OUT", ">SIZE", "LICENCE"}, rows)

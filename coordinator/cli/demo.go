@@ -14,6 +14,7 @@ import (
 
 	"github.com/moot-net/moot/coordinator/cli/demo"
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 // demoFlags are the flags of the demo.
@@ -130,7 +131,7 @@ func demoSummary(p *page, r demo.Report) {
 	p.line("")
 	p.line("ok: %d rounds in %.0f s; the launcher was killed after round %d, a new peer was", r.Rounds, r.WallS, r.LauncherKilledAfterRound)
 	p.line("in from round %d on, %s were pulled, %s of them deltas.", r.JoinedAtRound, size(r.Bytes.Pulled), size(r.Bytes.Deltas))
-	p.line("The adapter is in %s", clean(r.AdapterDir))
+	p.line("The adapter is in %s", plain.Clean(r.AdapterDir))
 }
 
 // screen shows the demo: what stays is its answer, but with --json that is the

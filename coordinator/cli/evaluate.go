@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newEvaluate(e *env) *cobra.Command {
@@ -81,10 +82,10 @@ func runEvaluate(ctx context.Context, e *env, req api.EvaluateRequest) error {
 		p.field("model", "%s", v.Model)
 		p.field("adapter", "%s", v.Adapter)
 		p.field("data", "%s", v.Dataset)
-		p.field("rows", "%s", group(v.Rows))
-		p.field("loss", "%.4f (perplexity %.2f) on %s tokens", v.Loss, v.Perplexity, group(v.Tokens))
+		p.field("rows", "%s", plain.Group(v.Rows))
+		p.field("loss", "%.4f (perplexity %.2f) on %s tokens", v.Loss, v.Perplexity, plain.Group(v.Tokens))
 		if v.Accuracy != nil {
-			p.field("accuracy", "%s (%s of %s)", percent(*v.Accuracy), group(v.Correct), group(v.Rows))
+			p.field("accuracy", "%s (%s of %s)", percent(*v.Accuracy), plain.Group(v.Correct), plain.Group(v.Rows))
 		}
 		p.field("took", "%s", took(v.Seconds, v.Device))
 	})

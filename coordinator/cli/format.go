@@ -3,33 +3,18 @@ package cli
 import (
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
-// clean takes out what could move the cursor or fake another line: names and
-// texts come from peers and models. Line breaks and tabs become spaces.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case r == utf8.RuneError || !unicode.IsPrint(r):
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// cleanText does the same for a text of several lines.
+// cleanText is plain.Clean for a text of several lines.
 func cleanText(s string) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	for i := range lines {
-		lines[i] = clean(strings.TrimSuffix(lines[i], "\r"))
+		lines[i] = plain.Clean(strings.TrimSuffix(lines[i], "\r"))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -50,19 +35,6 @@ func clip(s string, n int) string {
 		return s
 	}
 	return string([]rune(s)[:max(n-1, 0)]) + "…"
-}
-
-// group writes a number with commas, 612,864.
-func group[T int | int64 | uint64](n T) string {
-	s := strconv.FormatInt(int64(n), 10)
-	head := ""
-	if s[0] == '-' {
-		head, s = "-", s[1:]
-	}
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return head + s
 }
 
 // size writes a number of bytes, 2.3 MiB.
@@ -95,14 +67,6 @@ func withPerplexity(v *float64) string {
 
 // percent writes a fraction.
 func percent(v float64) string { return fmt.Sprintf("%.1f %%", 100*v) }
-
-// plural writes 1 round, 2 rounds.
-func plural[T int | int64 | uint64](n T, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return group(n) + " " + word + "s"
-}
 
 // agreement says how a round was decided.
 func agreement(r api.Round) string {

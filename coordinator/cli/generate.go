@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newGenerate(e *env) *cobra.Command {
@@ -96,7 +97,7 @@ func runGenerate(ctx context.Context, e *env, req api.GenerateRequest) error {
 				if i > 0 {
 					p.line("")
 				}
-				p.line("> %s", clean(o.Prompt.Instruction))
+				p.line("> %s", plain.Clean(o.Prompt.Instruction))
 			}
 			p.line("%s", cleanText(o.Text))
 		}

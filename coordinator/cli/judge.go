@@ -20,6 +20,7 @@ import (
 	"github.com/moot-net/moot/coordinator/judge"
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/client"
+	"github.com/moot-net/moot/node/plain"
 )
 
 // judgeOptions are the flags of moot judge.
@@ -202,11 +203,11 @@ func (o *judgeOptions) priced() bool { return o.price != judge.Price{} }
 
 // needs says what a comparison takes.
 func (o *judgeOptions) needs(v judge.Estimate, endpoint *judge.Endpoint) string {
-	text := fmt.Sprintf("%s to %s (%s)", plural(v.Requests-v.Known, "request"), endpoint.Host(), clean(o.model))
+	text := fmt.Sprintf("%s to %s (%s)", plain.Plural(v.Requests-v.Known, "request"), endpoint.Host(), plain.Clean(o.model))
 	if v.Known > 0 {
-		text += fmt.Sprintf(", %s judged already", group(v.Known))
+		text += fmt.Sprintf(", %s judged already", plain.Group(v.Known))
 	}
-	text += fmt.Sprintf(": about %s tokens of prompts and %s of answers (at most %s)", group(v.Prompt), group(v.Completion), group(v.Most))
+	text += fmt.Sprintf(": about %s tokens of prompts and %s of answers (at most %s)", plain.Group(v.Prompt), plain.Group(v.Completion), plain.Group(v.Most))
 	if !o.priced() {
 		return text + "; no price was given"
 	}
@@ -536,8 +537,8 @@ func writeJudged(v judged) error {
 func (v judged) page(p *page) {
 	p.field("judge", "%s at %s", v.Judge, v.Endpoint)
 	p.field("reference", "%s", v.Reference)
-	p.field("questions", "%s, each in both orders", group(v.Questions))
-	p.field("tokens", "%s of prompts, %s of answers", group(v.Prompt), group(v.Completion))
+	p.field("questions", "%s, each in both orders", plain.Group(v.Questions))
+	p.field("tokens", "%s of prompts, %s of answers", plain.Group(v.Prompt), plain.Group(v.Completion))
 	if v.Cost != nil {
 		p.field("cost", "%.2f", *v.Cost)
 	}
@@ -546,11 +547,11 @@ func (v judged) page(p *page) {
 	var rows [][]string
 	for _, s := range v.Candidates {
 		rows = append(rows, []string{
-			s.Name, percent(s.Relative.Value), interval(s.Relative), group(s.Wins), group(s.Ties), group(s.Losses), percent(s.WinRate.Value), group(s.Turned), group(s.Missing),
+			s.Name, percent(s.Relative.Value), interval(s.Relative), plain.Group(s.Wins), plain.Group(s.Ties), plain.Group(s.Losses), percent(s.WinRate.Value), plain.Group(s.Turned), plain.Group(s.Missing),
 		})
 	}
 	p.table([]string{"CANDIDATE", ">RELATIVE", ">95 % INTERVAL", ">WON", ">TIED", ">LOST", ">WIN RATE", ">TURNED", ">MISSING"}, rows)
 	p.line("")
 	p.line("Turned: each order favoured another answer. A judge's opinion is no measurement;")
-	p.line("it favours long answers. Chart and judgements are in %s", clean(v.Dir))
+	p.line("it favours long answers. Chart and judgements are in %s", plain.Clean(v.Dir))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newLaunch(e *env) *cobra.Command {
@@ -90,7 +91,7 @@ func peerFlag(addrs []string) string {
 			break
 		}
 	}
-	return " \\\n    --peer " + clean(best)
+	return " \\\n    --peer " + plain.Clean(best)
 }
 
 // runFields prints what launch, join, leave and show have in common.

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newModelImport(e *env) *cobra.Command {
@@ -54,8 +55,8 @@ func runModelImport(ctx context.Context, e *env, req api.ImportModelRequest) (er
 		p.field("model", "%s", m.ID)
 		p.field("name", "%s", m.Name)
 		p.field("type", "%s", strings.Join(append([]string{m.Type}, m.Architectures...), " "))
-		p.field("parameters", "%s", group(m.Parameters))
-		p.field("size", "%s in %s", size(m.Bytes), plural(m.Files, "file"))
+		p.field("parameters", "%s", plain.Group(m.Parameters))
+		p.field("size", "%s in %s", size(m.Bytes), plain.Plural(m.Files, "file"))
 		p.field("where", "%s", place(m.Dir, m.InPlace))
 		p.field("licence", "%s", m.Licence)
 		p.field("trainable", "%s", trainable(m))

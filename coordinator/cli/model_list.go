@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newModelList(e *env) *cobra.Command {
@@ -35,7 +36,7 @@ func runModelList(ctx context.Context, e *env) error {
 		rows := make([][]string, 0, len(l.Models))
 		for _, m := range l.Models {
 			rows = append(rows, []string{
-				api.ShortID(m.ID), clip(m.Name, 20), clip(m.Type, 10), group(m.Parameters), size(m.Bytes), clip(trainable(m), 10),
+				api.ShortID(m.ID), clip(m.Name, 20), clip(m.Type, 10), plain.Group(m.Parameters), size(m.Bytes), clip(trainable(m), 10),
 				place(m.Dir, m.InPlace),
 			})
 		}

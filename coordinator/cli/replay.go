@@ -12,6 +12,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/client"
+	"github.com/moot-net/moot/node/plain"
 )
 
 // replayFlags are the flags of a replay.
@@ -79,7 +80,7 @@ func runReplay(ctx context.Context, e *env, id string, o replayFlags) error {
 		if runErr == nil {
 			runErr = errors.New("its answer is not one")
 		}
-		return api.Errorf(api.CodeInternal, "%s replay: %w: %s", mootd, runErr, clip(clean(stderr.String()), 500))
+		return api.Errorf(api.CodeInternal, "%s replay: %w: %s", mootd, runErr, clip(plain.Clean(stderr.String()), 500))
 	}
 	if r.Run == nil {
 		return r.Error
@@ -98,13 +99,13 @@ func runReplay(ctx context.Context, e *env, id string, o replayFlags) error {
 }
 
 func replaySummary(p *page, r api.Replay) {
-	p.line("run          %s", clean(r.Run))
-	p.line("rounds       %s checked, %s states computed, from %s", group(int64(r.Rounds)), group(int64(r.Folded)), fromWhat(r.From))
-	p.line("certified    %s of %s", group(int64(r.Certified)), group(int64(r.Rounds)))
-	p.line("deltas       %s included, %s refused", group(int64(r.Contributions)), group(int64(r.Refused)))
-	p.line("tokens       %s", group(r.Tokens))
-	p.line("head         %s", clean(r.Head))
-	p.line("state        %s", clean(r.StateCID))
+	p.line("run          %s", plain.Clean(r.Run))
+	p.line("rounds       %s checked, %s states computed, from %s", plain.Group(int64(r.Rounds)), plain.Group(int64(r.Folded)), fromWhat(r.From))
+	p.line("certified    %s of %s", plain.Group(int64(r.Certified)), plain.Group(int64(r.Rounds)))
+	p.line("deltas       %s included, %s refused", plain.Group(int64(r.Contributions)), plain.Group(int64(r.Refused)))
+	p.line("tokens       %s", plain.Group(r.Tokens))
+	p.line("head         %s", plain.Clean(r.Head))
+	p.line("state        %s", plain.Clean(r.StateCID))
 	if len(r.Folders) > 0 {
 		agree := 0
 		for _, f := range r.Folders {
@@ -115,7 +116,7 @@ func replaySummary(p *page, r api.Replay) {
 		p.line("folders      %d of %d have no other record", agree, len(r.Folders))
 		for _, f := range r.Folders {
 			if !f.Agrees {
-				p.line("             %s ends with another one, of round %s: %s", clean(f.Dir), group(f.Round), clean(f.Head))
+				p.line("             %s ends with another one, of round %s: %s", plain.Clean(f.Dir), plain.Group(f.Round), plain.Clean(f.Head))
 			}
 		}
 	}
@@ -130,5 +131,5 @@ func fromWhat(n uint64) string {
 	if n == 0 {
 		return "genesis"
 	}
-	return "the state after round " + group(n)
+	return "the state after round " + plain.Group(n)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newRunInit(e *env) *cobra.Command {
@@ -76,7 +77,7 @@ func runRunInit(cmd *cobra.Command, e *env, file, preset string, v api.RunFileVa
 		if v.Data == "" {
 			launch += " --data last"
 		}
-		p.line("wrote %s. Read it, and then:\n  %s", clean(file), clean(launch))
+		p.line("wrote %s. Read it, and then:\n  %s", plain.Clean(file), plain.Clean(launch))
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newRunPlan(e *env) *cobra.Command {
@@ -65,13 +66,13 @@ func planPage(p *page, plan *api.Plan) {
 	m, d := &plan.Model, &plan.Data
 	p.field("run", "%s", plan.Name)
 	p.field("model", "%s (%s)", m.ID, m.Name)
-	p.field("", "%s, %s parameters, %s, context %s, licence %s", orElse(m.Type, "?"), group(m.Parameters), size(m.Bytes), group(m.Context), orElse(m.Licence, "not stated"))
-	p.field("trains", "%s parameters", group(m.Trained))
+	p.field("", "%s, %s parameters, %s, context %s, licence %s", orElse(m.Type, "?"), plain.Group(m.Parameters), size(m.Bytes), plain.Group(m.Context), orElse(m.Licence, "not stated"))
+	p.field("trains", "%s parameters", plain.Group(m.Trained))
 	p.field("use", "%s", plan.Use)
 	p.field("data", "%s (%s)", d.ID, d.Name)
-	p.field("", "%s, licence %s", plural(d.TrainRows+d.EvalRows, "row"), orElse(d.Licence, "not stated"))
+	p.field("", "%s, licence %s", plain.Plural(d.TrainRows+d.EvalRows, "row"), orElse(d.Licence, "not stated"))
 	if d.DroppedRows > 0 {
-		p.field("left out", "%s when it was imported", plural(d.DroppedRows, "row"))
+		p.field("left out", "%s when it was imported", plain.Plural(d.DroppedRows, "row"))
 		for _, x := range d.Rejected {
 			p.field("", "%s: %s", x.Place, x.Why)
 		}
@@ -92,19 +93,19 @@ func planPage(p *page, plan *api.Plan) {
 		rows = append(rows, []string{fmt.Sprintf("%g Mbit/s", l.Mbit), fmt.Sprint(l.Seats), size(l.UpBytes), size(l.DownBytes), seconds(l.Seconds), string(l.Verdict)})
 	}
 	p.table([]string{">LINK", ">SEATS", ">UP", ">DOWN", ">TAKES", "VERDICT"}, rows)
-	p.line("\nat most %s of %s: %s; a seat trains on up to %s, %s, in each", plural(plan.Length.Rounds, "round"), seconds(plan.Length.PeriodSeconds),
-		seconds(plan.Length.Seconds), plural(plan.Length.SamplesPerSeat, "row"), plural(plan.Length.TokensPerSeat, "counted token"))
+	p.line("\nat most %s of %s: %s; a seat trains on up to %s, %s, in each", plain.Plural(plan.Length.Rounds, "round"), seconds(plan.Length.PeriodSeconds),
+		seconds(plan.Length.Seconds), plain.Plural(plan.Length.SamplesPerSeat, "row"), plain.Plural(plan.Length.TokensPerSeat, "counted token"))
 	rows = rows[:0]
 	for _, s := range plan.Swarms {
-		rows = append(rows, []string{fmt.Sprint(s.Peers), group(s.Rounds), seconds(s.Seconds), fmt.Sprintf("%.1f", s.Passes), s.Guarantee.Text})
+		rows = append(rows, []string{fmt.Sprint(s.Peers), plain.Group(s.Rounds), seconds(s.Seconds), fmt.Sprintf("%.1f", s.Passes), s.Guarantee.Text})
 	}
 	p.table([]string{">PEERS", ">ROUNDS", ">LAST", ">PASSES", "GUARANTEE"}, rows)
 	if v := plan.Eval; v.Rows > 0 {
 		who := "each peer"
 		if v.Peers > 0 {
-			who = fmt.Sprintf("each of %s that are drawn by lot", plural(v.Peers, "peer"))
+			who = fmt.Sprintf("each of %s that are drawn by lot", plain.Plural(v.Peers, "peer"))
 		}
-		p.line("\nafter a round %s measures the loss on %s, which takes it %s of the time that it trains", who, plural(v.Rows, "held-out row"), percent(v.Share))
+		p.line("\nafter a round %s measures the loss on %s, which takes it %s of the time that it trains", who, plain.Plural(v.Rows, "held-out row"), percent(v.Share))
 	}
 	p.line("")
 	for _, w := range plan.Warnings {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newRunShow(e *env) *cobra.Command {
@@ -47,7 +48,7 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 	}
 	return e.answer(d, func(p *page) {
 		runFields(p, d.Run)
-		p.field("tokens", "%s", group(d.Tokens))
+		p.field("tokens", "%s", plain.Group(d.Tokens))
 		p.field("loss", "train %s, held out %s", loss(d.TrainLoss), withPerplexity(d.EvalLoss))
 		p.field("head", "%s", d.Head)
 		p.field("adapter", "%s", d.StateCID)
@@ -83,7 +84,7 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 func members(p *page, list []api.Member) {
 	rows := make([][]string, 0, len(list))
 	for _, m := range list {
-		rows = append(rows, []string{api.ShortID(m.Peer), m.Phase, group(m.Round), fmt.Sprintf("%.0f", m.TokensPerSecond), orElse(m.Device, "-"), orElse(m.Agent, "-")})
+		rows = append(rows, []string{api.ShortID(m.Peer), m.Phase, plain.Group(m.Round), fmt.Sprintf("%.0f", m.TokensPerSecond), orElse(m.Device, "-"), orElse(m.Agent, "-")})
 	}
 	p.table([]string{"MEMBER", "PHASE", ">ROUND", ">TOKENS/S", "DEVICE", "PROGRAM"}, rows)
 }
@@ -103,7 +104,7 @@ func findsTempo(m *api.Manifest) string {
 // trained says what of the model a run trains.
 func trained(m *api.Manifest) string {
 	if m.Mode == "full" {
-		return "all " + group(m.AdapterParameters) + " parameters"
+		return "all " + plain.Group(m.AdapterParameters) + " parameters"
 	}
 	scaling := ""
 	if m.RSLoRA {
@@ -113,7 +114,7 @@ func trained(m *api.Manifest) string {
 	if most := 16; len(targets) > most {
 		targets = append(targets[:most:most], fmt.Sprintf("and %d more", len(targets)-most))
 	}
-	return fmt.Sprintf("LoRA of rank %d, alpha %d%s, %s parameters, on %s", m.LoRARank, m.LoRAAlpha, scaling, group(m.AdapterParameters), strings.Join(targets, " "))
+	return fmt.Sprintf("LoRA of rank %d, alpha %d%s, %s parameters, on %s", m.LoRARank, m.LoRAAlpha, scaling, plain.Group(m.AdapterParameters), strings.Join(targets, " "))
 }
 
 // ends says by which held-out loss a run ends early, or goes back.
@@ -123,10 +124,10 @@ func ends(e *api.EndRules) string {
 		parts = append(parts, fmt.Sprintf("at a held-out loss of %g", e.TargetLoss))
 	}
 	if e.Patience > 0 {
-		parts = append(parts, fmt.Sprintf("after %s without an improvement of %g %%", plural(uint64(e.Patience), "round"), 100*e.MinImprovement))
+		parts = append(parts, fmt.Sprintf("after %s without an improvement of %g %%", plain.Plural(uint64(e.Patience), "round"), 100*e.MinImprovement))
 	}
 	if e.RollbackRounds > 0 {
-		parts = append(parts, fmt.Sprintf("goes back to the best adapter after %s that are %g %% worse", plural(uint64(e.RollbackRounds), "round"), 100*e.RollbackWorse))
+		parts = append(parts, fmt.Sprintf("goes back to the best adapter after %s that are %g %% worse", plain.Plural(uint64(e.RollbackRounds), "round"), 100*e.RollbackWorse))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -147,16 +148,16 @@ func optimizer(m *api.Manifest) string {
 func orderText(o api.Order) string {
 	text := "order of " + api.ShortID(o.Peer) + ": " + o.Action
 	if o.Rounds != 0 {
-		text += " rounds to " + group(o.Rounds)
+		text += " rounds to " + plain.Group(o.Rounds)
 	}
 	if o.Tokens != 0 {
-		text += " tokens to " + group(o.Tokens)
+		text += " tokens to " + plain.Group(o.Tokens)
 	}
 	if o.Rate != 0 {
 		text += fmt.Sprintf(" learning rate times %g", o.Rate)
 	}
 	if o.Note != "" {
-		text += ", \"" + clean(o.Note) + "\""
+		text += ", \"" + plain.Clean(o.Note) + "\""
 	}
 	return text
 }
@@ -200,7 +201,7 @@ func roundLedger(p *page, r api.Round) {
 	rows := make([][]string, 0, len(r.Contributions)+len(r.Refused))
 	for _, c := range r.Contributions {
 		rows = append(rows, []string{
-			"  " + api.ShortID(c.Peer), included(c), group(c.Weight), group(c.Tokens), group(c.Steps), loss(&c.Loss),
+			"  " + api.ShortID(c.Peer), included(c), plain.Group(c.Weight), plain.Group(c.Tokens), plain.Group(c.Steps), loss(&c.Loss),
 		})
 	}
 	for _, x := range r.Refused {
@@ -218,7 +219,7 @@ func roundLedger(p *page, r api.Round) {
 		p.line("  %s", tempo(r.Tempo))
 	}
 	if m := r.Merged; m != nil {
-		p.line("  a branch of %s tokens that had lost was merged with weight %.2f", group(m.Tokens), m.Weight)
+		p.line("  a branch of %s tokens that had lost was merged with weight %.2f", plain.Group(m.Tokens), m.Weight)
 	}
 	if b := r.WentBack; b != nil {
 		p.line("  the run went back to its best state, that after round %d: its loss was %.4f", b.Round, b.Loss)
@@ -227,17 +228,17 @@ func roundLedger(p *page, r api.Round) {
 		p.line("  the run ended: %s", r.Ended)
 	}
 	for _, id := range r.Proven {
-		p.line("  %s  signed two messages that contradict each other", clean(api.ShortID(id)))
+		p.line("  %s  signed two messages that contradict each other", plain.Clean(api.ShortID(id)))
 	}
 	for _, id := range r.Joined {
-		p.line("  %s  gets a seat", clean(api.ShortID(id)))
+		p.line("  %s  gets a seat", plain.Clean(api.ShortID(id)))
 	}
 	for i, id := range r.Left {
 		why := ""
 		if i < len(r.LeftWhy) {
 			why = ": " + r.LeftWhy[i]
 		}
-		p.line("  %s  loses its seat%s", clean(api.ShortID(id)), clean(why))
+		p.line("  %s  loses its seat%s", plain.Clean(api.ShortID(id)), plain.Clean(why))
 	}
 }
 
@@ -288,7 +289,7 @@ func roundTrust(p *page, r api.Round) {
 		var rows [][]string
 		for _, s := range r.Standings {
 			rows = append(rows, []string{
-				"  " + api.ShortID(s.Peer), standing(s), fmt.Sprintf("%.2f", s.Strikes), group(s.Pace), group(s.Work), fmt.Sprintf("%.2f", s.Worth),
+				"  " + api.ShortID(s.Peer), standing(s), fmt.Sprintf("%.2f", s.Strikes), plain.Group(s.Pace), plain.Group(s.Work), fmt.Sprintf("%.2f", s.Worth),
 			})
 		}
 		p.table([]string{"  PEER", "STANDING", ">STRIKES", ">PACE", ">WORK", ">WORTH"}, rows)
@@ -321,7 +322,7 @@ func standing(s api.Standing) string {
 	case s.BannedUntil > 0:
 		return fmt.Sprintf("banned until round %d: %s", s.BannedUntil, s.Reason)
 	case s.Owed > 0:
-		return fmt.Sprintf("owes %s", plural(uint64(s.Owed), "useful delta"))
+		return fmt.Sprintf("owes %s", plain.Plural(uint64(s.Owed), "useful delta"))
 	}
 	return "trusted"
 }

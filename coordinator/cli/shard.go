@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newShardExport(e *env) *cobra.Command {
@@ -45,7 +46,7 @@ func (e *env) archive(a api.Archive) error {
 			p.field("name", "%s", r.Name)
 		}
 		p.field("file", "%s", a.File)
-		p.field("size", "%s in %s", size(a.Bytes), plural(a.Blocks, "block"))
+		p.field("size", "%s in %s", size(a.Bytes), plain.Plural(a.Blocks, "block"))
 	})
 }
 
@@ -111,25 +112,25 @@ func runShardVerify(ctx context.Context, e *env, req api.VerifyRequest) error {
 		return err
 	}
 	err = e.answer(v, func(p *page) {
-		p.field("right", "%s in %s", size(v.Bytes), plural(v.Blocks, "block"))
+		p.field("right", "%s in %s", size(v.Bytes), plain.Plural(v.Blocks, "block"))
 		if v.Damaged > 0 {
-			p.field("damaged", "%s", plural(v.Damaged, "block"))
+			p.field("damaged", "%s", plain.Plural(v.Damaged, "block"))
 		}
 		if v.Repaired > 0 {
-			p.field("repaired", "%s", plural(v.Repaired, "block"))
+			p.field("repaired", "%s", plain.Plural(v.Repaired, "block"))
 		}
 		for _, b := range v.Broken {
 			where := b.Disk
 			if where == "" {
 				where = fmt.Sprintf("%s of %s", b.Path, api.ShortID(b.ID))
 			}
-			p.field("broken", "%s: %s missing, %s", where, plural(b.Missing, "block"), size(b.Bytes))
+			p.field("broken", "%s: %s missing, %s", where, plain.Plural(b.Missing, "block"), size(b.Bytes))
 		}
 	})
 	if err != nil || len(v.Broken) == 0 {
 		return err
 	}
-	broken := api.Errorf(api.CodeIntegrity, "%s broken", plural(len(v.Broken), "file"))
+	broken := api.Errorf(api.CodeIntegrity, "%s broken", plain.Plural(len(v.Broken), "file"))
 	if !req.Repair {
 		broken = broken.WithHint("\"moot shard verify --repair\" pulls what is missing from peers")
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/client"
+	"github.com/moot-net/moot/node/plain"
 )
 
 func newWatch(e *env) *cobra.Command {
@@ -108,7 +109,7 @@ func (w *watcher) past(d api.RunDetail) error {
 }
 
 func (w *watcher) down(err error) {
-	w.e.board.around(func() { fmt.Fprintf(w.e.err, "moot: %s; trying again\n", clean(err.Error())) })
+	w.e.board.around(func() { fmt.Fprintf(w.e.err, "moot: %s; trying again\n", plain.Clean(err.Error())) })
 }
 
 // event prints an event, and returns errOver after the last.
@@ -167,7 +168,7 @@ func (w *watcher) print(ev api.Event) error {
 			return api.Errorf(api.CodeInternal, "%w", err)
 		}
 	} else if text := w.text(ev); text != "" {
-		b = fmt.Appendf(nil, "%s  %s", ev.Time.Local().Format(time.TimeOnly), clean(text))
+		b = fmt.Appendf(nil, "%s  %s", ev.Time.Local().Format(time.TimeOnly), plain.Clean(text))
 	}
 	w.status(ev)
 	if b == nil {
@@ -214,7 +215,7 @@ func (w *watcher) status(ev api.Event) {
 		b.set("now", fmt.Sprintf("round %d: %s", ev.N, withWhy(ev.Phase, ev.Why)))
 	case api.EventCommit:
 		w.commits++
-		b.set("now", fmt.Sprintf("round %d: %s from %s", ev.N, plural(w.commits, "delta"), api.ShortID(ev.Peer)))
+		b.set("now", fmt.Sprintf("round %d: %s from %s", ev.N, plain.Plural(w.commits, "delta"), api.ShortID(ev.Peer)))
 	case api.EventPull:
 		if ev.Progress != nil {
 			b.set("now", progressText(*ev.Progress, true, true))

@@ -116,6 +116,8 @@ type Backend interface {
 	// Coverage says which rows the contributions of a run were trained on;
 	// E_RETRY while the data set is not here.
 	Coverage(ctx context.Context, id string) (Coverage, error)
+	// Online says who was in a run.
+	Online(ctx context.Context, id string) (Online, error)
 
 	// DemoAssets writes the bundled model and data into a folder, which it
 	// makes.

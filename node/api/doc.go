@@ -62,6 +62,8 @@
 //	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
 //	POST /api/v1/compare                   CompareRequest, stream ending in Comparison
 //	GET  /api/v1/runs/{id}/coverage        Coverage
+//	GET  /api/v1/runs/{id}/online          Online
+//	GET  /api/v1/presets/{name}            PresetAnswer
 //	GET  /api/v1/runs/{id}/adapter         a tar archive (?round=best|N&format=peft|gguf)
 //	GET  /api/v1/network                   Network
 //	GET  /api/v1/config                    Settings

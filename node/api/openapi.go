@@ -70,6 +70,8 @@ func described() []route {
 		{"POST /api/v1/evaluate", "Measures a model on held-out rows", EvaluateRequest{}, Evaluation{}, formLines, nil},
 		{"POST /api/v1/compare", "Asks several versions of a model the same", CompareRequest{}, Comparison{}, formLines, nil},
 		{"GET /api/v1/runs/{id}/coverage", "Which rows a run was trained on", nil, Coverage{}, formObject, nil},
+		{"GET /api/v1/runs/{id}/online", "How many peers were in a run", nil, Online{}, formObject, nil},
+		{"GET /api/v1/presets/{name}", "A run file to begin with", nil, PresetAnswer{}, formObject, []string{"name", "model", "dataset"}},
 		{"GET /api/v1/runs/{id}/adapter", "What a run trained, as a tar archive of an adapter", nil, nil, formTar, []string{"round", "format"}},
 		{"GET /api/v1/network", "How the node is connected, and what it moved", nil, Network{}, formObject, nil},
 		{"GET /api/v1/config", "The node's configuration, and where each value is from", nil, Settings{}, formObject, nil},

@@ -21,6 +21,7 @@ type Source interface {
 	Rounds(ctx context.Context, id string, from uint64, limit int) (Rounds, error)
 	Round(ctx context.Context, id string, n uint64) (Round, error)
 	Coverage(ctx context.Context, id string) (Coverage, error)
+	Online(ctx context.Context, id string) (Online, error)
 }
 
 // PublicOptions are the settings of a Public.
@@ -257,6 +258,14 @@ func (n *shownNode) Coverage(ctx context.Context, id string) (Coverage, error) {
 		return Coverage{}, err
 	}
 	return kept(ctx, n, "coverage "+id, func() (Coverage, error) { return n.source.Coverage(ctx, id) })
+}
+
+// Online implements Backend.
+func (n *shownNode) Online(ctx context.Context, id string) (Online, error) {
+	if err := n.mustShow(ctx, id); err != nil {
+		return Online{}, err
+	}
+	return kept(ctx, n, "online "+id, func() (Online, error) { return n.source.Online(ctx, id) })
 }
 
 // Watch implements Backend.

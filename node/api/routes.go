@@ -49,6 +49,8 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"POST /api/v1/evaluate":            s.evaluate,
 		"POST /api/v1/compare":             long(s, s.fillCompare, s.backend.Compare),
 		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),
+		"GET /api/v1/runs/{id}/online":     once(s, s.online),
+		"GET /api/v1/presets/{name}":       get(s, s.preset),
 		"GET /api/v1/runs/{id}/adapter":    s.download,
 		"GET /api/v1/network":              once(s, s.network),
 		"GET /api/v1/config":               once(s, s.settings),
@@ -81,6 +83,7 @@ func (s *Server) publicRoutes() map[string]http.HandlerFunc {
 		"GET /api/v1/runs/{id}/rounds":     once(s, s.rounds),
 		"GET /api/v1/runs/{id}/rounds/{n}": once(s, s.round),
 		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),
+		"GET /api/v1/runs/{id}/online":     once(s, s.online),
 		"GET /api/v1/runs/{id}/events":     s.events,
 		"GET /api/v1/events":               s.events,
 	}

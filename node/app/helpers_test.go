@@ -200,6 +200,8 @@ func (f *fakeRun) Ready(ctx context.Context, _ api.ProgressFunc) error {
 
 func (f *fakeRun) Leave(context.Context) { f.call("Leave") }
 
+func (f *fakeRun) Online() []api.OnlineSample { return nil }
+
 func (f *fakeRun) Manifest() *run.Manifest { return f.manifest }
 
 func (f *fakeRun) Summary() api.Run {

@@ -260,6 +260,15 @@ func (n *node) Rounds(_ context.Context, id string, from uint64, limit int) ([]a
 	return p.Rounds(from, limit)
 }
 
+// Online implements api.Backend.
+func (n *node) Online(_ context.Context, id string) (api.Online, error) {
+	p, err := n.runs.opened(id)
+	if err != nil {
+		return api.Online{}, err
+	}
+	return api.Online{Run: id, Samples: p.Online()}, nil
+}
+
 // Round implements api.Backend.
 func (n *node) Round(_ context.Context, id string, number uint64) (api.Round, error) {
 	p, err := n.runs.opened(id)

@@ -31,6 +31,7 @@ type participant interface {
 	Summary() api.Run
 	Detail() api.RunDetail
 	Rounds(from uint64, limit int) ([]api.Round, error)
+	Online() []api.OnlineSample
 	StateAt(ctx context.Context, round *uint64, head cid.Cid) (runner.Snapshot, error)
 }
 

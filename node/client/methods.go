@@ -254,3 +254,8 @@ func (c *Client) Logs(ctx context.Context, req api.LogsRequest) (api.Logs, error
 func (c *Client) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 	return call[api.Coverage](ctx, c, http.MethodGet, runPath(id)+"/coverage", nil)
 }
+
+// Online says how many peers were in a run.
+func (c *Client) Online(ctx context.Context, id string) (api.Online, error) {
+	return call[api.Online](ctx, c, http.MethodGet, runPath(id)+"/online", nil)
+}

@@ -370,7 +370,7 @@ func TestPublicPage(t *testing.T) {
 	}
 	tb.goTo("#/runs/"+w.run+"/peers", `document.querySelectorAll("tbody tr").length === 4`)
 	tb.goTo("#/runs/"+w.run+"/rounds/5", `document.body.innerText.includes("bad-norm")`)
-	for _, hash := range []string{"#/node", "#/settings", "#/logs", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
+	for _, hash := range []string{"#/node", "#/begin", "#/settings", "#/logs", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
 		tb.eval(fmt.Sprintf("location.hash = %q", hash), nil)
 		tb.until(`location.hash === "#/runs"`)
 	}
@@ -396,6 +396,13 @@ func TestLookOnly(t *testing.T) {
 	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
 	if s := tb.text(`document.body.innerText.includes("Pause the run")`); s != "false" {
 		t.Error("the course of the run can be changed")
+	}
+	if s := tb.text(`document.body.innerText.includes("Leave the run")`); s != "false" {
+		t.Error("the run can be left")
+	}
+	tb.goTo("#/begin", `document.querySelectorAll("option").length > 4`)
+	if s := tb.text(`[...document.querySelectorAll("button.main:enabled")].map((b) => b.textContent).join()`); s != "" {
+		t.Errorf("can be pressed: %s", s)
 	}
 	tb.goTo("#/settings", `document.querySelectorAll(".setting").length === 5`)
 	if s := tb.text(`document.querySelectorAll(".setting :is(input, select, textarea, button):enabled").length`); s != "0" {

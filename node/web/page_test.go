@@ -201,6 +201,7 @@ func (w *world) views() []view {
 		{"samples", run + "/samples", `document.querySelector("h1")?.textContent.includes("pirate")`},
 		{"export", run + "/export", `document.querySelectorAll("option").length > 20`},
 		{"network", "#/network", `document.querySelectorAll("tbody tr").length === 12`},
+		{"begin", "#/begin", `document.querySelectorAll("option").length > 4`},
 		{"node", "#/node", `document.querySelector(".word")?.textContent === "training"`},
 		{"settings", "#/settings", `document.querySelectorAll(".setting").length === 5`},
 		{"logs", "#/logs", `document.querySelectorAll(".log li").length > 1`},

@@ -1072,3 +1072,22 @@ func (f *Fake) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 		Shards: []api.CoverageShard{{First: 0, Last: 0, Rows: 1000, Seen: 1000, Draws: 1400}, {First: 1, Last: 1, Rows: 1000, Seen: 500, Draws: 600}, {First: 2, Last: 2, Rows: 1000}},
 	}, nil
 }
+
+// Online implements api.Backend: three peers came, one after the other, and one
+// went.
+func (f *Fake) Online(ctx context.Context, id string) (api.Online, error) {
+	if err := f.enter(ctx, "Online"); err != nil {
+		return api.Online{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(id)
+	if err != nil {
+		return api.Online{}, err
+	}
+	o := api.Online{Run: id}
+	for i, n := range []int{1, 2, 3, 2} {
+		o.Samples = append(o.Samples, api.OnlineSample{Time: r.Created.Add(time.Duration(i) * time.Minute), Online: n, Working: n - i%2, Seats: 2})
+	}
+	return o, nil
+}

@@ -68,6 +68,9 @@ func TestDrawnLoss(t *testing.T) {
 		t.Errorf("%d losses are recorded", drawn)
 	}
 	for i, x := range []*testNode{a, b, c} {
+		if s := runners[i].Online(); len(s) == 0 || s[len(s)-1].Online < 1 {
+			t.Errorf("node %d says who was online: %v", i, s)
+		}
 		if got := x.events.count(api.EventEval); got < drawn {
 			t.Errorf("node %d told %d losses, %d are recorded", i, got, drawn)
 		}

@@ -67,7 +67,8 @@ type Runner struct {
 	differing   sync.Mutex // while a difference is computed
 	differences differences
 
-	stage stage
+	stage  stage
+	online *online
 }
 
 // Run takes part until ctx is done, and then returns nil with the step that is
@@ -81,6 +82,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return r.hub.o.Host.Rendezvous(gctx, r.id.String()) })
 	g.Go(func() error { return r.present(gctx) })
+	g.Go(func() error { return r.watchOnline(gctx) })
 	g.Go(func() error { return r.takePart(gctx) })
 	err := g.Wait()
 	if ctx.Err() != nil {

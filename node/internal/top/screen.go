@@ -11,6 +11,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/plain"
 )
 
 // screen draws a snapshot as lines of text. It is pure: the same snapshot, size
@@ -154,7 +155,7 @@ func (c screen) runLines(s *snapshot) (lines []line) {
 	name := ansi.Truncate(clean(d.Name), max(12, c.width-labelWidth-38), "~")
 	lines = append(lines,
 		labelled(1, "run", fmt.Sprintf("%s  %s  %s%s", name, api.ShortID(clean(d.ID)), clean(string(d.State)), which)))
-	round := fmt.Sprintf("%s of %s decided, %s tokens", group(d.Round), group(d.MaxRounds), group(d.Tokens))
+	round := fmt.Sprintf("%s of %s decided, %s tokens", plain.Group(d.Round), plain.Group(d.MaxRounds), plain.Group(d.Tokens))
 	seats := fmt.Sprintf("%d of %d seats", d.Seats, d.MaxSeats)
 	lines = append(lines, labelled(2, "round", round+"; "+seats))
 	if d.State != api.RunFinal && d.Joined {
@@ -194,7 +195,7 @@ func (c screen) phase(d *api.RunDetail) string {
 		}
 		parts = append(parts, p)
 	}
-	return strings.Join(parts, " > ") + fmt.Sprintf("   round %s", group(d.Round+1))
+	return strings.Join(parts, " > ") + fmt.Sprintf("   round %s", plain.Group(d.Round+1))
 }
 
 // awaited names the seats whose work for the round is not there yet.
@@ -230,14 +231,14 @@ const maxAwaited = 2
 // entered a round and counted.
 func credits(s *snapshot) string {
 	h := &s.history
-	text := fmt.Sprintf("%s tokens in %s", group(h.tokens), plural(h.rounds, "round"))
+	text := fmt.Sprintf("%s tokens in %s", plain.Group(h.tokens), plain.Plural(h.rounds, "round"))
 	if h.refused > 0 {
-		text += fmt.Sprintf("; %s did not count, last %s (round %s)", group(h.refused), clean(h.last), group(h.lastAt))
+		text += fmt.Sprintf("; %s did not count, last %s (round %s)", plain.Group(h.refused), clean(h.last), plain.Group(h.lastAt))
 	}
 	if v := h.standing; v != nil {
 		switch {
 		case v.BannedUntil > 0:
-			text += fmt.Sprintf("; no seat before round %s: %s", group(v.BannedUntil), clean(v.Reason))
+			text += fmt.Sprintf("; no seat before round %s: %s", plain.Group(v.BannedUntil), clean(v.Reason))
 		case v.Strikes > 0:
 			text += fmt.Sprintf("; %.1f of 3 strikes", v.Strikes)
 		case v.Owed > 0:
@@ -266,7 +267,7 @@ func (c screen) machine(s *snapshot) (lines []line) {
 	if reach == "" {
 		reach = "unknown"
 	}
-	return append(lines, labelled(5, "network", fmt.Sprintf("%s, %s; %s in, %s out", plural(v.Peers, "peer"), clean(reach),
+	return append(lines, labelled(5, "network", fmt.Sprintf("%s, %s; %s in, %s out", plain.Plural(v.Peers, "peer"), clean(reach),
 		bytesText(float64(v.Traffic.PulledBytes)), bytesText(float64(v.Traffic.SentBytes)))))
 }
 
@@ -323,7 +324,7 @@ func peerRows(s *snapshot) []row {
 		}
 		for _, m := range d.Members {
 			r := get(m.Peer)
-			r.phase, r.round, r.speed, r.device = m.Phase, group(m.Round), speed(m.TokensPerSecond), m.Device
+			r.phase, r.round, r.speed, r.device = m.Phase, plain.Group(m.Round), speed(m.TokensPerSecond), m.Device
 		}
 	}
 	for _, p := range s.peers {

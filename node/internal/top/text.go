@@ -3,47 +3,19 @@ package top
 import (
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/charmbracelet/x/ansi"
+
+	"github.com/moot-net/moot/node/plain"
 )
 
 // maxText is how many bytes of a text from elsewhere are looked at.
 const maxText = 1024
 
-// maxMarks is how many accents a character can have: more of them make towers
-// over other lines.
-const maxMarks = 2
-
-// clean takes out of a text what could move the cursor, change the direction of
-// writing or fake another line.
-func clean(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText]
-	}
-	var b strings.Builder
-	marks := 0
-	for _, r := range s {
-		switch {
-		case r == '\n' || r == '\t':
-			r, marks = ' ', 0
-		case unicode.Is(unicode.Mn, r) || unicode.Is(unicode.Me, r):
-			if marks++; marks > maxMarks || b.Len() == 0 {
-				continue
-			}
-		case r == utf8.RuneError || !unicode.IsPrint(r) && r != ' ':
-			r, marks = '?', 0
-		default:
-			marks = 0
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
+// clean is a text from elsewhere that fits into a line.
+func clean(s string) string { return plain.Clean(s[:min(len(s), maxText)]) }
 
 // fit makes s as wide as n cells, cut or filled with spaces. s is clean.
 func fit(s string, n int) string {
@@ -126,23 +98,6 @@ func curve(values []float64, n int, unicodeToo bool) string {
 	return b.String()
 }
 
-// group writes a number with commas, 612,864.
-func group(n uint64) string {
-	s := strconv.FormatUint(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-// plural writes 1 round, 2 rounds.
-func plural[T int | uint64](n T, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return group(uint64(n)) + " " + word + "s"
-}
-
 // bytesText writes a number of bytes, 2.3 GB.
 func bytesText(n float64) string {
 	for _, u := range []struct {
@@ -186,5 +141,5 @@ func speed(v float64) string {
 	case v < 10:
 		return fmt.Sprintf("%.1f", v)
 	}
-	return group(uint64(math.Round(v)))
+	return plain.Group(uint64(math.Round(v)))
 }

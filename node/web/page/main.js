@@ -5,6 +5,7 @@ import { Live } from "./live.js";
 import { el, set, foreign } from "./dom.js";
 import { theme } from "./theme.js";
 import { runsView } from "./runs.js";
+import { beginView } from "./begin.js";
 import { runView } from "./run.js";
 import { roundView } from "./round.js";
 import { membersView } from "./members.js";
@@ -33,6 +34,7 @@ const owner = [
   [/^\/runs\/([^/]+)\/samples$/, (id) => samplesView(id)],
   [/^\/runs\/([^/]+)\/export$/, (id) => exportView(id)],
   [/^\/(?:network|peers)$/, () => networkView()],
+  [/^\/begin(?:\/([^/]+))?$/, (id) => beginView(id)],
   [/^\/node$/, () => nodeView()],
   [/^\/generate$/, () => generateView()],
   [/^\/settings$/, () => settingsView()],
@@ -179,7 +181,7 @@ function route() {
   for (const [pattern, make] of access === "public" ? everybody : [...everybody, ...owner]) {
     const m = pattern.exec(hash);
     if (m) {
-      show(make(...m.slice(1).map(decodeURIComponent)));
+      show(make(...m.slice(1).map((x) => x && decodeURIComponent(x))));
       mark(hash);
       return;
     }

@@ -44,6 +44,7 @@ export function runView(id, log) {
   const deltas = chart({ title: "Deltas", unit: "deltas", y: f.count, file: `${name}-deltas` });
   const bytes = chart({ title: "Bytes per round", unit: "bytes", y: f.bytes, file: `${name}-bytes` });
   const covered = chart({ title: "Coverage of the data", unit: "% of rows seen", y: (v) => f.decimal(v, 1), file: `${name}-coverage` });
+  const online = chart({ title: "Peers online", unit: "peers", y: f.count, file: `${name}-online` });
   const phases = timeline(`${name}-timeline`);
   const coverText = el("p", { class: "note" }), bytesText = el("p", { class: "note" });
   const times = chart({ title: "Time per round", unit: "s", y: (v) => f.compact(Number(v.toFixed(1))), file: `${name}-rounds` });
@@ -262,6 +263,15 @@ export function runView(id, log) {
     ]));
   }
 
+  function drawOnline({ samples }) {
+    const points = (of) => samples.map((s) => [new Date(s.time).getTime(), of(s), false]);
+    online.update({ x: axes.time, zero: true, whole: true, series: [
+      { name: "online", kind: "step", points: points((s) => s.online) },
+      { name: "at work", kind: "step", points: points((s) => s.working) },
+      { name: "seats", kind: "step", points: points((s) => s.seats) },
+    ] });
+  }
+
   function drawFeed() {
     const mine = log.filter((e) => !e.run || e.run === run.id).slice(-100).reverse();
     set(feed, mine.map((e) => el("li", null, el("time", { datetime: e.time }, f.clock(e.time)), " ", eventText(e))));
@@ -272,7 +282,7 @@ export function runView(id, log) {
     title: "Run",
     node: el("div", null, head, runPages(id, ""), why, tiles, current, course.node,
       choice,
-      el("div", { class: "grid" }, card("Loss", losses.node), card("Swarm speed", speed.node), card("Timeline", phases.node), card("Seats and contributions", seats.node),
+      el("div", { class: "grid" }, card("Loss", losses.node), card("Swarm speed", speed.node), card("Peers online", el("p", { class: "note" }, "As this node heard; at a change, and every ten minutes."), online.node), card("Timeline", phases.node), card("Seats and contributions", seats.node),
         card("Deltas", deltas.node), card("Tokens per round", tokens.node), card("Bytes per round", bytesText, bytes.node), card("Time per round", times.node),
         card("Coverage of the data", coverText, covered.node)),
       card("Contributions by peer", peers.node),
@@ -291,12 +301,14 @@ export function runView(id, log) {
       if (signal.aborted) return;
       if (run.round !== coverRound || !coverKnown) {
         coverRound = run.round;
+        get(`/runs/${encodeURIComponent(id)}/online`, signal).then(drawOnline, () => {}); // it is asked again with the next round
         get(`/runs/${encodeURIComponent(id)}/coverage`, signal).then((c) => { coverKnown = true; drawCoverage(c); }, (err) => { if (!signal.aborted) drawCoverage(null, err); });
       }
       this.title = run.name;
       document.title = `${run.name} – moot`;
       set(head, el("h1", { tabindex: -1 }, foreign(run.name || "(no name yet)")), badge(run.state, f.stateKind(run.state)),
-        el("span", { class: "phase" }, `phase ${run.phase}`), run.joined ? null : el("span", { class: "phase" }, "this node is not in it"));
+        el("span", { class: "phase" }, `phase ${run.phase}`), run.joined ? null : el("span", { class: "phase" }, "this node is not in it"),
+        !run.joined && access === "full" && el("a", { class: "action", href: `#/begin/${encodeURIComponent(id)}` }, "Join it"));
       set(why, foreign(run.why ?? "This node is training."), " ", el("span", { class: "guarantee" }, "Guarantee: ", el("strong", null, run.guarantee.level), " – ", foreign(run.guarantee.text), "."));
       again = () => { this.refresh(signal).catch(() => {}); };
       course.update(run);
@@ -337,17 +349,35 @@ function courseCard(id, done) {
     if (!asked) order({ action: "stop" });
   });
   stop.addEventListener("blur", () => { asked = false; stop.textContent = "Stop the run"; });
+  let sure = false;
+  const leave = button("Leave the run", async () => {
+    sure = !sure;
+    leave.textContent = sure ? "Leave it; what was pulled stays" : "Leave the run";
+    if (sure) return;
+    said.hidden = true;
+    try {
+      await change("POST", `/runs/${encodeURIComponent(id)}/leave`, {});
+      sent.textContent = "This node left the run.";
+    } catch (err) {
+      said.hidden = false;
+      set(said, foreign(err.message), err.hint ? " – " : "", err.hint ? foreign(err.hint) : "");
+    }
+    done();
+  });
+  leave.addEventListener("blur", () => { sure = false; leave.textContent = "Leave the run"; });
   const name = uid("rounds");
   const rounds = el("input", { id: name, type: "number", min: 1, max: 1_000_000 });
   const extend = button("Set the rounds", () => order({ action: "set", rounds: Number(rounds.value) }));
-  const controls = el("div", null, el("p", { class: "tools" }, pause, resume, stop), el("p", { class: "tools" }, el("label", { for: name }, "Over after so many rounds"), rounds, extend), said, sent);
-  const node = el("section", { class: "card", hidden: true }, el("h2", null, "Course of the run"), about, controls);
+  const controls = el("div", null, el("p", { class: "tools" }, pause, resume, stop), el("p", { class: "tools" }, el("label", { for: name }, "Over after so many rounds"), rounds, extend));
+  const mine = el("div", null, el("p", { class: "tools" }, leave), said, sent);
+  const node = el("section", { class: "card", hidden: true }, el("h2", null, "Course of the run"), about, controls, mine);
   return {
     node,
     update(run) {
       const c = run.course, may = access === "full" && run.joined && !run.final;
-      node.hidden = !may && !c && !run.ended;
+      node.hidden = !may && !c && !run.ended && !(access === "full" && run.joined);
       controls.hidden = !may;
+      leave.hidden = access !== "full" || !run.joined;
       pause.hidden = Boolean(c?.paused);
       resume.hidden = !c?.paused;
       if (!rounds.value && run.max_rounds) rounds.value = run.max_rounds;

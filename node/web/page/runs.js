@@ -13,7 +13,7 @@ const progress = (r) => (r.max_rounds ? `${f.count(r.trained_rounds)} of ${f.cou
 export function runsView() {
   const line = el("p", { class: "lead" });
   const runs = table({
-    caption: "Runs", file: "runs", empty: "This node knows no run yet. “moot launch” begins one, “moot join” joins one; “moot demo” shows one.",
+    caption: "Runs", file: "runs", empty: "This node knows no run yet. “Join or launch” above, “moot join” and “moot launch” change that; “moot demo” shows one.",
     key: (r) => r.id,
     columns: [
       { title: "Run", value: (r) => r.name, cell: runLink },
