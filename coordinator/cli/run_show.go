@@ -67,7 +67,7 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 			p.field("ends", "%s", ends(m.Ends))
 		}
 		if d.RecordsFrom > 0 {
-			p.field("records", "from round %s on; older ones are being brought", group(d.RecordsFrom))
+			p.field("records", "from round %s on; older ones are being brought", plain.Group(d.RecordsFrom))
 		}
 		for _, r := range d.Rounds {
 			p.line("")
@@ -245,7 +245,7 @@ func roundLedger(p *page, r api.Round) {
 // tempo says how many steps a round had, how long it could last, and what of that
 // becomes different.
 func tempo(t *api.Tempo) string {
-	text := fmt.Sprintf("at most %s within %s", plural(uint64(t.Steps), "step"), seconds(t.Deadline))
+	text := fmt.Sprintf("at most %s within %s", plain.Plural(uint64(t.Steps), "step"), seconds(t.Deadline))
 	if t.Kappa != nil {
 		text += fmt.Sprintf("; kappa %.3f", *t.Kappa)
 	}
@@ -253,7 +253,7 @@ func tempo(t *api.Tempo) string {
 		text += fmt.Sprintf("; nearly all deltas were there after %s", seconds(*t.Arrival))
 	}
 	if t.NextSteps != t.Steps || t.NextDeadline != t.Deadline {
-		text += fmt.Sprintf("; next %s within %s", plural(uint64(t.NextSteps), "step"), seconds(t.NextDeadline))
+		text += fmt.Sprintf("; next %s within %s", plain.Plural(uint64(t.NextSteps), "step"), seconds(t.NextDeadline))
 	}
 	return text
 }

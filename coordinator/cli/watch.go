@@ -237,7 +237,7 @@ func roundText(r api.Round) string {
 	text := fmt.Sprintf("round  %d  loss %s  eval %s  deltas %d/%d  %s  %.1f s",
 		r.Round, loss(r.TrainLoss), loss(r.EvalLoss), len(r.Contributions), r.Seats, agreement(r), r.Seconds)
 	if t := r.Tempo; t != nil {
-		text += fmt.Sprintf("  next %s within %s", plural(uint64(t.NextSteps), "step"), seconds(t.NextDeadline))
+		text += fmt.Sprintf("  next %s within %s", plain.Plural(uint64(t.NextSteps), "step"), seconds(t.NextDeadline))
 	}
 	return text
 }
