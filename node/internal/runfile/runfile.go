@@ -58,7 +58,7 @@ type File struct {
 	MinCodecBits uint32 `toml:"min_codec_bits"`
 	// FollowArrivals makes the deadline of a round follow when the deltas of the
 	// last eight were there, within half of the period and 1.2 of it: who waits for
-	// few slow peers waits less. Default false.
+	// few slow peers waits less. Default true, false with more than 48 seats.
 	FollowArrivals bool `toml:"follow_arrivals"`
 	// EvalSamples is on how many held-out samples the loss is measured after each
 	// round. Default 64.
@@ -336,6 +336,9 @@ func (f *File) defaults(text []byte) {
 	setU(&f.MinPeers, 1)
 	if lineOf(text, "rotate_rounds") == 0 {
 		f.RotateRounds = 16
+	}
+	if lineOf(text, "follow_arrivals") == 0 {
+		f.FollowArrivals = f.Seats <= oneCell
 	}
 	setU(&f.CodecBits, 2)
 	setU(&f.EvalSamples, 64)

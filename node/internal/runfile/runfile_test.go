@@ -219,3 +219,20 @@ func TestRotateRounds(t *testing.T) {
 		}
 	}
 }
+
+// TestFollowArrivals: deadlines follow arrivals unless the file says that they do
+// not, or the run has cells.
+func TestFollowArrivals(t *testing.T) {
+	for _, tt := range []struct {
+		line string
+		want bool
+	}{{"", true}, {"follow_arrivals = false\n", false}, {"seats = 49\n", false}, {"seats = 48\n", true}} {
+		f, err := Parse("run.toml", []byte(tt.line+minimal))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.FollowArrivals != tt.want {
+			t.Errorf("with %q: %v, want %v", tt.line, f.FollowArrivals, tt.want)
+		}
+	}
+}
