@@ -2,6 +2,7 @@ package run
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -340,6 +341,9 @@ func (m *Manifest) Encode() ([]byte, error) {
 	return b, nil
 }
 
+// ErrVersion is wrapped when a manifest is of another version.
+var ErrVersion = errors.New("it has version")
+
 // Decode decodes and validates a manifest. It refuses bytes that Encode would
 // not have written.
 func Decode(b []byte) (*Manifest, error) {
@@ -349,6 +353,10 @@ func Decode(b []byte) (*Manifest, error) {
 	var w wirev1.Manifest
 	if err := proto.Unmarshal(b, &w); err != nil {
 		return nil, fmt.Errorf("decode manifest: %w", err)
+	}
+	// Before what another version may have changed.
+	if w.Version != ManifestVersion {
+		return nil, fmt.Errorf("decode manifest: %w %d, this program knows version %d; the older of the two has to be updated", ErrVersion, w.Version, ManifestVersion)
 	}
 	m, err := fromWire(&w)
 	if err != nil {
