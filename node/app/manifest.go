@@ -165,6 +165,7 @@ func takeNumbers(m *run.Manifest, f *runfile.File) error {
 	}
 	in.WarmupSteps, in.MinSteps, in.MaxSteps = f.Inner.WarmupSteps, f.Inner.MinSteps, f.Inner.MaxSteps
 	in.StartSteps = f.Inner.StartSteps
+	in.OverlapSteps = f.Inner.OverlapSteps
 	in.BatchSamples, in.MaxTokens = f.Inner.BatchSamples, f.Inner.SequenceTokens
 	for _, c := range []struct {
 		key  string

@@ -83,6 +83,7 @@ weight_decay = 0.01
 clip = 0.5
 warmup_steps = 4
 min_steps = 2
+overlap_steps = 5
 max_steps = 11
 start_steps = 5
 batch_samples = 6
@@ -120,7 +121,7 @@ model = "mine"
 		LoRA: run.LoRA{Rank: 3, Alpha: 7, Targets: []string{"q_proj", "v_proj"}}, Tensors: got.Tensors, GenesisSeed: 42,
 		Inner: run.Inner{
 			LearningRateNano: 2_100_000, Beta1PPM: 850_000, Beta2PPM: 951_000, EpsilonPico: 100_000, WeightDecayPPM: 10_000,
-			ClipMilli: 500, WarmupSteps: 4, MinSteps: 2, MaxSteps: 11, StartSteps: 5, BatchSamples: 6, MaxTokens: 100,
+			ClipMilli: 500, WarmupSteps: 4, MinSteps: 2, MaxSteps: 11, StartSteps: 5, BatchSamples: 6, MaxTokens: 100, OverlapSteps: 5,
 		},
 		Outer: run.Outer{LearningRateQ16: 45875, MomentumQ16: 39322}, CodecBits: 4, PeriodMillis: 1500, Seats: 5, MinPeers: 2,
 		MaxRounds: 7, MaxTokens: 1_000_000, Schedule: run.ScheduleConstant, EvalSamples: 9,

@@ -292,6 +292,9 @@ type Inner struct {
 	MaxTokens    uint32   // of one sequence
 	Unpacked     bool     `json:",omitzero"` // each sample is computed alone
 	OverLong     OverLong `json:",omitzero"`
+	// OverlapSteps is how many steps of the next round a seat may take before that
+	// round's head is known, while its delta travels; 0: none.
+	OverlapSteps uint32 `json:",omitzero"`
 }
 
 // Outer is the outer optimizer, Nesterov momentum, in Q16.

@@ -159,6 +159,7 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Inner.ClipMilli = 1e9 + 1 }, "inner.clip_milli is 1000000001"},
 		{func(m *Manifest) { m.Inner.WarmupSteps = 1e6 + 1 }, "inner.warmup_steps is 1000001"},
 		{func(m *Manifest) { m.Inner.MinSteps = 31 }, "inner.min_steps is 31, must be at most 30"},
+		{func(m *Manifest) { m.Inner.OverlapSteps = 31 }, "inner.overlap_steps is 31, must be at most 30"},
 		{func(m *Manifest) { m.Inner.MaxSteps = 0 }, "inner.max_steps is 0, must be at least 1"},
 		{func(m *Manifest) { m.Inner.BatchSamples = 0 }, "inner.batch_samples is 0"},
 		{func(m *Manifest) { m.Inner.MaxTokens = 1 }, "inner.sequence_tokens is 1, must be at least 2"},
@@ -496,6 +497,13 @@ func measuredRun(t testing.TB) *Manifest {
 	return m
 }
 
+// overlapping is of a run whose seats train while their deltas travel.
+func overlapping(t testing.TB) *Manifest {
+	m := sample(t)
+	m.Inner.OverlapSteps = 10
+	return m
+}
+
 // TestVectorsManifest: manifests with what has been added to the first ones,
 // which are as they were: see genesis.json.
 func TestVectorsManifest(t *testing.T) {
@@ -506,7 +514,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t), timely(t), measuredRun(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t), timely(t), measuredRun(t), overlapping(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -526,7 +534,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	for _, m := range []*Manifest{options(f), full(f), judged(f), measuredRun(f)} {
+	for _, m := range []*Manifest{options(f), full(f), judged(f), measuredRun(f), overlapping(f)} {
 		if b, err = m.Encode(); err != nil {
 			f.Fatal(err)
 		}

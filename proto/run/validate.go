@@ -82,6 +82,7 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"inner.max_steps", uint64(in.MaxSteps), 1, 1e6},
 		{"inner.min_steps", uint64(in.MinSteps), 1, uint64(in.MaxSteps)},
 		{"inner.start_steps", uint64(in.StartSteps), 0, uint64(in.MaxSteps)},
+		{"inner.overlap_steps", uint64(in.OverlapSteps), 0, uint64(in.MaxSteps)},
 		{"inner.batch_samples", uint64(in.BatchSamples), 1, 1 << 16},
 		{"inner.sequence_tokens", uint64(in.MaxTokens), 2, 1 << 20},
 		{"outer.learning_rate_q16", uint64(out.LearningRateQ16), 1, fold.MaxLearningRateQ16},

@@ -14,12 +14,14 @@ import (
 const (
 	traceMagic = "mootrace"
 	version    = 1
+	// earlyVersion is that of a trace with early steps.
+	earlyVersion = 2
 	// MaxParts is the most parts that the training of a round has.
 	MaxParts      = 8
 	boundaryBytes = 8 + 8 + 36 + 36
 	headerBytes   = 8 + 4 + 4
 	// MaxBytes bounds an encoded trace.
-	MaxBytes = headerBytes + (MaxParts+1)*boundaryBytes + 36
+	MaxBytes = headerBytes + 8 + (MaxParts+1)*boundaryBytes + 36
 	// MovementBits is the codec of movements and residuals.
 	MovementBits = 8
 )
@@ -31,14 +33,17 @@ var ErrForm = errors.New("not of form")
 // Boundary is where the training of a round stood between two parts.
 type Boundary struct {
 	Steps, Tokens uint64 // since the round began
-	// Movement is how far what is trained had come, as a delta: where the round
-	// began, minus here.
+	// Movement is how far what is trained had come, as a delta: where the round,
+	// or its early steps, began, minus here.
 	Movement cid.Cid
 	Moments  cid.Cid
 }
 
 // Trace is the training of a round.
 type Trace struct {
+	// Early is how many of the steps, the first ones, were taken before the round's
+	// head was known.
+	Early uint64
 	// Boundaries begin with that before the first step and end with that after
 	// the last.
 	Boundaries []Boundary
@@ -63,7 +68,11 @@ func Parts(steps, maxSteps uint64) uint64 {
 // Marshal returns the bytes of the trace.
 func (t *Trace) Marshal() []byte {
 	b := append(make([]byte, 0, MaxBytes), traceMagic...)
-	b = binary.LittleEndian.AppendUint32(b, version)
+	if t.Early == 0 {
+		b = binary.LittleEndian.AppendUint32(b, version)
+	} else {
+		b = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint32(b, earlyVersion), t.Early)
+	}
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Boundaries)))
 	for _, e := range t.Boundaries {
 		b = binary.LittleEndian.AppendUint64(b, e.Steps)
@@ -76,16 +85,28 @@ func (t *Trace) Marshal() []byte {
 // Unmarshal decodes a trace. It accepts nothing that Marshal would not have
 // written of the trace of some training.
 func Unmarshal(b []byte) (*Trace, error) {
-	if len(b) < headerBytes || string(b[:8]) != traceMagic || binary.LittleEndian.Uint32(b[8:]) != version {
+	if len(b) < headerBytes+8 || string(b[:8]) != traceMagic {
 		return nil, fmt.Errorf("trace: another beginning: %w", ErrForm)
 	}
-	n := binary.LittleEndian.Uint32(b[12:])
-	if n < 2 || n > MaxParts+1 || len(b) != headerBytes+int(n)*boundaryBytes+36 {
+	t := &Trace{}
+	rest := b[12:]
+	switch v := binary.LittleEndian.Uint32(b[8:]); v {
+	case version:
+	case earlyVersion:
+		t.Early, rest = binary.LittleEndian.Uint64(rest), rest[8:]
+		if t.Early == 0 {
+			return nil, fmt.Errorf("trace: version 2 without early steps: %w", ErrForm)
+		}
+	default:
+		return nil, fmt.Errorf("trace: version %d: %w", v, ErrForm)
+	}
+	n := binary.LittleEndian.Uint32(rest)
+	if rest = rest[4:]; n < 2 || n > MaxParts+1 || len(rest) != int(n)*boundaryBytes+36 {
 		return nil, fmt.Errorf("trace: %d boundaries in %d bytes: %w", n, len(b), ErrForm)
 	}
 	list := make([]Boundary, n)
 	for i := range list {
-		r := b[headerBytes+i*boundaryBytes:]
+		r := rest[i*boundaryBytes:]
 		e := Boundary{Steps: binary.LittleEndian.Uint64(r), Tokens: binary.LittleEndian.Uint64(r[8:])}
 		var err error
 		if e.Movement, err = fileCID(r[16:52]); err != nil {
@@ -106,7 +127,11 @@ func Unmarshal(b []byte) (*Trace, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Trace{list, residual}, nil
+	t.Boundaries, t.Residual = list, residual
+	if t.Early > t.End().Steps {
+		return nil, fmt.Errorf("trace: %d early steps of %d: %w", t.Early, t.End().Steps, ErrForm)
+	}
+	return t, nil
 }
 
 func fileCID(b []byte) (cid.Cid, error) {

@@ -22,6 +22,13 @@ func sample() *Trace {
 	return t
 }
 
+// sampleEarly has steps that were taken before the round's head was known.
+func sampleEarly() *Trace {
+	t := sample()
+	t.Early = 4
+	return t
+}
+
 func sampleMoments() *Moments {
 	return &Moments{Steps: 77, Vectors: [][]float32{{1, -2.5, 3.14159, 0, 1e-20}, {0, 1e-9, 0.5, 65504, 3e38}}}
 }
@@ -36,6 +43,7 @@ func TestVectors(t *testing.T) {
 			Bytes, CID string
 		}
 		Parts []struct{ Steps, MaxSteps, PartSteps, Parts uint64 }
+		Early struct{ Bytes, CID string } // the trace, with early steps
 	}
 	file.Layout = []fold.Tensor{{Name: "a", Rows: 1, Cols: 5}}
 	layout, err := fold.NewLayout(file.Layout)
@@ -55,6 +63,8 @@ func TestVectors(t *testing.T) {
 	for _, p := range [][2]uint64{{1, 1}, {30, 30}, {17, 30}, {8, 30}, {100, 100}, {1, 100}} {
 		file.Parts = append(file.Parts, struct{ Steps, MaxSteps, PartSteps, Parts uint64 }{p[0], p[1], PartSteps(p[1]), Parts(p[0], p[1])})
 	}
+	b = sampleEarly().Marshal()
+	file.Early.Bytes, file.Early.CID = hex.EncodeToString(b), fold.FileCID(b).String()
 	vectors.Check(t, "trace.json", file)
 }
 
@@ -84,6 +94,27 @@ func TestTraceRoundTrip(t *testing.T) {
 		"a CID of version 0":   func(b []byte) []byte { b[headerBytes+16]++; return b },
 		"moments by no CID":    func(b []byte) []byte { b[headerBytes+52+3]++; return b },
 		"a residual by no CID": func(b []byte) []byte { b[len(b)-36]++; return b },
+	} {
+		if _, err := Unmarshal(change(slices.Clone(b))); !errors.Is(err, ErrForm) {
+			t.Errorf("%s: Unmarshal() = %v", name, err)
+		}
+	}
+}
+
+func TestEarlyRoundTrip(t *testing.T) {
+	b := sampleEarly().Marshal()
+	got, err := Unmarshal(b)
+	if err != nil || got.Early != 4 || !slices.Equal(got.Boundaries, sample().Boundaries) || !bytes.Equal(got.Marshal(), b) {
+		t.Fatalf("Unmarshal() = %+v, %v", got, err)
+	}
+	for name, change := range map[string]func(b []byte) []byte{
+		"no early steps":             func(b []byte) []byte { b[12] = 0; return b },
+		"more early steps than all":  func(b []byte) []byte { b[12] = 6; return b },
+		"far more":                   func(b []byte) []byte { b[19] = 0xff; return b },
+		"the version without":        func(b []byte) []byte { b[8] = 1; return b },
+		"a version to come":          func(b []byte) []byte { b[8] = 3; return b },
+		"the version with, too late": func(b []byte) []byte { return append(b[:12], b[20:]...) },
+		"its head alone":             func(b []byte) []byte { return b[:20] },
 	} {
 		if _, err := Unmarshal(change(slices.Clone(b))); !errors.Is(err, ErrForm) {
 			t.Errorf("%s: Unmarshal() = %v", name, err)
@@ -146,6 +177,7 @@ func TestMomentsRoundTrip(t *testing.T) {
 
 func FuzzUnmarshal(f *testing.F) {
 	f.Add(sample().Marshal())
+	f.Add(sampleEarly().Marshal())
 	f.Add(sampleMoments().Marshal())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if tr, err := Unmarshal(b); err == nil && !bytes.Equal(tr.Marshal(), b) {

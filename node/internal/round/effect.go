@@ -29,8 +29,8 @@ type Adopt struct{ Links []Link }
 // Certify keeps a certificate for a record of the chain that had none.
 type Certify struct{ Certificate *msg.Certificate }
 
-// Train asks for a delta; Trained answers. A Train, or a StopTraining, ends
-// the one before.
+// Train asks for a delta; Trained answers. A Train, a TrainEarly or a
+// StopTraining ends the one before.
 type Train struct {
 	Round     msg.Round
 	Head      cid.Cid
@@ -40,6 +40,18 @@ type Train struct {
 	CodecBits uint32    // of the delta
 	Steps     uint32    // at most
 	Until     time.Time // when the last step should be over
+	// Earlier is the round before, if steps that TrainEarly asked for in it count;
+	// zero: none do.
+	Earlier Earlier
+}
+
+// TrainEarly asks for steps of a round whose head is not known yet, from what the
+// own delta alone would make of the state; the Train of that round goes on from
+// them. They are for when there is nothing else to do.
+type TrainEarly struct {
+	Round   msg.Round // that they are of
+	Earlier Earlier
+	Trace   cid.Cid // of the delta; cid.Undef in a run without
 }
 
 // StopTraining ends training without a result.
@@ -176,6 +188,7 @@ func (Adopt) effect()        {}
 func (Certify) effect()      {}
 func (Train) effect()        {}
 func (StopTraining) effect() {}
+func (TrainEarly) effect()   {}
 func (Check) effect()        {}
 func (Pull) effect()         {}
 func (Audit) effect()        {}

@@ -34,6 +34,7 @@ type Machine struct {
 	repeats     []repetition // of own messages for the head
 	training    bool
 	trainingFor cid.Cid
+	earlyFor    cid.Cid // head of the round whose next one is trained already; cid.Undef: none is
 	folds       folds
 	ahead       aheadBuffer
 
@@ -275,28 +276,38 @@ func (m *Machine) enter() {
 	}
 }
 
-// trainOrStop asks for a delta if one is wanted in this round.
+// trainOrStop asks for a delta if one is wanted in this round, and for steps of the
+// next round when it is there.
 func (m *Machine) trainOrStop() {
 	h := m.cur
 	if h != nil && h.self >= 0 && !h.assembly && m.want != wantNone {
 		mine := m.own.at(h.slot())
-		if mine.commit == nil && !mine.forgotten {
-			if m.training && m.trainingFor.Equals(h.parent.ID) {
-				return
-			}
-			r := h.parent.Record
-			m.training, m.trainingFor = true, h.parent.ID
-			m.emit(Train{
-				Round: h.round, Head: h.parent.ID, State: r.State, Trained: r.TrainedRounds, Tokens: r.Tokens,
-				CodecBits: m.rules.codecAfter(r), Steps: m.rules.StepsAfter(r), Until: m.trainUntil(h),
-			})
+		switch {
+		case mine.forgotten:
+		case mine.commit == nil:
+			m.train(h)
+			return
+		case m.rules.overlaps(h.parent.Record):
+			m.trainEarly(h, mine.commit.Message.(*msg.Commit))
 			return
 		}
 	}
-	if m.training {
-		m.training = false
+	if m.training || m.earlyFor.Defined() {
+		m.training, m.earlyFor = false, cid.Undef
 		m.emit(StopTraining{})
 	}
+}
+
+func (m *Machine) train(h *height) {
+	if m.training && m.trainingFor.Equals(h.parent.ID) {
+		return
+	}
+	r := h.parent.Record
+	m.training, m.trainingFor, m.earlyFor = true, h.parent.ID, cid.Undef
+	m.emit(Train{
+		Round: h.round, Head: h.parent.ID, State: r.State, Trained: r.TrainedRounds, Tokens: r.Tokens,
+		CodecBits: m.rules.codecAfter(r), Steps: m.rules.StepsAfter(r), Until: m.trainUntil(h), Earlier: m.rules.Earlier(h.parent, m.cfg.Self, m.chain.link),
+	})
 }
 
 func (m *Machine) trained(ev Trained) {
@@ -312,6 +323,7 @@ func (m *Machine) trained(ev Trained) {
 	})
 	if ok {
 		m.place(s)
+		m.trainOrStop()
 	}
 }
 

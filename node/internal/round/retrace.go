@@ -40,6 +40,8 @@ type RetraceItem struct {
 	Part          uint64
 	// Before is the trace that this one goes on from; cid.Undef: it begins cold.
 	Before cid.Cid
+	// Earlier is what early steps were taken from; zero: there must be none.
+	Earlier Earlier
 }
 
 // retraceKey says whether the training of what maker sent is retraced, and
@@ -79,10 +81,14 @@ func (ru *Rules) Retraces(parent Link, audits []AuditItem, link func(cid.Cid) (L
 		if !ok {
 			continue
 		}
+		var earlier Earlier
+		if before, ok := link(parent.Record.Parent); ok {
+			earlier = ru.Earlier(before, a.Maker, link)
+		}
 		out = append(out, RetraceItem{
 			Seat: a.Seat, Maker: a.Maker, Delta: c.Delta, Trace: c.Trace, Steps: c.Steps, Tokens: c.Tokens,
 			Part:   key % trace.Parts(c.Steps, uint64(ru.manifest.Inner.MaxSteps)),
-			Before: TraceBefore(parent.Record.Parent, a.Maker, link),
+			Before: TraceBefore(parent.Record.Parent, a.Maker, link), Earlier: earlier,
 		})
 	}
 	return out

@@ -301,6 +301,8 @@ type simNode struct {
 	reorgs      int
 	frauds      int
 	credentials Credentials
+	// asked is what training was asked for: Train, TrainEarly and StopTraining
+	asked []Effect
 }
 
 func newSim(t testing.TB, seed uint64, n int, manifest *run.Manifest, opts simOpts) *sim {
@@ -456,8 +458,13 @@ func (n *simNode) do(e Effect) {
 		l, _ := n.chain.Link(e.Certificate.Record)
 		s.checkLink(n, l.ID, l.Record, e.Certificate)
 	case Train:
+		n.asked = append(n.asked, e)
 		n.train(e)
+	case TrainEarly:
+		n.asked = append(n.asked, e)
+		n.trainSeq++
 	case StopTraining:
+		n.asked = append(n.asked, e)
 		n.trainSeq++
 	case Check:
 		if maker := s.indexOf(msg.Seat{Peer: e.Commit.Peer}); n.lateCheck != nil && n.lateCheck(maker) {

@@ -217,6 +217,10 @@ type Inner struct {
 	// quarter more when they do not at all. Such a run ends by MaxTokens, and its
 	// schedule goes by them. Default 0: H is MaxSteps.
 	StartSteps uint32 `toml:"start_steps"`
+	// OverlapSteps is how many steps of the next round a peer may take while the
+	// deltas of this one travel, from what its own delta alone would make of the
+	// adapter. They are not lost, but each is worth a little less. Default 0.
+	OverlapSteps uint32 `toml:"overlap_steps"`
 	// BatchSamples is the number of samples in a step, default 16. Packing
 	// computes several of them at once, one after the other without padding and
 	// without seeing each other; false is slower and changes nothing but
@@ -497,6 +501,7 @@ func (f *File) check() (key, msg string) {
 		{"inner.min_steps", float64(f.Inner.MinSteps), 1, float64(f.Inner.MaxSteps)},
 		{"inner.max_steps", float64(f.Inner.MaxSteps), 1, 1e4},
 		{"inner.start_steps", float64(f.Inner.StartSteps), 0, float64(f.Inner.MaxSteps)},
+		{"inner.overlap_steps", float64(f.Inner.OverlapSteps), 0, float64(f.Inner.MaxSteps)},
 		{"inner.batch_samples", float64(f.Inner.BatchSamples), 1, 4096},
 		{"inner.sequence_tokens", float64(f.Inner.SequenceTokens), 8, 1 << 17},
 		{"outer.learning_rate", *f.Outer.LearningRate, 0.01, 4},

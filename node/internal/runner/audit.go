@@ -38,6 +38,8 @@ type auditJob struct {
 	head     cid.Cid
 	done     Done
 	course   *msg.Course // of head
+	// earlierCourse is that of the record before head.
+	earlierCourse *msg.Course
 }
 
 // audit measures how much less the loss is with a part of each delta. It
@@ -62,7 +64,7 @@ func (w *worker) audit(ctx context.Context, j auditJob, delta func(context.Conte
 		if err := w.trainer.SetAdapter(values); err != nil {
 			return 0, fmt.Errorf("set adapter: %w", err)
 		}
-		w.pos.Head = "" // the adapter is not a round's any more
+		w.disturbed()
 		loss, _, err := w.trainer.Eval(ctx, samples)
 		return loss, err
 	}

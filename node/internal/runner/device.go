@@ -19,7 +19,8 @@ import (
 )
 
 // device gives the worker one thing to do after the other: training first,
-// and measuring when there is nothing to train.
+// measuring when there is nothing to train, and early steps when there is nothing
+// to measure.
 type device struct {
 	r    *Runner
 	w    *worker
@@ -33,6 +34,8 @@ type device struct {
 	audits *auditJob          // guarded by mu; to measure for others, nil: nothing
 	merge  *mergeJob          // guarded by mu; likewise
 	eval   *evalJob           // guarded by mu; to measure, nil: nothing
+	early  *earlyJob          // guarded by mu; to train when there is nothing else, nil: nothing
+	yields bool               // guarded by mu; what is being done is that
 	cancel context.CancelFunc // guarded by mu; ends what is being done
 	wake   chan struct{}      // of capacity 1
 }
@@ -67,7 +70,7 @@ func (d *device) stepped(n msg.Round, step uint64, loss float64, tokens int, too
 func (d *device) train(j job) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.job = &j
+	d.job, d.early = &j, nil
 	d.interrupt()
 }
 
@@ -75,6 +78,10 @@ func (d *device) train(j job) {
 func (d *device) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.early != nil {
+		d.early = nil
+		d.signal()
+	}
 	if d.job != nil {
 		d.job = nil
 		d.interrupt()
@@ -121,7 +128,11 @@ func (d *device) interrupt() {
 	d.signal()
 }
 
+// signal tells of something to do. It is called with mu held.
 func (d *device) signal() {
+	if d.yields {
+		d.cancel()
+	}
 	select {
 	case d.wake <- struct{}{}:
 	default:
@@ -144,9 +155,9 @@ func (d *device) run(ctx context.Context) error {
 			continue
 		}
 		d.mu.Lock()
-		j, a, g, e := d.job, d.audits, d.merge, d.eval
+		j, a, g, e, early := d.job, d.audits, d.merge, d.eval, d.early
 		if gate.Draining() {
-			a, g, e = nil, nil, nil
+			a, g, e, early = nil, nil, nil, nil
 			if j != nil && !d.w.began(j) {
 				j = nil
 			}
@@ -154,8 +165,9 @@ func (d *device) run(ctx context.Context) error {
 		// What ctx ends is finished first: see worker.ending.
 		wctx, cancel := gate.whileOpen(context.WithoutCancel(ctx))
 		d.cancel = cancel
+		d.yields = early != nil && j == nil && a == nil && g == nil && e == nil
 		d.mu.Unlock()
-		if (j != nil || a != nil || g != nil || e != nil) && !d.acquire(ctx, changed) {
+		if (j != nil || a != nil || g != nil || e != nil || early != nil) && !d.acquire(ctx, changed) {
 			cancel()
 			continue
 		}
@@ -168,6 +180,8 @@ func (d *device) run(ctx context.Context) error {
 			d.doMerge(ctx, wctx, g)
 		case e != nil:
 			d.doEvaluate(ctx, wctx, e)
+		case early != nil:
+			d.doEarly(ctx, wctx, early)
 		default:
 			idle := time.NewTimer(d.r.hub.idleAfter)
 			select {

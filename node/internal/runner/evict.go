@@ -32,6 +32,9 @@ func KeptBytes(l *fold.Layout, m *run.Manifest) int64 {
 	kept := each * int64(min(m.MaxRounds, uint64(max(keepRounds, keepRoundBytes/each))))
 	if m.Trust.RetracePPM > 0 {
 		kept += keepTraces * traceBytes(l, m)
+		if m.Inner.OverlapSteps > 0 {
+			kept += traceBytes(l, m) // one more is begun before the others go
+		}
 	}
 	return kept
 }

@@ -154,13 +154,15 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 	case round.Certify:
 		return r.ledger.Certify(e.Certificate)
 	case round.Train:
-		l.device.train(job{round: e.Round, head: e.Head, state: e.State, bits: e.CodecBits, steps: e.Steps, done: Done{e.Trained, e.Tokens}, course: r.course(e.Head), until: e.Until, before: r.traceBefore(e.Head, r.hub.self)})
+		l.device.train(job{round: e.Round, head: e.Head, state: e.State, bits: e.CodecBits, steps: e.Steps, done: Done{e.Trained, e.Tokens}, course: r.course(e.Head), until: e.Until, before: r.traceBefore(e.Head, r.hub.self), earlier: e.Earlier})
+	case round.TrainEarly:
+		l.device.trainEarly(earlyJob{round: e.Round, earlier: e.Earlier, course: r.course(e.Earlier.Head), trace: e.Trace})
 	case round.StopTraining:
 		l.device.stop()
 	case round.Check:
 		r.check(e)
 	case round.Audit:
-		l.device.audit(auditJob{round: e.Round, record: e.Record, state: e.State, items: e.Items, retraces: e.Retraces, head: e.Head, done: Done{e.Trained, e.Tokens}, course: r.course(e.Head)})
+		l.device.audit(auditJob{round: e.Round, record: e.Record, state: e.State, items: e.Items, retraces: e.Retraces, head: e.Head, done: Done{e.Trained, e.Tokens}, course: r.course(e.Head), earlierCourse: r.courseBefore(e.Head)})
 	case round.Evaluate:
 		l.device.measure(ctx, e)
 	case round.Compare:

@@ -27,7 +27,7 @@ func (w *worker) tryMerge(ctx context.Context, j mergeJob) (bool, error) {
 		if err := w.trainer.SetAdapter(values); err != nil {
 			return 0, fmt.Errorf("set adapter: %w", err)
 		}
-		w.pos.Head = "" // the adapter is not a round's any more
+		w.disturbed()
 		loss, _, err := w.trainer.Eval(ctx, held)
 		return loss, err
 	}

@@ -22,6 +22,15 @@ func (r *Runner) course(head cid.Cid) *msg.Course {
 	return k.Record.Course
 }
 
+// courseBefore is that after the record before.
+func (r *Runner) courseBefore(head cid.Cid) *msg.Course {
+	k, ok := r.ledger.Link(head)
+	if !ok {
+		return nil
+	}
+	return r.course(k.Record.Parent)
+}
+
 // Order gives an order to the run, of which Run, Peer and Seq are filled in. It
 // takes effect with a later round, alone if this peer launched the run, or else
 // together with the same one of others.

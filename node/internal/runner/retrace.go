@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -94,17 +95,24 @@ func (w *worker) retraceError(ctx context.Context, j auditJob, item round.Retrac
 	}
 	start := make([]float32, len(st.Theta))
 	fold.ToFloat32(start, st.Theta)
+	turning, err := r.turning(ctx, start, begin.Steps)
+	if err != nil {
+		return 0, err
+	}
+	if turning.guess != nil {
+		copy(start, turning.guess)
+	}
 	for i, v := range from {
 		start[i] -= float32(v) / (1 << 26)
 	}
-	w.pos.Head = "" // neither adapter nor moments are a round's any more
+	w.disturbed() // and so are the moments
 	if err := w.trainer.SetAdapter(start); err != nil {
 		return 0, fmt.Errorf("set adapter: %w", err)
 	}
 	if err := w.trainer.SetMoments(int(before.Steps), before.Vectors); err != nil {
 		return 0, fmt.Errorf("set moments: %w", err)
 	}
-	tokens, err := w.again(ctx, j, item.Maker, begin.Steps, end.Steps)
+	tokens, err := w.again(ctx, j, item, turning, start, end.Steps)
 	if err != nil {
 		return 0, err
 	}
@@ -147,15 +155,27 @@ func (w *worker) decay() float64 {
 	return float64(in.MomentumPPM) / 1e6
 }
 
-// again takes the steps of a round from one to another, and returns the tokens.
-func (w *worker) again(ctx context.Context, j auditJob, maker peer.ID, from, to uint64) (tokens uint64, err error) {
-	n, seed := uint64(w.manifest.Inner.BatchSamples), sampleSeed(j.head, maker)
-	for s := from; s < to; s++ {
-		batch, err := w.samples.Batch(ctx, seed, s*n, int(n))
+// again takes the steps of a part, up to so many of the round, and returns the
+// tokens. start is where the part began; it moves with the turn, if that is in it.
+func (w *worker) again(ctx context.Context, j auditJob, item round.RetraceItem, t turning, start []float32, to uint64) (tokens uint64, err error) {
+	n := uint64(w.manifest.Inner.BatchSamples)
+	seed, rate := sampleSeed(j.head, item.Maker), w.rateOf(j.course, j.done)
+	earlySeed, earlyRate := sampleSeed(item.Earlier.Head, item.Maker), w.rateOf(j.earlierCourse, Done{item.Earlier.Trained, item.Earlier.Tokens})
+	for s := t.from; s < to; s++ {
+		if t.guess != nil && s == t.early {
+			if err := w.turnAgain(t, start); err != nil {
+				return 0, err
+			}
+		}
+		at, position, lr := seed, s*n, rate
+		if s < t.early {
+			at, position, lr = earlySeed, (item.Earlier.Steps+s)*n, earlyRate
+		}
+		batch, err := w.samples.Batch(ctx, at, position, int(n))
 		if err != nil {
 			return 0, fmt.Errorf("draw samples: %w", err)
 		}
-		_, k, err := w.trainer.Step(ctx, batch, learningRate(round.Under(w.manifest, j.course), j.done, uint64(w.trainer.Steps())))
+		_, k, err := w.trainer.Step(ctx, batch, lr(uint64(w.trainer.Steps())))
 		if err != nil {
 			return 0, fmt.Errorf("step %d again: %w", s, err)
 		}
@@ -165,6 +185,42 @@ func (w *worker) again(ctx context.Context, j auditJob, maker peer.ID, from, to 
 		}
 	}
 	return tokens, nil
+}
+
+// turning is how a part begins, and where in it early steps end.
+type turning struct {
+	from, early uint64
+	// guess is what early steps were taken from, state what the others are; guess
+	// is nil if the part begins after them.
+	guess, state []float32
+}
+
+// turning reads what the part that begins after so many steps needs, if it begins
+// with early ones. state is the head's.
+func (r *retracing) turning(ctx context.Context, state []float32, from uint64) (turning, error) {
+	t := turning{from: from, early: r.t.Early}
+	if from >= t.early {
+		return t, nil
+	}
+	var err error
+	t.guess, err = r.w.guess(ctx, r.item.Earlier, func(ctx context.Context, id cid.Cid, size int64) ([]byte, error) {
+		return r.files(ctx, id, size, r.item.Maker)
+	})
+	t.state = slices.Clone(state)
+	return t, err
+}
+
+// turnAgain moves what was trained early, and with it where the part began, to the
+// head's state.
+func (w *worker) turnAgain(t turning, start []float32) error {
+	now := make([]float32, len(start))
+	w.trainer.Adapter(now)
+	moveTo(now, t.guess, t.state)
+	moveTo(start, t.guess, t.state)
+	if err := w.trainer.SetAdapter(now); err != nil {
+		return fmt.Errorf("set adapter: %w", err)
+	}
+	return nil
 }
 
 // retracing reads what a retrace needs.
@@ -186,6 +242,9 @@ func (r *retracing) open(ctx context.Context) (err error) {
 	}
 	if err := r.t.Covers(item.Steps, item.Tokens, uint64(w.manifest.Inner.MaxSteps)); err != nil {
 		return err
+	}
+	if most := uint64(w.manifest.Inner.OverlapSteps); r.t.Early > most || r.t.Early > 0 && !item.Earlier.Delta.Defined() {
+		return fmt.Errorf("%d early steps, at most %d if the contribution before is in the head: %w", r.t.Early, most, errForged)
 	}
 	first := r.t.Boundaries[0]
 	if first.Movement != w.still {

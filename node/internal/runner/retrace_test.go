@@ -44,7 +44,7 @@ func retraced(t *testing.T, w *worker, j job, out outcome, before cid.Cid, maker
 	if err != nil {
 		t.Fatal(err)
 	}
-	item := round.RetraceItem{Maker: maker, Delta: out.delta, Trace: out.trace, Steps: out.steps, Tokens: out.tokens, Before: before}
+	item := round.RetraceItem{Maker: maker, Delta: out.delta, Trace: out.trace, Steps: out.steps, Tokens: out.tokens, Before: before, Earlier: j.earlier}
 	var found []uint32
 	for item.Part = range trace.Parts(out.steps, uint64(w.manifest.Inner.MaxSteps)) {
 		ppm, err := w.retrace(t.Context(), auditJob{round: j.round + 1, state: j.state, head: j.head, done: j.done}, item, d,
@@ -335,6 +335,66 @@ func TestInterruptedTrace(t *testing.T) {
 	for _, stop := range []uint64{2, 3} {
 		if got := rounds(stop); !slices.Equal(got, want) {
 			t.Errorf("interrupted after every %d steps: %+v, at one go %+v", stop, got, want)
+		}
+	}
+}
+
+// refusing is a store that ends training whenever something is stored, and refuses
+// what comes too late, or each time something else is stored.
+type refusing struct {
+	Store
+	end  func()
+	full bool
+	n    int
+}
+
+func (s *refusing) PutBytes(ctx context.Context, data []byte) (cid.Cid, error) {
+	if s.n++; s.full && s.n%3 == 2 {
+		return cid.Undef, errors.New("disk is full")
+	}
+	if s.end != nil {
+		s.end()
+	}
+	if err := ctx.Err(); err != nil {
+		return cid.Undef, err
+	}
+	return s.Store.PutBytes(ctx, data)
+}
+
+// TestInterruptedMark: training that ends while a boundary is being stored, or a
+// disk that has no room for it, leaves none out.
+func TestInterruptedMark(t *testing.T) {
+	t.Parallel()
+	x := newNode(t, 57)
+	man := launch(t, x, tracedRun)
+	w, j := x.again(t, man)
+	want, err := w.train(t.Context(), j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, full := range []bool{false, true} {
+		w, j := x.again(t, man)
+		store := &refusing{Store: w.store, full: full}
+		w.store = store
+		var got outcome
+		for tries := 0; ; tries++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			if tries < 8 && !full {
+				store.end = cancel
+			} else {
+				store.end, store.full = nil, tries < 8 && full
+			}
+			got, err = w.train(ctx, j)
+			cancel()
+			if err == nil {
+				break
+			}
+			if tries > 20 {
+				t.Fatal(err)
+			}
+		}
+		if got != want {
+			t.Errorf("disk full %v: %+v, at one go %+v", full, got, want)
 		}
 	}
 }

@@ -48,6 +48,10 @@ func MergePasses(ours, theirs, merged float64) bool { return passes(ours, theirs
 // SampleSeed draws the samples of a peer for the round after head.
 func SampleSeed(head cid.Cid, peer peer.ID) [32]byte { return sampleSeed(head, peer) }
 
+// MoveTo makes values that are some way from one origin as far from another, as
+// early steps are moved to the state of the head.
+func MoveTo(values, from, to []float32) { moveTo(values, from, to) }
+
 // LearningRate is that of a step; see proto/README.md.
 func LearningRate(m *run.Manifest, done Done, warm uint64) float64 {
 	return learningRate(m, done, warm)

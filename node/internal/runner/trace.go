@@ -25,14 +25,14 @@ import (
 // traces reports whether the run asks for traces.
 func (w *worker) traces() bool { return w.manifest.Trust.RetracePPM > 0 }
 
-// beginTrace makes the moments and the error feedback what the round begins
-// with, and marks its beginning. What is not here any more is nothing.
-func (w *worker) beginTrace(ctx context.Context, j job) error {
+// beginTrace makes the moments and the error feedback what a round begins with
+// that goes on from the trace before, and marks its beginning. What is not here any
+// more is nothing.
+func (w *worker) beginTrace(ctx context.Context, before cid.Cid) error {
 	if !w.traces() {
 		return nil
 	}
-	w.forgetTraces(ctx, j)
-	m, id, residual, err := w.traced(ctx, j.before)
+	m, id, residual, err := w.traced(ctx, before)
 	if err != nil {
 		w.log.WarnContext(ctx, "trace of the last contribution was not usable, the optimizer starts cold", "err", err)
 	}
@@ -51,9 +51,9 @@ func (w *worker) beginTrace(ctx context.Context, j job) error {
 	return nil
 }
 
-// resumesTrace reports whether the round that was begun can go on, and makes the
-// error feedback what it began with.
-func (w *worker) resumesTrace(ctx context.Context, j job) bool {
+// resumesTrace reports whether the round that was begun goes on from the trace
+// before, and makes the error feedback what it began with.
+func (w *worker) resumesTrace(ctx context.Context, before cid.Cid) bool {
 	switch {
 	case !w.traces():
 		return true
@@ -63,7 +63,7 @@ func (w *worker) resumesTrace(ctx context.Context, j job) bool {
 		clear(w.residual)
 		return true
 	}
-	m, id, residual, err := w.traced(ctx, j.before)
+	m, id, residual, err := w.traced(ctx, before)
 	if err != nil || m == nil || id != w.pos.Trace[0].Moments {
 		return false
 	}
@@ -106,16 +106,16 @@ func (w *worker) traced(ctx context.Context, before cid.Cid) (*trace.Moments, ci
 }
 
 // mark adds a boundary to the trace, if the round is at one: after each part,
-// and at the end.
-func (w *worker) mark(ctx context.Context, start []float32, end bool) error {
+// and at the end. Movements are from origin.
+func (w *worker) mark(ctx context.Context, origin []float32, end bool) error {
 	last := len(w.pos.Trace) - 1
 	part := trace.PartSteps(uint64(w.manifest.Inner.MaxSteps))
 	if !w.traces() || w.pos.Trace[last].Steps == w.pos.Steps || !end && w.pos.Steps%part != 0 {
 		return nil
 	}
-	now, values := make([]float32, len(start)), make([]int32, len(start))
+	now, values := make([]float32, len(origin)), make([]int32, len(origin))
 	w.trainer.Adapter(now)
-	if err := fold.PseudoGradient(values, start, now); err != nil {
+	if err := fold.PseudoGradient(values, origin, now); err != nil {
 		return fmt.Errorf("training diverged: %w", err)
 	}
 	movement, err := w.putDelta(ctx, values)
@@ -157,7 +157,7 @@ func (w *worker) endTrace(ctx context.Context, j job) (cid.Cid, error) {
 	if err != nil {
 		return cid.Undef, err
 	}
-	t := trace.Trace{Residual: residual}
+	t := trace.Trace{Early: w.pos.Early, Residual: residual}
 	for _, e := range w.pos.Trace {
 		t.Boundaries = append(t.Boundaries, trace.Boundary(e))
 	}
@@ -207,7 +207,7 @@ func (w *worker) rememberTrace(j job, id cid.Cid, t *trace.Trace) error {
 
 // forgetTraces removes what nobody needs any more.
 func (w *worker) forgetTraces(ctx context.Context, j job) {
-	if w.remove == nil {
+	if !w.traces() || w.remove == nil {
 		return
 	}
 	list := w.readTraces()

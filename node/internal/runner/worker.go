@@ -58,15 +58,16 @@ type Samples interface {
 
 // job is the training of one round.
 type job struct {
-	round  msg.Round
-	head   cid.Cid // record the round starts from; draws the samples
-	state  cid.Cid
-	bits   uint32      // of the delta's codec; 0: that of the manifest
-	steps  uint32      // at most; 0: those of the manifest
-	done   Done        // before this round; drives the schedule
-	course *msg.Course // of the head
-	until  time.Time
-	before cid.Cid // own trace that it goes on from, in a run with traces
+	round   msg.Round
+	head    cid.Cid // record the round starts from; draws the samples
+	state   cid.Cid
+	bits    uint32      // of the delta's codec; 0: that of the manifest
+	steps   uint32      // at most; 0: those of the manifest
+	done    Done        // before this round; drives the schedule
+	course  *msg.Course // of the head
+	until   time.Time
+	before  cid.Cid // own trace that it goes on from, in a run with traces
+	earlier round.Earlier
 }
 
 // outcome is what a finished job hands to the round.
@@ -91,6 +92,10 @@ type position struct {
 	Warm uint64 `json:"warm"`
 	// Trace is the boundaries so far, in a run with traces.
 	Trace []boundary `json:"trace,omitempty"`
+	// Guess is what the steps so far were taken from, while the head is not known.
+	Guess *round.Earlier `json:"guess,omitempty"`
+	// Early is how many of the steps were taken before the head was known.
+	Early uint64 `json:"early,omitempty"`
 }
 
 // worker owns the device: it trains, measures and encodes. Its methods are
@@ -135,6 +140,7 @@ func (w *worker) restore(ctx context.Context) {
 		return
 	}
 	w.loaded = true
+	w.pos = position{}
 	b, ok, err := w.trainer.Load()
 	if err == nil && ok {
 		err = json.Unmarshal(b, &w.pos)
@@ -161,18 +167,23 @@ func (w *worker) train(ctx context.Context, j job) (outcome, error) {
 	}
 	start := make([]float32, len(st.Theta))
 	fold.ToFloat32(start, st.Theta)
-	if w.pos.Head != j.head.String() || !w.resumesTrace(ctx, j) {
-		w.pos = position{Head: j.head.String(), Warm: w.pos.Warm}
-		if err := w.trainer.SetAdapter(start); err != nil {
-			return outcome{}, fmt.Errorf("set adapter: %w", err)
+	switch {
+	case w.pos.Head == j.head.String() && w.resumesTrace(ctx, j.before):
+		if w.pos.Steps > 0 {
+			w.log.InfoContext(ctx, "training resumed", "round", j.round, "step", w.pos.Steps)
 		}
-		if err := w.beginTrace(ctx, j); err != nil {
-			return outcome{}, fmt.Errorf("begin trace: %w", err)
+	case w.guessed(ctx, j) && w.turn(ctx, j, start):
+	default:
+		if err := w.begin(ctx, position{Head: j.head.String()}, start, j.before); err != nil {
+			return outcome{}, err
 		}
-	} else if w.pos.Steps > 0 {
-		w.log.InfoContext(ctx, "training resumed", "round", j.round, "step", w.pos.Steps)
 	}
-	if err := w.steps(ctx, j, start); err != nil {
+	w.forgetTraces(ctx, j)
+	if err := w.steps(ctx, leg{
+		round: j.round, seed: sampleSeed(j.head, w.self), rate: w.rateOf(j.course, j.done), origin: start,
+		over: func() bool { return w.pos.Steps >= uint64(w.manifest.Inner.MinSteps) && !time.Now().Before(j.until) },
+		most: w.mostSteps(j),
+	}); err != nil {
 		return outcome{}, err
 	}
 	if err := w.mark(ctx, start, true); err != nil {
@@ -190,10 +201,44 @@ func (w *worker) train(ctx context.Context, j job) (outcome, error) {
 // began reports whether steps of j were taken.
 func (w *worker) began(j *job) bool { return w.pos.Head == j.head.String() && w.pos.Steps > 0 }
 
-func (w *worker) steps(ctx context.Context, j job, start []float32) error {
-	in := &w.manifest.Inner
-	seed := sampleSeed(j.head, w.self)
-	for w.pos.Steps < uint64(cmp.Or(j.steps, in.MaxSteps)) {
+// begin sets parameters, and in a run with traces moments and error feedback, to
+// what a round begins with.
+func (w *worker) begin(ctx context.Context, at position, start []float32, before cid.Cid) error {
+	w.dropTrace(ctx)
+	at.Warm = w.pos.Warm
+	w.pos = at
+	if err := w.trainer.SetAdapter(start); err != nil {
+		return fmt.Errorf("set adapter: %w", err)
+	}
+	if err := w.beginTrace(ctx, before); err != nil {
+		return fmt.Errorf("begin trace: %w", err)
+	}
+	return nil
+}
+
+// leg is a row of steps that are drawn and scheduled alike.
+type leg struct {
+	round  msg.Round
+	seed   [32]byte                  // of the order of samples
+	skip   uint64                    // samples of that order that come before
+	rate   func(warm uint64) float64 // of learning
+	origin []float32                 // that movements are measured from
+	most   uint64                    // steps of the round at its end
+	over   func() bool               // ends it before a step; nil: nothing does
+}
+
+// rateOf is the learning rate of a round, by the steps since the optimizer began.
+func (w *worker) rateOf(course *msg.Course, done Done) func(warm uint64) float64 {
+	m := round.Under(w.manifest, course)
+	return func(warm uint64) float64 { return learningRate(m, done, warm) }
+}
+
+// mostSteps is how many steps a round has at most.
+func (w *worker) mostSteps(j job) uint64 { return uint64(cmp.Or(j.steps, w.manifest.Inner.MaxSteps)) }
+
+func (w *worker) steps(ctx context.Context, l leg) error {
+	n := uint64(w.manifest.Inner.BatchSamples)
+	for w.pos.Steps < l.most {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -202,15 +247,15 @@ func (w *worker) steps(ctx context.Context, j job, start []float32) error {
 			return errEnding
 		default:
 		}
-		if w.pos.Steps >= uint64(in.MinSteps) && !time.Now().Before(j.until) {
+		if l.over != nil && l.over() {
 			return nil
 		}
 		began := time.Now()
-		batch, err := w.samples.Batch(ctx, seed, w.pos.Samples, int(in.BatchSamples))
+		batch, err := w.samples.Batch(ctx, l.seed, l.skip+w.pos.Samples, int(n))
 		if err != nil {
 			return fmt.Errorf("draw samples: %w", err)
 		}
-		loss, tokens, err := w.trainer.Step(ctx, batch, learningRate(round.Under(w.manifest, j.course), j.done, w.pos.Warm))
+		loss, tokens, err := w.trainer.Step(ctx, batch, l.rate(w.pos.Warm))
 		if err != nil {
 			return fmt.Errorf("inner step %d: %w", w.pos.Steps, err)
 		}
@@ -222,14 +267,17 @@ func (w *worker) steps(ctx context.Context, j job, start []float32) error {
 		w.pos.Samples += uint64(len(batch))
 		w.pos.Tokens += uint64(tokens)
 		w.pos.LossSum += loss
-		if err := w.mark(ctx, start, false); err != nil {
-			return err
+		// Once a step is taken, what ends training waits until it is saved.
+		err = w.mark(context.WithoutCancel(ctx), l.origin, false)
+		if err == nil {
+			err = w.save()
 		}
-		if err := w.save(); err != nil {
+		if err != nil {
+			w.loaded = false // what was saved last goes on, without this step
 			return err
 		}
 		if w.onStep != nil && tokens > 0 {
-			w.onStep(j.round, w.pos.Steps, loss/float64(tokens), tokens, time.Since(began))
+			w.onStep(l.round, w.pos.Steps, loss/float64(tokens), tokens, time.Since(began))
 		}
 		if w.gate != nil {
 			w.gate.rest(ctx, w.ending, time.Since(began))
@@ -294,7 +342,7 @@ func (w *worker) evaluate(ctx context.Context, state cid.Cid) (float64, error) {
 	if err := w.trainer.SetAdapter(values); err != nil {
 		return 0, fmt.Errorf("set adapter: %w", err)
 	}
-	w.pos.Head = "" // the adapter is not a round's any more
+	w.disturbed()
 	loss, _, err := w.trainer.Eval(ctx, held)
 	return loss, err
 }

@@ -173,6 +173,9 @@ func (n *node) tryFetch(id cid.Cid, pause time.Duration) {
 		return
 	}
 	size := w.contents.sizeFor(n, id)
+	if w.net.weight > 0 {
+		size = int(float64(size) * w.net.weight)
+	}
 	bytes := size + requestBytes*(1+size>>20)
 	sent := from.bulkUp.take(w.now, bytes, w.net.upBits)
 	got := max(sent, n.bulkDown.take(w.now, bytes, w.net.downBits))

@@ -60,12 +60,19 @@ func (f Fault) trains() bool {
 const leastUnits = 8
 
 // contribution is the delta of a node for a round, honest or not.
-func (n *node) contribution(e round.Train, steps int) (round.Trained, error) {
+func (n *node) contribution(e round.Train, steps int, early earlySteps) (round.Trained, error) {
 	w := n.w
 	l := learned{tokens: w.task.tokensOf(steps), loss: 1}
 	if n.fault.trains() && (n.fault != stale || !n.lastDelta.Defined()) {
 		var err error
+		var guess *fold.State
+		if early.steps > 0 {
+			if guess, err = w.guess(early.from); err != nil {
+				return round.Trained{}, err
+			}
+		}
 		l, err = w.task.train(w.ctx, assignment{
+			early: early, guess: guess,
 			node: n.i, peer: n.id, head: e.Head, state: w.contents.stateOf(e.State), done: runner.Done{Rounds: e.Trained, Tokens: e.Tokens}, steps: steps,
 		})
 		if err != nil {

@@ -55,6 +55,7 @@ type tuning struct {
 	rate  uint64 // of learning, in 1e-9
 	outer run.Outer
 	steps stepping
+	early uint32 // steps that may be taken early
 }
 
 // stepping is how many steps rounds have, and after how many tokens a run ends; the
@@ -217,23 +218,47 @@ func (t *realTask) train(ctx context.Context, a assignment) (learned, error) {
 	}
 	start, end := make([]float32, len(a.state.Theta)), make([]float32, len(a.state.Theta))
 	fold.ToFloat32(start, a.state.Theta)
-	if err := trainer.SetAdapter(start); err != nil {
-		return learned{}, err
-	}
-	seed, n := runner.SampleSeed(a.head, a.peer), int(t.manifest.Inner.BatchSamples)
+	n := int(t.manifest.Inner.BatchSamples)
 	var l learned
-	for step := range a.steps {
-		batch, err := t.source.Batch(ctx, seed, uint64(step*n), n)
-		if err != nil {
+	steps := func(head cid.Cid, first, steps int, done runner.Done) error {
+		seed := runner.SampleSeed(head, a.peer)
+		for step := first; step < first+steps; step++ {
+			batch, err := t.source.Batch(ctx, seed, uint64(step*n), n)
+			if err != nil {
+				return err
+			}
+			loss, tokens, err := trainer.Step(ctx, batch, runner.LearningRate(t.manifest, done, t.warm[a.node]))
+			if err != nil {
+				return err
+			}
+			t.warm[a.node]++
+			l.tokens += uint64(tokens)
+			l.loss += loss
+		}
+		return nil
+	}
+	if k := a.early.steps; k == 0 {
+		if err := trainer.SetAdapter(start); err != nil {
 			return learned{}, err
 		}
-		loss, tokens, err := trainer.Step(ctx, batch, runner.LearningRate(t.manifest, a.done, t.warm[a.node]))
-		if err != nil {
+	} else {
+		guess, now := make([]float32, len(start)), make([]float32, len(start))
+		fold.ToFloat32(guess, a.guess.Theta)
+		if err := trainer.SetAdapter(guess); err != nil {
 			return learned{}, err
 		}
-		t.warm[a.node]++
-		l.tokens += uint64(tokens)
-		l.loss += loss
+		from := a.early.from
+		if err := steps(from.Head, int(from.Steps), k, runner.Done{Rounds: from.Trained, Tokens: from.Tokens}); err != nil {
+			return learned{}, err
+		}
+		trainer.Adapter(now)
+		runner.MoveTo(now, guess, start)
+		if err := trainer.SetAdapter(now); err != nil {
+			return learned{}, err
+		}
+	}
+	if err := steps(a.head, a.early.steps, a.steps-a.early.steps, a.done); err != nil {
+		return learned{}, err
 	}
 	t.tokens += l.tokens
 	t.steps += uint64(a.steps)
@@ -289,7 +314,7 @@ func (t *trial) realWorld(nodes, rounds int, net network, with tuning) (*world, 
 	if with.rate == 0 {
 		with.rate, with.outer = s.usual.rate, s.usual.outer
 	}
-	m.Inner.LearningRateNano, m.Outer = with.rate, with.outer
+	m.Inner.LearningRateNano, m.Outer, m.Inner.OverlapSteps = with.rate, with.outer, with.early
 	if o := with.steps; o.start > 0 {
 		m.Inner.MinSteps, m.Inner.StartSteps, m.Inner.MaxSteps, m.MaxTokens = o.least, o.start, o.most, o.tokens
 	}

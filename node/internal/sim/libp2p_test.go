@@ -329,7 +329,7 @@ func (x *liveNode) do(ctx context.Context, e round.Effect) error {
 		var training context.Context
 		training, x.stop = context.WithCancel(ctx)
 		x.background(func() { x.train(training, e) })
-	case round.StopTraining:
+	case round.StopTraining, round.TrainEarly:
 		x.stop()
 	case round.Check:
 		x.background(func() { x.check(ctx, e) })

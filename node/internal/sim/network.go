@@ -16,6 +16,9 @@ type network struct {
 	// degree is about how many neighbours a node gossips with. 0: everybody
 	// sends to everybody else, and nobody passes on.
 	degree int
+	// weight is how many times as long payloads are on their way as their bytes
+	// take; 0: once. With it a small model's deltas travel as a large one's do.
+	weight float64
 }
 
 // traffic counts the bytes of a node.

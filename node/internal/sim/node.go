@@ -41,6 +41,7 @@ type node struct {
 	life     int // grows with each start, so that late answers of an earlier life are dropped
 	tickAt   time.Time
 	trainSeq int
+	early    *earlyTraining // nil: none
 	syncing  bool
 	pending  map[cid.Cid][]waiter
 	copies   runner.Copies
@@ -56,6 +57,7 @@ type node struct {
 	traffic          traffic
 	busy             time.Duration // training
 	wants            bool          // a seat
+	earlySteps       uint64        // that went into deltas
 	fault            Fault
 	lastDelta        cid.Cid
 	misbehaved       map[peer.ID]error
@@ -95,6 +97,7 @@ func (n *node) stop() {
 	n.w.changes++
 	n.links = nil
 	n.trainSeq++
+	n.early = nil
 }
 
 func (n *node) sign(v msg.Message) (msg.Signed, error) {
@@ -152,8 +155,12 @@ func (n *node) do(e round.Effect) {
 		w.sawCertificate(l.ID, l.Record, e.Certificate)
 	case round.Train:
 		n.train(e)
+	case round.TrainEarly:
+		n.trainSeq++
+		n.early = &earlyTraining{e.Earlier, n.w.now}
 	case round.StopTraining:
 		n.trainSeq++
+		n.early = nil
 	case round.Check:
 		n.check(e)
 	case round.Pull:
@@ -204,32 +211,71 @@ func (n *node) train(e round.Train) {
 	n.trainSeq++
 	seq, life := n.trainSeq, n.life
 	on := func() bool { return n.up && n.life == life && n.trainSeq == seq }
+	begun := n.early
+	n.early = nil
 	n.fetch(e.State, on, func() {
 		if !on() {
 			return
 		}
 		in := &n.w.manifest.Inner
 		available := n.until(e.Until)
-		// The usual node takes its most steps in half of the time there is.
-		perStep := time.Duration(float64(n.w.period()) * 0.4 / float64(in.MaxSteps) / n.pace())
-		steps := min(max(int(available/perStep), int(in.MinSteps)), int(e.Steps))
-		d := perStep * time.Duration(steps)
-		d -= time.Duration(n.w.rnd.Int64N(int64(d)/10 + 1))
+		perStep := n.perStep()
+		early := begun.steps(n, e, perStep)
+		steps := early + int(available/perStep)
+		steps = min(max(steps, int(in.MinSteps)), int(e.Steps))
+		d := perStep * time.Duration(steps-early)
+		if d > 0 {
+			d -= time.Duration(n.w.rnd.Int64N(int64(d)/10 + 1))
+		}
 		if n.fault.watches() {
 			d = max(d, available) // what it does depends on what others did
 		}
 		n.w.after(d, func() {
 			if on() {
 				n.busy += d
-				n.trained(e, steps)
+				n.trained(e, steps, begun.taken(early))
 			}
 		})
 	})
 }
 
-func (n *node) trained(e round.Train, steps int) {
+// perStep is how long a step takes: the usual node takes its most steps in half of
+// the time there is.
+func (n *node) perStep() time.Duration {
+	return time.Duration(float64(n.w.period()) * 0.4 / float64(n.w.manifest.Inner.MaxSteps) / n.pace())
+}
+
+// earlyTraining is what was begun before the head was known.
+type earlyTraining struct {
+	earlier round.Earlier
+	began   time.Duration
+}
+
+// steps is how many were taken early that count in the round that e begins.
+func (b *earlyTraining) steps(n *node, e round.Train, perStep time.Duration) int {
+	if b == nil || !e.Earlier.Head.Equals(b.earlier.Head) {
+		return 0
+	}
+	k := min(int((n.w.now-b.began)/perStep), int(n.w.manifest.Inner.OverlapSteps))
+	n.busy += time.Duration(k) * perStep
+	if k > int(e.Steps) {
+		return 0
+	}
+	n.earlySteps += uint64(k)
+	return k
+}
+
+// taken is what a task has to know of so many early steps.
+func (b *earlyTraining) taken(steps int) earlySteps {
+	if steps == 0 {
+		return earlySteps{}
+	}
+	return earlySteps{steps: steps, from: b.earlier}
+}
+
+func (n *node) trained(e round.Train, steps int, early earlySteps) {
 	w := n.w
-	ev, err := n.contribution(e, steps)
+	ev, err := n.contribution(e, steps, early)
 	if err != nil {
 		w.fail(fmt.Errorf("node %d, round %d: %w", n.i, e.Round, err))
 		return

@@ -97,7 +97,7 @@ func (l Limit) String() string {
 func All() []Scenario {
 	var list []Scenario
 	for _, group := range [][]Scenario{
-		agreementScenarios(), churnScenarios(), learningScenarios(), strangerScenarios(), scaleScenarios(), tempoScenarios(),
+		agreementScenarios(), churnScenarios(), learningScenarios(), overlapScenarios(), strangerScenarios(), scaleScenarios(), tempoScenarios(),
 	} {
 		list = append(list, group...)
 	}

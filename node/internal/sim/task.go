@@ -39,6 +39,24 @@ type assignment struct {
 	state *fold.State
 	done  runner.Done
 	steps int
+	early earlySteps
+	guess *fold.State // that early steps begin from
+}
+
+// earlySteps are those of an assignment that were taken before its head was known.
+type earlySteps struct {
+	steps int
+	from  round.Earlier
+}
+
+// guess is what a delta alone makes of a state.
+func (w *world) guess(e round.Earlier) (*fold.State, error) {
+	d, err := w.contents.decoded(e.Delta)
+	if err != nil {
+		return nil, err
+	}
+	next, _, err := fold.Fold(w.contents.stateOf(e.State), []fold.Input{{Delta: d, Tokens: 1, FactorQ16: fold.FactorFull}}, w.manifest.FoldOuter())
+	return next, err
 }
 
 // learned is what came of it: the pseudo-gradient and what a commit says.
@@ -124,7 +142,7 @@ func (w *world) mergePasses(e round.Gate) (bool, error) {
 // quickTask is a problem that costs nothing: parameters have to come near a
 // target, a step goes a part of the way, and each node sees the target through
 // noise of its own, so that the deltas of two honest nodes are nearly at right
-// angles once a run is under way.
+// angles once a run is under way. Early steps are to it as others are.
 type quickTask struct {
 	target []float64
 	// noise is how far a step goes astray, beside the usual.

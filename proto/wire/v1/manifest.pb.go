@@ -991,6 +991,7 @@ type Inner struct {
 	Unpacked         bool                   `protobuf:"varint,16,opt,name=unpacked,proto3" json:"unpacked,omitempty"`
 	OverLong         OverLong               `protobuf:"varint,17,opt,name=over_long,json=overLong,proto3,enum=moot.wire.v1.OverLong" json:"over_long,omitempty"`
 	StartSteps       uint32                 `protobuf:"varint,20,opt,name=start_steps,json=startSteps,proto3" json:"start_steps,omitempty"`
+	OverlapSteps     uint32                 `protobuf:"varint,30,opt,name=overlap_steps,json=overlapSteps,proto3" json:"overlap_steps,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1147,6 +1148,13 @@ func (x *Inner) GetOverLong() OverLong {
 func (x *Inner) GetStartSteps() uint32 {
 	if x != nil {
 		return x.StartSteps
+	}
+	return 0
+}
+
+func (x *Inner) GetOverlapSteps() uint32 {
+	if x != nil {
+		return x.OverlapSteps
 	}
 	return 0
 }
@@ -1341,7 +1349,7 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\x06Tensor\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\rR\x04rows\x12\x12\n" +
-	"\x04cols\x18\x03 \x01(\rR\x04cols\"\x93\x05\n" +
+	"\x04cols\x18\x03 \x01(\rR\x04cols\"\xb8\x05\n" +
 	"\x05Inner\x12,\n" +
 	"\x12learning_rate_nano\x18\x01 \x01(\x04R\x10learningRateNano\x12\x1b\n" +
 	"\tbeta1_ppm\x18\x02 \x01(\rR\bbeta1Ppm\x12\x1b\n" +
@@ -1364,7 +1372,8 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\bunpacked\x18\x10 \x01(\bR\bunpacked\x123\n" +
 	"\tover_long\x18\x11 \x01(\x0e2\x16.moot.wire.v1.OverLongR\boverLong\x12\x1f\n" +
 	"\vstart_steps\x18\x14 \x01(\rR\n" +
-	"startSteps\"V\n" +
+	"startSteps\x12#\n" +
+	"\roverlap_steps\x18\x1e \x01(\rR\foverlapSteps\"V\n" +
 	"\x05Outer\x12*\n" +
 	"\x11learning_rate_q16\x18\x01 \x01(\rR\x0flearningRateQ16\x12!\n" +
 	"\fmomentum_q16\x18\x02 \x01(\rR\vmomentumQ16\"F\n" +
