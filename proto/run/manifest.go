@@ -369,6 +369,10 @@ func Decode(b []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("decode manifest: %w", err)
 	}
 	if again, err := marshal(m.toWire()); err != nil || !bytes.Equal(again, b) {
+		var known wirev1.Manifest
+		if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, &known); err == nil && proto.Size(&known) < proto.Size(&w) {
+			return nil, fmt.Errorf("decode manifest: it has settings that this program does not know; update it to take part")
+		}
 		return nil, fmt.Errorf("decode manifest: it is not in the canonical encoding")
 	}
 	return m, nil

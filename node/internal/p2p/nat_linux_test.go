@@ -41,7 +41,7 @@ const (
 )
 
 var natHomes = []natKind{
-	natNone, natFullCone, natRestricted, natRestricted, natSymmetric, natSymmetric, natDouble, natNoUDP, natIPv6,
+	natNone, natFullCone, natRestricted, natRestricted, natSymmetric, natSymmetric, natDouble, natDouble, natNoUDP, natNoUDP, natIPv6,
 }
 
 // natWays is how two peers are connected: it is better to be greater.
