@@ -63,6 +63,7 @@ func sigstop(ctx context.Context, s *swarm, r *result) error {
 	if err := s.begin(ctx, 5, 24, nil); err != nil {
 		return err
 	}
+	var late time.Duration
 	for i, n := range []*node{s.nodes[2], s.nodes[0]} {
 		if err := s.until(ctx, s.nodes[1], uint64(2+8*i)); err != nil {
 			return err
@@ -80,7 +81,21 @@ func sigstop(ctx context.Context, s *swarm, r *result) error {
 		}
 		s.over(n)
 		s.say("%s is awake", n.name)
+		woken := time.Now()
+		at, err := s.heads(ctx)
+		if err != nil {
+			return err
+		}
+		others := at[1].round
+		if err := s.await(ctx, roundTimeout, func(ctx context.Context) (string, bool, error) {
+			d, err := n.client().Run(ctx, s.run)
+			return fmt.Sprintf("in round %d of %d", d.Round, others), err == nil && d.Round >= others, err
+		}); err != nil {
+			return fmt.Errorf("wait for %s, which slept: %w", n.name, err)
+		}
+		late = max(late, time.Since(woken))
 	}
+	r.atMost("periods_until_awake", late.Seconds()/s.period.Seconds(), 1)
 	_, err := s.finish(ctx, r, usual)
 	return err
 }

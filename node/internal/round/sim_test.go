@@ -233,6 +233,7 @@ type simOpts struct {
 	foldTime  time.Duration
 	checkTime time.Duration
 	offers    int // records in one answer
+	backlog   int // messages that wait for who sleeps
 	auditTime time.Duration
 	tokens    func(i int) uint64
 	// gain is what an auditor measures of the delta of a node; 0 nats if nil.
@@ -287,6 +288,9 @@ type simNode struct {
 	tickAt     time.Time
 	trainSeq   int
 	wants      bool
+	asleep     bool // like a laptop whose lid is closed
+	slept      []Event
+	behind     time.Duration // of its clock: some stand still while their machine sleeps
 	heads      int // adopted
 	misbehaved map[peer.ID]error
 	// crashAt: crash before carrying out that many more effects; -1: never
@@ -410,8 +414,26 @@ func (n *simNode) later(d time.Duration, ev Event) {
 	})
 }
 
+// wake ends the sleep of a node: the time that it had asked for is long past, and
+// what came meanwhile and was not lost comes at once.
+func (n *simNode) wake() {
+	n.asleep = false
+	list := n.slept
+	n.slept, n.tickAt = nil, time.Time{}
+	n.step(Tick{})
+	for _, ev := range list {
+		n.step(ev)
+	}
+}
+
 func (n *simNode) step(ev Event) {
-	for _, e := range n.m.Step(n.sim.now, ev) {
+	if n.asleep {
+		if len(n.slept) < n.sim.opts.backlog {
+			n.slept = append(n.slept, ev)
+		}
+		return
+	}
+	for _, e := range n.m.Step(n.clock(), ev) {
 		if n.crashAt == 0 {
 			n.crashAt = -1
 			n.stop()
@@ -426,12 +448,14 @@ func (n *simNode) step(ev Event) {
 	if at.IsZero() || at.Equal(n.tickAt) {
 		return
 	}
-	if !at.After(n.sim.now) {
-		n.sim.t.Fatalf("deadline %v is not after now, %v", at, n.sim.now)
+	if !at.After(n.clock()) {
+		n.sim.t.Fatalf("deadline %v is not after now, %v", at, n.clock())
 	}
 	n.tickAt = at
-	n.later(at.Sub(n.sim.now), Tick{})
+	n.later(at.Sub(n.clock()), Tick{})
 }
+
+func (n *simNode) clock() time.Time { return n.sim.now.Add(-n.behind) }
 
 func (n *simNode) do(e Effect) {
 	s := n.sim
@@ -564,7 +588,7 @@ func (n *simNode) train(e Train) {
 	n.trainSeq++
 	seq, life := n.trainSeq, n.life
 	d, steps := n.sim.opts.trainTime(n.i), uint64(e.Steps)
-	if left := e.Until.Sub(n.sim.now); left < d {
+	if left := e.Until.Sub(n.clock()); left < d {
 		d, steps = left, max(steps*uint64(max(left, 0))/uint64(d), 1)
 	}
 	n.sim.after(d, func() {

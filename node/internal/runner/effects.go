@@ -140,7 +140,7 @@ func (r *Runner) sync(ctx context.Context, e round.Sync) {
 		default:
 			req.Locator = r.ledger.Locator(maxLocator - 1)
 		}
-		b, err := r.hub.o.Host.Request(ctx, e.From, protocol, req.encode(), maxSyncResponse)
+		b, err := r.ask(ctx, e.From, protocol, req.encode())
 		var items []syncItem
 		if err == nil {
 			items, err = decodeSyncItems(b)

@@ -174,6 +174,12 @@ func (x *testNode) takePart(t testing.TB, man *run.Manifest) (r *Runner, stop fu
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r, x.goOn(t, r)
+}
+
+// goOn runs a run that is open.
+func (x *testNode) goOn(t testing.TB, r *Runner) (stop func() error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -186,7 +192,7 @@ func (x *testNode) takePart(t testing.TB, man *run.Manifest) (r *Runner, stop fu
 		return err
 	})
 	t.Cleanup(func() { _ = stop() })
-	return r, stop
+	return stop
 }
 
 // until waits for what comes within three minutes, on a busy machine, or fails.

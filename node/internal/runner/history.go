@@ -44,7 +44,7 @@ func (h *Hub) answerBefore(_ context.Context, from peer.ID, b []byte) ([]byte, e
 // something. An error that does not wrap round.ErrRefuted is the peer's lie.
 func (r *Runner) askBefore(ctx context.Context, from peer.ID, known []round.Link, most int) (links []round.Link, answered bool, err error) {
 	req := beforeRequest{Run: r.id, Record: known[len(known)-1].ID, Most: uint64(most)}
-	b, err := r.hub.o.Host.Request(ctx, from, beforeProtocol, req.encode(), maxSyncResponse)
+	b, err := r.ask(ctx, from, beforeProtocol, req.encode())
 	if err != nil {
 		return known, false, nil // a line that failed is no lie
 	}

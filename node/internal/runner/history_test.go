@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -46,8 +47,10 @@ func (x *testNode) has(t testing.TB, man *run.Manifest, c *roundtest.Chronicle) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.ledger.Adopt(time.Now(), c.Links[1:]); err != nil {
-		t.Fatal(err)
+	for links := range slices.Chunk(c.Links[1:], 200) {
+		if err := r.ledger.Adopt(time.Now(), links); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)

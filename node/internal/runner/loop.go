@@ -78,6 +78,7 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 		r.bringState(ctx, h)
 	}
 	r.fillIn(ctx)
+	r.greet(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -26,6 +26,8 @@ const (
 	maxProofs      = 64 // requests that one proof is made of
 	askedForHead   = 3  // others that are asked whether a head is theirs
 	maxDoubts      = 3
+	greetings      = 10
+	greetEvery     = 2 * time.Second
 )
 
 // move is a change of the chain that is none of the round's: to a head that was
@@ -43,7 +45,7 @@ type move struct {
 func (r *Runner) proveHead(ctx context.Context, from peer.ID) bool {
 	known, ok := r.lastCertified()
 	claims, worth := r.claims(from), r.hub.proofWorth
-	if !r.manifest.SkipLinks || !ok || r.whole.Load() || claims < known.Record.Round+worth {
+	if !r.manifest.SkipLinks || !ok || r.whole.Load() || claims > 0 && claims < known.Record.Round+worth {
 		return true
 	}
 	began := time.Now()
@@ -72,13 +74,38 @@ func (r *Runner) proveHead(ctx context.Context, from peer.ID) bool {
 	return false
 }
 
+// greet asks a member of the run for what follows, without waiting for a heartbeat of
+// one that says it is ahead: these are minutes apart.
+func (r *Runner) greet(ctx context.Context) {
+	r.running.Go(func() {
+		for range greetings {
+			if v := r.view.Load(); v != nil && len(v.Members) > 0 {
+				return
+			}
+			if list := r.hub.o.Host.Members(r.id.String()); len(list) > 0 {
+				r.sync(ctx, round.Sync{From: list[rand.IntN(len(list))]})
+			}
+			if !wait(ctx, greetEvery) {
+				return
+			}
+		}
+	})
+}
+
+// ask is a request of records, whose bytes are counted.
+func (r *Runner) ask(ctx context.Context, from peer.ID, protocol string, req []byte) ([]byte, error) {
+	b, err := r.hub.o.Host.Request(ctx, from, protocol, req, maxSyncResponse)
+	r.brought.Add(int64(len(b)))
+	return b, err
+}
+
 // askProof asks for a proof that begins with a known record, and returns its steps
 // and how many bytes they had. An error means that the peer lies.
 func (r *Runner) askProof(ctx context.Context, from peer.ID, known round.Link, claims msg.Round) (steps []round.Link, size int, err error) {
 	for range maxProofs {
 		req := syncRequest{Run: r.id}
 		req.Locator = append(req.Locator, known.ID)
-		b, err := r.hub.o.Host.Request(ctx, from, proofProtocol, req.encode(), maxSyncResponse)
+		b, err := r.ask(ctx, from, proofProtocol, req.encode())
 		if err != nil {
 			break // a line that failed is no lie
 		}
@@ -94,7 +121,7 @@ func (r *Runner) askProof(ctx context.Context, from peer.ID, known round.Link, c
 			return nil, 0, err
 		}
 		steps, size = append(steps, links...), size+len(b)
-		if known = links[len(links)-1]; known.Record.Round+segmentRecords > claims {
+		if known = links[len(links)-1]; claims > 0 && known.Record.Round+segmentRecords > claims {
 			break
 		}
 	}
@@ -172,7 +199,7 @@ func (l *driver) move(ctx context.Context, mv move) error {
 			r.emit(api.Event{Type: api.EventRound, N: uint64(head.Record.Round), Round: &desc, Loss: desc.TrainLoss})
 		}
 		r.log.InfoContext(ctx, "joined at a head that was proven; older records come later",
-			"round", head.Record.Round, "from", mv.segment[0].Record.Round)
+			"round", head.Record.Round, "from", mv.segment[0].Record.Round, "bytes", r.brought.Load())
 	}
 	head := r.ledger.Head()
 	r.scopes.decided(head.Record.Round)

@@ -62,6 +62,7 @@ type Runner struct {
 	whole   atomic.Bool                // the run is followed by all its records: its proofs are in doubt
 	doubts  atomic.Int32               // proofs whose head others did not know
 	filling atomic.Bool
+	brought atomic.Int64   // bytes of records, also of those that were refused
 	running sync.WaitGroup // what the loop began
 
 	differing   sync.Mutex // while a difference is computed
