@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,6 +18,8 @@ type dashboardOptions struct {
 	readOnly bool
 	listen   string
 	runs     []string
+	cert     string
+	key      string
 }
 
 func newDashboard(e *env) *cobra.Command {
@@ -32,13 +35,20 @@ look, and change nothing.
 With --listen it serves the page to everybody who can reach that address, until
 it is interrupted: the runs of this node as they go on, and nothing with which
 they could be changed; no addresses of peers, no folders, no log, nothing that is
-computed for who asks. Behind a web server of yours it can have a name and TLS.`,
+computed for who asks. One address has 64 connections and 20 requests a second at
+most. With --tls-cert and --tls-key it speaks TLS; the files are read again when
+they change. A web server on the same machine can do that instead; it names who
+asks in X-Forwarded-For.`,
 		Example: `  moot dashboard
-  moot dashboard --listen 0.0.0.0:8080 --run last`,
+  moot dashboard --listen 0.0.0.0:8080 --run last
+  moot dashboard --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem`,
 		Args: needs(false),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.listen != "" {
 				return runPublicDashboard(cmd.Context(), e, o)
+			}
+			if o.cert != "" {
+				return api.Errorf(api.CodeUsage, "--tls-cert is given without --listen: this page is for this machine alone")
 			}
 			if len(o.runs) > 0 {
 				return api.Errorf(api.CodeUsage, "--run is given without --listen: this page shows all runs")
@@ -50,7 +60,10 @@ computed for who asks. Behind a web server of yours it can have a name and TLS.`
 	f.BoolVar(&o.readOnly, "read-only", false, "with a token that changes nothing")
 	f.StringVar(&o.listen, "listen", "", "serve the page for everybody at this `host:port`")
 	f.StringArrayVar(&o.runs, "run", nil, "with --listen, show this run alone, by its `ID` (may be given again)")
+	f.StringVar(&o.cert, "tls-cert", "", "with --listen, speak TLS with the certificates in this PEM `file`")
+	f.StringVar(&o.key, "tls-key", "", "and the private key in this PEM `file`")
 	cmd.MarkFlagsMutuallyExclusive("read-only", "listen")
+	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	return cmd
 }
 
@@ -92,19 +105,27 @@ func runPublicDashboard(ctx context.Context, e *env, o dashboardOptions) error {
 		}
 		o.runs[i] = d.ID
 	}
+	secure, scheme := (*tls.Config)(nil), "http"
+	if o.cert != "" {
+		k := &keyPair{cert: o.cert, key: o.key}
+		if _, err := k.get(nil); err != nil {
+			return api.Errorf(api.CodeUsage, "%w", err).WithHint("give a certificate, with those that vouch for it after it, and its key, both as PEM")
+		}
+		secure, scheme = &tls.Config{GetCertificate: k.get}, "https"
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)
 	if err != nil {
 		return api.Errorf(api.CodeUsage, "listen on %s: %w", o.listen, err).WithHint("give host:port, such as 0.0.0.0:8080; port 0 takes a free one")
 	}
 	p := api.NewPublic(api.PublicOptions{
-		Source: c, Runs: o.runs, Log: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelError})),
+		Source: c, Runs: o.runs, TLS: secure, Log: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelError})),
 		Follow: func(ctx context.Context, emit func(api.Event) error) error {
 			return c.Watch(ctx, client.WatchOptions{OnDown: func(err error) {
 				fmt.Fprintf(e.err, "moot: %s; trying again\n", plain.Clean(err.Error()))
 			}}, emit)
 		},
 	})
-	d := dashboard{"http://" + l.Addr().String() + "/"}
+	d := dashboard{scheme + "://" + l.Addr().String() + "/"}
 	if err := e.answer(d, func(p *page) { p.line("%s", d.URL) }); err != nil {
 		l.Close()
 		return err

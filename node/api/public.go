@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"regexp"
@@ -37,6 +38,8 @@ type PublicOptions struct {
 	Log *slog.Logger
 	// MaxWatchers bounds the open event streams. Default 2000.
 	MaxWatchers int
+	// TLS, if not nil, is how connections are secured. Default: they are not.
+	TLS *tls.Config
 }
 
 // Public shows runs to everybody who can reach it: no token, nothing that can
@@ -47,6 +50,7 @@ type Public struct {
 	server *Server
 	follow func(ctx context.Context, emit func(Event) error) error
 	shown  *shownNode
+	tls    *tls.Config
 }
 
 // NewPublic makes a Public. It starts nothing; Serve does.
@@ -59,9 +63,9 @@ func NewPublic(o PublicOptions) *Public {
 		limit: rate.NewLimiter(askedPerSecond, 2*askedPerSecond), answers: make(map[string]answered),
 	}
 	s := newServer(shown, Options{Log: o.Log, MaxWatchers: o.MaxWatchers})
-	s.public = true
+	s.public, s.visitors = true, newVisitors()
 	s.handle(s.publicRoutes())
-	return &Public{server: s, follow: o.Follow, shown: shown}
+	return &Public{server: s, follow: o.Follow, shown: shown, tls: o.TLS}
 }
 
 const (
@@ -74,6 +78,12 @@ const (
 // Serve answers on l until ctx is done, and then returns nil. It closes l. An
 // error is that of the listener, or of following the source.
 func (p *Public) Serve(ctx context.Context, l net.Listener) error {
+	l = p.server.visitors.listener(l)
+	if p.tls != nil {
+		c := p.tls.Clone()
+		c.NextProtos = []string{"h2", "http/1.1"}
+		l = tls.NewListener(l, c)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.server.Serve(ctx, l) })
 	group.Go(func() error {

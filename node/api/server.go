@@ -54,9 +54,10 @@ const (
 type Server struct {
 	// constant after NewServer
 	backend   Backend
-	token     [32]byte // hash
-	readToken [32]byte // hash, of random bytes if there is none
-	public    bool     // it is that of a Public
+	token     [32]byte  // hash
+	readToken [32]byte  // hash, of random bytes if there is none
+	public    bool      // it is that of a Public
+	visitors  *visitors // of a Public, else nil
 	log       *slog.Logger
 	ping      time.Duration
 	mux       *http.ServeMux
@@ -163,6 +164,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	if s.visitors != nil {
+		if err := s.visitors.allow(r); err != nil {
+			s.log.DebugContext(r.Context(), "request refused", "method", r.Method, "path", r.URL.Path, "err", err)
+			header.Set("Retry-After", "5")
+			s.fail(rec, r, err)
+			return
+		}
+	}
 	if err := s.admit(r); err != nil {
 		s.log.WarnContext(r.Context(), "request refused", "method", r.Method, "path", r.URL.Path, "err", err)
 		s.fail(rec, r, err)
