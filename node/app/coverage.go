@@ -33,6 +33,8 @@ type covered struct {
 	head   string    // record up to which it was counted, "" is the genesis
 	round  uint64
 	opened bool
+	// partial: older records were missing when it was counted.
+	partial bool
 }
 
 // maxPasses is how many numbers of draws are told apart.
@@ -100,6 +102,12 @@ func (c *covered) reset() {
 // follow counts the rounds that were decided since the last time; all, when
 // the head moved to another branch. What was counted when ctx ends stays.
 func (c *covered) follow(ctx context.Context, p participant, batch uint64) error {
+	// Of a run that was joined late, older rounds come when newer ones are counted.
+	partial := p.Summary().RecordsFrom > 0
+	if c.partial && !partial {
+		c.reset()
+	}
+	c.partial = partial
 	if c.round > 0 {
 		last, err := p.Rounds(c.round, 1)
 		if err != nil {
