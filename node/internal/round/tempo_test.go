@@ -3,6 +3,7 @@ package round
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ func TestSteerSteps(t *testing.T) {
 		{"low, but not in a row", []uint32{0, 1, 1, 50_000, 1, 1, 1}, []uint32{40, 40, 40, 40, 40, 40, 50}},
 		{"what is not told does not count", []uint32{0, 1, 0, 1, 0, 1}, []uint32{40, 40, 40, 40, 40, 50}},
 		{"the first round has none to tell of", []uint32{900_000, 100_000}, []uint32{40, 40}},
+		{"low before a change does not count after it", []uint32{0, 1, 1, 300_000, 0, 1, 1, 1}, []uint32{40, 40, 40, 20, 20, 20, 20, 25}},
 		{"up again", []uint32{0, 300_000, 0, 1, 1, 1, 0, 1, 1, 1}, []uint32{40, 20, 20, 20, 20, 25, 25, 25, 25, 31}},
 	} {
 		s := newTale(t, 4, timed(4))
@@ -235,6 +237,45 @@ func TestTempoOfARun(t *testing.T) {
 	}
 	if err := s.agree(s.minRound()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestArrival: when all but an eighth of the expected deltas, with all of their
+// steps, were held; who had none in the round before is not expected.
+func TestArrival(t *testing.T) {
+	const n = 10
+	s := newSim(t, 6, n, timed(n), simOpts{kappa: func(*simNode) uint32 { return 100_000 }})
+	s.startAll()
+	if !s.runUntil(5*time.Minute, func() bool { return s.minRound() >= 4 }) {
+		t.Fatalf("no rounds\n%s", s.describe())
+	}
+	m := s.nodes[0].m
+	h := m.cur
+	began := h.began
+	steps := uint64(m.rules.StepsAfter(h.parent.Record))
+	entry := func(after time.Duration, steps uint64, reason msg.Reason) []*commitEntry {
+		return []*commitEntry{{commit: &msg.Commit{Steps: steps}, decided: true, reason: reason, at: began.Add(after)}}
+	}
+	for i := range n {
+		h.commits[i] = entry(time.Duration(i+1)*time.Second, steps, msg.Held)
+	}
+	if got := m.arrival(h); got != 9000 {
+		t.Errorf("all of ten came, one after each second: %d ms, want 9000", got)
+	}
+	h.commits[4] = entry(time.Second, steps, msg.Timeout)
+	if got := m.arrival(h); got != 10_000 {
+		t.Errorf("one did not: %d ms, want 10000", got)
+	}
+	h.commits[7] = entry(time.Second, steps-1, msg.Held)
+	if got := m.arrival(h); got != 0 {
+		t.Errorf("and one was cut short: %d ms, want 0", got)
+	}
+	h.commits[4], h.commits[7] = nil, nil
+	parent := *h.parent.Record
+	parent.Contributions = slices.DeleteFunc(slices.Clone(parent.Contributions), func(c msg.Contribution) bool { return c.Seat == 4 || c.Seat == 7 })
+	h.parent.Record = &parent
+	if got := m.arrival(h); got != 9000 {
+		t.Errorf("two of whom nothing is expected: %d ms, want 9000", got)
 	}
 }
 
