@@ -1,6 +1,8 @@
 package msg
 
 import (
+	"bytes"
+
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -13,6 +15,22 @@ type Proposal struct {
 	Attempt uint32
 	Peer    peer.ID
 	Record  []byte // as Record.Encode gives it
+
+	decoded *Record // by Validate; nil: it was not called
+}
+
+// Decoded returns the record. It is the same one each time for a message that was
+// opened or sealed, and must not be changed.
+func (m *Proposal) Decoded() (*Record, error) {
+	if m.decoded != nil {
+		return m.decoded, nil
+	}
+	return DecodeRecord(m.Record)
+}
+
+// Equal compares what is on the wire.
+func (m *Proposal) Equal(o *Proposal) bool {
+	return m.Run.Equals(o.Run) && m.Round == o.Round && m.Attempt == o.Attempt && m.Peer == o.Peer && bytes.Equal(m.Record, o.Record)
 }
 
 // Validate implements Message. It decodes the record.
@@ -33,6 +51,7 @@ func (m *Proposal) Validate() error {
 	c.that(r.Run.Equals(m.Run), "record is of run %v, must be of %v", r.Run, m.Run)
 	c.that(r.Round == m.Round, "record is of round %d, must be of %d", r.Round, m.Round)
 	c.that(r.Attempt <= m.Attempt, "record is of attempt %d, must be at most %d", r.Attempt, m.Attempt)
+	m.decoded = r
 	return c.result()
 }
 

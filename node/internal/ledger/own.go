@@ -94,7 +94,7 @@ func headOf(m msg.Message) cid.Cid {
 	case *msg.Report:
 		return m.Head
 	case *msg.Proposal:
-		if r, err := msg.DecodeRecord(m.Record); err == nil {
+		if r, err := m.Decoded(); err == nil {
 			return r.Parent
 		}
 	}

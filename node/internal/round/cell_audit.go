@@ -109,39 +109,71 @@ func (ru *Rules) draw(parent Link, ring auditRing, list []entered) {
 
 func (ru *Rules) enteredInCells(b Basis) []entered {
 	parent := b.Parent.Record
-	var before standings // that the cells went by
+	before := &msg.Record{} // that the cells went by
 	if b.Before.Record != nil {
-		before = b.Before.Record.Standings
+		before = b.Before.Record
 	}
 	cells := CellsOf(parent.Parent, parent.Seats)
+	shares := ru.Shares(before, parent)
 	var list []entered
-	for i, c := range parent.Contributions {
-		sum, ok := summaryIn(parent, i)
-		if !ok {
-			continue // the record was verified
-		}
-		members := cells[c.Seat]
-		each, first := sum.TokensEach, len(list)
-		for k, seat := range members {
-			if !msg.Has(sum.Included, k) || len(each) == 0 {
+	for _, c := range parent.Contributions {
+		first := len(list)
+		for _, s := range shares {
+			if s.Cell != c.Seat+1 {
 				continue
 			}
-			s := parent.Seats[seat]
-			e := entered{seat: uint32(seat), maker: s.Peer, tokens: each[0]}
-			each = each[1:]
-			if _, _, reason := ru.counts(before, s, e.tokens); reason == msg.Held {
+			e := entered{seat: s.Seat, maker: parent.Seats[s.Seat].Peer, tokens: s.Tokens}
+			if s.Reason == msg.Held {
 				e.weight = 1
 			}
 			list = append(list, e)
 		}
-		ru.draw(b.Parent, ru.cellRing(b.Parent, members), list[first:])
+		ru.draw(b.Parent, ru.cellRing(b.Parent, cells[c.Seat]), list[first:])
 	}
 	slices.SortFunc(list, func(a, b entered) int { return int(a.seat) - int(b.seat) })
 	return list
 }
 
+// Share is what a seat gave to its cell, as far as that is known to all.
+type Share struct {
+	Seat      uint32
+	Cell      uint32 // from 1
+	Tokens    uint64
+	Counted   uint64 // of them, for its weight
+	FactorQ16 uint32
+	Reason    msg.Reason // why it counts for nothing, Held: it counts
+}
+
+// Shares returns what the seats of a round with cells gave, cell by cell; nothing
+// in a run without audits, in which only the seats of a cell know. before is the
+// record that r follows.
+func (ru *Rules) Shares(before, r *msg.Record) []Share {
+	cells := CellsOf(r.Parent, r.Seats)
+	var list []Share
+	for i, c := range r.Contributions {
+		sum, ok := summaryIn(r, i)
+		if !ok || int(c.Seat) >= len(cells) {
+			continue // the record was verified
+		}
+		each := sum.TokensEach
+		for k, seat := range cells[c.Seat] {
+			if !msg.Has(sum.Included, k) || len(each) == 0 {
+				continue
+			}
+			e := Share{Seat: uint32(seat), Cell: c.Seat + 1, Tokens: each[0]}
+			each = each[1:]
+			e.FactorQ16, e.Counted, e.Reason = ru.counts(before.Standings, r.Seats[seat], e.Tokens)
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 // summaryIn is what the i-th contribution of a record with cells came from.
 func summaryIn(r *msg.Record, i int) (*msg.CellSummary, bool) {
+	if i >= len(r.Commits) {
+		return nil, false
+	}
 	res, _, err := msg.OpenAs[*msg.CellResult](r.Commits[i])
 	if err != nil {
 		return nil, false

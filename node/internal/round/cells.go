@@ -285,7 +285,7 @@ func ofCell(m msg.Message) uint32 {
 	case *msg.Vote:
 		return m.Cell
 	case *msg.Proposal:
-		if r, err := msg.DecodeRecord(m.Record); err == nil {
+		if r, err := m.Decoded(); err == nil {
 			return r.Cell
 		}
 	}

@@ -97,7 +97,7 @@ func headOf(m msg.Message) (cid.Cid, msg.Round, bool) {
 	case *msg.CellResult:
 		return m.Summary.Head, m.Summary.Round, true
 	case *msg.Proposal:
-		r, err := msg.DecodeRecord(m.Record)
+		r, err := m.Decoded()
 		if err != nil {
 			return cid.Undef, 0, false
 		}

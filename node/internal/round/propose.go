@@ -242,7 +242,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 		return
 	}
 	slot.signed = s
-	r, err := msg.DecodeRecord(p.Record)
+	r, err := p.Decoded()
 	if err != nil {
 		return // Open decoded it
 	}

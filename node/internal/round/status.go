@@ -146,7 +146,7 @@ func (p *members) useful(m *Machine, id peer.ID) {
 // zero: never. One that is just one record further, which we are about to reach
 // ourselves, is left alone for a while.
 func (m *Machine) askDue(e *member) time.Time {
-	if m.chain.has(e.status.Head) || m.now.After(e.seen.Add(m.silent(e.status.Peer))) {
+	if e.status.Head == m.head.ID || m.chain.has(e.status.Head) || m.now.After(e.seen.Add(m.silent(e.status.Peer))) {
 		return time.Time{}
 	}
 	due := e.since

@@ -17,6 +17,7 @@ import (
 	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/proto/fold"
+	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
@@ -310,7 +311,8 @@ func (t *trial) realWorld(nodes, rounds int, net network, with tuning) (*world, 
 		return nil, err
 	}
 	m := *s.base
-	m.MaxRounds, m.MinPeers, m.GenesisSeed = uint64(rounds), uint32(min(nodes, int(m.Seats))), t.Seed
+	m.Seats = max(m.Seats, uint32(nodes))
+	m.MaxRounds, m.MinPeers, m.GenesisSeed = uint64(rounds), uint32(min(nodes, msg.MaxSeats)), t.Seed
 	if with.rate == 0 {
 		with.rate, with.outer = s.usual.rate, s.usual.outer
 	}

@@ -17,9 +17,16 @@ func learningScenarios() []Scenario {
 				Name:  fmt.Sprintf("byzantine-%d-%v", part, f),
 				Quick: part == 25 || f == signFlip1000 || f == alie, // the others would take too long
 				About: fmt.Sprintf("%d %% of 12 seats lie: %v; a real model is trained", part, f),
-				run:   func(t *trial) error { return byzantine(t, part, f) },
+				run:   func(t *trial) error { return byzantine(t, part, f, byzantinePeers, t.long(100, 20)) },
 			})
 		}
+	}
+	for f := honest + 1; f < lastFault; f++ {
+		list = append(list, Scenario{
+			Name:  fmt.Sprintf("cells-25-%v", f), // minutes each
+			About: fmt.Sprintf("25 %% of 64 seats, in two cells, lie: %v; a real model is trained", f),
+			run:   func(t *trial) error { return byzantine(t, 25, f, cellPeers, t.long(40, 12)) },
+		})
 	}
 	for _, s := range []string{"quality-8", "byzantine-25-sign-flip-1", "byzantine-25-alie"} {
 		i := slices.IndexFunc(list, func(o Scenario) bool { return o.Name == s })
@@ -36,24 +43,26 @@ func (s Scenario) onDemo() Scenario {
 	}
 }
 
-const byzantinePeers = 12
+const (
+	byzantinePeers = 12
+	cellPeers      = 64 // are in two cells
+)
 
-func byzantine(t *trial, part int, f Fault) error {
-	rounds := t.long(100, 20)
-	clean, err := t.cleanRun(byzantinePeers, rounds)
+func byzantine(t *trial, part int, f Fault, peers, rounds int) error {
+	clean, err := t.cleanRun(peers, rounds)
 	if err != nil {
 		return err
 	}
-	w, err := t.realWorld(byzantinePeers, rounds, wide(), tuning{})
+	w, err := t.realWorld(peers, rounds, wide(), tuning{})
 	if err != nil {
 		return err
 	}
-	liars := byzantinePeers * part / 100
+	liars := peers * part / 100
 	if part == 33 {
-		liars = byzantinePeers / 3
+		liars = peers / 3
 	}
 	// Not the launcher: it makes the first rounds alone.
-	for _, i := range w.rnd.Perm(byzantinePeers - 1)[:liars] {
+	for _, i := range w.rnd.Perm(peers - 1)[:liars] {
 		w.nodes[i+1].fault = f
 	}
 	w.start(w.nodes...)
@@ -78,14 +87,14 @@ func byzantine(t *trial, part int, f Fault) error {
 	t.figure("loss_clean", clean.after)
 	t.figure("loss", got.after)
 	t.meanAtMost("loss_over_clean", got.after/clean.after-1, limit)
-	alone, err := t.cleanRun(byzantinePeers-liars, rounds)
+	alone, err := t.cleanRun(peers-liars, rounds)
 	if err != nil {
 		return err
 	}
 	// Without the liars' seats there is less training, whatever they do.
 	t.figure("loss_of_the_honest_alone", alone.after)
 	t.figure("loss_over_the_honest_alone", got.after/alone.after-1)
-	t.because("%d seats of %d that do not train make the loss %.1f %% higher by themselves", liars, byzantinePeers, 100*(alone.after/clean.after-1))
+	t.because("%d seats of %d that do not train make the loss %.1f %% higher by themselves", liars, peers, 100*(alone.after/clean.after-1))
 	t.meanAtLeast("loss_reduction_kept", (clean.before-got.after)/(clean.before-clean.after), 0.95)
 	s := w.tally(n, 0, roundOf(n))
 	t.figure("liars", float64(liars))

@@ -130,7 +130,14 @@ func (w *world) tallyRound(t *tally, parent, l round.Link, gone map[uint32]bool)
 			}
 		}
 	}
+	cells := round.Cells(len(rec.Seats)) > 0
+	if cells {
+		w.tallyCells(t, parent, l)
+	}
 	for _, c := range rec.Contributions {
+		if cells {
+			break // they are of cells
+		}
 		t.contributions++
 		weight := c.Weight
 		if gone[c.Seat] {
@@ -147,7 +154,7 @@ func (w *world) tallyRound(t *tally, parent, l round.Link, gone map[uint32]bool)
 		}
 	}
 	for _, c := range rec.Refused {
-		if is(rec.Seats[c.Seat]) && c.Reason != msg.NotHeld && c.Reason != msg.Timeout {
+		if !cells && is(rec.Seats[c.Seat]) && c.Reason != msg.NotHeld && c.Reason != msg.Timeout {
 			t.excluded++
 			if c.Reason == msg.Copy {
 				t.takenForCopies++
@@ -157,6 +164,38 @@ func (w *world) tallyRound(t *tally, parent, l round.Link, gone map[uint32]bool)
 	for _, j := range rec.Judgements {
 		if is(parent.Record.Seats[j.Seat]) && j.Verdict == msg.Damaging {
 			t.excluded++
+		}
+	}
+}
+
+// tallyCells counts what the seats of a round with cells gave. What a cell has
+// refused shows only in that a seat that was there is not included.
+func (w *world) tallyCells(t *tally, parent, l round.Link) {
+	rec := l.Record
+	shares := w.rules.Shares(parent.Record, rec)
+	gave := make(map[uint32]bool)
+	for _, s := range shares {
+		t.contributions++
+		gave[s.Seat] = true
+		weight := s.Counted * uint64(s.FactorQ16) >> 16
+		t.weight += weight
+		if w.nodes[w.index[rec.Seats[s.Seat].Peer]].fault == honest {
+			t.included++
+		} else {
+			t.liarWeight += weight
+		}
+	}
+	cells := round.CellsOf(rec.Parent, rec.Seats)
+	for i, c := range rec.Contributions {
+		res, _, err := msg.OpenAs[*msg.CellResult](rec.Commits[i])
+		if err != nil {
+			w.fail(err)
+			return
+		}
+		for k, seat := range cells[c.Seat] {
+			if msg.Has(res.Summary.Present, k) && !gave[uint32(seat)] && w.nodes[w.index[rec.Seats[seat].Peer]].fault == honest {
+				t.excluded++
+			}
 		}
 	}
 }
