@@ -101,10 +101,12 @@ func (r *Runner) foldCell(ctx context.Context, e round.Fold) (round.Folded, erro
 	return round.Folded{ID: e.ID, State: id, Applied: c.Applied}, nil
 }
 
-// sharesOfCells are the contributions of the seats of a round with cells. What
-// each of a cell gave only its seats know, so they have equal shares.
-func sharesOfCells(rec *msg.Record) []api.Contribution {
+// sharesOfCells are the contributions of the seats of a round with cells, which
+// follows before. In a run without audits only the seats of a cell know what
+// each of them gave, so they have equal shares.
+func (r *Runner) sharesOfCells(before, rec *msg.Record) []api.Contribution {
 	out := []api.Contribution{}
+	known := r.rules.Shares(before, rec)
 	cells := round.CellsOf(rec.Parent, rec.Seats)
 	for i, c := range rec.Contributions {
 		if int(c.Seat) >= len(cells) || i >= len(rec.Commits) {
@@ -114,24 +116,54 @@ func sharesOfCells(rec *msg.Record) []api.Contribution {
 		if err != nil {
 			continue
 		}
-		var peers []peer.ID
-		for k, seat := range cells[c.Seat] {
-			if msg.Has(res.Summary.Included, k) {
-				peers = append(peers, rec.Seats[seat].Peer)
+		var shares []round.Share
+		for _, s := range known {
+			if s.Cell == c.Seat+1 {
+				shares = append(shares, s)
 			}
 		}
-		for _, id := range peers {
-			n := uint64(len(peers))
+		if len(shares) == 0 {
+			shares = equalShares(c, &res.Summary, cells[c.Seat])
+		}
+		var sum float64
+		for _, s := range shares {
+			sum += weightOf(s)
+		}
+		for _, s := range shares {
 			a := api.Contribution{
-				Peer: id.String(), Commit: c.Commit.String(), Delta: c.Delta.String(), Tokens: c.Tokens / n, Weight: c.Weight / n, Clip: q16(c.ClipQ16),
+				Peer: rec.Seats[s.Seat].Peer.String(), Commit: c.Commit.String(), Delta: c.Delta.String(), Tokens: s.Tokens, Clip: q16(c.ClipQ16),
 			}
-			if c.Reason != msg.Held {
+			if sum > 0 {
+				a.Weight = uint64(float64(c.Weight) * weightOf(s) / sum)
+			}
+			switch {
+			case s.Reason != msg.Held:
+				a.Reason = s.Reason.String()
+			case c.Reason != msg.Held:
 				a.Reason = c.Reason.String()
 			}
 			out = append(out, a)
 		}
 	}
 	return out
+}
+
+// weightOf is the weight of a share beside others of its cell.
+func weightOf(s round.Share) float64 { return float64(s.Counted) * float64(s.FactorQ16) }
+
+// equalShares divides what a cell gave among those of its members that gave.
+func equalShares(c msg.Contribution, sum *msg.CellSummary, members []int) []round.Share {
+	var list []round.Share
+	for k, seat := range members {
+		if msg.Has(sum.Included, k) {
+			list = append(list, round.Share{Seat: uint32(seat), Cell: c.Seat + 1, FactorQ16: fold.FactorFull})
+		}
+	}
+	for i := range list {
+		list[i].Tokens = c.Tokens / uint64(len(list))
+		list[i].Counted = list[i].Tokens
+	}
+	return list
 }
 
 // comparableDeltas is how many deltas a delta of this round is compared with.

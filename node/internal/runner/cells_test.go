@@ -82,7 +82,8 @@ func TestSharesOfCells(t *testing.T) {
 	}
 	rec.Commits = [][]byte{s.Envelope}
 	rec.Contributions = []msg.Contribution{{Seat: 1, Commit: sum.CID(), Delta: sum.Aggregate, Tokens: 900, Weight: 600, ClipQ16: 1 << 16}}
-	got := sharesOfCells(rec)
+	r := &Runner{rules: new(round.Rules)}
+	got := r.sharesOfCells(&msg.Record{}, rec)
 	if len(got) != 3 {
 		t.Fatalf("%d shares, want 3", len(got))
 	}
@@ -93,6 +94,22 @@ func TestSharesOfCells(t *testing.T) {
 	}
 	if meanLoss(got) != nil {
 		t.Error("shares have a loss")
+	}
+	// With audits it is known what each gave, and why it counts for nothing.
+	sum.TokensEach = []uint64{100, 300, 500}
+	if s, err = msg.Seal(key, &msg.CellResult{Summary: sum, Peer: self, Votes: []msg.CellVote{{Seat: 0, Signature: make([]byte, 64)}}}); err != nil {
+		t.Fatal(err)
+	}
+	rec.Commits = [][]byte{s.Envelope}
+	before := &msg.Record{Standings: []msg.Standing{{Peer: rec.Seats[members[7]].Peer, Owed: 2}}}
+	got = r.sharesOfCells(before, rec)
+	for i, want := range []struct {
+		tokens, weight uint64
+		reason         string
+	}{{100, 150, ""}, {300, 450, ""}, {500, 0, "probation"}} {
+		if c := got[i]; c.Tokens != want.tokens || c.Weight != want.weight || c.Reason != want.reason {
+			t.Errorf("share %d is %+v, want %+v", i, c, want)
+		}
 	}
 	if comparableDeltas(48) != 48 || comparableDeltas(256) != 32 {
 		t.Error("deltas are compared with those of other cells")

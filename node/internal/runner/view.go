@@ -382,7 +382,11 @@ func endedBy(e round.Ending) string {
 
 func (r *Runner) contributions(rec *msg.Record) []api.Contribution {
 	if round.Cells(len(rec.Seats)) > 0 {
-		return sharesOfCells(rec)
+		before := &msg.Record{}
+		if k, _, ok := r.ledger.At(rec.Round - 1); ok {
+			before = k.Record
+		}
+		return r.sharesOfCells(before, rec)
 	}
 	out := []api.Contribution{}
 	for i, c := range rec.Contributions {
