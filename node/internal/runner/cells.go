@@ -101,12 +101,11 @@ func (r *Runner) foldCell(ctx context.Context, e round.Fold) (round.Folded, erro
 	return round.Folded{ID: e.ID, State: id, Applied: c.Applied}, nil
 }
 
-// sharesOfCells are the contributions of the seats of a round with cells, which
-// follows before. In a run without audits only the seats of a cell know what
-// each of them gave, so they have equal shares.
-func (r *Runner) sharesOfCells(before, rec *msg.Record) []api.Contribution {
+// sharesOfCells are the contributions of the seats of a round with cells. In a run
+// without audits it is not known what each of them gave, and those of a cell have
+// equal shares.
+func sharesOfCells(known []round.Share, rec *msg.Record) []api.Contribution {
 	out := []api.Contribution{}
-	known := r.rules.Shares(before, rec)
 	cells := round.CellsOf(rec.Parent, rec.Seats)
 	for i, c := range rec.Contributions {
 		if int(c.Seat) >= len(cells) || i >= len(rec.Commits) {

@@ -82,8 +82,7 @@ func TestSharesOfCells(t *testing.T) {
 	}
 	rec.Commits = [][]byte{s.Envelope}
 	rec.Contributions = []msg.Contribution{{Seat: 1, Commit: sum.CID(), Delta: sum.Aggregate, Tokens: 900, Weight: 600, ClipQ16: 1 << 16}}
-	r := &Runner{rules: new(round.Rules)}
-	got := r.sharesOfCells(&msg.Record{}, rec)
+	got := sharesOfCells(nil, rec)
 	if len(got) != 3 {
 		t.Fatalf("%d shares, want 3", len(got))
 	}
@@ -96,13 +95,10 @@ func TestSharesOfCells(t *testing.T) {
 		t.Error("shares have a loss")
 	}
 	// With audits it is known what each gave, and why it counts for nothing.
-	sum.TokensEach = []uint64{100, 300, 500}
-	if s, err = msg.Seal(key, &msg.CellResult{Summary: sum, Peer: self, Votes: []msg.CellVote{{Seat: 0, Signature: make([]byte, 64)}}}); err != nil {
-		t.Fatal(err)
+	share := func(k int, tokens uint64, factor uint32, reason msg.Reason) round.Share {
+		return round.Share{Seat: uint32(members[k]), Cell: 2, Tokens: tokens, Counted: tokens, FactorQ16: factor, Reason: reason}
 	}
-	rec.Commits = [][]byte{s.Envelope}
-	before := &msg.Record{Standings: []msg.Standing{{Peer: rec.Seats[members[7]].Peer, Owed: 2}}}
-	got = r.sharesOfCells(before, rec)
+	got = sharesOfCells([]round.Share{share(0, 100, 1<<16, 0), share(3, 300, 1<<16, 0), share(7, 500, 0, msg.Probation)}, rec)
 	for i, want := range []struct {
 		tokens, weight uint64
 		reason         string

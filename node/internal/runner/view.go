@@ -386,7 +386,7 @@ func (r *Runner) contributions(rec *msg.Record) []api.Contribution {
 		if k, _, ok := r.ledger.At(rec.Round - 1); ok {
 			before = k.Record
 		}
-		return r.sharesOfCells(before, rec)
+		return sharesOfCells(r.rules.Shares(before, rec), rec)
 	}
 	out := []api.Contribution{}
 	for i, c := range rec.Contributions {
