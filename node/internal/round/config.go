@@ -49,6 +49,37 @@ type Config struct {
 	Credentials Credentials
 	// Timing overrides DefaultTiming.
 	Timing Timing
+	// Shared, if not nil, is that of several machines of one goroutine that follow
+	// one run, in a simulation.
+	Shared *Shared
+}
+
+// Shared is what several machines would compute alike: the zero value is ready.
+type Shared struct {
+	verified map[cid.Cid]*verified // by record
+}
+
+// maxShared is how many records are remembered: more than are proposed for a
+// round, in all cells.
+const maxShared = 256
+
+// verifyProposed is verify for a record that was proposed.
+func (m *Machine) verifyProposed(h *height, id cid.Cid, r *msg.Record) (*verified, error) {
+	s := m.cfg.Shared
+	if s == nil {
+		return m.rules.verify(h.before, h.parent, r, m.open)
+	}
+	if v := s.verified[id]; v != nil {
+		return v, nil
+	}
+	v, err := m.rules.verify(h.before, h.parent, r, m.open)
+	if err == nil {
+		if s.verified == nil || len(s.verified) >= maxShared {
+			s.verified = make(map[cid.Cid]*verified)
+		}
+		s.verified[id] = v
+	}
+	return v, err
 }
 
 // Timing says when messages are sent. No rule depends on it.

@@ -251,7 +251,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	if h.candidate(id) != nil || h.closed && m.head.Certificate != nil || h.cell > 0 && len(r.Contributions) == 0 {
 		return
 	}
-	v, err := m.rules.verify(h.before, h.parent, r, m.open)
+	v, err := m.verifyProposed(h, encoded, r)
 	if err != nil {
 		m.emit(Misbehaved{Peer: s.From, Err: err})
 		return

@@ -77,6 +77,7 @@ func (n *node) until(at time.Time) time.Duration {
 func (n *node) start() {
 	m, err := round.New(round.Config{
 		Manifest: n.w.manifest, Run: n.w.runID, Self: n.id, Chain: n.chain, Own: slices.Clone(n.chain.own), Sign: n.sign,
+		Shared: &n.w.shared,
 	}, n.clock())
 	if err != nil {
 		n.w.fail(fmt.Errorf("start node %d: %w", n.i, err))

@@ -49,6 +49,7 @@ type world struct {
 	manifest *run.Manifest
 	runID    cid.Cid
 	rules    *round.Rules
+	shared   round.Shared
 	layout   *fold.Layout
 	genesis  round.Link
 	task     task
