@@ -46,7 +46,7 @@ func TestRunInCells(t *testing.T) {
 		runners = append(runners, r)
 	}
 	began := time.Now()
-	most := 0
+	most, told := 0, uint64(0)
 	for end := began.Add(50 * time.Minute); ; time.Sleep(time.Second) {
 		final := 0
 		for _, r := range runners {
@@ -55,6 +55,10 @@ func TestRunInCells(t *testing.T) {
 			}
 		}
 		most = max(most, rss(t))
+		if s := runners[0].Summary(); s.Round != told {
+			told = s.Round
+			t.Logf("after %v: round %d, %s; %d MB", time.Since(began).Round(time.Second), s.Round, s.Why, most/1e6)
+		}
 		if final == n {
 			break
 		}
