@@ -34,7 +34,7 @@ func overlap(t *trial) error {
 // overlapBusy measures which part of the time seats train, by the speed of their
 // lines, without early steps and with a third of them.
 func overlapBusy(t *trial) error {
-	for _, mbit := range []float64{50, 10, 5} {
+	for _, mbit := range []float64{50, 10, 5, 3} {
 		without, err := overlapAt(t, mbit, 0)
 		if err != nil {
 			return err
@@ -80,7 +80,7 @@ func overlapAt(t *trial, mbit float64, early uint32) (occupation, error) {
 	}
 	net := wide()
 	net.upBits, net.downBits = mbit*1e6, mbit*1e6
-	net.weight = overlapParams / float64(layout.Params())
+	net.weight = overlapParams * float64(m.CodecBits) / 8 / float64(fold.EncodedBytes(layout, int(m.CodecBits)))
 	w, err := newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: peers, net: net, manifest: m, task: newQuickTask(layout, t.Seed)})
 	if err != nil {
 		return occupation{}, err
