@@ -90,9 +90,14 @@ func planPage(p *page, plan *api.Plan) {
 	p.line("\na round leaves %s for the deltas of all seats, each of %s", seconds(plan.Traffic.Seconds), size(plan.Traffic.DeltaBytes))
 	rows = rows[:0]
 	for _, l := range plan.Traffic.Links {
-		rows = append(rows, []string{fmt.Sprintf("%g Mbit/s", l.Mbit), fmt.Sprint(l.Seats), size(l.UpBytes), size(l.DownBytes), seconds(l.Seconds), string(l.Verdict)})
+		rows = append(rows, []string{fmt.Sprintf("%g Mbit/s", l.Mbit), fmt.Sprint(l.Seats), size(l.UpBytes), size(l.DownBytes), seconds(l.Seconds), string(l.Verdict), percent(l.Busy), percent(l.BusyOverlapped)})
 	}
-	p.table([]string{">LINK", ">SEATS", ">UP", ">DOWN", ">TAKES", "VERDICT"}, rows)
+	p.table([]string{">LINK", ">SEATS", ">UP", ">DOWN", ">TAKES", "VERDICT", ">BUSY", ">OVERLAPPED"}, rows)
+	asks := "as the file asks for"
+	if !plan.Traffic.Overlaps {
+		asks = fmt.Sprintf("which inner.overlap_steps = %d would ask for", plan.Traffic.OverlapSteps)
+	}
+	p.line("\nbusy is who trains as long as a round lets it; overlapped, with %s of the next round while deltas travel, %s", plain.Plural(plan.Traffic.OverlapSteps, "step"), asks)
 	p.line("\nat most %s of %s: %s; a seat trains on up to %s, %s, in each", plain.Plural(plan.Length.Rounds, "round"), seconds(plan.Length.PeriodSeconds),
 		seconds(plan.Length.Seconds), plain.Plural(plan.Length.SamplesPerSeat, "row"), plain.Plural(plan.Length.TokensPerSeat, "counted token"))
 	rows = rows[:0]

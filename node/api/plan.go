@@ -154,6 +154,11 @@ type PlanTraffic struct {
 	// Seconds is how long a round leaves for the exchange.
 	Seconds float64    `json:"seconds"`
 	Links   []PlanLink `json:"links"`
+	// OverlapSteps is how many steps of the next round each link's busy_overlapped
+	// is reckoned with: those that the run asks for if Overlaps, else a third of a
+	// round's.
+	OverlapSteps int64 `json:"overlap_steps"`
+	Overlaps     bool  `json:"overlaps"`
 }
 
 // PlanLink is the exchange of a round over a link.
@@ -165,6 +170,10 @@ type PlanLink struct {
 	DownBytes int64   `json:"down_bytes"`
 	Seconds   float64 `json:"seconds"`
 	Verdict   Verdict `json:"verdict"`
+	// Busy is which part of the time a seat computes whose steps take all the time
+	// that a round leaves for them, and BusyOverlapped is that with early steps.
+	Busy           float64 `json:"busy"`
+	BusyOverlapped float64 `json:"busy_overlapped"`
 }
 
 // PlanLength is how long a run lasts.

@@ -196,12 +196,18 @@ func planDevices(m *run.Manifest, facts *modelFacts) ([]api.PlanDevice, error) {
 }
 
 func planTraffic(m *run.Manifest, l *fold.Layout) api.PlanTraffic {
+	most := m.Inner.MaxSteps
 	t := api.PlanTraffic{
+		OverlapSteps: int64(cmp.Or(m.Inner.OverlapSteps, most/3)), Overlaps: m.Inner.OverlapSteps > 0,
 		DeltaBytes: fold.EncodedBytes(l, int(m.CodecBits)), StateBytes: fold.StateBytes(l), Seconds: exchangeSeconds(m), Links: []api.PlanLink{},
 	}
 	for _, mbit := range []float64{10, 50, 100, 1000} {
 		for _, seats := range swarmSeats(m) {
-			t.Links = append(t.Links, linkOf(m, t.DeltaBytes, seats, mbit))
+			l := linkOf(m, t.DeltaBytes, seats, mbit)
+			training := float64(m.PeriodMillis)/1e3 - t.Seconds
+			early := min(l.Seconds, training*float64(t.OverlapSteps)/float64(most))
+			l.Busy, l.BusyOverlapped = training/(training+l.Seconds), training/(training+l.Seconds-early)
+			t.Links = append(t.Links, l)
 		}
 	}
 	return t

@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,6 +57,23 @@ max_steps = 10
 	}
 	if p.Traffic.DeltaBytes != fold.EncodedBytes(layout, 2) || p.Traffic.Seconds != 20 || len(p.Traffic.Links) != 8 {
 		t.Errorf("traffic is %+v", p.Traffic)
+	}
+	for _, l := range p.Traffic.Links {
+		if !(l.Busy > 0 && l.Busy <= l.BusyOverlapped && l.BusyOverlapped <= 1) || math.Abs(l.Busy-80/(80+l.Seconds)) > 1e-9 {
+			t.Errorf("link is %+v", l)
+		}
+	}
+	slow := *manifest
+	slow.PeriodMillis, slow.Inner.MaxSteps, slow.Inner.OverlapSteps, slow.Seats = 100_000, 30, 5, 16
+	wide, err := fold.NewLayout([]fold.Tensor{{Name: "w", Rows: 1000, Cols: 10_000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 15 deltas of 2.5 MB take 30 s at 10 Mbit/s, and 5 steps of 30 fill 80/6 s of that.
+	for _, l := range planTraffic(&slow, wide).Links {
+		if l.Mbit == 10 && l.Seats == 16 && (math.Abs(l.Busy-80./110) > 0.002 || math.Abs(l.BusyOverlapped-80/(110-80./6)) > 0.002) {
+			t.Errorf("on a slow line: %+v", l)
+		}
 	}
 	if p.Length.Rounds != 20 || p.Length.Seconds != 2000 || p.Length.SamplesPerSeat != 40 {
 		t.Errorf("length is %+v", p.Length)

@@ -352,7 +352,8 @@ func (f *Fake) Plan(ctx context.Context, req api.LaunchRequest, progress api.Pro
 		Devices: []api.PlanDevice{{Name: "GPU, 8 GB", Memory: TestFit("").Items[0]}},
 		Traffic: api.PlanTraffic{
 			DeltaBytes: 6_144, StateBytes: 196_608, Seconds: 3,
-			Links: []api.PlanLink{{Mbit: 10, Seats: 4, UpBytes: 18_432, DownBytes: 18_432, Seconds: 0.0147, Verdict: api.VerdictFits}},
+			Links:        []api.PlanLink{{Mbit: 10, Seats: 4, UpBytes: 18_432, DownBytes: 18_432, Seconds: 0.0147, Verdict: api.VerdictFits, Busy: 0.9988, BusyOverlapped: 1}},
+			OverlapSteps: 10,
 		},
 		Length: api.PlanLength{Rounds: 8, PeriodSeconds: 15, Seconds: 120, SamplesPerSeat: 480, TokensPerSeat: 2400},
 		Eval:   api.PlanEval{Peers: 5, Rows: 64, Share: 64. / 1440},

@@ -39,6 +39,7 @@ rank = 4
 [inner]
 learning_rate = 1e-3
 max_steps = 4
+overlap_steps = 3
 batch_samples = 4
 sequence_tokens = 96
 `

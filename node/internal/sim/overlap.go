@@ -9,7 +9,8 @@ import (
 
 func overlapScenarios() []Scenario {
 	return []Scenario{{
-		Name: "overlap", Quick: true,
+		// Not of all-quick: a loss of one seed scatters as far as its limit.
+		Name:  "overlap",
 		About: "steps of the next round while the deltas of this one travel: what that costs, with a real model, and how busy 32 seats are with it",
 		run:   overlap,
 	}}
