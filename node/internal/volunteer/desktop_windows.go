@@ -45,12 +45,9 @@ func (*desktop) look(s Settings, v *Observation) {
 		}
 		v.Apps = apps
 	}
-	var power struct {
-		line, flag, percent, saver byte
-		seconds, whole             uint32
-	}
-	if ok, _, _ := getSystemPowerStatus.Call(uintptr(unsafe.Pointer(&power))); ok != 0 && power.line <= 1 {
-		v.Battery = new(power.line == 0)
+	var power powerStatus
+	if ok, _, _ := getSystemPowerStatus.Call(uintptr(unsafe.Pointer(&power))); ok != 0 {
+		v.Battery = power.battery()
 	}
 }
 
@@ -61,25 +58,13 @@ func idleTime() (time.Duration, error) {
 		return 0, fmt.Errorf("GetLastInputInfo: %w", err)
 	}
 	now, _, _ := getTickCount.Call()
-	return time.Duration(uint32(now)-info.time) * time.Millisecond, nil // both wrap around after 49 days
+	return sinceInput(uint32(now), info.time), nil
 }
-
-// What SHQueryUserNotificationState says.
-const (
-	busyState       = 2 // a program fills the screen
-	direct3DState   = 3 // a game has the screen for itself
-	presentingState = 4
-)
 
 func lookFullscreen(v *Observation) {
 	var state uint32
-	if result, _, _ := notificationState.Call(uintptr(unsafe.Pointer(&state))); result != 0 {
-		v.unseen(SightFullscreen, "not available in this session")
-		v.unseen(SightGame, "not available in this session")
-		return
-	}
-	v.Fullscreen = new(state == busyState || state == direct3DState || state == presentingState)
-	v.GameMode = new(state == direct3DState)
+	result, _, _ := notificationState.Call(uintptr(unsafe.Pointer(&state)))
+	readNotificationState(v, result, state)
 }
 
 // processes are the names of running programs.
