@@ -125,7 +125,7 @@ type BrokenFile struct {
 	Bytes   int64  `json:"bytes"`
 }
 
-var cacheNoun = noun{"cached item", "moot cache ls"}
+var cacheNoun = noun{"cached item", "moot cache ls", "moot model import"}
 
 // held resolves the ID of something that the node holds.
 func (s *Server) held(ctx context.Context, given string) (string, error) {

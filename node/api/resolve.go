@@ -25,12 +25,13 @@ func ShortID(id string) string {
 type noun struct {
 	word string // for messages
 	list string // the command that lists them
+	get  string // the command that makes one known
 }
 
 var (
-	runNoun     = noun{"run", "moot run list"}
-	modelNoun   = noun{"model", "moot model list"}
-	datasetNoun = noun{"data set", "moot data list"}
+	runNoun     = noun{"run", "moot run list", "moot join"}
+	modelNoun   = noun{"model", "moot model list", "moot model import"}
+	datasetNoun = noun{"data set", "moot data list", "moot data import"}
 )
 
 // resolve finds the complete ID for what an asker gave: a complete ID, its
@@ -52,7 +53,7 @@ func resolve(n noun, given string, ids []string) (string, error) {
 	case given == lastID && len(ids) > 0:
 		return ids[len(ids)-1], nil
 	case given == lastID:
-		return "", Errorf(CodeNotFound, "this node knows no %s yet", n.word)
+		return "", Errorf(CodeNotFound, "this node knows no %s yet", n.word).WithHint("it gets the first by %q", n.get)
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:

@@ -105,7 +105,11 @@ func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 		log.Warn("file was not as it should be", "component", "store", "err", p.Text)
 	}}.Open(filepath.Join(dir, storeDir))
 	if errors.Is(err, shard.ErrLocked) {
-		return nil, api.Errorf(api.CodeConflict, "another mootd uses %s", dir).
+		who := "another mootd"
+		if e, err := api.ReadEndpoint(dir); err == nil {
+			who = fmt.Sprintf("another mootd (process %d)", e.PID)
+		}
+		return nil, api.Errorf(api.CodeConflict, "%s uses %s", who, dir).
 			WithHint("stop it first, or give this one a folder of its own with --data-dir")
 	}
 	if readOnly(err) {

@@ -131,7 +131,7 @@ func TestDataDirInUse(t *testing.T) {
 	cfg := testConfig(t.TempDir())
 	d := startDaemon(t, cfg)
 	err := Run(t.Context(), Options{Config: cfg, Log: testLog(t)})
-	wantCode(t, err, api.CodeConflict, "another mootd uses "+cfg.DataDir)
+	wantCode(t, err, api.CodeConflict, ") uses "+cfg.DataDir)
 	if _, err := d.Status(t.Context()); err != nil {
 		t.Errorf("the first daemon: %v", err)
 	}

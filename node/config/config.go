@@ -252,7 +252,7 @@ func isOrdinal(s string) bool {
 }
 
 func didYouMean(key string) string {
-	best, bestD := "", 4
+	best, bestD := "", min(4, len(key)/2+1)
 	for _, k := range Keys() {
 		// A key without its table, or not written out.
 		if strings.HasSuffix(k, "."+key) || len(key) > 3 && strings.HasPrefix(k, key) {

@@ -38,6 +38,8 @@ func TestBadFiles(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", "\nthread = 3\n", `:2: unknown key "thread"; did you mean "threads"?`},
 		{"far key", "colour = 3\n", "known keys are"},
+		{"short far key", "nope = 3\n", "known keys are"},
+		{"short near key", "apu = 3\n", `did you mean "api"?`},
 		{"unknown key of a table", "[work]\nduty = 3\n", `:2: unknown key "work.duty"`},
 		{"key without its table", "duty_percent = 3\n", `did you mean "work.duty_percent"?`},
 		{"near key of a table", "[work]\nschedul = []\n", `did you mean "work.schedule"?`},

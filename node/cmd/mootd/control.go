@@ -177,7 +177,7 @@ func printStatus(w io.Writer, v api.Status, now time.Time) {
 		fmt.Fprintf(w, "why      %s\n", clean(v.Why))
 	}
 	if v.Until != nil {
-		fmt.Fprintf(w, "until    %s (in %s)\n", v.Until.Local().Format("Mon 15:04"), v.Until.Sub(now).Round(time.Minute).String())
+		fmt.Fprintf(w, "until    %s (in %s)\n", v.Until.Local().Format("Mon 15:04"), inTime(v.Until.Sub(now)))
 	}
 	if v.Do != "" {
 		fmt.Fprintf(w, "do       %s\n", clean(v.Do))
@@ -196,4 +196,12 @@ func printStatus(w io.Writer, v api.Status, now time.Time) {
 	}
 	fmt.Fprintf(w, "device   %s\nruns     %d\npeers    %d\n", clean(v.Device), v.Runs, v.Peers)
 	fmt.Fprintf(w, "traffic  %.1f MB in, %.1f MB out\n", float64(v.Traffic.PulledBytes)/1e6, float64(v.Traffic.SentBytes)/1e6)
+}
+
+// inTime is a time for people: to the minute, or to the second if that is near.
+func inTime(d time.Duration) time.Duration {
+	if d < 2*time.Minute {
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Minute)
 }

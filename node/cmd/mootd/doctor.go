@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -157,7 +159,11 @@ func writeBundle(ctx context.Context, path string, r doctor.Report, cfg *config.
 		put("cache.json", cache, err)
 	}
 	if err := doctor.Bundle(path, files, doctor.NewRedactor(secrets(cfg))); err != nil {
-		return api.Errorf(api.CodeDisk, "%w", err)
+		code := api.CodeDisk
+		if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			code = api.CodeUsage
+		}
+		return api.Errorf(code, "%w", err).WithHint("name a file that is not there yet, in a folder that is")
 	}
 	return nil
 }

@@ -119,7 +119,7 @@ func (d *doctor) daemon(ctx context.Context) {
 	s, err := d.Daemon.Status(ctx)
 	if err != nil {
 		d.ok("version", "%s", what)
-		d.fail("daemon", fmt.Sprintf("it does not answer: %v", err), "end the process that holds the data folder, and start mootd again")
+		d.fail("daemon", fmt.Sprintf("it does not answer: %v", err), "if its process still lives, end it; then start mootd")
 		return
 	}
 	d.status, d.report.Daemon = &s, true
