@@ -62,8 +62,12 @@ func watched() {
 	}
 	fmt.Println(l.Addr())
 	ctx, stop := context.WithCancel(context.Background())
+	begin := make(chan struct{}) // closed by the first line: nothing is there to be replayed before
 	go func() {
-		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		for in, first := bufio.NewScanner(os.Stdin), true; in.Scan(); first = false {
+			if first {
+				close(begin)
+			}
 			var u syscall.Rusage
 			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 				panic(err)
@@ -74,6 +78,7 @@ func watched() {
 	}()
 	pace, _ := strconv.ParseFloat(os.Getenv("MOOT_TEST_WATCHED"), 64)
 	go func() {
+		<-begin
 		phases := []string{"train", "exchange", "vote"}
 		events := len(phases) + watchedSeats + 2
 		tick := time.NewTicker(time.Duration(float64(watchedRound) / float64(events) / pace))
@@ -154,6 +159,9 @@ func TestWatchersCost(t *testing.T) {
 	}
 	for range n {
 		<-open
+	}
+	if got := seen.Load(); got > 0 {
+		t.Errorf("%d events before anything happened", got)
 	}
 	alone := measured(used, time.Duration(seconds)*time.Second)
 	t.Logf("%d pages: the daemon used %.2f %% of a processor, %.2f %% of this machine's %d; %d events seen, %d questions",

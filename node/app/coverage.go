@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,6 +24,32 @@ type coverages struct {
 	runs map[string]*covered // guarded by mu
 }
 
+// coverFor is how long the counts of a run are kept that nobody asks for.
+const coverFor = 30 * time.Minute
+
+// of returns the counts of a run, and keeps them for a while.
+func (l *coverages) of(id string) *covered {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.runs == nil {
+		l.runs = make(map[string]*covered)
+	}
+	c := l.runs[id]
+	if c == nil {
+		c = new(covered)
+		c.forget = time.AfterFunc(coverFor, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.runs[id] == c {
+				delete(l.runs, id)
+			}
+		})
+		l.runs[id] = c
+	}
+	c.forget.Reset(coverFor)
+	return c
+}
+
 // covered counts the draws of one run.
 type covered struct {
 	mu sync.Mutex
@@ -35,6 +62,8 @@ type covered struct {
 	opened bool
 	// partial: older records were missing when it was counted.
 	partial bool
+	ended  *api.Coverage // of a run that is over; the counts are gone then
+	forget *time.Timer   // constant
 }
 
 // maxPasses is how many numbers of draws are told apart.
@@ -53,20 +82,13 @@ func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 	if err != nil {
 		return api.Coverage{}, err
 	}
-	n.covered.mu.Lock()
-	if n.covered.runs == nil {
-		n.covered.runs = make(map[string]*covered)
-	}
-	c := n.covered.runs[id]
-	if c == nil {
-		c = new(covered)
-		n.covered.runs[id] = c
-	}
-	n.covered.mu.Unlock()
-
+	c := n.covered.of(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m := p.Manifest()
+	m, now := p.Manifest(), p.Summary()
+	if c.ended != nil && now.Final && now.Head == c.head {
+		return *c.ended, nil
+	}
 	if !c.opened {
 		d, err := shard.OpenDataset(ctx, n.store, m.Dataset)
 		if errors.Is(err, shard.ErrIncomplete) {
@@ -87,7 +109,17 @@ func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 	if err := c.follow(ctx, p, uint64(m.Inner.BatchSamples)); err != nil {
 		return api.Coverage{}, err
 	}
-	return c.tell(id), nil
+	out := c.tell(id)
+	c.settle(now, &out)
+	return out, nil
+}
+
+// settle keeps the answer in the place of the counts, when the run is over.
+func (c *covered) settle(now api.Run, out *api.Coverage) {
+	c.ended = nil
+	if now.Final && now.Head == c.head {
+		c.ended, c.rows, c.draws, c.sum, c.opened = out, nil, nil, nil, false
+	}
 }
 
 // reset forgets all draws.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/ipfs/go-cid"
@@ -91,4 +93,44 @@ func recordCID(n uint64, branch string) string {
 		panic(err)
 	}
 	return cid.NewCidV1(cid.Raw, sum).String()
+}
+
+// TestCoverageIsFreed: of a run that is over the answer stays and the counts go;
+// what nobody asks for goes too, and what is asked for stays.
+func TestCoverageIsFreed(t *testing.T) {
+	c := &covered{rows: []int{3}}
+	c.reset()
+	c.head, c.opened = "b", true
+	out := api.Coverage{Run: "x", Round: 2, Rows: 3}
+	c.settle(api.Run{Head: "b"}, &out)
+	if c.ended != nil || c.draws == nil {
+		t.Error("the counts of a run that goes on are gone")
+	}
+	c.settle(api.Run{Head: "c", Final: true}, &out)
+	if c.ended != nil || c.draws == nil {
+		t.Error("the counts are gone before the last round was counted")
+	}
+	c.settle(api.Run{Head: "b", Final: true}, &out)
+	if c.ended == nil || c.draws != nil || c.rows != nil || c.opened || c.ended.Rows != 3 {
+		t.Errorf("the counts of a run that is over: %+v", c)
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		l := new(coverages)
+		idle, asked := l.of("idle"), l.of("asked")
+		time.Sleep(coverFor / 2)
+		if l.of("asked") != asked {
+			t.Error("other counts at once")
+		}
+		time.Sleep(coverFor * 3 / 4)
+		synctest.Wait()
+		if len(l.runs) != 1 || l.runs["asked"] != asked || l.of("idle") == idle {
+			t.Errorf("%d runs are kept", len(l.runs))
+		}
+		time.Sleep(2 * coverFor)
+		synctest.Wait()
+		if len(l.runs) > 0 {
+			t.Errorf("%d runs are kept for ever", len(l.runs))
+		}
+	})
 }
