@@ -1,12 +1,14 @@
 package lora_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -200,5 +202,75 @@ func TestGoldenMergedNF4(t *testing.T) {
 			got := logits(t, dst, open(t, src, "golden.safetensors"), "main.input_ids")
 			near(t, "logits", got, floats(t, open(t, path), "main.logits")[:len(got)], logitsTolerance)
 		})
+	}
+}
+
+// TestGoldenWritten: what PEFT wrote, read and written again, has the same
+// bytes of weights, and says the same of the adapter; what PEFT says besides is
+// what it takes for granted where it is not there.
+func TestGoldenWritten(t *testing.T) {
+	dirs, err := filepath.Glob(filepath.Join(golden(t), "adapters", "*", lora.ConfigFile))
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no adapters: %v", err)
+	}
+	var index struct{ Model string }
+	readJSON(t, filepath.Join(golden(t), "adapters", "golden.json"), &index)
+	src := filepath.Join(golden(t), "models", index.Model)
+	granted := map[string]any{"megatron_core": "megatron.core", "qalora_group_size": 16.0}
+	for _, path := range dirs {
+		dir := filepath.Dir(path)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			a, err := lora.ReadAny(dir, modules(t, src))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := t.TempDir()
+			if err := a.Write(out, index.Model); err != nil {
+				t.Fatal(err)
+			}
+			want, err := os.ReadFile(filepath.Join(dir, lora.WeightsFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(filepath.Join(out, lora.WeightsFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%d bytes of weights differ from the %d of PEFT", len(got), len(want))
+			}
+			var theirs, ours map[string]any
+			readJSON(t, path, &theirs)
+			readJSON(t, filepath.Join(out, lora.ConfigFile), &ours)
+			for key, v := range theirs {
+				if list, ok := v.([]any); ok && key == "target_modules" { // a set
+					slices.SortFunc(list, func(a, b any) int { return strings.Compare(a.(string), b.(string)) })
+				}
+				mine, told := ours[key]
+				if told && !reflect.DeepEqual(mine, v) {
+					t.Errorf("%s is %v, PEFT wrote %v", key, mine, v)
+				}
+				empty := v == nil || v == false || v == granted[key] || reflect.DeepEqual(v, map[string]any{})
+				if !told && !empty && key != "peft_version" {
+					t.Errorf("%s is not there, PEFT wrote %v", key, v)
+				}
+			}
+			for key := range ours {
+				if _, ok := theirs[key]; !ok {
+					t.Errorf("%s is nothing that PEFT writes", key)
+				}
+			}
+		})
+	}
+}
+
+func readJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
