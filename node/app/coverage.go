@@ -62,8 +62,8 @@ type covered struct {
 	opened bool
 	// partial: older records were missing when it was counted.
 	partial bool
-	ended  *api.Coverage // of a run that is over; the counts are gone then
-	forget *time.Timer   // constant
+	ended   *api.Coverage // of a run that is over; the counts are gone then
+	forget  *time.Timer   // constant
 }
 
 // maxPasses is how many numbers of draws are told apart.
@@ -117,7 +117,7 @@ func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 // settle keeps the answer in the place of the counts, when the run is over.
 func (c *covered) settle(now api.Run, out *api.Coverage) {
 	c.ended = nil
-	if now.Final && now.Head == c.head {
+	if now.Final && now.Head == c.head && !c.partial {
 		c.ended, c.rows, c.draws, c.sum, c.opened = out, nil, nil, nil, false
 	}
 }

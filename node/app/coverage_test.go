@@ -21,6 +21,8 @@ type chain struct {
 	told   int // rounds, so far
 }
 
+func (c *chain) Summary() api.Run { return api.Run{} }
+
 func (c *chain) Rounds(from uint64, limit int) ([]api.Round, error) {
 	var out []api.Round
 	for _, r := range c.rounds {
