@@ -247,7 +247,8 @@ func (ru *Rules) judgeGains(list []measured) {
 		case ru.newer():
 			e.unclear = true
 		}
-		if ru.newer() && (e.accused || e.judgement.WorthQ16 < usefulQ16 || e.unclear && e.lack >= worthlessQ16) {
+		idle := rate > 0 && nothing*e.judgement.GainNano < middle
+		if ru.newer() && (e.accused || idle || e.unclear && e.lack >= worthlessQ16) {
 			e.judgement.WorthQ16 = 0
 		}
 		e.judgement.Verdict = msg.Useless

@@ -19,10 +19,12 @@ import (
 const (
 	accusedQ8     = suspectQ8    // strikes for a delta that most of its few auditors accuse
 	doubtQ8       = strikeQ8 / 4 // strikes from which on a peer is in doubt: for about eleven rounds after an accusation
-	doubtLackQ16  = 3 << 13      // lack from which on it is: two useless deltas, one after the other
+	doubtLackQ16  = 3 << 14      // lack from which on it is: two deltas of no worth, one after the other
 	maxDoubted    = 8            // whom all audit in a round, or of a cell
-	worthlessQ16  = 37 << 10     // lack from which on a delta counts for nothing: three useless ones
-	fadeLackShift = 6            // what the lack loses in a round whose audits tell nothing
+	worthlessQ16  = 7 << 13      // lack from which on a delta counts for nothing: three of them
+	noWorthShift  = 1            // the lack moves a half by a delta of no worth
+	fadeLackShift = 8            // what it loses in a round whose audits tell nothing
+	nothing       = 4            // a gain of less than this part of the median is none
 )
 
 // newer reports whether audits are judged by the newer rules.

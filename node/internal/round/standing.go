@@ -80,9 +80,12 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 	worth := uint64(m.judgement.WorthQ16)
 	work := min(m.tokens, bound) * worth >> 16
 	e.Pace = (e.Pace*(1<<paceShift-1) + work) >> paceShift
-	if m.unclear && m.judgement.Verdict != msg.Damaging && !m.accused && !m.withheld {
+	switch {
+	case m.unclear && m.judgement.Verdict != msg.Damaging && !m.accused && !m.withheld:
 		e.LackQ16 -= e.LackQ16 >> fadeLackShift
-	} else {
+	case ru.newer() && worth == 0:
+		e.LackQ16 += (fold.One - e.LackQ16) >> noWorthShift
+	default:
 		e.LackQ16 = (e.LackQ16*(1<<lackShift-1) + fold.One - uint32(worth)) >> lackShift
 	}
 	e.Work = min(e.Work+work, msg.MaxRunTokens)

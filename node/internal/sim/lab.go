@@ -294,6 +294,9 @@ type learning struct {
 	curve         []Point // loss by trained rounds
 	tokens        uint64
 	kappa, steps  float64 // mean of the recorded ones; of the last round
+	// withoutWeight is which part of honest contributions counted for nothing
+	// because of what audits found.
+	withoutWeight float64
 }
 
 // floor is the loss of who knows all there is to know; 0: of the demo's task.
@@ -394,6 +397,8 @@ func (t *trial) faultless(peers, rounds int, with tuning) (learning, error) {
 	}
 	l, err := w.learned(w.nodes[0], max(rounds/6, 1))
 	if err == nil {
+		s := w.tally(w.nodes[0], 0, roundOf(w.nodes[0]))
+		l.withoutWeight = float64(s.uncounted) / float64(max(s.honestSeats, 1))
 		t.Lab.clean[key] = l
 		t.say("without faults: loss %.4f, then %.4f", l.before, l.after)
 	}

@@ -15,7 +15,7 @@ func learningScenarios() []Scenario {
 		for f := honest + 1; f < lastFault; f++ {
 			list = append(list, Scenario{
 				Name:  fmt.Sprintf("byzantine-%d-%v", part, f),
-				Quick: part == 25 || f == signFlip1000 || f == alie, // the others would take too long
+				Quick: part == 25 || f == signFlip1000 || f == alie || f == cabal, // the others would take too long
 				About: fmt.Sprintf("%d %% of 12 seats lie: %v; a real model is trained", part, f),
 				run:   func(t *trial) error { return byzantine(t, part, f, byzantinePeers, t.long(100, 20)) },
 			})
@@ -85,6 +85,7 @@ func byzantine(t *trial, part int, f Fault, peers, rounds int) error {
 	t.figure("loss_floor", t.floor())
 	t.figure("loss_before", clean.before)
 	t.figure("loss_clean", clean.after)
+	t.meanAtMost("honest_without_weight_clean", clean.withoutWeight, 0.02)
 	t.figure("loss", got.after)
 	t.meanAtMost("loss_over_clean", got.after/clean.after-1, limit)
 	alone, err := t.cleanRun(peers-liars, rounds)

@@ -61,6 +61,7 @@ func quality(t *trial) error {
 		single = best[peers]
 	}
 	t.because("%d rounds: one node takes %d times as many steps one after the other", rounds, peers)
+	t.meanAtMost("honest_without_weight", together.withoutWeight, 0.02)
 	t.figure("loss_floor", t.floor())
 	t.figure("loss_over_alone_untuned", untuned.after/single.after-1)
 	t.figure("tokens", float64(together.tokens))

@@ -248,6 +248,9 @@ func (t *trial) exclusions(s tally, limited bool) {
 	}
 	t.figure("honest_taken_for_copies", float64(s.takenForCopies)/seats)
 	t.figure("honest_without_weight", float64(s.uncounted)/seats)
+	if limited {
+		t.meanAtMost("honest_without_weight", float64(s.uncounted)/seats, 0.02)
+	}
 }
 
 // combined is the hash of several transcripts.
