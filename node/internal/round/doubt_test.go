@@ -294,22 +294,33 @@ func TestWorthless(t *testing.T) {
 // Few honest deltas are struck, and no honest seat goes; liars whose deltas make
 // the loss worse do.
 func TestConspiracy(t *testing.T) {
-	const n, liars, rounds = 12, 4, 25
+	const n, liars, rounds = 12, 4, 20
 	struck := func(m *run.Manifest, harm bool) (honest, lying int, seated []bool) {
+		type draw struct {
+			record cid.Cid
+			maker  peer.ID
+		}
+		told, same, all := make(map[cid.Cid]bool), make(map[draw]int), make(map[draw]int)
 		s := newSim(t, 5, n, m, simOpts{})
 		s.opts.gain = func(auditor *simNode, maker int) int64 {
-			link, _ := auditor.chain.Link(auditor.m.head.ID)
-			seat := seatOf(link.Record.Seats, s.nodes[maker].id)
-			same, all := 0, 0
-			for _, o := range s.nodes {
-				if slices.ContainsFunc(s.rules.Audits(link, o.id), func(a AuditItem) bool { return int(a.Seat) == seat }) {
-					all++
-					if o.i < liars {
-						same++
+			lies := false
+			if auditor.i < liars {
+				head := auditor.m.head
+				if !told[head.ID] {
+					told[head.ID] = true
+					for _, o := range s.nodes {
+						for _, a := range s.rules.Audits(head, o.id) {
+							k := draw{head.ID, a.Maker}
+							all[k]++
+							if o.i < liars {
+								same[k]++
+							}
+						}
 					}
 				}
+				k := draw{head.ID, s.nodes[maker].id}
+				lies = 2*same[k] > all[k]
 			}
-			lies := auditor.i < liars && 2*same > all
 			bad := maker < liars && harm
 			if bad != lies && (bad || maker >= liars) {
 				return -1_000_000
