@@ -260,7 +260,7 @@ func (b *bench) loopback() error {
 		return err
 	}
 	h := onLoopback(0)
-	var tcp, one, four, tcpCPU, oneCPU, seedCPU []float64
+	var tcp, one, four, tcpCPU, oneCPU, seedCPU, fourCPU, seedsCPU []float64
 	var peak int64
 	for range b.o.runs {
 		t, err := b.tcp(file, h, h, false)
@@ -277,6 +277,11 @@ func (b *bench) loopback() error {
 		}
 		tcp, one, four = append(tcp, t.Seconds), append(one, x.seconds), append(four, y.seconds)
 		tcpCPU, oneCPU, seedCPU = append(tcpCPU, t.CPU), append(oneCPU, x.pulls[0].CPU), append(seedCPU, x.seeds[0].CPU)
+		var given float64
+		for _, r := range y.seeds {
+			given += r.CPU
+		}
+		fourCPU, seedsCPU = append(fourCPU, y.pulls[0].CPU), append(seedsCPU, given)
 		for _, r := range slices.Concat(x.pulls, x.seeds, y.pulls, y.seeds) {
 			peak = max(peak, r.PeakBytes)
 		}
@@ -284,7 +289,7 @@ func (b *bench) loopback() error {
 	mb := float64(size) / 1e6
 	b.row("TCP copy", fmt.Sprintf("%.0f MB/s, receiver %.2f s/GB", mb/median(tcp), median(tcpCPU)/mb*1000))
 	b.row("1 -> 1", fmt.Sprintf("%.0f MB/s, puller %.2f s/GB, seed %.2f s/GB", mb/median(one), median(oneCPU)/mb*1000, median(seedCPU)/mb*1000))
-	b.row("4 -> 1", fmt.Sprintf("%.0f MB/s", mb/median(four)))
+	b.row("4 -> 1", fmt.Sprintf("%.0f MB/s, puller %.2f s/GB, seeds together %.2f s/GB", mb/median(four), median(fourCPU)/mb*1000, median(seedsCPU)/mb*1000))
 	b.row("most memory of a node", fmt.Sprintf("%d MB", peak/1e6))
 	b.out.set("tcp_mb_per_s", mb/median(tcp))
 	b.out.set("pull_mb_per_s", mb/median(one))
