@@ -291,7 +291,7 @@ type simNode struct {
 	asleep     bool // like a laptop whose lid is closed
 	slept      []Event
 	behind     time.Duration // of its clock: some stand still while their machine sleeps
-	heads      int // adopted
+	heads      int           // adopted
 	misbehaved map[peer.ID]error
 	// crashAt: crash before carrying out that many more effects; -1: never
 	crashAt int

@@ -78,10 +78,10 @@ func (ru *Rules) steerSteps(parent, r *msg.Record, counting []msg.Signed, f int)
 	}
 	switch {
 	case goesBack(r):
-		t.Steps = t.Steps / 2
+		t.Steps /= 2
 	case t.KappaPPM == 0 || !settled:
 	case t.KappaPPM > highKappaPPM:
-		t.Steps = t.Steps / 2
+		t.Steps /= 2
 	case t.KappaPPM >= lowKappaPPM:
 		t.Low = 0
 	case t.Low < msg.MaxLow:
