@@ -188,6 +188,9 @@ func (w *watcher) text(ev api.Event) string {
 		w.round = ev.Round.Round
 		return roundText(*ev.Round)
 	case api.EventEval:
+		if ev.N == 0 {
+			return fmt.Sprintf("eval   before training  loss %s on held-out rows", withPerplexity(ev.Loss))
+		}
 		return fmt.Sprintf("eval   round %d  loss %s on held-out rows", ev.N, withPerplexity(ev.Loss))
 	case api.EventJoined:
 		return fmt.Sprintf("peer   %s got a seat", api.ShortID(ev.Peer))

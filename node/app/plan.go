@@ -306,7 +306,11 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 		}
 	}
 	if int(m.MinPeers) < 4 {
-		warn("the run begins with %d peers; from 4 on a liar among them is survived", m.MinPeers)
+		peers := "1 peer"
+		if m.MinPeers > 1 {
+			peers = fmt.Sprintf("%d peers", m.MinPeers)
+		}
+		warn("the run begins with %s; from 4 on a liar among them is survived", peers)
 	}
 	return list
 }

@@ -11,7 +11,7 @@ export function eventText(e) {
     case "round.phase": return [`round ${f.count(e.n)}: ${e.phase}`];
     case "round.commit": return [`round ${f.count(e.n)}: delta of `, ident(e.peer), ` is here, ${f.count(e.tokens)} tokens, loss ${f.loss(e.loss)}`];
     case "round.done": return e.round ? [`round ${f.count(e.n)} ${e.round.certified ? "certified" : "provisional"}: ${f.plural(e.round.contributions.length, "contribution")}, ${f.count(e.round.refused.length)} refused`] : [`round ${f.count(e.n)} decided`];
-    case "eval.done": return [`round ${f.count(e.n)}: eval loss ${f.loss(e.loss)}`];
+    case "eval.done": return [`${e.n ? `round ${f.count(e.n)}` : "before training"}: eval loss ${f.loss(e.loss)}`];
     case "peer.joined": return [ident(e.peer), " got a seat"];
     case "peer.left": return [ident(e.peer), " lost its seat"];
     case "alert": return ["attention: ", foreign(e.text), e.peer && " (", e.peer && ident(e.peer), e.peer && ")"];
