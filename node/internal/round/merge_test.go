@@ -99,8 +99,8 @@ func TestMergeOneRound(t *testing.T) {
 			if len(list) != 1 {
 				t.Fatalf("%d merges, want 1\n%s", len(list), s.describe())
 			}
-			e, fork := list[0], Link{}
-			fork, _ = rest.chain.Link(e.Fork)
+			e := list[0]
+			fork, _ := rest.chain.Link(e.Fork)
 			lost := x
 			if _, ok := rest.chain.Link(x.ID); ok {
 				lost = y
