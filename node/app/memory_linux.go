@@ -110,7 +110,7 @@ func field(root fs.FS, name, key string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for s := bufio.NewScanner(f); s.Scan(); {
 		if w := strings.Fields(s.Text()); len(w) > 1 && w[0] == key {
 			return strconv.ParseInt(w[1], 10, 64)

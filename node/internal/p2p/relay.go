@@ -61,7 +61,7 @@ func (h *Host) relaying(c *config.Config) {
 		}), relay.WithMetricsTracer(h.carried), relay.WithACL(h.carried)}
 	}
 	if h.opt.Public {
-		c.AutoNATConfig.ForceReachability = new(network.ReachabilityPublic)
+		c.ForceReachability = new(network.ReachabilityPublic)
 	}
 }
 

@@ -7,8 +7,8 @@ import "time"
 
 // powerStatus is SYSTEM_POWER_STATUS.
 type powerStatus struct {
-	line, flag, percent, saver byte
-	seconds, whole             uint32
+	line, flag, percent, _ byte
+	seconds, _             uint32
 }
 
 // battery reports whether the machine runs on it, nil if that is not known
