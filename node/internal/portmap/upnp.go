@@ -101,7 +101,7 @@ func findUPnP(ctx context.Context) (gateway, error) {
 // address.
 func newUPnP(c connection) (*upnp, bool) {
 	a, err := netip.ParseAddr(c.GetServiceClient().RootDevice.URLBase.Hostname())
-	if err != nil || !(a.IsPrivate() || a.IsLinkLocalUnicast()) {
+	if err != nil || !a.IsPrivate() && !a.IsLinkLocalUnicast() {
 		return nil, false
 	}
 	return &upnp{c, a}, true
