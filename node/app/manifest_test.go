@@ -126,7 +126,7 @@ model = "mine"
 		Outer: run.Outer{LearningRateQ16: 45875, MomentumQ16: 39322}, CodecBits: 4, PeriodMillis: 1500, Seats: 5, MinPeers: 2,
 		MaxRounds: 7, MaxTokens: 1_000_000, Schedule: run.ScheduleConstant, EvalSamples: 9,
 		Licences: run.Licences{Model: "mine", Data: d.Licence}, Launcher: n.host.ID(), Created: 1_700_000_000, Template: "alpaca",
-		Trust:     run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4, TakeBack: true, RetracePPM: 500_000, Outsiders: 4},
+		Trust:     run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4, TakeBack: true, RetracePPM: 500_000, Outsiders: 4, Judgement: run.NewestJudgement},
 		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3}, SkipLinks: true, RotateRounds: 16, EvalPeers: 5, FollowArrivals: true,
 	}
 	if diff := cmp.Diff(want.Inner, got.Inner); diff != "" {
@@ -252,7 +252,7 @@ func TestManifestErrors(t *testing.T) {
 		want       string
 	}{
 		{"toml", "name = ", api.CodeConfig, "run.toml:1: "},
-		{"bound", runText(m, d, "seats = 99"), api.CodeConfig, "run.toml:4: seats is 99, must be at most 48 with audits"},
+		{"bound", runText(m, d, "seats = 2000"), api.CodeConfig, "run.toml:4: seats is 2000, must be at most 1024"},
 		{"model", runText(api.Model{ID: "llama"}, d, ""), api.CodeConfig, `run.toml:2: model is "llama", must be a CID`},
 		{"data", runText(m, api.Dataset{ID: "alpaca"}, "inner.sequence_tokens = 64"), api.CodeConfig, `run.toml:3: data is "alpaca", must be a CID`},
 		{"no such model", swapped, api.CodeNotFound, "model " + d.ID + " is not here"},
