@@ -42,6 +42,7 @@ func (w *worker) trainEarly(ctx context.Context, j earlyJob) error {
 	return w.steps(ctx, leg{
 		round: j.round, seed: sampleSeed(j.earlier.Head, w.self), skip: j.earlier.Steps * uint64(in.BatchSamples),
 		rate: w.rateOf(j.course, Done{j.earlier.Trained, j.earlier.Tokens}), origin: origin, most: uint64(in.OverlapSteps),
+		over: func() bool { return w.gate != nil && w.gate.Draining() }, // it would not come to a delta
 	})
 }
 

@@ -284,6 +284,24 @@ func TestEarlyDropped(t *testing.T) {
 	}
 }
 
+// TestEarlyDrained: a node that is about to end takes no step of a round that it
+// will have no part in.
+func TestEarlyDrained(t *testing.T) {
+	t.Parallel()
+	x := newNode(t, 68)
+	w, j := x.againIn(t, launch(t, x, overlappedRun), t.TempDir())
+	first, err := w.train(t.Context(), j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, _ := follow(t, w, j, first)
+	w.gate = &Gate{}
+	w.onStep = func(_ msg.Round, step uint64, _ float64, _ int, _ time.Duration) { w.gate.Drain(step == 2) }
+	if err := w.trainEarly(t.Context(), early); err != nil || w.pos.Steps != 2 {
+		t.Errorf("%d early steps, %v; want the end after 2", w.pos.Steps, err)
+	}
+}
+
 // TestRetraceOfEarly: auditors find what was trained early, and that it is not what
 // it must be.
 func TestRetraceOfEarly(t *testing.T) {
