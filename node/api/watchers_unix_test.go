@@ -56,6 +56,7 @@ func watched() {
 	for n := range uint64(100) {
 		f.Decide(d.ID, apitest.DecidedRound("demo", n+1, false, peers...))
 	}
+	f.Log = api.NewEventLog(1000) // of the rounds so far nothing is replayed
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
@@ -108,18 +109,18 @@ func watched() {
 // (200, say) follow the events and ask again after them, as the page does; the
 // processor time that the daemon takes for them is what training loses.
 func TestWatchersCost(t *testing.T) {
-	n, seconds := 20, 3
+	n, seconds, pace := 20, 3, watchedRound.Seconds()/3
 	if s := os.Getenv("MOOT_WATCHERS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
-		seconds = 2 * int(watchedRound.Seconds())
+		seconds, pace = 2*int(watchedRound.Seconds()), 1
 	} else if testing.Short() { // the race detector looks at what pages share
 		n, seconds = 10, 1
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), "MOOT_TEST_WATCHED=1")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("MOOT_TEST_WATCHED=%g", pace))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
