@@ -131,7 +131,7 @@ func (l *visitorListener) Accept() (net.Conn, error) {
 		if end := l.v.enter(a); end != nil {
 			return &visitorConn{Conn: c, end: sync.OnceFunc(end)}, nil
 		}
-		c.Close()
+		_ = c.Close()
 	}
 }
 
