@@ -19,7 +19,9 @@ import (
 	"github.com/moot-net/moot/node/internal/cuda/emu"
 )
 
-func TestGPU(t *testing.T) {
+// emulated is the emulated driver, which has and does what a test tells it.
+func emulated(t *testing.T) *emu.Driver {
+	t.Helper()
 	driver, err := cudatest.Load()
 	switch {
 	case errors.Is(err, emu.ErrNoCompiler):
@@ -27,8 +29,13 @@ func TestGPU(t *testing.T) {
 	case err != nil:
 		t.Fatal(err)
 	case driver == nil:
-		t.Skip("knows what the emulated driver has")
+		t.Skip("there is a real driver, and this needs the emulated one: MOOT_TEST_DRIVER=emulated")
 	}
+	return driver
+}
+
+func TestGPU(t *testing.T) {
+	emulated(t)
 	t.Setenv("MOOT_EMU_COUNT", "2")
 	r := lookForGPUs(true)
 	if r.err != nil || len(r.Devices) != 2 {
@@ -72,15 +79,7 @@ func TestGPU(t *testing.T) {
 // A daemon that computes on a GPU makes way for another process there, as NVML
 // tells it, and shows how the GPU is.
 func TestGPUOfOthers(t *testing.T) {
-	driver, err := cudatest.Load()
-	switch {
-	case errors.Is(err, emu.ErrNoCompiler):
-		t.Skip(err)
-	case err != nil:
-		t.Fatal(err)
-	case driver == nil:
-		t.Skip("knows what the emulated driver has")
-	}
+	driver := emulated(t)
 	nvml := filepath.Join(t.TempDir(), "nvml.so")
 	if b, err := exec.Command("gcc", "-shared", "-fPIC", "-w", "-o", nvml, "../../internal/cuda/cushim/testdata/nvml.c").CombinedOutput(); err != nil {
 		t.Skipf("gcc: %v\n%s", err, b)
@@ -116,15 +115,7 @@ func TestGPUOfOthers(t *testing.T) {
 // A GPU that has no memory in the middle of a round is named, and the run goes
 // on from its last step: the process lives, and the run ends as it should.
 func TestGPUOutOfMemoryInRun(t *testing.T) {
-	driver, err := cudatest.Load()
-	switch {
-	case errors.Is(err, emu.ErrNoCompiler):
-		t.Skip(err)
-	case err != nil:
-		t.Fatal(err)
-	case driver == nil:
-		t.Skip("only the emulated driver fails when it is told to")
-	}
+	driver := emulated(t)
 	t.Setenv("MOOT_LIBCUDA", driver.Path)
 	t.Setenv("MOOT_EMU_FAIL", "cuLaunchKernel:600:2")
 	dir := t.TempDir()
@@ -134,19 +125,8 @@ func TestGPUOutOfMemoryInRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	assets, err := c.DemoAssets(t.Context(), filepath.Join(t.TempDir(), "demo"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := c.ImportModel(t.Context(), api.ImportModelRequest{Dir: assets.ModelDir}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := c.ImportDataset(t.Context(), assets.Data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := c.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", Model: m.ID, Dataset: d.ID, TOML: `
+	m, d := demoAssets(t, c)
+	r, err := c.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", Model: m, Dataset: d, TOML: `
 name = "memory"
 rounds = 4
 period = "3s"

@@ -305,13 +305,9 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// A run goes on by itself after kill -9, from where it was.
-func TestKillInRun(t *testing.T) {
-	if testing.Short() {
-		t.Skip("trains for some seconds")
-	}
-	dir := t.TempDir()
-	p, c, _ := daemon(t, dir)
+// demoAssets imports the model and the data of the demo.
+func demoAssets(t *testing.T, c *client.Client) (model, dataset string) {
+	t.Helper()
 	assets, err := c.DemoAssets(t.Context(), filepath.Join(t.TempDir(), "demo"))
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +320,18 @@ func TestKillInRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := c.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", Model: m.ID, Dataset: d.ID, TOML: `
+	return m.ID, d.ID
+}
+
+// A run goes on by itself after kill -9, from where it was.
+func TestKillInRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains for some seconds")
+	}
+	dir := t.TempDir()
+	p, c, _ := daemon(t, dir)
+	m, d := demoAssets(t, c)
+	r, err := c.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", Model: m, Dataset: d, TOML: `
 name = "killed"
 rounds = 20
 period = "1s"

@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,20 +34,9 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Skip("trains for some seconds")
 	}
 	p, c, _ := daemon(t, t.TempDir())
-	assets, err := c.DemoAssets(t.Context(), filepath.Join(t.TempDir(), "demo"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := c.ImportModel(t.Context(), api.ImportModelRequest{Dir: assets.ModelDir}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := c.ImportDataset(t.Context(), assets.Data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, d := demoAssets(t, c)
 	launch := func() (api.Run, error) {
-		return c.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", Model: m.ID, Dataset: d.ID, TOML: `
+		return c.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", Model: m, Dataset: d, TOML: `
 name = "bounded"
 mode = "full"
 rounds = 2
@@ -73,7 +61,7 @@ sequence_tokens = 128
 	// The runtime of Go asks for 64 MiB at a time, and so much is left free
 	// beside a trainer.
 	bound(taken + 72<<20)
-	_, err = launch()
+	_, err := launch()
 	if e := api.AsError(err); err == nil || e.Code != api.CodeRAM || e.Exit != 10 || !strings.Contains(e.Message, "are free") || e.Hint == "" {
 		t.Errorf("within a bound: %v", err)
 	}
