@@ -258,6 +258,36 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// TestHostileCellRecord: a cell's record whose next seats are not its seats has no
+// summary; its proposer is told of.
+func TestHostileCellRecord(t *testing.T) {
+	s := inCells(t, 50, simOpts{})
+	head := s.nodes[0].chain.Head()
+	members := CellsOf(head.ID, head.Record.NextSeats)[0]
+	honest := s.nodes[s.indexOf(head.Record.NextSeats[members[0]])]
+	if !s.runUntil(2*time.Minute, func() bool { h := honest.m.cur; return h.sub != nil && len(h.sub.candidates) > 0 }) {
+		t.Fatal("no record of the cell was proposed")
+	}
+	h := honest.m.cur
+	good := *h.sub.candidates[0].record
+	proposer := s.nodes[s.indexOf(msg.Seat{Peer: good.Proposer})]
+	for _, next := range [][]msg.Seat{testSeats(200), good.NextSeats[1:]} {
+		bad := good
+		bad.NextSeats = next
+		b, err := bad.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.sub.candidates, h.sub.proposals[bad.Attempt] = nil, make([]proposalSlot, len(h.sub.seats))
+		s.now = s.now.Add(time.Millisecond)
+		out := honest.m.Step(s.now, Received{proposer.seal(&msg.Proposal{Run: s.runID, Round: h.round, Attempt: bad.Attempt, Peer: proposer.id, Record: b})})
+		blamed := func(e Effect) bool { x, ok := e.(Misbehaved); return ok && x.Peer == proposer.id }
+		if !slices.ContainsFunc(out, blamed) || len(h.sub.candidates) > 0 {
+			t.Errorf("with %d next seats: %d candidates, effects %v", len(next), len(h.sub.candidates), out)
+		}
+	}
+}
+
 // TestBounds: a flood of everything from many peers is kept only in part.
 func TestBounds(t *testing.T) {
 	s := running(t, 1, 4, simOpts{}, 0)

@@ -246,6 +246,10 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	if err != nil {
 		return // Open decoded it
 	}
+	if h.cell > 0 && len(r.NextSeats) != len(r.Seats) { // its summary has a bit for each
+		m.emit(Misbehaved{Peer: s.From, Err: fmt.Errorf("proposal: a cell's record has %d next seats, must have its %d seats", len(r.NextSeats), len(r.Seats))})
+		return
+	}
 	encoded := msg.RawCID(p.Record)
 	id := m.idOf(h, r, encoded)
 	if h.candidate(id) != nil || h.closed && m.head.Certificate != nil || h.cell > 0 && len(r.Contributions) == 0 {
