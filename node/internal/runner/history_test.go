@@ -79,6 +79,7 @@ func TestJoinLate(t *testing.T) {
 	if !ok || floor < past-segmentRecords-1-fillRecords || below > past {
 		t.Errorf("records are missing from %d to %d: %v", below, floor, ok)
 	}
+	quiet(t, rl)
 	if n := late.events.count(api.EventRound); n > 10 {
 		t.Errorf("%d rounds were told of, the run had 3 since", n)
 	}
@@ -114,6 +115,22 @@ func TestJoinLate(t *testing.T) {
 	}
 }
 
+// quiet checks that a runner with nothing to do does nothing: each of its steps makes
+// another view. A few come with what others say.
+func quiet(t *testing.T, r *Runner) {
+	t.Helper()
+	last, steps := r.view.Load(), 0
+	for range 50 {
+		time.Sleep(20 * time.Millisecond)
+		if v := r.view.Load(); v != last {
+			last, steps = v, steps+1
+		}
+	}
+	if steps > 25 {
+		t.Errorf("in a quiet second there was a step %d times out of 50", steps)
+	}
+}
+
 // A chain that was proven and breaks the rules in the middle is left as soon as
 // that is seen.
 func TestJoinRefuted(t *testing.T) {
@@ -135,6 +152,42 @@ func TestJoinRefuted(t *testing.T) {
 	until(t, "last true record", func() bool { return rl.ledger.Head().Record.Round == wrong-1 })
 	if !rl.whole.Load() {
 		t.Error("another proof would be believed")
+	}
+}
+
+// A runner whose disk fails ends, whatever it has under way.
+func TestLoopFails(t *testing.T) {
+	t.Parallel()
+	x := newNode(t, 62)
+	man, c := pastRun(t, x, 40, endless, 63, 64, 65)
+	r, err := x.hub.Open(filepath.Join(x.dir, "run"), man)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ledger.Jump(time.Now(), c.Links[0].ID, nil, c.Links[30:41]); err != nil {
+		t.Fatal(err)
+	}
+	x.hub.fillWait = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	until(t, "records being brought", r.filling.Load)
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case r.moves <- move{}:
+	case <-time.After(time.Minute):
+		t.Fatal("the loop does not run")
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a disk that fails is no error")
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("Run does not end")
 	}
 }
 

@@ -82,7 +82,7 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if at := m.Deadline(); at.IsZero() {
+		if at := l.m.Deadline(); at.IsZero() { // not of m: a move replaces it
 			timer.Stop()
 		} else {
 			timer.Reset(time.Until(at))

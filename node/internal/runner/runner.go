@@ -119,9 +119,12 @@ func (r *Runner) takePart(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.run(gctx) })
 	g.Go(func() error {
+		// What the loop began ends with it, also if it is the loop that fails.
+		lctx, end := context.WithCancel(gctx)
 		defer r.running.Wait()
 		defer r.scopes.closeAll()
-		return r.loop(gctx, topic, d)
+		defer end()
+		return r.loop(lctx, topic, d)
 	})
 	return g.Wait()
 }
