@@ -30,7 +30,7 @@ const (
 	MaxOwed          = 1 << 16       // audited rounds at weight 0
 	MaxStrikesQ8     = 1 << 16       // of one peer, 1/256
 	MaxStandings     = 128           // in a record with at most MaxSeats next seats
-	MaxOthers        = 64            // standings of peers without a seat, in others
+	MaxOthers        = 64            // standings of peers without a seat, in a record with more next seats
 	MaxProofs        = 4             // in a record
 	MaxMerges        = 2             // in a have
 	MaxNameBytes     = 64            // agent and device in a status
@@ -38,7 +38,7 @@ const (
 	MaxSeq           = 1 << 53       // of an order
 	MaxRunRounds     = 1e6           // of a run, as in manifests
 	MaxRatePermille  = 100_000       // of an order
-	MaxKappaPPM      = 1e9           //
+	MaxKappaPPM      = 1e9           // of a round, 1e-6
 	MaxLow           = 2             // rounds, after which steps become more
 	MaxArrivalMillis = 1 << 30       // since a round began; a deadline
 	MaxArrivals      = 8             // rounds that a deadline follows

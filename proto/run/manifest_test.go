@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t), "timely": timely(t), "measured": measuredRun(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t), "timely": timely(t), "measured": measuredRun(t), "overlapping": overlapping(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -179,6 +179,7 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Inner.StartSteps, m.MaxTokens = 31, 1 }, "inner.start_steps is 31, must be at most 30"},
 		{func(m *Manifest) { m.Inner.StartSteps, m.Inner.MinSteps, m.MaxTokens = 4, 5, 1 }, "inner.start_steps is 4, must be 0 or at least inner.min_steps, 5"},
 		{func(m *Manifest) { m.Inner.StartSteps = 30 }, "inner.start_steps is 30, must be 0 without max_tokens"},
+		{func(m *Manifest) { m.Inner.StartSteps, m.MaxTokens, m.Mode, m.LoRA = 30, 1, ModeFull, LoRA{} }, "inner.start_steps is 30, must be 0 with mode full, which averages exactly"},
 		{func(m *Manifest) { m.Inner.StartSteps, m.MaxTokens, m.Seats = 30, 1, 49 }, "inner.start_steps is 30, must be 0 with more than 48 seats"},
 		{func(m *Manifest) { m.FollowArrivals, m.Seats = true, 49 }, "follow_arrivals is true, must be false with more than 48 seats"},
 		{func(m *Manifest) { m.EvalPeers = 49 }, "eval_peers is 49, must be at most 48"},

@@ -29,6 +29,19 @@ func findingsOf(haves []msg.Signed) []finding {
 	return list
 }
 
+// rounded lets findings say what a cell would pass on of them.
+func rounded(list []finding) []finding {
+	for i := range list {
+		f := &list[i]
+		f.audits = slices.Clone(f.audits)
+		for k, a := range f.audits {
+			told := msg.CellAuditOf(0, a)
+			f.audits[k] = told.Audit()
+		}
+	}
+	return list
+}
+
 // cellFindings are those of the results that entered a round with cells; nil if
 // none did.
 func (c *Consequence) cellFindings(b Basis) []finding {

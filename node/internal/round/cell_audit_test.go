@@ -66,6 +66,9 @@ func TestAuditsInCells(t *testing.T) {
 		if _, err := s.rules.Verify(chain.links[r.Round-2], parent, r); err != nil {
 			t.Errorf("round %d: %v", r.Round, err)
 		}
+		if _, err := s.rules.Verify(Link{}, parent, r); err == nil || !strings.Contains(err.Error(), "the record before the parent") {
+			t.Errorf("round %d without the record before its parent: %v", r.Round, err)
+		}
 		cells := CellsOf(parent.Record.Parent, parent.Record.Seats)
 		for _, e := range s.rules.entered(Basis{Before: chain.links[r.Round-2], Parent: parent}) {
 			cell := cells[slices.IndexFunc(cells, func(c []int) bool { return slices.Contains(c, int(e.seat)) })]
@@ -89,6 +92,41 @@ func TestAuditsInCells(t *testing.T) {
 		case i >= n-liars && seat >= 0 && e.Owed == 0 && e.StrikesQ8 == 0:
 			t.Errorf("liar %d counts: %+v", i, e)
 		}
+	}
+}
+
+// TestPauseInCells: what was measured of a round in cells is told without them in
+// the round after it, if the run is paused then, as coarsely as a cell tells it.
+func TestPauseInCells(t *testing.T) {
+	const n = 52
+	s := newSim(t, 5, n, auditedCells(64), simOpts{})
+	s.opts.gain = func(auditor *simNode, _ int) int64 { return honestGain(s, auditor) }
+	s.startAll()
+	chain := s.nodes[0].chain
+	// The order takes effect in a round in cells that follows one in cells.
+	if !s.runUntil(10*time.Minute, func() bool { return len(chain.Head().Record.Seats) == n }) {
+		t.Fatalf("not all have a seat\n%s", s.describe())
+	}
+	s.nodes[0].give(msg.Order{Action: msg.ActionPause})
+	if !s.runUntil(time.Minute, func() bool { return Paused(chain.Head().Record) }) {
+		t.Fatalf("not paused:\n%s", s.describe())
+	}
+	paused := chain.Head().Record
+	if !s.runUntil(10*time.Minute, func() bool { return s.minRound() > paused.Round+1 }) {
+		t.Fatalf("stuck when paused:\n%s", s.describe())
+	}
+	parent := chain.links[paused.Round]
+	r := chain.links[paused.Round+1].Record
+	if len(r.Contributions) > 0 || len(parent.Record.Contributions) == 0 || len(r.Judgements) == 0 {
+		t.Fatalf("%d contributions after %d, %d judgements", len(r.Contributions), len(parent.Record.Contributions), len(r.Judgements))
+	}
+	for _, j := range r.Judgements {
+		if j.GainNano < 1_000_000 || j.GainNano > 1_400_000 || j.GainNano%1000 != 0 {
+			t.Errorf("the gain of seat %d is %d", j.Seat, j.GainNano)
+		}
+	}
+	if _, err := s.rules.Verify(chain.links[paused.Round-1], parent, r); err != nil {
+		t.Error(err)
 	}
 }
 

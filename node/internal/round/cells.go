@@ -32,7 +32,7 @@ func Cells(seats int) int {
 	return (seats + cellSeats - 1) / cellSeats
 }
 
-// ranked are indices of seats in an order that nobody chooses.
+// drawnOrder gives the indices of seats in an order that nobody chooses.
 func drawnOrder(domain string, head cid.Cid, seats []msg.Seat) []int {
 	keys := make([][sha256.Size]byte, len(seats))
 	order := make([]int, len(seats))
@@ -123,7 +123,11 @@ func (ru *Rules) cellConsequence(b Basis) *Consequence {
 	_, f := Quorum(Witnesses(r.Seats))
 	counting := countingHaves(b.Haves, r.Seats)
 	t := min(f+1, len(counting))
-	ru.include(c, b, tally(counting), t)
+	opinions := tally(counting)
+	if f == 0 && len(counting) > 1 {
+		withoutOwn(opinions, counting, r.Seats, false)
+	}
+	ru.include(c, b, opinions, t)
 	r.Tokens = creditedTokens(r.Contributions)
 	r.CellAudits = ru.cellAudits(b.Haves, r.Seats)
 	c.presence(b)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
@@ -139,6 +141,27 @@ func TestRoundInCells(t *testing.T) {
 	for _, n := range s.nodes {
 		for id, err := range n.misbehaved {
 			t.Errorf("node %d blames %v: %v", n.i, id, err)
+		}
+	}
+}
+
+// TestOwnCommitInCell: in a cell, too, what a maker says of its own commit does not
+// include what another finds to be wrong.
+func TestOwnCommitInCell(t *testing.T) {
+	for _, tt := range []struct {
+		reason msg.Reason
+		want   int
+	}{{msg.BadNorm, 0}, {msg.Timeout, 1}} {
+		s := newScene(t, 3, nil)
+		s.parent.Record.Cell = 1
+		c := s.commit(0, 0)
+		haves := []msg.Signed{s.have(0, []msg.HaveEntry{held(0, c)}), s.have(1, []msg.HaveEntry{refused(0, c, tt.reason)})}
+		r := s.rules.cellConsequence(Basis{Parent: s.parent, Haves: haves, Find: func(id cid.Cid) (msg.Signed, bool) {
+			m, ok := s.known[id]
+			return m, ok
+		}}).Record
+		if len(r.Contributions) != tt.want || len(r.Refused) != 1-tt.want {
+			t.Errorf("%v of another: %d contributions, refused %v", tt.reason, len(r.Contributions), r.Refused)
 		}
 	}
 }

@@ -40,17 +40,8 @@ func (ru *Rules) steerCodec(parent, r *msg.Record) {
 	if len(r.Contributions)+len(r.Refused) == 0 {
 		return
 	}
-	late := make(map[uint32]bool)
-	for _, e := range r.Refused {
-		if e.Reason == msg.NotHeld || e.Reason == msg.Timeout {
-			late[e.Seat] = true
-		}
-	}
-	for _, c := range r.Contributions {
-		delete(late, c.Seat)
-	}
 	switch {
-	case latePart*len(late) > len(r.Seats):
+	case latePart*lateSeats(r) > len(r.Seats):
 		r.CodecBits, r.Calm = max(r.CodecBits/2, least), 0
 	case r.Calm < msg.MaxCalm:
 		r.Calm++

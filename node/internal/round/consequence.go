@@ -122,7 +122,12 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 	inCells := Cells(len(r.Seats)) > 0
 	if inCells { // they tell what their seats measured
 		ru.include(c, b, opinions, t)
-		b.said = c.cellFindings(b)
+		if b.said = c.cellFindings(b); b.said == nil {
+			b.said = rounded(findingsOf(b.Haves)) // as in a paused run
+		}
+	}
+	if ru.manifest.Trust.Auditors > 0 && len(parent.Contributions) > 0 && Cells(len(parent.Seats)) > 0 && b.Before.Record == nil {
+		c.Blocked = append(c.Blocked, parent.Parent) // by whose standings the cells went
 	}
 	audits := ru.measure(b)
 	ru.judge(audits)

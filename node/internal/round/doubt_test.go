@@ -219,6 +219,7 @@ func TestNoWorth(t *testing.T) {
 		{"less", msg.Standing{}, 249, clear, 0, msg.Standing{LackQ16: 32768}},
 		{"as the others", msg.Standing{Owed: 2, LackQ16: 40000}, 1000, clear, 65536, msg.Standing{Owed: 1, LackQ16: 30000, Work: 1000, Pace: 125}},
 		{"nobody can tell", msg.Standing{Owed: 2, LackQ16: 6400}, 0, murky, 65536, msg.Standing{Owed: 1, LackQ16: 6375, Work: 1000, Pace: 125}},
+		{"nor that a worthless one counts again", msg.Standing{LackQ16: worthlessQ16 + 100}, 4000, murky, 0, msg.Standing{LackQ16: worthlessQ16}},
 		{"nor that a free rider works", msg.Standing{Owed: 2, LackQ16: 64000}, 4000, murky, 0, msg.Standing{Owed: 2, LackQ16: 63750}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -363,8 +364,8 @@ func TestConspiracy(t *testing.T) {
 	}
 }
 
-// TestRotateUnproven: peers that were let in by the same record count among
-// those that are not proven yet.
+// TestRotateUnproven: peers that are not proven and were let in by the same record
+// count, too.
 func TestRotateUnproven(t *testing.T) {
 	m := rotating(3)
 	m.Trust.Judgement = run.NewestJudgement

@@ -79,7 +79,7 @@ func voices(r *msg.Record) int {
 }
 
 // included is the tokens of those of a record's contributions that count, if any
-// does, of each no more than enters a fold: they are claimed, and who claims a large
+// does, of each no more than about what enters a fold: they are claimed, and who claims a large
 // number must not decide by it which of two records is followed.
 func included(parent, r *msg.Record) uint64 {
 	var list []msg.Contribution

@@ -118,6 +118,8 @@ func (m *Machine) Restart(now time.Time, own []msg.Signed) (*Machine, error) {
 		return nil, err
 	}
 	n.proofs, n.joins, n.places, n.frauds = m.proofs, m.joins, m.places, m.frauds
+	n.orders.list = m.orders.list
+	n.obeyed()
 	n.lastSeq, n.statusSeq, n.want, n.about = max(m.lastSeq, n.lastSeq), m.statusSeq, m.want, m.about
 	for _, id := range m.members.peers {
 		e := *m.members.byPeer[id]

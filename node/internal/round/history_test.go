@@ -125,6 +125,8 @@ func TestRestart(t *testing.T) {
 	other := b.others()[0]
 	b.receive(other, &msg.Status{Run: b.node.m.rules.run, Peer: other.id, Seq: 1 << 50, Head: testCID("far"), Round: 100})
 	b.receive(other, &msg.JoinRequest{Run: b.node.m.rules.run, Peer: other.id, Seq: 1})
+	launcher := b.sim.nodes[0]
+	b.receive(launcher, &msg.Order{Run: b.node.m.rules.run, Peer: launcher.id, Seq: 1, Action: msg.ActionPause})
 	old := b.node.m
 	n, err := old.Restart(b.now, nil)
 	if err != nil {
@@ -135,6 +137,9 @@ func TestRestart(t *testing.T) {
 	}
 	if !n.joins.has(other.id) || n.lastSeq != old.lastSeq || n.statusSeq != old.statusSeq || n.want != old.want {
 		t.Error("requests or sequence numbers were forgotten")
+	}
+	if n.orders.of(launcher.id) < 0 {
+		t.Error("an order that has not taken effect was forgotten")
 	}
 	asked := false
 	for range 100 {

@@ -32,8 +32,8 @@ func linked(known Link, r *msg.Record) bool {
 
 // step checks one step of a proof: from a record that is known to be of the
 // run's chain to a later one. The later one names the earlier one, a quorum of
-// its own seats voted for it, and so did more than may lie of those who had a
-// seat after the earlier one; of its parent, the seats are those that follow.
+// its own seats voted for it, and so did more than half of the witnesses among the
+// earlier one's next seats; of its parent, the seats are those that follow.
 func step(known, next Link) error {
 	if err := mayFollow(known, next); err != nil {
 		return err

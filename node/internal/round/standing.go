@@ -82,7 +82,11 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 	e.Pace = (e.Pace*(1<<paceShift-1) + work) >> paceShift
 	switch {
 	case m.unclear && m.judgement.Verdict != msg.Damaging && !m.accused && !m.withheld:
-		e.LackQ16 -= e.LackQ16 >> fadeLackShift
+		faded := e.LackQ16 - e.LackQ16>>fadeLackShift
+		if ru.worthless(*e) {
+			faded = max(faded, worthlessQ16)
+		}
+		e.LackQ16 = faded
 	case ru.newer() && worth == 0:
 		e.LackQ16 += (fold.One - e.LackQ16) >> noWorthShift
 	default:

@@ -81,7 +81,7 @@ func (ru *Rules) steerSteps(parent, r *msg.Record, counting []msg.Signed, f int)
 		t.Steps /= 2
 	case t.KappaPPM == 0 || !settled:
 	case t.KappaPPM > highKappaPPM:
-		t.Steps /= 2
+		t.Steps, t.Low = t.Steps/2, 0
 	case t.KappaPPM >= lowKappaPPM:
 		t.Low = 0
 	case t.Low < msg.MaxLow:

@@ -1,11 +1,8 @@
 package round
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"slices"
 
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/msg"
@@ -66,24 +63,13 @@ func (ru *Rules) evaluators(head Link) []peer.ID {
 	if ru.manifest.Steers() || n == 0 {
 		return nil
 	}
+	seats := slices.DeleteFunc(slices.Clone(head.Record.NextSeats), func(s msg.Seat) bool { return s.Trainee })
+	order := drawnOrder(evalDomain, head.ID, seats)
 	var list []peer.ID
-	for _, s := range head.Record.NextSeats {
-		if !s.Trainee {
-			list = append(list, s.Peer)
-		}
+	for _, i := range order[:min(n, len(order))] {
+		list = append(list, seats[i].Peer)
 	}
-	if len(list) <= n {
-		return list
-	}
-	slices.SortFunc(list, func(a, b peer.ID) int {
-		x, y := evalKey(head.ID, a), evalKey(head.ID, b)
-		return bytes.Compare(x[:], y[:])
-	})
-	return list[:n]
-}
-
-func evalKey(head cid.Cid, id peer.ID) [sha256.Size]byte {
-	return sha256.Sum256(append(append([]byte(evalDomain), head.Bytes()...), id...))
+	return list
 }
 
 // Evaluates reports whether a witness tells the loss of head's state in its have.
