@@ -23,6 +23,9 @@ func auditedCells(seats int) *run.Manifest {
 // others keep theirs; what a record says follows from what it rests on; and
 // nobody audits who was not in the cell.
 func TestAuditsInCells(t *testing.T) {
+	if testing.Short() {
+		t.Skip("many rounds of many nodes")
+	}
 	const n, liars = 52, 13
 	s := newSim(t, 5, n, auditedCells(64), simOpts{})
 	s.opts.gain = func(auditor *simNode, maker int) int64 {

@@ -2,6 +2,7 @@ package round
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"slices"
 
@@ -60,9 +61,7 @@ func rank(head cid.Cid, id peer.ID) [sha256.Size]byte {
 
 // seatOf returns the index of the peer's seat, or -1.
 func seatOf(seats []msg.Seat, id peer.ID) int {
-	i, ok := slices.BinarySearchFunc(seats, id, func(s msg.Seat, id peer.ID) int {
-		return bytes.Compare([]byte(s.Peer), []byte(id))
-	})
+	i, ok := slices.BinarySearchFunc(seats, id, func(s msg.Seat, id peer.ID) int { return cmp.Compare(s.Peer, id) })
 	if !ok {
 		return -1
 	}
