@@ -14,7 +14,7 @@ const amount = (need, have) => (need > 0 || have > 0 ? `${f.bytes(need)} of ${ha
 
 const progressText = (p) => p.text || (p.total ? `${p.phase}: ${p.unit === "bytes" ? `${f.bytes(p.done)} of ${f.bytes(p.total)}` : `${f.count(p.done)} of ${f.count(p.total)}`}` : p.phase);
 
-// fields makes a labelled control.
+// field makes a labelled control.
 function field(label, control, note) {
   const id = uid("begin");
   control.id = id;
@@ -148,7 +148,7 @@ function joinCard(given) {
 function launchCard() {
   const name = el("input", { type: "text", autocomplete: "off", value: "my-run" });
   const model = el("select"), data = el("select");
-  const preset = el("select", null, ["alpaca", "qlora", "full"].map((v) => el("option", { value: v }, v)));
+  const preset = el("select");
   const fill = el("button", { type: "button" }, "Write the run file");
   const file = el("input", { type: "file", accept: ".toml,text/plain" });
   const text = el("textarea", { rows: 16, spellcheck: "false", class: "mono" });
@@ -233,10 +233,10 @@ function launchCard() {
   launch.addEventListener("click", () => work.do("launching", async (signal, progress) => {
     if (text.value !== planned) return forget();
     const r = await operate("/runs", request(), progress, signal);
-    const status = await get("/status", signal);
+    forget(); // launched, whatever else fails
+    const status = await get("/status", signal).catch(() => ({}));
     const addrs = status.addrs ?? [];
     const addr = addrs.find((a) => !a.startsWith("/ip4/127.") && !a.startsWith("/ip6/::1/")) ?? addrs[0];
-    forget();
     work.said.textContent = "";
     set(result, el("p", null, "Launched: ", el("a", { href: `#/runs/${encodeURIComponent(r.id)}` }, foreign(r.name || r.id)), ". Others join with:"),
       el("p", null, copyable(`moot join ${r.id}${addr ? ` --peer ${addr}` : ""}`, "the line with which others join")));
@@ -259,7 +259,7 @@ function launchCard() {
         ...[...(t.problems ?? []), ...(e.problems ?? [])].slice(0, 20).map((x) => [x.kind, foreign(`${x.place}: ${x.why}`)]),
         ["Length", `at most ${f.plural(p.length.rounds, "round")} of ${f.seconds(p.length.period_s)}: ${f.seconds(p.length.seconds)}`],
         ["A seat trains on", `up to ${f.plural(p.length.samples_per_seat, "row")}, ${f.count(p.length.tokens_per_seat)} counted tokens, in each round`],
-        p.eval.rows > 0 && ["Held-out loss", `after a round ${p.eval.peers ? `${f.plural(p.eval.peers, "peer")} drawn by lot measure it` : "each peer measures it"} on ${f.plural(p.eval.rows, "row")}: ${f.percent(p.eval.share)} of the time that it trains`],
+        p.eval.rows > 0 && ["Held-out loss", `after a round ${p.eval.peers ? `${f.plural(p.eval.peers, "peer")} drawn by lot ${p.eval.peers === 1 ? "measures" : "measure"} it` : "each peer measures it"} on ${f.plural(p.eval.rows, "row")}: ${f.percent(p.eval.share)} of the time that it trains`],
       ]), samples.length > 0 && el("h3", null, "Samples; what is marked counts"), samples, memory.node, links.node, swarms.node);
     if (!p.refused.length) {
       shown.append(el("label", { class: "consent" }, consent, " Publish this run; this machine serves its model and data, and trains in it"), el("p", { class: "tools" }, launch));
@@ -270,8 +270,9 @@ function launchCard() {
   buttons();
   return {
     node: form, end: work.end,
-    update(models, sets) {
+    update(models, sets, presets) {
       const options = (list, none) => (list.length ? [...list].reverse().map((x) => el("option", { value: x.id }, foreign(x.name || x.id).textContent)) : [el("option", { value: "" }, none)]);
+      set(preset, presets.map((v) => el("option", { value: v }, v)));
       set(model, options(models, "none here: moot model import"));
       set(data, options(sets, "none here: moot data import"));
     },
@@ -291,8 +292,8 @@ export function beginView(id) {
     events: () => false,
     leave() { join.end(); launch.end(); },
     async refresh(signal) {
-      const [models, sets] = await Promise.all([get("/models", signal), get("/datasets", signal)]);
-      launch.update(models.models, sets.datasets);
+      const [models, sets, any] = await Promise.all([get("/models", signal), get("/datasets", signal), get("/presets/alpaca", signal)]);
+      launch.update(models.models, sets.datasets, any.presets);
     },
   };
 }

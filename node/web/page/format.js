@@ -17,9 +17,11 @@ export function compact(v, from = 10_000) {
 }
 
 export const loss = (v) => (missing(v) ? "–" : v.toFixed(4));
-// short writes a value without zeros at its end.
+
 // perplexity is that of a loss in nats per token.
 export const perplexity = (v) => (missing(v) ? "–" : Math.exp(v).toPrecision(4));
+
+// short writes a value without zeros at its end.
 export const short = (v) => (missing(v) ? "–" : String(Number(v.toPrecision(4))));
 
 export const percent = (v) => (missing(v) ? "–" : `${(100 * v).toFixed(1)} %`);

@@ -73,12 +73,9 @@ export class Live {
   }
 
   #take(e) {
-    if (e.id) {
-      // Another epoch is another daemon: what it tells is new from its first.
-      if (this.#cursor && this.#cursor.split(".")[0] !== e.id.split(".")[0]) this.log = [];
-      this.#cursor = e.id;
-    }
+    if (e.id) this.#cursor = e.id;
     if (e.type === "gap") {
+      if (!e.id) this.log = []; // what is kept comes again
       this.#on.resync();
       return;
     }

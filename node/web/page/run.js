@@ -375,7 +375,7 @@ function courseCard(id, done) {
     node,
     update(run) {
       const c = run.course, may = access === "full" && run.joined && !run.final;
-      node.hidden = !may && !c && !run.ended && !(access === "full" && run.joined);
+      node.hidden = !may && !c && !run.ended && !(access === "full" && (run.joined || sent.textContent));
       controls.hidden = !may;
       leave.hidden = access !== "full" || !run.joined;
       pause.hidden = Boolean(c?.paused);
