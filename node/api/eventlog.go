@@ -177,6 +177,7 @@ func (l *EventLog) flush(ctx context.Context) {
 		l.put(e)
 	}
 	if dropped {
+		l.at.N++ // the journal has a hole, so that a gap is told after the next start too
 		l.put(Event{Type: EventGap, Time: time.Now()})
 	}
 	l.tell()

@@ -131,6 +131,10 @@ func TestEventsWaitForTheJournal(t *testing.T) {
 		if len(m.events) != 4 {
 			t.Errorf("the journal has %d events, want 4", len(m.events))
 		}
+		l.publish("6")
+		if last := m.events[len(m.events)-1].Cursor.N; last != 6 {
+			t.Errorf("the next has number %d, want 6: one is missing", last)
+		}
 		l.stop()
 	})
 }

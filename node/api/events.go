@@ -27,6 +27,15 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, Errorf(CodeUsage, "since: %w", err))
 		return
 	}
+	if s.visitors != nil {
+		end, err := s.visitors.watch(r)
+		if err != nil {
+			w.Header().Set("Retry-After", "5")
+			s.fail(w, r, err)
+			return
+		}
+		defer end()
+	}
 	release, err := slot(s.watchers, "watchers")
 	if err != nil {
 		s.fail(w, r, err)

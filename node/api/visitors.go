@@ -12,9 +12,9 @@ import (
 )
 
 // What one address may do with a Public. A page that is loaded asks for about
-// fifty files, and one that is open for little more than one thing a second.
+// thirty files and ten questions, and one that is open for little more than one thing a second.
 const (
-	visitorConns  = 64
+	visitorConns  = 64 // and as many event streams, of which one connection may have many
 	visitorRate   = 20 // requests a second, in the mean
 	visitorBurst  = 300
 	keptVisitors  = 10_000
@@ -24,15 +24,17 @@ const (
 // visitors bounds what single addresses take of a Public. This machine is not
 // bounded: a web server in front of the page is there, and says for whom it asks.
 type visitors struct {
-	mu   sync.Mutex
-	list map[netip.Addr]*visitor // guarded by mu
-	rest visitor                 // guarded by mu; all for whom there is no room
+	mu sync.Mutex
+	// guarded by mu
+	list  map[netip.Addr]*visitor
+	rest  visitor   // all for whom there is no room
+	swept time.Time // when room was last looked for
 }
 
 type visitor struct {
-	conns int
-	limit *rate.Limiter
-	seen  time.Time
+	conns, streams int
+	limit          *rate.Limiter
+	seen           time.Time
 }
 
 func newVisitors() *visitors {
@@ -66,9 +68,10 @@ func prefixOf(a netip.Addr) (netip.Addr, bool) {
 func (v *visitors) of(a netip.Addr, now time.Time) *visitor {
 	e := v.list[a]
 	if e == nil {
-		if len(v.list) >= keptVisitors {
+		if len(v.list) >= keptVisitors && now.Sub(v.swept) >= time.Second {
+			v.swept = now
 			for k, x := range v.list {
-				if x.conns == 0 && now.Sub(x.seen) > visitorForget {
+				if x.conns == 0 && x.streams == 0 && now.Sub(x.seen) > visitorForget {
 					delete(v.list, k)
 				}
 			}
@@ -83,19 +86,27 @@ func (v *visitors) of(a netip.Addr, now time.Time) *visitor {
 	return e
 }
 
+// asker is the address that a request is from, and whether it is bounded.
+func asker(r *http.Request) (netip.Addr, bool) {
+	a, bounded := visitorAddr(r.RemoteAddr)
+	given := r.Header.Values("X-Forwarded-For")
+	if bounded || len(given) == 0 {
+		return a, bounded
+	}
+	// The last name is the one that our own web server wrote, some with a port.
+	names := strings.Split(given[len(given)-1], ",")
+	name := strings.TrimSpace(names[len(names)-1])
+	if real, err := netip.ParseAddr(name); err == nil {
+		return prefixOf(real)
+	}
+	return visitorAddr(name)
+}
+
 // allow takes a request into account.
 func (v *visitors) allow(r *http.Request) error {
-	a, bounded := visitorAddr(r.RemoteAddr)
+	a, bounded := asker(r)
 	if !bounded {
-		// The last name is the one that our own web server wrote.
-		names := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-		real, err := netip.ParseAddr(strings.TrimSpace(names[len(names)-1]))
-		if err != nil {
-			return nil
-		}
-		if a, bounded = prefixOf(real); !bounded {
-			return nil
-		}
+		return nil
 	}
 	now := time.Now()
 	v.mu.Lock()
@@ -104,9 +115,33 @@ func (v *visitors) allow(r *http.Request) error {
 	if e.limit.AllowN(now, 1) {
 		return nil
 	}
-	err := Errorf(CodeRetry, "this address asks too much: more than %d requests a second", visitorRate).WithHint("try again in a moment")
+	return tooMuch("this address asks too much: more than %d requests a second", visitorRate)
+}
+
+func tooMuch(format string, args ...any) error {
+	err := Errorf(CodeRetry, format, args...).WithHint("try again in a moment")
 	err.status = http.StatusTooManyRequests
 	return err
+}
+
+// watch counts an event stream until end is called.
+func (v *visitors) watch(r *http.Request) (end func(), err error) {
+	a, bounded := asker(r)
+	if !bounded {
+		return func() {}, nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e := v.of(a, time.Now())
+	if e.streams >= visitorConns {
+		return nil, tooMuch("this address has %d event streams open already", visitorConns)
+	}
+	e.streams++
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		e.streams--
+	}, nil
 }
 
 // listener hands out connections, of one address no more than it may have.

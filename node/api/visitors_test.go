@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -82,6 +83,7 @@ func TestPublicRequests(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is used again
 			resp.Body.Close()
 			if code = resp.StatusCode; code != http.StatusOK {
 				if code == http.StatusTooManyRequests && (i < least || resp.Header.Get("Retry-After") == "") {
@@ -103,6 +105,8 @@ func TestPublicRequests(t *testing.T) {
 		{"127.0.0.1", "", http.StatusOK},
 		{"127.0.0.1", "192.0.2.N, 198.51.100.9", http.StatusTooManyRequests},
 		{"127.0.0.1", "198.51.100.9, 192.0.2.N", http.StatusOK},
+		{"127.0.0.1", "192.0.2.N, 198.51.100.10:4N", http.StatusTooManyRequests},
+		{"127.0.0.1", "unknownN", http.StatusTooManyRequests},
 	} {
 		from(tt.from)
 		least := 100
@@ -161,6 +165,55 @@ func TestPublicConnections(t *testing.T) {
 			break
 		} else if time.Now().After(end) {
 			t.Fatal("the place of a closed connection is not free")
+		}
+	}
+}
+
+// TestPublicStreams: one address has so many event streams and no more, until
+// it ends one, over whatever connections they go.
+func TestPublicStreams(t *testing.T) {
+	url, from := serveTo(t)
+	from("127.0.0.1")
+	open := func(addr string) (end func(), code int) {
+		t.Helper()
+		ctx, end := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/api/v1/events", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Forwarded-For", addr)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			end()
+			resp.Body.Close()
+		})
+		return end, resp.StatusCode
+	}
+	var first func()
+	for i := range 64 {
+		end, code := open("198.51.100.7")
+		if code != http.StatusOK {
+			t.Fatalf("stream %d is refused with %d", i+1, code)
+		}
+		if first == nil {
+			first = end
+		}
+	}
+	if _, code := open("198.51.100.7"); code != http.StatusTooManyRequests {
+		t.Errorf("one more is answered with %d", code)
+	}
+	if _, code := open("198.51.100.8"); code != http.StatusOK {
+		t.Errorf("another address is refused with %d", code)
+	}
+	first()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if _, code := open("198.51.100.7"); code == http.StatusOK {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("the place of an ended stream is not free")
 		}
 	}
 }
