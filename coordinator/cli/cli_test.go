@@ -25,7 +25,6 @@ import (
 	"github.com/moot-net/moot/coordinator/cli/demo/demotest"
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/api/apitest"
-	"github.com/moot-net/moot/node/plain"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -324,23 +323,15 @@ func words(line string) []string {
 
 func TestFormat(t *testing.T) {
 	for _, tt := range []struct{ got, want string }{
-		{plain.Group(0), "0"},
-		{plain.Group(999), "999"},
-		{plain.Group(1000), "1,000"},
-		{plain.Group(-1234567), "-1,234,567"},
 		{size(0), "0 B"},
 		{size(1023), "1023 B"},
 		{size(2457600), "2.3 MiB"},
 		{size(int64(5) << 40), "5.0 TiB"},
 		{size(int64(5) << 50), "5120.0 TiB"},
-		{plain.Clean("a\x1b[2J\nb\u202e"), "a?[2J b?"},
 		{cleanText("a\r\n\x07b\n"), "a\n?b"},
-		{plain.Clean("naïve 你好"), "naïve 你好"},
 		{clip("abcdef", 6), "abcdef"},
 		{clip("abcdefg", 6), "abcde…"},
 		{loss(nil), "-"},
-		{plain.Plural(1, "round"), "1 round"},
-		{plain.Plural(2000, "round"), "2,000 rounds"},
 		{progressText(api.Progress{Phase: "model", Done: 1 << 20, Total: 4 << 20, Unit: api.UnitBytes}, true, true), "model     [======                  ]   25 %  1.0 MiB of 4.0 MiB"},
 		{progressText(api.Progress{Phase: "check", Done: 12, Unit: "rows"}, true, true), "check     12 rows"},
 		{progressText(api.Progress{Done: 9, Total: 4}, false, false), "100 %  4 of 4"},

@@ -107,7 +107,9 @@ func runPublicDashboard(ctx context.Context, e *env, o dashboardOptions) error {
 	}
 	secure, scheme := (*tls.Config)(nil), "http"
 	if o.cert != "" {
-		k := &keyPair{cert: o.cert, key: o.key}
+		k := &keyPair{cert: o.cert, key: o.key, stays: func(err error) {
+			fmt.Fprintf(e.err, "moot: %s; the old certificate stays\n", plain.Clean(err.Error()))
+		}}
 		if _, err := k.get(nil); err != nil {
 			return api.Errorf(api.CodeUsage, "%w", err).WithHint("give a certificate, with those that vouch for it after it, and its key, both as PEM")
 		}

@@ -210,6 +210,12 @@ func TestPublicDashboardTLS(t *testing.T) {
 	if name, err := get(renewed); err != nil || name != "second" {
 		t.Errorf("with a broken file: certificate of %q, %v", name, err)
 	}
+	if name, err := get(renewed); err != nil || name != "second" {
+		t.Errorf("asked again: certificate of %q, %v", name, err)
+	}
+	if s := stderr.String(); strings.Count(s, "moot: read certificate ") != 1 || !strings.HasSuffix(s, "; the old certificate stays\n") {
+		t.Errorf("of a broken file it says %q", s)
+	}
 	interrupt()
 	if code := <-ended; code != 0 {
 		t.Errorf("exit %d: %s", code, &stderr)

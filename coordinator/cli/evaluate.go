@@ -96,5 +96,5 @@ func took(seconds float64, device string) string {
 	if device == "" { // an older daemon does not say
 		return fmt.Sprintf("%.1f s", seconds)
 	}
-	return fmt.Sprintf("%.1f s on %s", seconds, plain.Clean(device))
+	return fmt.Sprintf("%.1f s on %s", seconds, device)
 }

@@ -12,31 +12,43 @@ import (
 // replaces while the page is served.
 type keyPair struct {
 	cert, key string
+	stays     func(error) // is told, once for each change, why the one before stays
 
-	mu      sync.Mutex
-	now     *tls.Certificate // guarded by mu; nil: none was read
-	changed [2]time.Time     // guarded by mu; of the files that it is from
+	mu sync.Mutex
+	// guarded by mu
+	now     *tls.Certificate // nil: none was read
+	changed [2]time.Time     // of the files that it is from
+	told    [2]time.Time     // of those that stays was told of
 }
 
 // get is for tls.Config. Files that cannot be used leave what was before.
 func (k *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	var changed [2]time.Time
 	for i, path := range []string{k.cert, k.key} {
 		if info, err := os.Stat(path); err == nil {
 			changed[i] = info.ModTime()
 		}
 	}
-	if k.now != nil && changed == k.changed {
-		return k.now, nil
+	k.mu.Lock()
+	now, known := k.now, k.changed
+	k.mu.Unlock()
+	if now != nil && changed == known {
+		return now, nil
 	}
 	pair, err := tls.LoadX509KeyPair(k.cert, k.key)
-	switch {
-	case err == nil:
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil {
 		k.now, k.changed = &pair, changed
-	case k.now == nil:
-		return nil, fmt.Errorf("read certificate %s and key %s: %w", k.cert, k.key, err)
+		return k.now, nil
+	}
+	err = fmt.Errorf("read certificate %s and key %s: %w", k.cert, k.key, err)
+	if k.now == nil {
+		return nil, err
+	}
+	if changed != k.told { // asked again each time: it may be half written
+		k.told = changed
+		k.stays(err)
 	}
 	return k.now, nil
 }

@@ -97,7 +97,7 @@ func planPage(p *page, plan *api.Plan) {
 	if !plan.Traffic.Overlaps {
 		asks = fmt.Sprintf("which inner.overlap_steps = %d would ask for", plan.Traffic.OverlapSteps)
 	}
-	p.line("\nbusy is who trains as long as a round lets it; overlapped, with %s of the next round while deltas travel, %s", plain.Plural(plan.Traffic.OverlapSteps, "step"), asks)
+	p.line("\nbusy: the part of the time that a seat computes whose steps fill the round; overlapped: the same with %s of the next round while deltas travel, %s", plain.Plural(plan.Traffic.OverlapSteps, "step"), asks)
 	p.line("\nat most %s of %s: %s; a seat trains on up to %s, %s, in each", plain.Plural(plan.Length.Rounds, "round"), seconds(plan.Length.PeriodSeconds),
 		seconds(plan.Length.Seconds), plain.Plural(plan.Length.SamplesPerSeat, "row"), plain.Plural(plan.Length.TokensPerSeat, "counted token"))
 	rows = rows[:0]
@@ -107,7 +107,9 @@ func planPage(p *page, plan *api.Plan) {
 	p.table([]string{">PEERS", ">ROUNDS", ">LAST", ">PASSES", "GUARANTEE"}, rows)
 	if v := plan.Eval; v.Rows > 0 {
 		who := "each peer"
-		if v.Peers > 0 {
+		if v.Peers == 1 {
+			who = "one peer that is drawn by lot"
+		} else if v.Peers > 1 {
 			who = fmt.Sprintf("each of %s that are drawn by lot", plain.Plural(v.Peers, "peer"))
 		}
 		p.line("\nafter a round %s measures the loss on %s, which takes it %s of the time that it trains", who, plain.Plural(v.Rows, "held-out row"), percent(v.Share))

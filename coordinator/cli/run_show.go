@@ -178,11 +178,13 @@ func runRunShowRound(ctx context.Context, e *env, id string, n uint64) error {
 		p.field("parent", "%s", r.Parent)
 		p.field("adapter", "%s", r.State)
 		p.field("proposer", "%s", r.Proposer)
+		label := "held out"
 		if r.MedianLoss != nil {
-			p.field("held out", "%s, the median of what peers drawn by lot measured", withPerplexity(r.MedianLoss))
+			p.field(label, "%s, the median of what peers drawn by lot measured", withPerplexity(r.MedianLoss))
+			label = ""
 		}
 		if r.OwnLoss != nil {
-			p.field("", "%s, as this node measured it", withPerplexity(r.OwnLoss))
+			p.field(label, "%s, as this node measured it", withPerplexity(r.OwnLoss))
 		}
 		roundTrust(p, r)
 		for _, c := range r.Contributions {
