@@ -159,11 +159,10 @@ func writeBundle(ctx context.Context, path string, r doctor.Report, cfg *config.
 		put("cache.json", cache, err)
 	}
 	if err := doctor.Bundle(path, files, doctor.NewRedactor(secrets(cfg))); err != nil {
-		code := api.CodeDisk
-		if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			code = api.CodeUsage
+		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			return api.Errorf(api.CodeDisk, "%w", err)
 		}
-		return api.Errorf(code, "%w", err).WithHint("name a file that is not there yet, in a folder that is")
+		return api.Errorf(api.CodeUsage, "%w", err).WithHint("name a file that is not there yet, in a folder that is")
 	}
 	return nil
 }
