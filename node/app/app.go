@@ -119,6 +119,10 @@ func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	// A daemon that was killed left its own.
+	if err := api.RemoveEndpoint(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("remove the last daemon's address: %w", err), store.Close())
+	}
 	// What imports were writing when a process was killed.
 	old, _ := filepath.Glob(filepath.Join(dir, importTemp+"*")) // the pattern is right
 	for _, path := range old {
@@ -142,7 +146,7 @@ func runNode(ctx context.Context, o Options, store *shard.Store, recent *recent)
 		return err
 	}
 	n.recent = recent
-	defer func() { _ = n.host.Close() }() // its Run did, unless it was not reached
+	defer func() { _ = errors.Join(n.host.Close(), n.closeEvents()) }() // the stages did, unless they were not reached
 	defer context.AfterFunc(ctx, func() {
 		n.stopping.Store(true)
 		n.poke()
@@ -233,9 +237,8 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
 		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1), metrics: metrics, gpu: gpu,
 	}
-	if err := n.openEvents(); err != nil {
-		return nil, errors.Join(err, host.Close())
-	}
+	fail := func(err error) (*node, error) { return nil, errors.Join(err, n.closeEvents(), host.Close()) }
+	n.openEvents()
 	n.processor = n.device
 	n.setCaps(cfg)
 	openDevice := (func(*train.Options) error)(nil)
@@ -247,11 +250,11 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	}
 	n.presence = n.newPresence(key)
 	if err := n.attach(); err != nil {
-		return nil, errors.Join(err, host.Close())
+		return fail(err)
 	}
 	settings, err := cfg.Work.Settings()
 	if err != nil {
-		return nil, errors.Join(api.Errorf(api.CodeConfig, "%w", err), host.Close())
+		return fail(api.Errorf(api.CodeConfig, "%w", err))
 	}
 	n.keeper = newKeeper(keeperOptions{
 		dir: cfg.DataDir, settings: settings, duty: cfg.Work.DutyPercent, device: deviceName(cfg.Device), gpus: watchGPU(gpu),
@@ -267,10 +270,10 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		o.open, n.introduce = openRunner(hub), hub.Introduce
 	}
 	if n.runs, err = newRuns(n, filepath.Join(cfg.DataDir, runsDir), o.open); err != nil {
-		return nil, errors.Join(err, host.Close())
+		return fail(err)
 	}
 	if err := n.keeper.begin(context.Background(), o.Consent, n.runs.any()); err != nil {
-		return nil, errors.Join(err, host.Close())
+		return fail(err)
 	}
 	return n, nil
 }

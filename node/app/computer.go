@@ -34,16 +34,16 @@ func (n *node) computerFor(q *api.Subject, src *source, progress api.ProgressFun
 	if gpu == nil {
 		return c, nil
 	}
-	if _, err := model.ReadConfig(src.dir); err != nil {
+	if _, err := model.Weights(src.dir); err != nil {
 		return c, modelError(err)
 	}
 	b, err := gpu.OpenModel(device.Computing{
 		Dir: src.dir, Tokens: evalBatchTokens, Text: evalBatchTokens,
-		Replaced: src.manifest != nil && src.manifest.Mode == run.ModeFull && src.snapshot != nil,
+		Replaced: src.manifest != nil && src.manifest.Mode == run.ModeFull,
 	})
 	if err != nil {
 		err = n.computerError(gpu, err)
-		if code := api.AsError(err).Code; auto && (code == api.CodeGPU || code == api.CodeVRAM) {
+		if auto {
 			n.log.Warn("the processor computes in the place of the GPU", "err", err)
 			progress(api.Progress{Phase: "load", Text: "computes on the processor: " + err.Error()})
 			return c, nil

@@ -142,6 +142,39 @@ func TestDataDirInUse(t *testing.T) {
 	}
 }
 
+// What a daemon that was killed left of its API is gone as soon as the next one
+// has the folder.
+func TestDataDirOfKilled(t *testing.T) {
+	dir := t.TempDir()
+	if err := api.WriteEndpoint(dir, api.Endpoint{URL: "http://127.0.0.1:1", PID: 1}); err != nil {
+		t.Fatal(err)
+	}
+	store, err := openDataDir(dir, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if e, err := api.ReadEndpoint(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there is still %+v, %v", e, err)
+	}
+	_, err = openDataDir(dir, testLog(t))
+	wantCode(t, err, api.CodeConflict, "another mootd uses "+dir)
+}
+
+// A node whose events cannot be kept has them all the same.
+func TestEventsNotKept(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, eventsFile), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n, stop := testNode(t, dir, new(fakeRuns).open)
+	seen := errors.New("seen")
+	if err := n.Watch(t.Context(), "", api.Cursor{}, func(api.Event) error { return seen }); !errors.Is(err, seen) {
+		t.Errorf("watch: %v", err)
+	}
+	stop()
+}
+
 func TestPortsInUse(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -137,6 +138,16 @@ func TestGPUWithoutRoom(t *testing.T) {
 	if err != nil || !strings.HasPrefix(g.Device, "cpu (") || !strings.Contains(told, "computes on the processor") {
 		t.Errorf("without room: %q, told %q, %v", g.Device, told, err)
 	}
+	a := assets(t)
+	if err := os.Remove(filepath.Join(a.ModelDir, "model.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.Generate(t.Context(), api.GenerateRequest{
+		Subject: api.Subject{Model: a.ModelDir, Device: "cuda:0"}, Prompts: []api.Prompt{{Instruction: "hello"}}, MaxTokens: 2,
+	}, quiet)
+	if e := api.AsError(err); err == nil || e.Code == api.CodeGPU || e.Code == api.CodeVRAM {
+		t.Errorf("a model without weights: %v", err)
+	}
 	if _, _, err := ask("cuda:7"); err == nil || api.AsError(err).Code != api.CodeGPU {
 		t.Errorf("a GPU that is not there: %v", err)
 	}
@@ -155,15 +166,15 @@ func TestGPUOutOfMemory(t *testing.T) {
 		}, quiet)
 		return err
 	}
-	if os.Getenv("MOOT_TEST_DRIVER") != "emulated" {
+	driver, err := cudatest.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if driver == nil {
 		t.Skip("only the emulated driver fails when it is told to")
 	}
 	for _, fail := range []string{"cuMemAlloc_v2:1:2", "cuLaunchKernel:20:2"} {
 		t.Setenv("MOOT_EMU_FAIL", fail)
-		driver, err := cudatest.Load()
-		if err != nil {
-			t.Fatal(err)
-		}
 		driver.Reset()
 		if err := ask(); err == nil || api.AsError(err).Code != api.CodeVRAM {
 			t.Errorf("%s: %v, want E_VRAM", fail, err)

@@ -56,7 +56,7 @@ type node struct {
 	introduce func(ctx context.Context, dir string, m *run.Manifest, to []peer.ID) error
 	gossip    *gossip.Gossip
 	events    *api.EventLog
-	journal   *journal.Journal // what is in events, for the next start
+	journal   *journal.Journal // what is in events, for the next start; nil: it cannot be kept
 	recent    *recent
 	covered   coverages
 	models    *catalogue[api.Model]
@@ -248,20 +248,29 @@ func (n *node) Peers(context.Context) ([]api.Peer, error) {
 }
 
 // openEvents makes the log of events, which goes on after those of the last
-// start.
-func (n *node) openEvents() (err error) {
+// start. Where these cannot be kept it is in memory: no training waits for that.
+func (n *node) openEvents() {
 	j, past, err := journal.Open(filepath.Join(n.dir, eventsFile), journal.DefaultMaxBytes, keptEvents)
 	if err != nil {
-		return err
+		n.log.Warn("events are not kept for the next start", "component", "events", "err", err)
+		n.events = api.NewEventLog(keptEvents)
+		return
 	}
 	n.journal = j
 	n.events = api.OpenEventLog(api.EventLogOptions{Keep: keptEvents, Journal: j, Past: past, Log: n.log})
-	return nil
+}
+
+// closeEvents may be called again.
+func (n *node) closeEvents() error {
+	if n.journal == nil {
+		return nil
+	}
+	return n.journal.Close()
 }
 
 // runEvents hands out events until ctx is done.
 func (n *node) runEvents(ctx context.Context) error {
-	return errors.Join(n.events.Run(ctx), n.journal.Close())
+	return errors.Join(n.events.Run(ctx), n.closeEvents())
 }
 
 // Watch implements api.Backend.

@@ -198,7 +198,7 @@ func planDevices(m *run.Manifest, facts *modelFacts) ([]api.PlanDevice, error) {
 func planTraffic(m *run.Manifest, l *fold.Layout) api.PlanTraffic {
 	most := m.Inner.MaxSteps
 	t := api.PlanTraffic{
-		OverlapSteps: int64(cmp.Or(m.Inner.OverlapSteps, most/3)), Overlaps: m.Inner.OverlapSteps > 0,
+		OverlapSteps: int64(cmp.Or(m.Inner.OverlapSteps, max(1, most/3))), Overlaps: m.Inner.OverlapSteps > 0,
 		DeltaBytes: fold.EncodedBytes(l, int(m.CodecBits)), StateBytes: fold.StateBytes(l), Seconds: exchangeSeconds(m), Links: []api.PlanLink{},
 	}
 	for _, mbit := range []float64{10, 50, 100, 1000} {
@@ -301,7 +301,7 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 	if in := &m.Inner; in.StartSteps > 0 {
 		first := &p.Swarms[0]
 		if most := float64(m.MaxRounds) * float64(first.Seats) * float64(in.StartSteps) * float64(in.BatchSamples) * tokensPerSample(&p.Data); most > 0 && most < float64(m.MaxTokens) {
-			warn("with %d peers, %d rounds of %d steps are %.0f of max_tokens = %d: the run ends before, and its learning rate, which goes by tokens, does not fall as far as it should",
+			warn("with %d peers, %d rounds of %d steps are %.0f of max_tokens = %d: unless its rounds get more steps, the run ends before that, and its learning rate, which goes by tokens, does not fall as far as it should",
 				first.Peers, m.MaxRounds, in.StartSteps, most, m.MaxTokens)
 		}
 	}

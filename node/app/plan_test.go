@@ -75,6 +75,11 @@ max_steps = 10
 			t.Errorf("on a slow line: %+v", l)
 		}
 	}
+	few := slow
+	few.Inner.MaxSteps, few.Inner.OverlapSteps = 2, 0
+	if got := planTraffic(&few, wide).OverlapSteps; got != 1 {
+		t.Errorf("of a round of 2 steps it would take %d early", got)
+	}
 	if p.Length.Rounds != 20 || p.Length.Seconds != 2000 || p.Length.SamplesPerSeat != 40 {
 		t.Errorf("length is %+v", p.Length)
 	}

@@ -39,7 +39,7 @@ func (n *node) PullShards(ctx context.Context, req api.PullShardsRequest, progre
 	for _, a := range req.Peers {
 		wg.Go(func() { n.runs.connect(ctx, a) })
 	}
-	if err := n.waitForHours(ctx, root, from, progress); err != nil {
+	if err := n.waitForHours(ctx, root, from, req.Layers, progress); err != nil {
 		return api.CacheEntry{}, pullError(root, err)
 	}
 	if err := n.pullRoot(ctx, root, from, req.Layers, progress); err != nil {
@@ -63,12 +63,18 @@ func (n *node) PullShards(ctx context.Context, req api.PullShardsRequest, progre
 	return api.CacheEntry{}, errors.Join(err, api.Errorf(api.CodeNotFound, "%s is gone again", root))
 }
 
-// waitForHours waits for the hours of network.schedule, unless all is here already, or
-// a peer that was named is on the LAN.
-func (n *node) waitForHours(ctx context.Context, root cid.Cid, from []peer.ID, progress api.ProgressFunc) error {
+// waitForHours waits for the hours of network.schedule, unless all that is asked for
+// is here already, or a peer that was named is on the LAN.
+func (n *node) waitForHours(ctx context.Context, root cid.Cid, from []peer.ID, layers *api.Layers, progress api.ProgressFunc) error {
 	missing, _, _, err := n.store.Missing(ctx, root)
 	if err != nil || len(missing) == 0 {
 		return err
+	}
+	if layers != nil {
+		sel, err := n.store.SelectLayers(ctx, root, layers.First, layers.Last)
+		if err == nil && sel.Final && !slices.ContainsFunc(sel.Leaves, func(c cid.Cid) bool { return slices.Contains(missing, c) }) {
+			return nil
+		}
 	}
 	return n.traffic.WaitOpen(ctx, func(until time.Time) {
 		progress(api.Progress{Phase: "pull", Unit: api.UnitBytes, Text: "waits for the hours of network.schedule, until " + until.Format("Mon 15:04")})
