@@ -40,7 +40,8 @@ func CarriesShards(c network.Conn) bool {
 
 // RelayMeter bounds what a node carries for others.
 type RelayMeter interface {
-	// MayCarry says whether another connection may be relayed.
+	// MayCarry says whether another connection may be relayed. While it may not,
+	// no peer gets a place at the relay: who has none looks for another relay.
 	MayCarry() bool
 
 	// Carry waits until n more bytes may be relayed, and counts them.
@@ -72,9 +73,11 @@ func (h *Host) newCarried() *carried {
 	return c
 }
 
-func (c *carried) AllowReserve(peer.ID, multiaddr.Multiaddr) bool { return true }
+func (c *carried) AllowReserve(peer.ID, multiaddr.Multiaddr) bool { return c.mayCarry() }
 
-func (c *carried) AllowConnect(peer.ID, multiaddr.Multiaddr, peer.ID) bool {
+func (c *carried) AllowConnect(peer.ID, multiaddr.Multiaddr, peer.ID) bool { return c.mayCarry() }
+
+func (c *carried) mayCarry() bool {
 	m := c.meter.Load()
 	return m == nil || (*m).MayCarry()
 }
