@@ -33,12 +33,12 @@ type Mapper struct {
 	find func(context.Context) ([]gateway, error)
 	wake chan struct{} // of capacity 1
 
-	told string // owned by Run: why no router opens ports, as it was logged last
+	told string // owned by Run: why ports are not open, as it was logged last
 
 	mu     sync.Mutex
-	net    network.Network // guarded by mu: nil until Manage
-	router gateway         // guarded by mu: nil while none is known; changed by Run alone
-	open   map[port]netip.AddrPort
+	net    network.Network         // guarded by mu: nil until Manage
+	router gateway                 // guarded by mu: nil while none is known; changed by Run alone
+	open   map[port]netip.AddrPort // guarded by mu
 }
 
 // New makes a mapper of no network yet.
@@ -184,15 +184,18 @@ func (m *Mapper) renew(ctx context.Context) bool {
 		}
 		errs = errors.Join(errs, err)
 	}
+	if ctx.Err() != nil {
+		return false // what is open is about to be closed
+	}
 	m.mu.Lock()
 	m.router = nil
 	clear(m.open)
 	m.mu.Unlock()
-	m.failed(ctx, errs)
+	m.tell(ctx, "no router opens ports for this node", errs)
 	return false
 }
 
-// use has a router open all ports.
+// use has a router open all ports. It is no error if it refuses some.
 func (m *Mapper) use(ctx context.Context, g gateway, want []port) error {
 	ext, err := g.External(ctx)
 	if err != nil {
@@ -203,6 +206,7 @@ func (m *Mapper) use(ctx context.Context, g gateway, want []port) error {
 	}
 	before := m.opened()
 	now := make(map[port]netip.AddrPort)
+	var errs error
 	for _, p := range want {
 		ask := p.number
 		if b, ok := before[p]; ok {
@@ -210,16 +214,33 @@ func (m *Mapper) use(ctx context.Context, g gateway, want []port) error {
 		}
 		got, err := g.Open(ctx, p, ask, lifetime)
 		if err != nil {
-			return err
+			errs = errors.Join(errs, err)
+			continue
 		}
 		now[p] = netip.AddrPortFrom(ext, got)
+	}
+	if len(now) == 0 {
+		return errs
+	}
+	for p, b := range before {
+		switch _, ok := now[p]; {
+		case ok:
+		case ctx.Err() != nil:
+			now[p] = b // to be closed at the end
+		default:
+			m.closeOne(ctx, p, b.Port())
+		}
 	}
 	m.mu.Lock()
 	m.router, m.open = g, now
 	m.mu.Unlock()
-	m.told = ""
+	if errs == nil {
+		m.told = ""
+	} else {
+		m.tell(ctx, "router opened some ports alone", errs)
+	}
 	for _, p := range want {
-		if now[p] != before[p] {
+		if _, ok := now[p]; ok && now[p] != before[p] {
 			m.log.InfoContext(ctx, "router opened a port", "router", g.String(), "port", p.String(), "address", now[p].String())
 		}
 	}
@@ -243,11 +264,11 @@ func isPublic(a netip.Addr) bool {
 	return a.Is4() && a.IsGlobalUnicast() && !a.IsPrivate() && !carrierNAT.Contains(a)
 }
 
-// failed tells why no router opens ports, once.
-func (m *Mapper) failed(ctx context.Context, err error) {
+// tell tells what is not open, and why, once.
+func (m *Mapper) tell(ctx context.Context, what string, err error) {
 	if text := err.Error(); ctx.Err() == nil && text != m.told {
 		m.told = text
-		m.log.InfoContext(ctx, "no router opens ports for this node", "err", err)
+		m.log.InfoContext(ctx, what, "err", err)
 	}
 }
 
@@ -273,7 +294,8 @@ func (m *Mapper) wanted() (out []port) {
 	return out
 }
 
-// closeAll has closeTime, whatever becomes of ctx.
+// closeAll has closeTime, whatever becomes of ctx, and pmpTimeout more, for a request
+// of NAT-PMP cannot be ended.
 func (m *Mapper) closeAll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()

@@ -25,9 +25,13 @@ type fakeRouter struct {
 	others map[uint16]bool
 	asked  int
 	off    bool
+	refuse string // a protocol
 }
 
-var errOff = errors.New("it is off")
+var (
+	errOff     = errors.New("it is off")
+	errRefused = errors.New("not that protocol")
+)
 
 func (r *fakeRouter) String() string { return "a router" }
 
@@ -45,6 +49,9 @@ func (r *fakeRouter) Open(_ context.Context, p port, wanted uint16, life time.Du
 	defer r.mu.Unlock()
 	if r.off {
 		return 0, errOff
+	}
+	if p.protocol == r.refuse {
+		return 0, errRefused
 	}
 	if life < renewTime {
 		return 0, errors.New("it closes before it is renewed")
@@ -225,6 +232,46 @@ func TestMapperTriesAgain(t *testing.T) {
 			t.Errorf("%v is open", open)
 		}
 	})
+}
+
+// What a router opens is used, renewed and closed though it refuses the other port,
+// or refuses later what it had opened; this is said.
+func TestMapperRefused(t *testing.T) {
+	const tcp, udp = "/ip4/0.0.0.0/tcp/4717", "/ip4/0.0.0.0/udp/4717/quic-v1"
+	for _, refuse := range []string{"tcp", "udp"} {
+		r := &fakeRouter{addr: "5.0.0.1", refuse: refuse}
+		withMapper(t, r, func(t *testing.T, m *Mapper, _ *listening, said *strings.Builder) {
+			check := func(refused string) {
+				t.Helper()
+				open, _ := r.seen()
+				got := map[string]bool{"tcp": mapped(m, tcp) != "", "udp": mapped(m, udp) != ""}
+				for protocol := range got {
+					_, there := open[port{protocol, 4717}]
+					if want := protocol != refused; got[protocol] != want || there != want {
+						t.Errorf("%s: it leads here: %v, it is open: %v, want %v", protocol, got[protocol], there, want)
+					}
+				}
+			}
+			change := func(to string) {
+				r.mu.Lock()
+				r.refuse = to
+				r.mu.Unlock()
+				pass(renewTime)
+			}
+			check(refuse)
+			pass(lifetime)
+			if n := strings.Count(said.String(), errRefused.Error()); n != 1 || strings.Contains(said.String(), "invalid") {
+				t.Errorf("it said %d times why: %s", n, said)
+			}
+			change("")
+			check("")
+			change(refuse)
+			check(refuse)
+		})
+		if open, _ := r.seen(); len(open) != 0 {
+			t.Errorf("%v is open when the mapper has ended", open)
+		}
+	}
 }
 
 // A router behind another one opens nothing to the internet, and this is said.

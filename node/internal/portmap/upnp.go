@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -97,13 +98,16 @@ func findUPnP(ctx context.Context) (gateway, error) {
 	return nil, errors.New("UPnP: no router answered")
 }
 
-// newUPnP refuses a device that is not on the LAN: anybody there can name any
-// address.
+// newUPnP refuses a device whose requests would go elsewhere than to the LAN, or to
+// another machine: anybody there can name any address.
 func newUPnP(c connection) (*upnp, bool) {
-	a, err := netip.ParseAddr(c.GetServiceClient().RootDevice.URLBase.Hostname())
-	if err != nil || !a.IsPrivate() && !a.IsLinkLocalUnicast() {
+	s := c.GetServiceClient()
+	host := s.RootDevice.URLBase.Hostname()
+	a, err := netip.ParseAddr(host)
+	if err != nil || !a.IsPrivate() && !a.IsLinkLocalUnicast() || s.SOAPClient.EndpointURL.Hostname() != host {
 		return nil, false
 	}
+	s.SOAPClient.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { return errElsewhere }
 	return &upnp{c, a}, true
 }
 
@@ -138,6 +142,8 @@ func (u *upnp) Open(ctx context.Context, p port, wanted uint16, life time.Durati
 	}
 	return 0, u.failed("open "+p.String(), err)
 }
+
+var errElsewhere = errors.New("it sends requests elsewhere")
 
 // errTaken says that another machine of the LAN has a port.
 var errTaken = errors.New("another machine has that port")

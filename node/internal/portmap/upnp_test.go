@@ -16,6 +16,7 @@ import (
 // fakeIGD is the service of a router that opens ports.
 type fakeIGD struct {
 	location  string
+	control   string            // where requests go; as location if it is empty
 	taken     map[uint16]string // by whom
 	conflicts int               // so many calls fail, without a word before
 	permanent bool              // it knows no lifetimes
@@ -24,11 +25,15 @@ type fakeIGD struct {
 }
 
 func (f *fakeIGD) GetServiceClient() *goupnp.ServiceClient {
-	u, err := url.Parse(f.location)
+	at, err := url.Parse(f.location)
 	if err != nil {
 		panic(err)
 	}
-	return &goupnp.ServiceClient{RootDevice: &goupnp.RootDevice{URLBase: *u}}
+	control, err := at.Parse(f.control)
+	if err != nil {
+		panic(err)
+	}
+	return &goupnp.ServiceClient{RootDevice: &goupnp.RootDevice{URLBase: *at}, SOAPClient: soap.NewSOAPClient(*control)}
 }
 
 func (f *fakeIGD) LocalAddr() net.IP { return net.IPv4(192, 168, 0, 5) }
@@ -110,6 +115,13 @@ func TestUPnPElsewhere(t *testing.T) {
 	for _, at := range []string{"http://5.0.0.1/x", "http://router.example/x", "http://127.0.0.1:99/x"} {
 		if _, ok := newUPnP(&fakeIGD{location: at}); ok {
 			t.Errorf("%s was taken for a router", at)
+		}
+	}
+	for control, want := range map[string]bool{
+		"/ctl": true, "http://192.168.0.1:99/ctl": true, "http://5.0.0.1/ctl": false, "//router.example/ctl": false, "http://192.168.0.9/ctl": false,
+	} {
+		if _, ok := newUPnP(&fakeIGD{location: "http://192.168.0.1:5000/x.xml", control: control}); ok != want {
+			t.Errorf("a router with its requests to %s was taken: %v", control, ok)
 		}
 	}
 }
