@@ -56,6 +56,28 @@ func TestSteerSteps(t *testing.T) {
 	}
 }
 
+// TestLow: how low counts at the least and the most steps, where they do not change.
+func TestLow(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		start  uint32
+		kappas []uint32
+		low    []uint32
+	}{
+		{"high at the least", 8, []uint32{0, 1, 1, 300_000}, []uint32{0, 1, 2, 0}},
+		{"due at the most", 50, []uint32{0, 1, 1, 1, 1}, []uint32{0, 1, 2, 0, 1}},
+	} {
+		m := timed(4)
+		m.Inner.StartSteps = tt.start
+		s := newTale(t, 4, m)
+		for i, k := range tt.kappas {
+			if r := s.follow(hear(k, 0)).Record; r.Tempo.Steps != tt.start || uint32(r.Tempo.Low) != tt.low[i] {
+				t.Errorf("%s: after kappa %d of number %d: %+v, want low %d", tt.name, k, i, r.Tempo, tt.low[i])
+			}
+		}
+	}
+}
+
 // TestStepsOfRollback: a run that goes back takes fewer steps.
 func TestStepsOfRollback(t *testing.T) {
 	m := timed(4)
