@@ -123,12 +123,15 @@ func (f *fetch) route(ctx context.Context) {
 type turn struct {
 	id peer.ID
 	*candidate
-	rank int
+	rank int // at most rankRelayed
 }
 
+const rankRelayed = 3
+
 // due are the candidates to begin a session with now: first those that were
-// named, then those that are near. They are marked as busy, and have a session
-// of the puller's.
+// named, then those that are near. Over relays none is begun together with the
+// first one with somebody who may need none. They are marked as busy, and have a
+// session of the puller's.
 func (f *fetch) due(now, begun time.Time) (out []turn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -156,7 +159,7 @@ func (f *fetch) due(now, begun time.Time) (out []turn) {
 			if f.direct(now) {
 				continue
 			}
-			t.rank = 3
+			t.rank = rankRelayed
 		}
 		out = append(out, t)
 	}
@@ -167,11 +170,13 @@ func (f *fetch) due(now, begun time.Time) (out []turn) {
 	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	slices.SortStableFunc(out, func(a, b turn) int { return a.rank - b.rank })
 	kept := out[:0]
+	hope := false
 	for _, t := range out {
-		if busy >= limit {
+		if busy >= limit || hope && t.rank == rankRelayed {
 			break
 		}
 		if f.p.enter(t.id) {
+			hope = hope || t.rank < rankRelayed && !t.tried
 			t.busy = true
 			busy++
 			kept = append(kept, t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -147,5 +148,57 @@ func TestRelayIsLast(t *testing.T) {
 	// One that was begun before the other answered is ended at once.
 	if n := r.seed.Stats().SentBytes; n > uint64(r.size)/2 {
 		t.Errorf("%d bytes of %d came over the relay", n, r.size)
+	}
+}
+
+// As soon as the peer itself is connected without a relay, the rest comes that way.
+func TestRelayIsLeft(t *testing.T) {
+	r := newRelayed(t, 64*mib, true, true)
+	asker, seed := r.puller.host, r.seed.host
+	relayed := func() (n int) {
+		for _, c := range asker.Network().ConnsToPeer(seed.ID()) {
+			for _, s := range c.GetStreams() {
+				if c.Stat().Limited && s.Protocol() == Protocol {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	var once sync.Once
+	err := r.puller.Fetch(t.Context(), r.root, FetchOptions{Providers: []peer.ID{seed.ID()}, Progress: func(done, _ int64) {
+		once.Do(func() { // the inner nodes came, and no leaf is asked for before this returns
+			if done == 0 || relayed() == 0 {
+				t.Errorf("after %d bytes, %d streams lead over the relay", done, relayed())
+			}
+			if err := seed.Network().Listen(multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")); err != nil {
+				t.Error(err)
+				return
+			}
+			ctx := network.WithForceDirectDial(t.Context(), "test")
+			at, err := seed.Network().InterfaceListenAddresses()
+			if err != nil || asker.Connect(ctx, peer.AddrInfo{ID: seed.ID(), Addrs: at}) != nil {
+				t.Errorf("no direct connection to %v: %v", at, err)
+				return
+			}
+			waitFor(t, "the end of the session over the relay", func() bool { return relayed() == 0 })
+			r.relay.Close()
+		})
+	}})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// Nobody is asked over a relay together with the first one who may need none.
+func TestRelayWaits(t *testing.T) {
+	r := newRelayed(t, 64*mib, true, true)
+	f := newFetch(r.puller, r.root, FetchOptions{Providers: []peer.ID{"another", r.seed.host.ID()}})
+	now := time.Now()
+	for i, want := range []peer.ID{"another", r.seed.host.ID()} {
+		due := f.due(now, now)
+		if len(due) != 1 || due[0].id != want {
+			t.Errorf("%d: a session begins with %v, want %v", i, due, want)
+		}
 	}
 }

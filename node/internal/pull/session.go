@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/traffic"
 )
 
@@ -59,6 +60,15 @@ func (f *fetch) open(ctx context.Context, s *source, what byte) (network.Stream,
 	st, err := f.p.host.NewStream(ctx, s.id, Protocol)
 	if err != nil {
 		return nil, err
+	}
+	if c := st.Conn(); !p2p.CarriesShards(c) {
+		// Another connection would, but this one was taken; it is in the way unless
+		// others use it.
+		_ = st.Reset() // nothing was sent
+		if len(c.GetStreams()) == 0 {
+			_ = c.Close() // likewise
+		}
+		return nil, errRelayed
 	}
 	if err := f.send(st, []byte{what}); err != nil {
 		_ = st.Reset() // it is of no use
