@@ -136,6 +136,19 @@ func (l *Ledger) jump(base, head cid.Cid) error {
 	return nil
 }
 
+// dropLoose leaves what was written for a jump that a crash kept from being made: a
+// jump to where the chain is, so that no later one puts it.
+func (l *Ledger) dropLoose() error {
+	if len(l.loose) == 0 {
+		return nil
+	}
+	head := l.entries[len(l.entries)-1].ID
+	if err := l.chain.append(appendFrame(nil, kindJump, append(head.Bytes(), head.Bytes()...))); err != nil {
+		return err
+	}
+	return l.jump(head, head)
+}
+
 // Jump makes the last record of segment the head. base is in the chain, and what
 // followed it is dropped; steps are records between base and segment, those of a
 // proof, in any order; the records of segment follow each other. What lies between

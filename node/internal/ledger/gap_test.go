@@ -199,5 +199,8 @@ func TestJumpTorn(t *testing.T) {
 		jump(t, l, all[4], nil, all[9:11])
 		gap(t, l, 9, 4)
 		l.Close()
+		l = open(t, dir)
+		gap(t, l, 9, 4) // without what was torn
+		l.Close()
 	}
 }

@@ -113,6 +113,9 @@ func Open(dir string, genesis *msg.Record) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l.cut = chainCut + ownCut
+	if err := l.dropLoose(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), l.Close())
+	}
 	return l, nil
 }
 
