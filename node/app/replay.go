@@ -60,7 +60,7 @@ func Replay(ctx context.Context, o ReplayOptions) (api.Replay, error) {
 	if o.From > uint64(last) {
 		return api.Replay{}, api.Errorf(api.CodeUsage, "from round %d: the last round in %s is %d", o.From, o.DataDir, last)
 	}
-	if floor, below, ok := l.Gap(); ok && o.From < uint64(floor) {
+	if floor, below, ok := l.Gap(); ok && o.From <= uint64(floor) {
 		return api.Replay{}, api.Errorf(api.CodeNotFound, "records of rounds %d to %d are not in %s yet: the node joined the run late, and brings them while it takes part", below+1, floor-1, o.DataDir).
 			WithHint("let it run until \"moot run show\" lists no more missing records, replay in the folder of another node, or begin with --from %d", floor+1)
 	}

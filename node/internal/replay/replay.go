@@ -41,7 +41,7 @@ type Options struct {
 	Store    Store
 	// From is the record from whose state the replay begins; 0, the genesis,
 	// needs nobody's word. Of the records before From only the form is
-	// checked, not the folds; if they are not there, it begins with From.
+	// checked, not the folds; if one of them is not there, it begins with From.
 	From msg.Round
 	// Progress, if not nil, is told of each record that was checked.
 	Progress func(r Round)
@@ -95,11 +95,15 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	p.res.Head, p.res.State = id, genesis.State
 	first := msg.Round(1)
-	if _, ok := o.Chain.Record(1); !ok && o.From > 0 {
+	for n := first; n <= o.From; n++ {
+		if _, ok := o.Chain.Record(n); ok {
+			continue
+		}
 		if err := p.begin(ctx); err != nil {
 			return p.res, fmt.Errorf("replay: round %d: %w", o.From, err)
 		}
 		first = o.From + 1
+		break
 	}
 	for n := first; ; n++ {
 		k, ok := o.Chain.Record(n)
