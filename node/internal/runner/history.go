@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -63,7 +64,13 @@ func (r *Runner) fillIn(ctx context.Context) {
 		return
 	}
 	r.running.Go(func() {
-		defer r.filling.Store(false)
+		defer func() {
+			r.filling.Store(false)
+			// A jump that came before the Store began nothing.
+			if ctx.Err() == nil && !r.whole.Load() {
+				r.fillIn(ctx)
+			}
+		}()
 		began, n := time.Now(), 0
 		asked := make(map[peer.ID]bool) // for a proof, as they do not have our records
 		for {
@@ -92,10 +99,30 @@ func (r *Runner) fillIn(ctx context.Context) {
 	})
 }
 
+// wholeFile is there when a chain of the run that was proven has been refuted: as long
+// as the run's files are, its records are all brought.
+const wholeFile = "all-records"
+
+func isWhole(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, wholeFile))
+	return err == nil
+}
+
+func markWhole(dir string) error {
+	f, err := os.Create(filepath.Join(dir, wholeFile))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // refute leaves a chain that was proven and is none, and follows the run by all
 // its records.
 func (r *Runner) refute(ctx context.Context, why error) {
 	r.whole.Store(true)
+	if err := markWhole(r.dir); err != nil {
+		r.log.WarnContext(ctx, "that the chain was left is not known after a restart", "err", err)
+	}
 	r.log.ErrorContext(ctx, "the chain that was joined breaks the rules, and is left: too many of its seats lied", "err", why)
 	r.emit(api.Event{Type: api.EventAlert, Text: "the chain of the run that was proven to this node breaks the rules: more of its seats lied than may. It is left, and all records are brought"})
 	select {
@@ -194,18 +221,10 @@ func (r *Runner) postOlder(ctx context.Context, links []round.Link) {
 
 // drawOther draws a peer that says it is beyond a round.
 func (r *Runner) drawOther(n msg.Round) (peer.ID, bool) {
-	var list []peer.ID
-	if v := r.view.Load(); v != nil {
-		for _, m := range v.Members {
-			if m.Status.Round > n {
-				list = append(list, m.Status.Peer)
-			}
-		}
+	if list := r.others("", n); len(list) > 0 {
+		return list[0], true
 	}
-	if len(list) == 0 {
-		return "", false
-	}
-	return list[rand.IntN(len(list))], true
+	return "", false
 }
 
 // contradicts asks a peer that does not have our records for a proof of its head. An
@@ -217,7 +236,7 @@ func (r *Runner) contradicts(ctx context.Context, from peer.ID) error {
 		return nil
 	}
 	theirs, _, err := r.askProof(ctx, from, base, r.claims(from))
-	if err != nil {
+	if err != nil || len(theirs) == 0 {
 		return err
 	}
 	var ours []round.Link
@@ -225,7 +244,8 @@ func (r *Runner) contradicts(ctx context.Context, from peer.ID) error {
 	for n := base.Record.Round + 1; n <= head; n++ {
 		if e, ok := r.ledger.Entry(n); ok && e.ID.Defined() {
 			if k, _, ok := r.ledger.At(n); ok && k.Certificate != nil {
-				ours = append(ours, k)
+				// What it names is all that is compared: the whole of each would be much.
+				ours = append(ours, round.Link{ID: k.ID, Record: &msg.Record{Round: n, Parent: k.Record.Parent, Skips: k.Record.Skips}})
 			}
 		}
 	}

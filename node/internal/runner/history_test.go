@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/ledger"
 	"github.com/moot-net/moot/node/internal/replay"
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/node/internal/round/roundtest"
@@ -93,6 +94,10 @@ func TestJoinLate(t *testing.T) {
 	if got, err := replay.Run(t.Context(), o); err != nil || got.Folded != 3 || got.State != rl.ledger.Head().Record.State {
 		t.Errorf("replay from the round that was joined: %+v, %v", got, err)
 	}
+	o.Chain, o.From = gapped{ra.ledger, past / 3, past - segmentRecords}, past
+	if got, err := replay.Run(t.Context(), o); err != nil || got.Folded != 3 || got.State != rl.ledger.Head().Record.State {
+		t.Errorf("replay from a round after a second gap: %+v, %v", got, err)
+	}
 	o.From = past / 2
 	if _, err := replay.Run(t.Context(), o); !errors.Is(err, replay.ErrMissing) {
 		t.Errorf("replay from a round that is missing: %v", err)
@@ -113,6 +118,17 @@ func TestJoinLate(t *testing.T) {
 	if a, b := ra.ledger.Head(), rl.ledger.Head(); a.Certified != b.Certified {
 		t.Errorf("%d records are certified, others have %d", b.Certified, a.Certified)
 	}
+}
+
+// gapped is a ledger without the records from one round to before another.
+type gapped struct {
+	l        *ledger.Ledger
+	from, to msg.Round
+}
+
+func (g gapped) Record(n msg.Round) (round.Link, bool) {
+	k, _, ok := g.l.At(n)
+	return k, ok && (n < g.from || n >= g.to)
 }
 
 // quiet checks that a runner with nothing to do does nothing: each of its steps makes
@@ -145,13 +161,24 @@ func TestJoinRefuted(t *testing.T) {
 	late := newNode(t, 56, a.addr())
 	late.quick()
 	late.hub.fillPause = time.Second
-	rl, _ := late.takePart(t, man)
+	rl, stop := late.takePart(t, man)
 	until(t, "jump", func() bool { return late.events.count(api.EventRound) > 0 })
 	until(t, "alert", func() bool { return late.events.count(api.EventAlert) > 0 })
 	until(t, "retreat", func() bool { _, _, ok := rl.ledger.Gap(); return !ok })
 	until(t, "last true record", func() bool { return rl.ledger.Head().Record.Round == wrong-1 })
 	if !rl.whole.Load() {
 		t.Error("another proof would be believed")
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	rl, err := late.hub.Open(filepath.Join(late.dir, "run"), man)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rl.Close()
+	if !rl.whole.Load() {
+		t.Error("another proof would be believed after a restart")
 	}
 }
 

@@ -251,6 +251,7 @@ func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Lay
 		checks: make(chan struct{}, maxChecks), telling: make(chan struct{}, maxTelling),
 		stage: stage{changed: make(chan struct{})},
 	}
+	r.whole.Store(isWhole(dir))
 	var err error
 	if r.online, err = readOnline(dir); err != nil {
 		log.Warn("who was online is not known", "err", err)

@@ -25,12 +25,13 @@ const (
 	keptOnline   = 20_000           // samples; the older half goes when there are twice as many
 )
 
-// online remembers who was in a run. What of it cannot be written is lost with
-// the process, and nothing else.
+// online remembers who was in a run. What of it cannot be written
+// is with the next sample, or lost with the process.
 type online struct {
 	mu   sync.Mutex
 	path string
 	list []api.OnlineSample // guarded by mu
+	torn bool               // guarded by mu; the file is not list: a write failed
 }
 
 // readOnline reads what earlier processes wrote; a torn end is cut off.
@@ -85,16 +86,22 @@ func (o *online) add(s api.OnlineSample) error {
 		}
 	}
 	o.list = append(o.list, s)
-	if len(o.list) >= 2*keptOnline {
+	full := len(o.list) >= 2*keptOnline
+	if full {
 		o.list = append([]api.OnlineSample(nil), o.list[len(o.list)-keptOnline:]...)
-		return o.rewrite()
 	}
-	f, err := os.OpenFile(o.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
+	if full || o.torn {
+		err := o.rewrite()
+		o.torn = err != nil
 		return err
 	}
-	_, err = f.Write(appendOnline(nil, s))
-	return errors.Join(err, f.Close())
+	f, err := os.OpenFile(o.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.Write(appendOnline(nil, s))
+		err = errors.Join(err, f.Close())
+	}
+	o.torn = err != nil
+	return err
 }
 
 // tell returns at most limit samples: of each stretch the one with most peers.

@@ -53,6 +53,42 @@ func TestOnlineIsKept(t *testing.T) {
 	}
 }
 
+// TestOnlineTorn: after a write that came to a part of a sample, the file is whole again
+// with the next.
+func TestOnlineTorn(t *testing.T) {
+	dir := t.TempDir()
+	o, err := readOnline(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(i int) api.OnlineSample {
+		return api.OnlineSample{Time: time.Unix(int64(1_700_000_000+i), 0).UTC(), Online: i, Working: 1, Seats: 1}
+	}
+	if err := o.add(at(1)); err != nil {
+		t.Fatal(err)
+	}
+	path := o.path
+	o.path = dir // cannot be written
+	if err := o.add(at(2)); err == nil {
+		t.Error("a sample that cannot be written is no error")
+	}
+	o.path = path
+	if err := os.WriteFile(path, appendOnline(appendOnline(nil, at(1)), at(2))[:onlineBytes+4], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := 3; i < 5; i++ {
+		if err := o.add(at(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o, err = readOnline(dir); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]api.OnlineSample{at(1), at(2), at(3), at(4)}, o.tell(100)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestOnlineIsBounded: in memory, on disk and in an answer, which has the
 // highest of each stretch, and what is now.
 func TestOnlineIsBounded(t *testing.T) {

@@ -59,7 +59,7 @@ func betaOf(ppm uint32) float64 {
 }
 
 // learningRate is the inner learning rate of a peer that has taken warm steps,
-// in a run of which trained rounds are done: the formulas of proto/README.md.
+// in a run of which done was trained: the formulas of proto/README.md.
 func learningRate(m *run.Manifest, done Done, warm uint64) float64 {
 	lr := float64(m.Inner.LearningRateNano) / 1e9
 	// The middle of the round, so that the last one still learns.

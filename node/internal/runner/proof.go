@@ -139,7 +139,7 @@ func (r *Runner) askSegment(ctx context.Context, from peer.ID, head round.Link) 
 			// records will tell.
 			if n := r.doubts.Add(1); n >= maxDoubts {
 				r.whole.Store(true)
-				r.log.WarnContext(ctx, "others do not know the head that was proven: all records are brought", "round", head.Record.Round, "peer", from)
+				r.log.WarnContext(ctx, "others do not know the head that was proven: no more proofs are asked for", "round", head.Record.Round, "peer", from)
 			}
 			return nil
 		}

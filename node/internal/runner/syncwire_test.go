@@ -66,6 +66,7 @@ func TestSyncItemsRoundTrip(t *testing.T) {
 func FuzzSyncItems(f *testing.F) {
 	f.Add(encodeSyncItems([]syncItem{{Record: []byte("r"), Certificate: nil}}))
 	f.Add([]byte{1, 2, 3})
+	f.Add(beforeRequest{Run: msg.RawCID([]byte("run")), Record: msg.RawCID([]byte("record")), Most: 300}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		items, err := decodeSyncItems(b)
 		if err == nil && !bytes.Equal(encodeSyncItems(items), b) {
@@ -73,6 +74,9 @@ func FuzzSyncItems(f *testing.F) {
 		}
 		if r, err := decodeSyncRequest(b); err == nil && !bytes.Equal(r.encode(), b) {
 			t.Errorf("request %x decodes and encodes to something else", b)
+		}
+		if r, err := decodeBeforeRequest(b); err == nil && !bytes.Equal(r.encode(), b) {
+			t.Errorf("request %x for records before decodes and encodes to something else", b)
 		}
 	})
 }

@@ -17,6 +17,7 @@ func TestTempo(t *testing.T) {
 	b := newNode(t, 61, a.addr())
 	man := launch(t, a, func(m *run.Manifest) {
 		m.MinPeers, m.MaxRounds, m.MaxTokens, m.FollowArrivals = 2, 6, 1<<40, true
+		m.PeriodMillis = 12_000 // the machine may be busy; rounds end when all is there
 		m.Inner.MinSteps, m.Inner.StartSteps, m.Inner.MaxSteps, m.Inner.LearningRateNano = 2, 8, 8, 1e8
 	})
 	ra, _ := a.takePart(t, man)
