@@ -165,24 +165,35 @@ func TestRelayIsLeft(t *testing.T) {
 		}
 		return n
 	}
+	leave := func() error {
+		if relayed() == 0 {
+			return errors.New("nothing leads over the relay")
+		}
+		if err := seed.Network().Listen(multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")); err != nil {
+			return err
+		}
+		at, err := seed.Network().InterfaceListenAddresses()
+		if err != nil {
+			return err
+		}
+		if err := asker.Connect(network.WithForceDirectDial(t.Context(), "test"), peer.AddrInfo{ID: seed.ID(), Addrs: at}); err != nil {
+			return err
+		}
+		for end := time.Now().Add(time.Minute); relayed() > 0; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				return errors.New("the session over the relay does not end")
+			}
+		}
+		return r.relay.Close()
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
 	var once sync.Once
-	err := r.puller.Fetch(t.Context(), r.root, FetchOptions{Providers: []peer.ID{seed.ID()}, Progress: func(done, _ int64) {
+	err := r.puller.Fetch(ctx, r.root, FetchOptions{Providers: []peer.ID{seed.ID()}, Progress: func(int64, int64) {
 		once.Do(func() { // the inner nodes came, and no leaf is asked for before this returns
-			if done == 0 || relayed() == 0 {
-				t.Errorf("after %d bytes, %d streams lead over the relay", done, relayed())
+			if err := leave(); err != nil {
+				cancel(err)
 			}
-			if err := seed.Network().Listen(multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")); err != nil {
-				t.Error(err)
-				return
-			}
-			ctx := network.WithForceDirectDial(t.Context(), "test")
-			at, err := seed.Network().InterfaceListenAddresses()
-			if err != nil || asker.Connect(ctx, peer.AddrInfo{ID: seed.ID(), Addrs: at}) != nil {
-				t.Errorf("no direct connection to %v: %v", at, err)
-				return
-			}
-			waitFor(t, "the end of the session over the relay", func() bool { return relayed() == 0 })
-			r.relay.Close()
 		})
 	}})
 	if err != nil {
