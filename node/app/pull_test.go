@@ -1,6 +1,8 @@
 package app
 
 import (
+	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/traffic"
+	"github.com/moot-net/moot/shard"
 )
 
 // A model and a data set are pulled by CID and address alone; the model lies once
@@ -121,6 +124,19 @@ func TestPullShardsWaitsForHours(t *testing.T) {
 	if _, err := pull(d.ID, nil, quiet); err != nil { // it is here
 		t.Fatal(err)
 	}
+	// Of a model only the layers that are asked for are here.
+	layered, err := seed.store.ImportDir(t.Context(), twoLayers(t), shard.ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers := api.PullShardsRequest{ID: layered.Root.String(), Peers: seed.host.Addrs()[:1], Layers: &api.Layers{}}
+	if e, err := n.PullShards(t.Context(), layers, quiet); err != nil || e.Have >= e.Total {
+		t.Fatalf("%d of %d bytes are here, %v", e.Have, e.Total, err)
+	}
+	layers.Peers = nil
+	if _, err := n.PullShards(t.Context(), layers, quiet); err != nil {
+		t.Fatal(err)
+	}
 	ended := make(chan error, 1)
 	go func() {
 		_, err := pull(m.ID, nil, tell)
@@ -140,4 +156,23 @@ func TestPullShardsWaitsForHours(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// twoLayers is a folder whose weights have two layers of 4 MiB each.
+func twoLayers(t *testing.T) string {
+	t.Helper()
+	const size = 4 << 20
+	header := fmt.Sprintf(`{"layers.0.w":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]},"layers.1.w":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}}`,
+		size, size, size, size, 2*size)
+	b := append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
+	for i := range 2 * size { // no two leaves are alike
+		b = append(b, byte(i>>(i%8*3)))
+	}
+	dir := t.TempDir()
+	for name, content := range map[string][]byte{"config.json": []byte("{}"), "model.safetensors": b} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
