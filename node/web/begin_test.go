@@ -79,6 +79,7 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 	tb.press("Leave it; what was pulled stays")
 	tb.until(`document.querySelector("main .action")?.textContent === "Join it"`)
+	tb.until(`document.querySelector("main").innerText.includes("This node left the run.")`)
 	if r, err := w.fake.Run(t.Context(), apitest.ID("other run")); err != nil || r.Joined {
 		t.Errorf("left: %v, %v", !r.Joined, err)
 	}
