@@ -102,7 +102,7 @@ func (w *watcher) past(d api.RunDetail) error {
 		}
 	}
 	at := d.Created
-	if n := len(d.Rounds); n > 0 {
+	if n := len(d.Rounds); n > 0 && !d.Rounds[n-1].Decided.IsZero() {
 		at = d.Rounds[n-1].Decided
 	}
 	return w.print(api.Event{Type: api.EventRunState, Time: at, Run: d.ID, State: string(d.State), Why: d.Why})
@@ -168,7 +168,11 @@ func (w *watcher) print(ev api.Event) error {
 			return api.Errorf(api.CodeInternal, "%w", err)
 		}
 	} else if text := w.text(ev); text != "" {
-		b = fmt.Appendf(nil, "%s  %s", ev.Time.Local().Format(time.TimeOnly), plain.Clean(text))
+		at := "--:--:--" // of a round that was decided before this node came
+		if !ev.Time.IsZero() {
+			at = ev.Time.Local().Format(time.TimeOnly)
+		}
+		b = fmt.Appendf(nil, "%s  %s", at, plain.Clean(text))
 	}
 	w.status(ev)
 	if b == nil {

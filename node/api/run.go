@@ -258,8 +258,10 @@ type Round struct {
 	WentBack *WentBack `json:"went_back,omitempty"`
 	// Ended is why the run ended with this round, as in Run.
 	Ended string `json:"ended,omitempty"`
-	// Decided is when this node adopted the round, Seconds how long it took.
-	Decided time.Time `json:"decided"`
+	// Decided is when this node adopted the round, Seconds how long it took. Of
+	// rounds whose records it was given when it joined late, or after that, it does
+	// not know them: Decided is left out, Seconds 0.
+	Decided time.Time `json:"decided,omitzero"`
 	Seconds float64   `json:"seconds"`
 }
 

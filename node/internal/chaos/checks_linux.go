@@ -175,7 +175,7 @@ func earliest(a, b []api.Round) []api.Round {
 	}
 	a = slices.Clone(a)
 	for i := range min(len(a), len(b)) {
-		if b[i].Decided.Before(a[i].Decided) {
+		if at := b[i].Decided; !at.IsZero() && (a[i].Decided.IsZero() || at.Before(a[i].Decided)) {
 			a[i].Decided = b[i].Decided
 		}
 	}

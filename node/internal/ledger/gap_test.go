@@ -91,6 +91,11 @@ func TestJump(t *testing.T) {
 		reopen()
 	}
 	adopt(t, l, all[40])
+	for n, adopted := range map[msg.Round]bool{39: false, 40: true} {
+		if e, _ := l.Entry(n); e.Adopted.IsZero() == adopted || e.Took != 0 {
+			t.Errorf("round %d was adopted at %v, took %v", n, e.Adopted, e.Took)
+		}
+	}
 	fill(t, l, reversed(all, 20, 30))
 	gap(t, l, 20, 16)
 	fill(t, l, reversed(all, 10, 20)) // over the step that is here

@@ -59,7 +59,7 @@ type Entry struct {
 	State     cid.Cid
 	Certified uint64 // records with a certificate up to here, of those that are here
 	// Adopted is when this peer adopted the record, and Took the time since
-	// the one before.
+	// the one before; zero for one that came with a jump, or later.
 	Adopted time.Time
 	Took    time.Duration
 	// EvalLoss is what this peer measured on held-out samples, NaN if it did
@@ -186,12 +186,15 @@ func (l *Ledger) extend(rec *msg.Record, f frame) error {
 
 // newEntry is that of a record frame.
 func newEntry(rec *msg.Record, f frame) Entry {
-	return Entry{
+	e := Entry{
 		ID: msg.RawCID(f.payload[recordHead:]), Round: rec.Round, State: rec.State, EvalLoss: math.NaN(), parent: rec.Parent,
-		Adopted: time.UnixMilli(int64(binary.LittleEndian.Uint64(f.payload))),
-		Took:    time.Duration(binary.LittleEndian.Uint32(f.payload[8:])) * time.Millisecond,
-		record:  span{f.offset + recordHead, len(f.payload) - recordHead},
+		Took:   time.Duration(binary.LittleEndian.Uint32(f.payload[8:])) * time.Millisecond,
+		record: span{f.offset + recordHead, len(f.payload) - recordHead},
 	}
+	if f.kind != kindLoose { // when that was written says nothing of its round
+		e.Adopted = time.UnixMilli(int64(binary.LittleEndian.Uint64(f.payload)))
+	}
+	return e
 }
 
 // cutAfter drops what follows the entry i. It is called with mu held, or by Open.

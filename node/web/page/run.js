@@ -142,13 +142,13 @@ export function runView(id, log) {
     if (!run) return;
     const list = history.rounds;
     const x = axes[by];
-    const points = (of) => list.map((r) => [x.of(r), of(r), false]).filter((p) => p[1] !== null && p[1] !== undefined);
+    const points = (of) => list.map((r) => [x.of(r), of(r), false]).filter((p) => p[1] !== null && p[1] !== undefined && !Number.isNaN(p[0]));
     const train = points((r) => r.train_loss), b = best(list);
     losses.update({ x, log: log2, series: [
       { name: "train", kind: "line", tone: 0, faint: mean, points: train },
       { name: "eval", kind: "mark", tone: 1, points: points((r) => r.eval_loss) },
       ...(mean ? [{ name: "train, running mean (EMA 0.9)", kind: "line", tone: 2, smooth: true, points: smooth(train) }] : []),
-      ...(b ? [{ name: "best eval", kind: "ring", tone: 1, points: [[x.of(b), b.eval_loss, false]] }] : []),
+      ...(b && !Number.isNaN(x.of(b)) ? [{ name: "best eval", kind: "ring", tone: 1, points: [[x.of(b), b.eval_loss, false]] }] : []),
     ] });
     const rate = (r, n) => (r.seconds > 0 ? n / r.seconds : null);
     const own = (r) => r.contributions.find((c) => c.peer === me)?.tokens;
@@ -220,7 +220,7 @@ export function runView(id, log) {
     const list = (seats) => seats.map((s, i) => [i ? ", " : "", peer(s.peer, me)]);
     const here = run.next_seats.filter((s) => held.has(s.peer)), awaited = run.next_seats.filter((s) => !held.has(s.peer));
     const last = history.rounds.at(-1);
-    const begun = last ? (Date.now() - new Date(last.decided).getTime()) / 1000 : null;
+    const begun = last?.decided ? (Date.now() - new Date(last.decided).getTime()) / 1000 : null;
     const period = run.manifest.period_s;
     set(current, el("h2", null, `Round ${f.count(n)} now`), facts([
       ["Phase", run.phase],
