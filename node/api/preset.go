@@ -1,17 +1,17 @@
 package api
 
 import (
-	"bytes"
 	"embed"
 	"slices"
 	"strconv"
 	"strings"
-	"text/template"
 )
 
-// A run file is a preset, with what all have in common from rules.tmpl.
+// A run file is a preset, with what all have in common from the parts. There
+// is no text/template here: it calls methods by name, so that all methods of
+// everything in mootd would be linked, 5 MB of them.
 //
-//go:embed presets/*.toml presets/rules.tmpl
+//go:embed presets/*.toml presets/*.part
 var presets embed.FS
 
 // The run files that one can begin with.
@@ -33,15 +33,19 @@ func RunFile(preset string, v RunFileValues) ([]byte, error) {
 	if !slices.Contains(Presets(), preset) {
 		return nil, Errorf(CodeUsage, "preset is %s, must be one of %s", clip(preset), strings.Join(Presets(), ", "))
 	}
-	text, err := presets.ReadFile("presets/" + preset + ".toml")
+	return []byte(strings.NewReplacer(
+		"{swarm}\n", presetFile("swarm.part"),
+		"{rules}\n", presetFile("rules.part"),
+		"{name}", strconv.Quote(v.Name),
+		"{model}", strconv.Quote(v.Model),
+		"{data}", strconv.Quote(v.Data),
+	).Replace(presetFile(preset + ".toml"))), nil
+}
+
+func presetFile(name string) string {
+	text, err := presets.ReadFile("presets/" + name)
 	if err != nil {
 		panic("bug: " + err.Error())
 	}
-	t := template.Must(template.Must(template.ParseFS(presets, "presets/rules.tmpl")).New(preset).Parse(string(text)))
-	quoted := RunFileValues{strconv.Quote(v.Name), strconv.Quote(v.Model), strconv.Quote(v.Data)}
-	var b bytes.Buffer
-	if err := t.Execute(&b, quoted); err != nil {
-		panic("bug: " + err.Error())
-	}
-	return b.Bytes(), nil
+	return string(text)
 }
