@@ -115,7 +115,7 @@ func TestPauseInCells(t *testing.T) {
 		t.Fatalf("not paused:\n%s", s.describe())
 	}
 	paused := chain.Head().Record
-	if !s.runUntil(10*time.Minute, func() bool { return s.minRound() > paused.Round+1 }) {
+	if !s.runUntil(2*time.Minute, func() bool { return s.minRound() > paused.Round }) {
 		t.Fatalf("stuck when paused:\n%s", s.describe())
 	}
 	parent := chain.links[paused.Round]
