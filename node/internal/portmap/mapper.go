@@ -191,7 +191,9 @@ func (m *Mapper) renew(ctx context.Context) bool {
 	m.router = nil
 	clear(m.open)
 	m.mu.Unlock()
-	m.tell(ctx, "no router opens ports for this node", errs)
+	if m.news(ctx, errs) {
+		m.log.InfoContext(ctx, "no router opens ports for this node", "err", errs)
+	}
 	return false
 }
 
@@ -237,7 +239,9 @@ func (m *Mapper) use(ctx context.Context, g gateway, want []port) error {
 	if errs == nil {
 		m.told = ""
 	} else {
-		m.tell(ctx, "router opened some ports alone", errs)
+		if m.news(ctx, errs) {
+			m.log.InfoContext(ctx, "router opened some ports alone", "err", errs)
+		}
 	}
 	for _, p := range want {
 		if _, ok := now[p]; ok && now[p] != before[p] {
@@ -264,12 +268,14 @@ func isPublic(a netip.Addr) bool {
 	return a.Is4() && a.IsGlobalUnicast() && !a.IsPrivate() && !carrierNAT.Contains(a)
 }
 
-// tell tells what is not open, and why, once.
-func (m *Mapper) tell(ctx context.Context, what string, err error) {
-	if text := err.Error(); ctx.Err() == nil && text != m.told {
-		m.told = text
-		m.log.InfoContext(ctx, what, "err", err)
+// news reports whether the error is another one than was told last.
+func (m *Mapper) news(ctx context.Context, err error) bool {
+	text := err.Error()
+	if ctx.Err() != nil || text == m.told {
+		return false
 	}
+	m.told = text
+	return true
 }
 
 func (m *Mapper) opened() map[port]netip.AddrPort {

@@ -125,7 +125,7 @@ func TestRestart(t *testing.T) {
 	other := b.others()[0]
 	b.receive(other, &msg.Status{Run: b.node.m.rules.run, Peer: other.id, Seq: 1 << 50, Head: testCID("far"), Round: 100})
 	b.receive(other, &msg.JoinRequest{Run: b.node.m.rules.run, Peer: other.id, Seq: 1})
-	launcher := b.sim.nodes[0]
+	launcher := b.nodes[0]
 	b.receive(launcher, &msg.Order{Run: b.node.m.rules.run, Peer: launcher.id, Seq: 1, Action: msg.ActionPause})
 	old := b.node.m
 	n, err := old.Restart(b.now, nil)

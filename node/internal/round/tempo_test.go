@@ -71,7 +71,7 @@ func TestLow(t *testing.T) {
 		m.Inner.StartSteps = tt.start
 		s := newTale(t, 4, m)
 		for i, k := range tt.kappas {
-			if r := s.follow(hear(k, 0)).Record; r.Tempo.Steps != tt.start || uint32(r.Tempo.Low) != tt.low[i] {
+			if r := s.follow(hear(k, 0)).Record; r.Tempo.Steps != tt.start || r.Tempo.Low != tt.low[i] {
 				t.Errorf("%s: after kappa %d of number %d: %+v, want low %d", tt.name, k, i, r.Tempo, tt.low[i])
 			}
 		}
