@@ -238,10 +238,8 @@ func (m *Mapper) use(ctx context.Context, g gateway, want []port) error {
 	m.mu.Unlock()
 	if errs == nil {
 		m.told = ""
-	} else {
-		if m.news(ctx, errs) {
-			m.log.InfoContext(ctx, "router opened some ports alone", "err", errs)
-		}
+	} else if m.news(ctx, errs) {
+		m.log.InfoContext(ctx, "router opened only some of the ports", "err", errs)
 	}
 	for _, p := range want {
 		if _, ok := now[p]; ok && now[p] != before[p] {
