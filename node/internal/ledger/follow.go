@@ -43,11 +43,8 @@ func (l *Ledger) After(locator []cid.Cid, maxItems, maxBytes int) []round.Item {
 		if !e.here() {
 			break
 		}
-		if maxBytes -= e.record.n + e.cert.n + 8; maxBytes < 0 {
-			break
-		}
-		item, err := l.item(e.record, e.cert)
-		if err != nil {
+		item, ok := l.item(e.record, e.cert, &maxBytes)
+		if !ok {
 			break
 		}
 		out = append(out, item)

@@ -58,11 +58,8 @@ func (l *Ledger) Branch(head cid.Cid, maxItems, maxBytes int) []round.Item {
 	}
 	var out []round.Item
 	for _, e := range slices.Backward(list) {
-		if maxBytes -= e.record.n + e.cert.n + 8; maxBytes < 0 {
-			return nil
-		}
-		item, err := l.item(e.record, e.cert)
-		if err != nil {
+		item, ok := l.item(e.record, e.cert, &maxBytes)
+		if !ok {
 			return nil
 		}
 		out = append(out, item)

@@ -46,11 +46,8 @@ func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
 	var out []round.Item
 	for _, n := range proven.rounds {
 		e := l.entries[n]
-		if maxBytes -= e.record.n + e.cert.n + 8; maxBytes < 0 {
-			break
-		}
-		item, err := l.item(e.record, e.cert)
-		if err != nil {
+		item, ok := l.item(e.record, e.cert, &maxBytes)
+		if !ok {
 			break
 		}
 		out = append(out, item)
@@ -68,12 +65,16 @@ func (l *Ledger) lastCertified() int {
 	return last
 }
 
-// item reads a record and its certificate, if there is one. It is called with mu
-// held.
-func (l *Ledger) item(record, cert span) (item round.Item, err error) {
-	if item.Record, err = l.chain.read(record.off, record.n); err != nil || cert.n == 0 {
-		return item, err
+// item reads a record and its certificate, if there is one, and takes their bytes
+// from left, those that an answer may still have; false: it has no room for them,
+// or they cannot be read. It is called with mu held.
+func (l *Ledger) item(record, cert span, left *int) (item round.Item, ok bool) {
+	if *left -= record.n + cert.n + 8; *left < 0 {
+		return item, false
 	}
-	item.Certificate, err = l.chain.read(cert.off, cert.n)
-	return item, err
+	var err error
+	if item.Record, err = l.chain.read(record.off, record.n); err == nil && cert.n > 0 {
+		item.Certificate, err = l.chain.read(cert.off, cert.n)
+	}
+	return item, err == nil
 }

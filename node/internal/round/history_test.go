@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ipfs/go-cid"
-
 	"github.com/moot-net/moot/proto/msg"
 )
 
@@ -22,11 +20,7 @@ func told(s *tale) []Link {
 // TestVerifyBefore: the records before a known one are tied to it by their hashes,
 // and all that they say is checked.
 func TestVerifyBefore(t *testing.T) {
-	m := audited(4, 0)
-	m.SkipLinks = true
-	s := newTale(t, 4, m)
-	s.links[0].Record.Skips = []cid.Cid{testCID("round 2")}
-	s.links[0].ID = mustID(t, s.links[0].Record)
+	s := skippingTale(t)
 	for range 6 {
 		s.follow(turn{gain: useful})
 	}

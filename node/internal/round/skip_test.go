@@ -122,13 +122,19 @@ func TestSkips(t *testing.T) {
 	}
 }
 
-// TestSkipRule: skips are what follows from the parent, in a run that has them.
-func TestSkipRule(t *testing.T) {
+// skippingTale is a tale of a run with skip links.
+func skippingTale(t *testing.T) *tale {
 	m := audited(4, 0)
 	m.SkipLinks = true
 	s := newTale(t, 4, m)
 	s.links[0].Record.Skips = []cid.Cid{testCID("round 2")}
 	s.links[0].ID = mustID(t, s.links[0].Record)
+	return s
+}
+
+// TestSkipRule: skips are what follows from the parent, in a run that has them.
+func TestSkipRule(t *testing.T) {
+	s := skippingTale(t)
 	for range 3 {
 		s.follow(turn{gain: useful})
 	}

@@ -415,23 +415,8 @@ func TestOverlappedRun(t *testing.T) {
 		runs = append(runs, r)
 	}
 	sameEnd(t, runs...)
-	retraced, early, contributions := 0, 0, 0
-	for n := msg.Round(1); ; n++ {
-		k, _, ok := runs[0].ledger.At(n)
-		if !ok {
-			break
-		}
-		for _, j := range k.Record.Judgements {
-			retraced += int(j.Retraced)
-			if j.ErrorPPM > 100_000 || j.Verdict == msg.Damaging {
-				t.Errorf("round %d: %+v", n, j)
-			}
-		}
-		for _, x := range k.Record.Refused {
-			t.Errorf("round %d refused %+v", n, x)
-		}
-		contributions += len(k.Record.Contributions)
-	}
+	early := 0
+	retraced, contributions := foundHonest(t, runs[0])
 	for _, r := range runs {
 		w := worker{dir: r.dir}
 		for _, s := range w.readTraces() {

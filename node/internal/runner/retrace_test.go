@@ -399,6 +399,29 @@ func TestInterruptedMark(t *testing.T) {
 	}
 }
 
+// foundHonest counts the retraces and contributions of a run, in which all are
+// honest and nobody is to be found otherwise.
+func foundHonest(t *testing.T, r *Runner) (retraced, contributions int) {
+	t.Helper()
+	for n := msg.Round(1); ; n++ {
+		k, _, ok := r.ledger.At(n)
+		if !ok {
+			break
+		}
+		for _, j := range k.Record.Judgements {
+			retraced += int(j.Retraced)
+			if j.ErrorPPM > 100_000 || j.Verdict == msg.Damaging {
+				t.Errorf("round %d: %+v", n, j)
+			}
+		}
+		for _, x := range k.Record.Refused {
+			t.Errorf("round %d refused %+v", n, x)
+		}
+		contributions += len(k.Record.Contributions)
+	}
+	return retraced, contributions
+}
+
 // The seats of a run retrace each other's deltas, and find what was trained;
 // what nobody needs any more goes from their disks.
 func TestRetracedRun(t *testing.T) {
@@ -416,22 +439,7 @@ func TestRetracedRun(t *testing.T) {
 		runs = append(runs, r)
 	}
 	sameEnd(t, runs...)
-	retraced := 0
-	for n := msg.Round(1); ; n++ {
-		k, _, ok := runs[0].ledger.At(n)
-		if !ok {
-			break
-		}
-		for _, j := range k.Record.Judgements {
-			retraced += int(j.Retraced)
-			if j.ErrorPPM > 100_000 || j.Verdict == msg.Damaging {
-				t.Errorf("round %d: %+v", n, j)
-			}
-		}
-		for _, x := range k.Record.Refused {
-			t.Errorf("round %d refused %+v", n, x)
-		}
-	}
+	retraced, _ := foundHonest(t, runs[0])
 	if retraced < 8 {
 		t.Errorf("%d retraces, want two of each of about 12 contributions", retraced)
 	}
