@@ -146,7 +146,12 @@ func amounts(i api.FitItem) []string {
 
 // seconds writes how long something takes.
 func seconds(v float64) string {
-	if v < 60 {
+	switch {
+	case v > 0 && v < 0.9995e-3:
+		return fmt.Sprintf("%.3g µs", v*1e6)
+	case v > 0 && v < 0.9995:
+		return fmt.Sprintf("%.3g ms", v*1e3)
+	case v < 59.95:
 		return fmt.Sprintf("%.3g s", v)
 	}
 	return time.Duration(v * float64(time.Second)).Round(time.Second).String()

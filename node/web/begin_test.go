@@ -136,6 +136,13 @@ func TestLaunch(t *testing.T) {
 	tb.write("Run file", text)
 	tb.press("Plan")
 	tb.until(`document.body.innerText.includes("It can be launched.") && document.querySelector("mark")?.textContent === "an answer</s>"`)
+	row := tb.text(`[...document.querySelectorAll("[aria-label='Deltas of a round by link'] tbody tr")].map((r) => [...r.cells].map((c) => c.textContent).join(" ")).join("; ")`)
+	if want := "10 Mbit/s 4 18.0 KiB 18.0 KiB 14.7 ms fits 99.9 % 100.0 %"; row != want {
+		t.Errorf("links: %q, want %q", row, want)
+	}
+	if s := tb.text(`document.querySelector("main").innerText`); !strings.Contains(s, "which inner.overlap_steps = 10 would ask for") {
+		t.Error("it does not say what the busy shares are of")
+	}
 	tb.agree()
 	tb.until(enabled + `.includes("Launch")`)
 	tb.write("Run file", text+"\n")

@@ -473,6 +473,7 @@ func TestFunctions(t *testing.T) {
 	for _, tt := range []struct{ module, expr, want string }{
 		{"format", `[0, 999, 3269.6, 12345, 3.42e6, 999950, 0.5, null].map((v) => m.compact(v)).join()`, "0,999,3,270,12.3 k,3.42 M,1 M,0.5,–"},
 		{"format", `[0, 4.25, 61, 3600, 90061].map(m.seconds).join()`, "0 s,4.3 s,1 min 1 s,1 h 0 min,1 d 1 h"},
+		{"format", `[0.000952, 0.0147, 0.9996, 59.7, 0.00099960].map(m.seconds).join()`, "952 µs,14.7 ms,1 s,1 min 0 s,1 ms"},
 		{"format", `[0, 1023, 1536, 3 * 2 ** 30].map(m.bytes).join()`, "0 B,1023 B,1.5 KiB,3.0 GiB"},
 		{"format", `m.date("0001-01-01T00:00:00Z")`, "–"},
 		{"axis", `m.linear([1, 25], {whole: true, tight: true}).ticks.join()`, "5,10,15,20,25"},

@@ -172,6 +172,8 @@ function launchCard() {
       { title: "Down", num: true, value: (l) => l.down_bytes, cell: (l) => f.bytes(l.down_bytes) },
       { title: "Takes", num: true, value: (l) => l.seconds, cell: (l) => f.seconds(l.seconds) },
       { title: "Verdict", value: (l) => l.verdict, cell: (l) => verdict(l.verdict) },
+      { title: "Busy", num: true, hint: "the part of the time that a seat computes whose steps fill the round", value: (l) => l.busy, cell: (l) => f.percent(l.busy) },
+      { title: "Overlapped", num: true, hint: "the same, with steps of the next round while deltas travel", value: (l) => l.busy_overlapped, cell: (l) => f.percent(l.busy_overlapped) },
     ],
   });
   const swarms = table({
@@ -260,7 +262,9 @@ function launchCard() {
         ["Length", `at most ${f.plural(p.length.rounds, "round")} of ${f.seconds(p.length.period_s)}: ${f.seconds(p.length.seconds)}`],
         ["A seat trains on", `up to ${f.plural(p.length.samples_per_seat, "row")}, ${f.count(p.length.tokens_per_seat)} counted tokens, in each round`],
         p.eval.rows > 0 && ["Held-out loss", `after a round ${p.eval.peers ? `${f.plural(p.eval.peers, "peer")} drawn by lot ${p.eval.peers === 1 ? "measures" : "measure"} it` : "each peer measures it"} on ${f.plural(p.eval.rows, "row")}: ${f.percent(p.eval.share)} of the time that it trains`],
-      ]), samples.length > 0 && el("h3", null, "Samples; what is marked counts"), samples, memory.node, links.node, swarms.node);
+      ]), samples.length > 0 && el("h3", null, "Samples; what is marked counts"), samples, memory.node, links.node,
+      el("p", { class: "note" }, `Busy: the part of the time that a seat computes whose steps fill the round. Overlapped: the same with ${f.plural(p.traffic.overlap_steps, "step")} of the next round while deltas travel, ${p.traffic.overlaps ? "as the file asks for" : `which inner.overlap_steps = ${p.traffic.overlap_steps} would ask for`}.`),
+      swarms.node);
     if (!p.refused.length) {
       shown.append(el("label", { class: "consent" }, consent, " Publish this run; this machine serves its model and data, and trains in it"), el("p", { class: "tools" }, launch));
     }

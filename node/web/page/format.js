@@ -39,7 +39,8 @@ export function bytes(v) {
 // seconds writes a duration.
 export function seconds(v) {
   if (missing(v)) return "–";
-  if (v < 60) return `${v < 10 ? Number(v.toFixed(1)) : Math.round(v)} s`;
+  if (v > 0 && v < 0.9995) return v < 0.9995e-3 ? `${Number((v * 1e6).toPrecision(3))} µs` : `${Number((v * 1e3).toPrecision(3))} ms`;
+  if (v < 59.5) return `${v < 10 ? Number(v.toFixed(1)) : Math.round(v)} s`;
   const s = Math.round(v), d = Math.floor(s / 86400), h = Math.floor(s / 3600) % 24, m = Math.floor(s / 60) % 60;
   if (d) return `${d} d ${h} h`;
   return h ? `${h} h ${m} min` : `${m} min ${s % 60} s`;
