@@ -38,6 +38,8 @@ type fakeDaemon struct {
 	*apitest.Fake
 	fault string
 
+	launched chan struct{} // the world has begun the run that was launched here
+
 	mu  sync.Mutex
 	out *json.Encoder
 }
@@ -51,9 +53,10 @@ type (
 		Mute   bool   `json:"mute,omitempty"`
 	}
 	down struct {
-		Run   string      `json:"run,omitempty"`
-		Round *api.Round  `json:"round,omitempty"`
-		Peers *[]api.Peer `json:"peers,omitempty"`
+		Run      string      `json:"run,omitempty"`
+		Launched bool        `json:"launched,omitempty"`
+		Round    *api.Round  `json:"round,omitempty"`
+		Peers    *[]api.Peer `json:"peers,omitempty"`
 	}
 )
 
@@ -87,7 +90,7 @@ func daemon(args []string) error {
 		return fmt.Errorf("not confined to loopback and one thread: %q", args)
 	}
 	name := filepath.Base(*dir)
-	d := &fakeDaemon{Fake: apitest.New(name)}
+	d := &fakeDaemon{Fake: apitest.New(name), launched: make(chan struct{}, 1)}
 	for _, kv := range strings.Split(os.Getenv(FaultEnv), ",") {
 		if k, v, _ := strings.Cut(kv, "="); k == name {
 			d.fault = v
@@ -151,6 +154,8 @@ func (d *fakeDaemon) listen(world net.Conn) {
 			return
 		}
 		switch {
+		case x.Launched:
+			d.launched <- struct{}{}
 		case x.Peers != nil:
 			for _, p := range *x.Peers {
 				d.AddPeer(p)
@@ -164,7 +169,8 @@ func (d *fakeDaemon) listen(world net.Conn) {
 	}
 }
 
-// Launch implements api.Backend.
+// Launch implements api.Backend. It returns when the world knows of the run, so
+// that nobody joins one that another demo has left there.
 func (d *fakeDaemon) Launch(ctx context.Context, req api.LaunchRequest, progress api.ProgressFunc) (api.Run, error) {
 	r, err := d.Fake.Launch(ctx, req, progress)
 	if err == nil {
@@ -175,6 +181,11 @@ func (d *fakeDaemon) Launch(ctx context.Context, req api.LaunchRequest, progress
 			}
 		}
 		d.tell(up{Join: r.ID, Rounds: rounds})
+		select {
+		case <-d.launched:
+		case <-ctx.Done():
+			return r, ctx.Err()
+		}
 	}
 	return r, err
 }
@@ -259,12 +270,13 @@ func (w *world) serve(c net.Conn) {
 				}
 			}
 		case u.Join != "":
-			m.joined = true
-			if u.Rounds > 0 { // the launch of a run, and the end of an earlier one
-				w.members = slices.DeleteFunc(w.members, func(o *member) bool { return o.gone })
+			if u.Rounds > 0 { // the launch of a run, and the end of an earlier one, also for who is still hanging up
+				w.members = slices.DeleteFunc(w.members, func(o *member) bool { return o.gone || o.joined })
 				w.rounds = nil
 				w.run, w.max, m.seated = u.Join, u.Rounds, true
+				_ = m.out.Encode(down{Run: w.run, Launched: true})
 			}
+			m.joined = true
 			for i := range w.rounds {
 				_ = m.out.Encode(down{Run: w.run, Round: &w.rounds[i]})
 			}
