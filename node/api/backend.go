@@ -105,6 +105,8 @@ type Backend interface {
 
 	// Network says how this node is connected, and what it moved.
 	Network(ctx context.Context) (Network, error)
+	// Usage says what the machine was used for.
+	Usage(ctx context.Context, req UsageRequest) (Usage, error)
 	// Settings is the configuration, in effect and in the file.
 	Settings(ctx context.Context) (Settings, error)
 	// ChangeSettings changes the configuration file, and puts into effect what

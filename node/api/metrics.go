@@ -64,6 +64,10 @@ var (
 	metricStarted = newMetric("start_time_seconds", "When the daemon started, in seconds since 1970.", prometheus.GaugeValue)
 	metricPeers   = newMetric("peers", "Connected peers.", prometheus.GaugeValue)
 	metricRuns    = newMetric("runs", "Joined runs.", prometheus.GaugeValue)
+	metricUtil    = newMetric("device_utilization_ratio", "How much of the time a device is used, by all programs.", prometheus.GaugeValue, "device")
+	metricMemory  = newMetric("device_memory_bytes", "Memory of a device: used by all programs, by others than this node, and all there is.", prometheus.GaugeValue, "device", "part")
+	metricHeat    = newMetric("device_temperature_celsius", "Temperature of a device.", prometheus.GaugeValue, "device")
+	metricPower   = newMetric("device_power_watts", "Power that a device takes.", prometheus.GaugeValue, "device")
 	metricTraffic = newMetric("content_bytes_total", "Bytes of models, data, states and deltas since the daemon started.", prometheus.CounterValue, "direction")
 
 	metricRunState     = newMetric("run_state", "1 for the state that a joined run is in.", prometheus.GaugeValue, "run", "name", "state")
@@ -83,6 +87,7 @@ var states = []NodeState{NodeIdle, NodeSyncing, NodeWaiting, NodeTraining, NodeP
 func (c *nodeCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range []metric{
 		metricInfo, metricState, metricReason, metricStarted, metricPeers, metricRuns, metricTraffic, metricRunState, metricRunRound,
+		metricUtil, metricMemory, metricHeat, metricPower,
 		metricRunTrained, metricRunCertified, metricRunTokens, metricRunSeats, metricRunTrain, metricRunEval,
 	} {
 		out <- m.desc
@@ -114,6 +119,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	tell(metricTraffic, float64(s.Traffic.PulledBytes), "in")
 	tell(metricTraffic, float64(s.Traffic.SentBytes), "out")
 
+	collectDevices(s.Devices, tell)
 	runs, err := c.backend.Runs(ctx)
 	if err != nil {
 		out <- prometheus.NewInvalidMetric(metricRunRound.desc, err)
@@ -132,6 +138,31 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		if r.EvalLoss != nil {
 			tell(metricRunEval, *r.EvalLoss, r.ID)
+		}
+	}
+}
+
+// collectDevices tells what is known of devices.
+func collectDevices(list []Device, tell func(m metric, v float64, labels ...string)) {
+	seen := map[string]bool{}
+	for _, d := range list {
+		if seen[d.Name] {
+			continue // two of a kind would be one series twice
+		}
+		seen[d.Name] = true
+		if d.UtilPercent != nil {
+			tell(metricUtil, float64(*d.UtilPercent)/100, d.Name)
+		}
+		for part, bytes := range map[string]*int64{"used": d.UsedBytes, "other": d.OtherBytes, "total": d.TotalBytes} {
+			if bytes != nil {
+				tell(metricMemory, float64(*bytes), d.Name, part)
+			}
+		}
+		if d.Celsius != nil {
+			tell(metricHeat, float64(*d.Celsius), d.Name)
+		}
+		if d.Watts != nil {
+			tell(metricPower, float64(*d.Watts), d.Name)
 		}
 	}
 }

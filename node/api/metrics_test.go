@@ -19,6 +19,10 @@ import (
 func TestMetrics(t *testing.T) {
 	f := apitest.New("node")
 	f.AddRun(apitest.Detail("demo", apitest.PeerID("node")))
+	f.Node.Devices = []api.Device{
+		{Name: "processor", UtilPercent: new(93)}, {Name: "GPU", Celsius: new(70), UtilPercent: new(88), UsedBytes: new(int64(6)), TotalBytes: new(int64(8)), OtherBytes: new(int64(1)), Watts: new(140)},
+		{Name: "GPU", Celsius: new(71)},
+	}
 	left := apitest.Detail("left", apitest.PeerID("node"))
 	left.Joined = false
 	f.AddRun(left)
@@ -45,6 +49,10 @@ func TestMetrics(t *testing.T) {
 		`moot_run_state\{name="demo",run="` + id + `",state="[a-z]+"\} 1`,
 		`moot_run_seats\{run="` + id + `"\} \d+`,
 		`moot_content_bytes_total\{direction="in"\} [\d.e+]+`,
+		`moot_device_utilization_ratio\{device="processor"\} 0.93`,
+		`moot_device_memory_bytes\{device="GPU",part="other"\} 1`,
+		`moot_device_temperature_celsius\{device="GPU"\} 70`,
+		`moot_device_power_watts\{device="GPU"\} 140`,
 		`libp2p_something_total 3`,
 		`go_goroutines \d+`,
 	} {

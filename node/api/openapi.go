@@ -74,6 +74,7 @@ func described() []route {
 		{"GET /api/v1/presets/{name}", "A run file to begin with", nil, PresetAnswer{}, formObject, []string{"name", "model", "dataset"}},
 		{"GET /api/v1/runs/{id}/adapter", "What a run trained, as a tar archive of an adapter", nil, nil, formTar, []string{"round", "format"}},
 		{"GET /api/v1/network", "How the node is connected, and what it moved", nil, Network{}, formObject, nil},
+		{"GET /api/v1/usage", "What the machine was used for", nil, Usage{}, formObject, []string{"span", "after"}},
 		{"GET /api/v1/config", "The node's configuration, and where each value is from", nil, Settings{}, formObject, nil},
 		{"PATCH /api/v1/config", "Changes the node's configuration file", SettingsRequest{}, Settings{}, formObject, nil},
 		{"GET /api/v1/logs", "The last lines of the daemon's log", nil, Logs{}, formObject, []string{"after", "limit", "level"}},
@@ -131,7 +132,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 type schemas struct{ components map[string]any }
 
 // kindOf are the types of parameters.
-var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string"}
+var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string", "span": "string"}
 
 func (g *schemas) operation(path string, r route) map[string]any {
 	op := map[string]any{"summary": r.summary, "operationId": operationID(r.pattern)}

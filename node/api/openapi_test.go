@@ -134,6 +134,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"GET /api/v1/runs/{id}/online", "/api/v1/runs/" + run.ID + "/online", nil},
 		{"GET /api/v1/presets/{name}", "/api/v1/presets/alpaca?name=mine", nil},
 		{"GET /api/v1/network", "", nil},
+		{"GET /api/v1/usage", "/api/v1/usage?span=day&after=2026-01-01T00:00:00Z", nil},
 		{"GET /api/v1/config", "", nil},
 		{"PATCH /api/v1/config", "", api.SettingsRequest{Set: map[string][]string{"threads": {"1"}}}},
 		{"GET /api/v1/logs", "/api/v1/logs?limit=5&level=info", nil},

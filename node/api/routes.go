@@ -53,6 +53,7 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"GET /api/v1/presets/{name}":       get(s, s.preset),
 		"GET /api/v1/runs/{id}/adapter":    s.download,
 		"GET /api/v1/network":              once(s, s.network),
+		"GET /api/v1/usage":                once(s, s.usage),
 		"GET /api/v1/config":               once(s, s.settings),
 		"PATCH /api/v1/config":             post(s, s.changeSettings),
 		"GET /api/v1/logs":                 once(s, s.logs),

@@ -63,6 +63,7 @@ const (
 	runsDir     = "runs"
 	peersFile   = "peers"
 	trafficFile = "traffic.json"
+	usageFile   = "usage.ndjson"
 	eventsFile  = "events.ndjson"
 )
 
@@ -193,6 +194,7 @@ func (n *node) stages() []stage {
 		{"gossip", n.gossip.Run},
 		{"presence", n.runPresence},
 		{"keeper", n.keeper.run},
+		{"usage", n.usage.Run},
 		{"configuration", n.follow.run},
 		{"runs", n.runs.run},
 		{"cache", n.keepCap},
@@ -261,6 +263,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		log: o.Log, changed: n.poke, stop: stop,
 		runs: func() []api.Run { return n.runs.list() },
 	})
+	n.usage = n.newUsage()
 	n.follow = newFollower(o, n)
 	if o.open == nil {
 		hub := runner.NewHub(runner.HubOptions{

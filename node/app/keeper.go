@@ -41,7 +41,8 @@ type keeper struct {
 	settings volunteer.Settings
 	duty     int
 	policy   *volunteer.Policy
-	looked   bool // at the machine
+	looked   bool      // at the machine
+	seenAt   time.Time // when it was looked last
 	seen     volunteer.Observation
 	control  volunteer.Control
 	verdict  volunteer.Verdict
@@ -122,7 +123,7 @@ func (k *keeper) run(ctx context.Context) error {
 		k.mu.Unlock()
 		o := k.observe(settings)
 		k.mu.Lock()
-		k.seen, k.looked = o, true
+		k.seen, k.looked, k.seenAt = o, true, time.Now()
 		k.decide(ctx)
 		over := k.over()
 		k.mu.Unlock()

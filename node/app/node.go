@@ -25,6 +25,7 @@ import (
 	"github.com/moot-net/moot/node/internal/presence"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/traffic"
+	"github.com/moot-net/moot/node/internal/usage"
 	"github.com/moot-net/moot/node/internal/volunteer"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -63,6 +64,7 @@ type node struct {
 	datasets  *catalogue[api.Dataset]
 	runs      *runs
 	keeper    *keeper
+	usage     *usage.History
 	presence  *presence.Presence
 	follow    *follower
 

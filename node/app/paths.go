@@ -20,7 +20,7 @@ func Paths(dataDir string) []Path {
 	return []Path{
 		{"data", dataDir},
 		in("identity", identityFile), in("store", storeDir), in("models", modelsDir), in("datasets", datasetsDir),
-		in("runs", runsDir), in("peers", peersFile), in("traffic", trafficFile), in("control", controlFile), in("events", eventsFile),
+		in("runs", runsDir), in("peers", peersFile), in("traffic", trafficFile), in("control", controlFile), in("events", eventsFile), in("usage", usageFile),
 		in("api", api.EndpointFile), in("token", api.TokenFile),
 	}
 }

@@ -1,11 +1,13 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/moot-net/moot/node/api"
 )
@@ -223,6 +225,15 @@ func (c *Client) VerifyShards(ctx context.Context, req api.VerifyRequest, progre
 // Network says how the node is connected, and what it moved.
 func (c *Client) Network(ctx context.Context) (api.Network, error) {
 	return call[api.Network](ctx, c, http.MethodGet, "/api/v1/network", nil)
+}
+
+// Usage says what the node's machine was used for.
+func (c *Client) Usage(ctx context.Context, req api.UsageRequest) (api.Usage, error) {
+	q := url.Values{"span": {cmp.Or(req.Span, api.UsageHour)}}
+	if !req.After.IsZero() {
+		q.Set("after", req.After.Format(time.RFC3339Nano))
+	}
+	return call[api.Usage](ctx, c, http.MethodGet, "/api/v1/usage?"+q.Encode(), nil)
 }
 
 // Settings is the node's configuration.

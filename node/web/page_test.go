@@ -138,8 +138,38 @@ func (w *world) fill() {
 		{Name: "cpu", Celsius: new(61), UtilPercent: new(93)},
 		{Name: evil, Celsius: new(70), UtilPercent: new(88), UsedBytes: new(int64(6 << 30)), TotalBytes: new(int64(8 << 30)), OtherBytes: new(int64(1 << 30)), Watts: new(140)},
 	}
+	w.use(time.Now().Truncate(time.Second))
 	f.Node.ClockError, f.Node.Blind = "it is 3 min ahead", map[string]string{"work.gamemode": "no session bus"}
 	f.Node.State, f.Node.Why, f.Node.Started = api.NodeTraining, "", time.Now().Add(-time.Hour)
+}
+
+// use makes the machine have been used, until a time: in the hour with ten
+// minutes of which nothing is known, and in the day with a limit that was set
+// at noon.
+func (w *world) use(until time.Time) {
+	for i := range 300 {
+		if i < 90 || i >= 210 {
+			w.fake.AddUsage(api.UsageHour, used(until.Add(time.Duration(i-299)*5*time.Second), i, 83))
+		}
+	}
+	for i := range 1440 {
+		limit := 83
+		if i < 720 {
+			limit = 0
+		}
+		w.fake.AddUsage(api.UsageDay, used(until.Truncate(time.Minute).Add(time.Duration(i-1440)*time.Minute), i, limit))
+	}
+}
+
+// used is a sample of a machine with a GPU that has a name of others.
+func used(at time.Time, i, limit int) api.UsageSample {
+	return api.UsageSample{
+		Time: at, MaxCelsius: limit, DutyPercent: 70, ProcessBytes: new(int64(1 << 30)), ProcessPercent: new(12.5),
+		Devices: []api.Device{
+			{Name: "processor", Celsius: new(50 + i%9), UtilPercent: new(20 + i%50), UsedBytes: new(int64(5 << 30)), TotalBytes: new(int64(16 << 30))},
+			{Name: evil, Celsius: new(70 + i%11), UtilPercent: new(90 - i%7), UsedBytes: new(int64(6 << 30)), TotalBytes: new(int64(8 << 30)), OtherBytes: new(int64(1 << 30)), Watts: new(140 + i%20)},
+		},
+	}
 }
 
 // decide ends a round: every seventh is provisional, every fifth refuses the
@@ -202,7 +232,7 @@ func (w *world) views() []view {
 		{"export", run + "/export", `document.querySelectorAll("option").length > 20`},
 		{"network", "#/network", `document.querySelectorAll("tbody tr").length === 12`},
 		{"begin", "#/begin", `document.querySelectorAll("option").length > 4`},
-		{"node", "#/node", `document.querySelector(".word")?.textContent === "training"`},
+		{"node", "#/node", `document.querySelector(".word")?.textContent === "training" && document.querySelectorAll(".plot .limit").length === 2`},
 		{"settings", "#/settings", `document.querySelectorAll(".setting").length === 5`},
 		{"logs", "#/logs", `document.querySelectorAll(".log li").length > 1`},
 		{"generate", "#/generate", `document.querySelectorAll("option").length > 2`},

@@ -58,6 +58,7 @@ type Fake struct {
 	pinned map[string]bool
 	set    map[string][]string // settings in the file
 	log    []api.LogEntry
+	used   map[string][]api.UsageSample // by span
 }
 
 type run struct {
@@ -1030,6 +1031,35 @@ func (f *Fake) ChangeSettings(ctx context.Context, req api.SettingsRequest) (api
 	}
 	f.mu.Unlock()
 	return f.Settings(ctx)
+}
+
+// Usage implements api.Backend; a sample is added with AddUsage.
+func (f *Fake) Usage(ctx context.Context, req api.UsageRequest) (api.Usage, error) {
+	if err := f.enter(ctx, "Usage"); err != nil {
+		return api.Usage{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := api.Usage{Span: req.Span, StepSeconds: 5}
+	if req.Span == api.UsageDay {
+		u.StepSeconds = 60
+	}
+	for _, s := range f.used[req.Span] {
+		if s.Time.After(req.After) {
+			u.Samples = append(u.Samples, s)
+		}
+	}
+	return u, nil
+}
+
+// AddUsage adds a sample to what the machine was used for.
+func (f *Fake) AddUsage(span string, s api.UsageSample) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.used == nil {
+		f.used = make(map[string][]api.UsageSample)
+	}
+	f.used[span] = append(f.used[span], s)
 }
 
 // Logs implements api.Backend; a line is added with AddLog.

@@ -66,7 +66,8 @@ function niceStep(raw) {
 
 function byteStep(raw) {
   const unit = 1024 ** Math.max(0, Math.floor(Math.log2(Math.max(1, raw)) / 10));
-  return Math.max(1, niceStep(raw / unit)) * unit;
+  const step = Math.max(1, niceStep(raw / unit));
+  return (step < 1000 ? step : 1024) * unit; // 1 GiB, not 1000 MiB
 }
 
 function timeStep(range, most) {

@@ -15,7 +15,9 @@ const PAD = { top: 12, right: 14, bottom: 40 };
 // kind, points: [[x, y, note]], alt, tone, faint}], log, zero, whole, bytes}: kind is
 // line, mark, ring, step or bar; alt says in words what a point with a note of
 // true is, which is drawn hatched, and plain what the others are; a note that is
-// text is read out; tone is the number of its colour, by default its own.
+// text is read out; tone is the number of its colour, by default its own; gap is
+// how far two points of a line may be apart, further it is broken; limit makes it
+// the line of a setting.
 export function chart(options) {
   const { title, unit, y, file, tick = y } = options;
   let data = { x: { title: "", text: String }, series: [] };
@@ -131,15 +133,17 @@ export function chart(options) {
   }
 
   function drawSeries(s, i, px, py, inner, xs) {
-    const cls = `s${s.tone ?? i} ${s.kind}${s.faint ? " faint" : ""}`;
-    const points = thin(shown(s, true));
+    const cls = `${s.limit ? "limit" : `s${s.tone ?? i}`} ${s.kind}${s.faint ? " faint" : ""}`;
+    const all = shown(s, true);
+    const parts = stretches(all, s.gap).map((l) => thin(l, Math.max(2, Math.floor(MOST * l.length / all.length))));
+    const points = parts.flat();
     if (s.kind === "bar") return drawBars(s, cls, px, py, inner, xs);
     if (s.kind === "ring") return points.map((p) => svg("circle", { class: cls, cx: px(p[0]), cy: py(p[1]), r: 8 }));
     if (s.kind === "mark") return points.map((p) => svg("path", { class: cls, d: diamond(px(p[0]), py(p[1])) }));
-    const path = points.map((p, n) => {
+    const path = parts.map((l) => l.map((p, n) => {
       const x = px(p[0]).toFixed(1), v = py(p[1]).toFixed(1);
-      return n === 0 ? `M${x} ${v}` : s.kind === "step" ? `H${x}V${v}` : `L${x} ${v}`;
-    }).join("");
+      return n === 0 ? `M${x} ${v}${l.length === 1 ? "h2" : ""}` : s.kind === "step" ? `H${x}V${v}` : `L${x} ${v}`;
+    }).join("")).join("");
     const dots = s.kind === "line" && !s.smooth && points.length <= 60 ? points.map((p) => svg("circle", { class: `s${s.tone ?? i} dot${s.faint ? " faint" : ""}`, cx: px(p[0]), cy: py(p[1]), r: 2.5 })) : [];
     return [svg("path", { class: cls, d: path }), dots];
   }
@@ -160,13 +164,13 @@ export function chart(options) {
   const diamond = (x, v) => `M${x} ${v - 5}L${x + 5} ${v}L${x} ${v + 5}L${x - 5} ${v}Z`;
 
   function drawLegend() {
-    const key = (i, kind, alt, faint) => svg("svg", { class: "key", viewBox: "0 0 24 12", width: 24, height: 12, "aria-hidden": "true" },
+    const key = (i, kind, alt, faint, limit) => svg("svg", { class: "key", viewBox: "0 0 24 12", width: 24, height: 12, "aria-hidden": "true" },
       kind === "bar" ? svg("rect", { class: `s${i} bar${alt ? " outline" : ""}`, x: 6, y: 1, width: 12, height: 10 })
         : kind === "mark" ? svg("path", { class: `s${i} mark`, d: diamond(12, 6) })
           : kind === "ring" ? svg("circle", { class: `s${i} ring`, cx: 12, cy: 6, r: 5 })
-            : svg("path", { class: `s${i} ${kind}${faint ? " faint" : ""}`, d: "M1 6H23" }));
+            : svg("path", { class: `${limit ? "limit" : `s${i}`} ${kind}${faint ? " faint" : ""}`, d: "M1 6H23" }));
     set(legend, data.series.map((s, i) => [
-      el("span", null, key(s.tone ?? i, s.kind, false, s.faint), s.plain ?? s.name),
+      el("span", null, key(s.tone ?? i, s.kind, false, s.faint, s.limit), s.plain ?? s.name),
       s.alt && s.points.some((p) => p[2] === true) ? el("span", null, key(s.tone ?? i, s.kind, true), s.alt) : null,
     ]), el("span", { class: "unit" }, unit));
   }
@@ -196,7 +200,7 @@ export function chart(options) {
     }
   }
 
-  const point = (s, p) => [s.name, y(p[1]), s.name !== unit && unit, s.alt && `(${p[2] === true ? s.alt : s.plain})`, typeof p[2] === "string" && p[2] && `(${p[2]})`].filter(Boolean).join(" ");
+  const point = (s, p) => [s.name, y(p[1]), s.name !== unit && !data.bytes && unit, s.alt && `(${p[2] === true ? s.alt : s.plain})`, typeof p[2] === "string" && p[2] && `(${p[2]})`].filter(Boolean).join(" ");
 
   function nearest(event) {
     const box = picture.getBoundingClientRect();
@@ -282,6 +286,17 @@ export function chart(options) {
       drawTable();
     },
   };
+}
+
+// stretches are the points of a line that are not further apart than gap.
+export function stretches(points, gap) {
+  if (!gap) return points.length ? [points] : [];
+  const out = [];
+  for (const p of points) {
+    if (!out.length || p[0] - out.at(-1).at(-1)[0] > gap) out.push([]);
+    out.at(-1).push(p);
+  }
+  return out;
 }
 
 // ends are the lowest and the highest of values, none of none.

@@ -3,12 +3,10 @@
 import { access, change, get } from "./api.js";
 import { el, badge, copyable, facts, foreign, ident, set } from "./dom.js";
 import { table } from "./table.js";
-import { chart } from "./chart.js";
+import { deviceCharts } from "./devices.js";
 import { runLink } from "./runs.js";
 import { scheduleEditor } from "./schedule.js";
 import * as f from "./format.js";
-
-const clockAxis = { title: "time of day", time: true, text: (v) => f.clock(v) };
 
 const notes = (list) => el("span", null, (list ?? []).map((w, i) => [i ? "; " : "", foreign(w)]));
 
@@ -49,20 +47,7 @@ export function nodeView() {
       { title: "Power", num: true, value: (d) => d.watts, cell: (d) => (d.watts == null ? "–" : `${d.watts} W`) },
     ],
   });
-  const load = chart({ title: "Load of the devices", unit: "%", y: f.count, file: "load" });
-  const heat = chart({ title: "Temperature of the devices", unit: "°C", y: f.count, file: "temperature" });
-  const seen = []; // [time, devices], since this page was opened
-
-  function drawDevices(devices) {
-    gauges.update(devices);
-    seen.push([Date.now(), devices]);
-    if (seen.length > 2000) seen.shift();
-    const names = [...new Set(seen.flatMap(([, l]) => l.map((d) => d.name)))].slice(0, 4);
-    const series = (of) => names.map((name, i) => ({ name, kind: "line", tone: i, smooth: true, points: seen.map(([t, l]) => [t, of(l.find((d) => d.name === name)), ""]).filter((p) => p[1] != null) })).filter((s) => s.points.length);
-    load.update({ x: clockAxis, zero: true, series: series((d) => d?.util_percent) });
-    heat.update({ x: clockAxis, series: series((d) => d?.celsius) });
-    curves.hidden = !seen.some(([, l]) => l.some((d) => d.util_percent != null || d.celsius != null));
-  }
+  const curves = deviceCharts();
   const runs = table({
     caption: "Runs of this node", empty: "This node is in no run.", key: (r) => r.id,
     columns: [
@@ -102,14 +87,13 @@ export function nodeView() {
       { title: "ID", value: (d) => d.id, cell: (d) => ident(d.id) },
     ],
   });
-  const curves = el("div", { class: "grid", hidden: true }, load.node, heat.node);
   const card = (title, ...children) => el("section", { class: "card" }, el("h2", null, title), ...children);
   return {
     title: "My node", every: 5000,
     node: el("div", null, el("h1", { tabindex: -1 }, "My node"), el("div", { class: "card state" }, state, odd, buttons, said),
       el("div", { class: "grid" }, el("div", { class: "stack" }, card("About", about), card("Traffic since the start", traffic)),
         el("div", { class: "stack" }, card("Limits", caps), card("Schedule", schedule.node))),
-      card("Devices", gauges.node, curves, el("p", { class: "note" }, "Curves begin when this page was opened.")),
+      card("Devices", gauges.node, curves.node),
       card("Runs", runs.node), card("Models", models.node), card("Data sets", data.node)),
     events: (e) => ["node.state", "run.state", "peer.joined", "peer.left", "round.done"].includes(e.type),
     async refresh(signal) {
@@ -119,7 +103,7 @@ export function nodeView() {
         s.until && el("p", null, `Until ${f.date(s.until)}.`), s.do && el("p", { class: "note" }, foreign(s.do)),
         s.config_error && el("p", { class: "problem" }, "The configuration file is not used as it is now: ", foreign(s.config_error)),
         s.restart_needed?.length && el("p", { class: "note" }, `Takes effect at the next start: ${s.restart_needed.join(", ")}.`));
-      drawDevices(s.devices ?? []);
+      gauges.update(s.devices ?? []);
       set(odd, [["The clock of this machine is wrong: ", s.clock_error], ...Object.entries(s.blind ?? {}).map(([k, v]) => [`${k} has no effect: `, v])]
         .filter(([, v]) => v).map(([k, v]) => el("p", { class: "note" }, k, foreign(v))));
       paused = s.reason === "paused" || s.reason === "finished" || s.reason === "consent";
@@ -156,6 +140,7 @@ export function nodeView() {
       runs.update(r.runs.filter((x) => x.joined));
       models.update(m.models);
       data.update(d.datasets);
+      await curves.refresh(signal);
     },
   };
 }
