@@ -25,6 +25,8 @@ type DatasetOptions struct {
 	// Format is the form of the rows: alpaca, messages, sharegpt, completion
 	// or text. Default: what the first row of each file shows.
 	Format string
+	// Fields name the fields of the files where they are not those of the form.
+	Fields Fields
 	// EvalFile holds the held-out rows, or is "".
 	EvalFile string
 	// EvalFraction is the share of rows to hold out, drawn by Seed, when
@@ -219,7 +221,8 @@ func (in *rowImport) readFile(ctx context.Context, path string, w io.Writer, int
 	place := &in.files[len(in.files)-1]
 	var line []byte
 	found := 0
-	d, err := readInput(ctx, path, in.opts.Format, in.progress, func(p parsedRow) error {
+	o := InputOptions{Format: in.opts.Format, Fields: in.opts.Fields, Progress: in.progress}
+	d, err := readInput(ctx, path, o, func(p parsedRow) error {
 		*place = rawRow{file: p.file, array: p.array}
 		found++
 		if p.err == nil {

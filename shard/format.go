@@ -400,5 +400,5 @@ func (o *object) detect() (Detected, error) {
 		names = append(names[:maxRowErrors], "…")
 	}
 	return Detected{}, fmt.Errorf("%w: its fields are %s; known are messages, conversations (ShareGPT), instruction with output (Alpaca), prompt with completion, and text",
-		ErrInvalid, strings.Join(names, ", "))
+		ErrForm, strings.Join(names, ", "))
 }

@@ -11,10 +11,6 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 )
 
-// parquetColumns are the fields that a form of rows may have. Other columns
-// are not read: they may hold pictures.
-var parquetColumns = []string{"messages", "conversations", "system", "instruction", "input", "output", "prompt", "completion", "text"}
-
 // scanParquet reads a Parquet file a row at a time. A column that is not read
 // stands as null, and a value that is not text as 0: only that it is there
 // can count.
@@ -37,6 +33,7 @@ type parquetSource struct {
 	name     string
 	f        io.ReaderAt
 	size     int64
+	columns  []string    // that are read
 	progress func(n int) // may be nil
 }
 
@@ -76,7 +73,7 @@ func (f *parquetField) collect(into *[]*parquetField) {
 // group calls fn for the rows of a row group.
 func (t *parquetTable) group(ctx context.Context, g *format.RowGroup, fn func(rawRow) error) error {
 	for _, field := range t.root.fields {
-		if !slices.Contains(parquetColumns, field.name) {
+		if !slices.Contains(t.columns, field.name) {
 			continue
 		}
 		for _, leaf := range t.leaves[field.first:field.behind] {
@@ -146,7 +143,7 @@ func (t *parquetTable) row(b []byte) (_ []byte, err error) {
 			b = append(b, ',')
 		}
 		b = append(appendJSONString(b, f.name), ':')
-		if !slices.Contains(parquetColumns, f.name) {
+		if !slices.Contains(t.columns, f.name) {
 			b = append(b, "null"...)
 			continue
 		}

@@ -72,7 +72,7 @@ func parquetBytes[T any](t testing.TB, rows []T, options ...parquet.WriterOption
 }
 
 func parquetRows(b []byte) (rows []string, err error) {
-	src := parquetSource{name: "x.parquet", f: bytes.NewReader(b), size: int64(len(b))}
+	src := parquetSource{name: "x.parquet", f: bytes.NewReader(b), size: int64(len(b)), columns: fieldNames}
 	err = scanParquet(context.Background(), src, func(r rawRow) error {
 		rows = append(rows, string(r.raw))
 		return nil
@@ -248,7 +248,7 @@ func TestParquetOfDuckDB(t *testing.T) {
 		table, _, _ := strings.Cut(filepath.Base(path), "-")
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			i := 0
-			d, err := ReadInput(t.Context(), path, "", func(r InputRow) error {
+			d, err := ReadInput(t.Context(), path, InputOptions{}, func(r InputRow) error {
 				var want Row
 				switch table {
 				case "alpaca":
@@ -436,7 +436,7 @@ func FuzzParquet(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n := 0
-		src := parquetSource{name: "x", f: bytes.NewReader(b), size: int64(len(b))}
+		src := parquetSource{name: "x", f: bytes.NewReader(b), size: int64(len(b)), columns: fieldNames}
 		err := scanParquet(t.Context(), src, func(r rawRow) error {
 			if n++; n > 1000 {
 				return errors.New("enough")
@@ -462,7 +462,7 @@ func TestReadInputParquet(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	d, err := ReadInput(t.Context(), path, "", func(r InputRow) error {
+	d, err := ReadInput(t.Context(), path, InputOptions{}, func(r InputRow) error {
 		got = append(got, fmt.Sprintf("%s %q %v", r.Place, r.Row.Output, r.Err))
 		return nil
 	})

@@ -26,10 +26,22 @@ type Detected struct {
 	Why    string
 }
 
-// ReadInput calls fn for each row of a file as ImportDataset reads it. input is
-// a form of rows, or "": it is told by the first row.
-func ReadInput(ctx context.Context, path, input string, fn func(InputRow) error) (Detected, error) {
-	d, err := readInput(ctx, path, input, nil, func(p parsedRow) error {
+// InputOptions say how the rows of a file are read.
+type InputOptions struct {
+	// Format is a form of rows, or "": it is told by the first row.
+	Format string
+	Fields Fields // may be nil
+	// Progress, if not nil, is told how many more bytes were read.
+	Progress func(n int)
+}
+
+// ReadInput calls fn for each row of a file as ImportDataset reads it.
+func ReadInput(ctx context.Context, path string, o InputOptions, fn func(InputRow) error) (Detected, error) {
+	rows := 0
+	d, err := readInput(ctx, path, o, func(p parsedRow) error {
+		if rows++; rows > maxRows {
+			return fmt.Errorf("%s: %w: more than %d rows", p.place(), ErrTooLarge, maxRows)
+		}
 		return fn(InputRow{p.place(), p.row, p.err})
 	})
 	if err != nil {
@@ -47,16 +59,24 @@ type parsedRow struct {
 	err    error
 }
 
-func readInput(ctx context.Context, path, input string, progress func(n int), fn func(parsedRow) error) (Detected, error) {
-	d := Detected{Input: input, Why: "it was asked for"}
-	if input != "" {
+func readInput(ctx context.Context, path string, opts InputOptions, fn func(parsedRow) error) (Detected, error) {
+	d := Detected{Input: opts.Format, Why: "it was asked for"}
+	if d.Input != "" {
 		var ok bool
-		if d.Format, ok = canonicalFormat(input); !ok {
-			return d, fmt.Errorf("format is %.40q, must be alpaca, messages, sharegpt, completion or text", input)
+		if d.Format, ok = canonicalFormat(d.Input); !ok {
+			return d, fmt.Errorf("format is %.40q, must be alpaca, messages, sharegpt, completion or text", d.Input)
 		}
 	}
-	err := readRows(ctx, path, progress, func(raw rawRow) error {
+	if err := opts.Fields.validate(); err != nil {
+		return d, err
+	}
+	var renamed []byte
+	err := readRows(ctx, path, rowSource{opts.Fields.columns(), opts.Progress}, func(raw rawRow) error {
 		p := parsedRow{rawRow: raw, err: raw.bad}
+		if p.err == nil && len(opts.Fields) > 0 {
+			renamed, p.err = opts.Fields.rename(renamed, raw.raw)
+			raw.raw = renamed
+		}
 		if p.err == nil && d.Input == "" {
 			o, err := parseObject(raw.raw)
 			switch {
@@ -66,7 +86,7 @@ func readInput(ctx context.Context, path, input string, progress func(n int), fn
 				p.err = errors.New("no fields")
 			default:
 				if d, err = o.detect(); err != nil {
-					return fmt.Errorf("%s: cannot tell the format: %w", raw.place(), err)
+					return fmt.Errorf("%s: %w", raw.place(), err)
 				}
 			}
 		}
@@ -78,16 +98,22 @@ func readInput(ctx context.Context, path, input string, progress func(n int), fn
 	return d, err
 }
 
+// rowSource says how a file is read.
+type rowSource struct {
+	columns  []string    // of a Parquet file: others are not read, they may hold pictures
+	progress func(n int) // may be nil
+}
+
 // readRows calls fn for each row of a file as a JSON object. The extension
 // tells tables, Parquet and plain text; else it is a JSON array of objects, or one
 // object a line, which shows in its first character.
-func readRows(ctx context.Context, path string, progress func(n int), fn func(rawRow) error) error {
+func readRows(ctx context.Context, path string, o rowSource, fn func(rawRow) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	name, src := filepath.Base(path), &countReader{r: f, fn: progress}
+	name, src := filepath.Base(path), &countReader{r: f, fn: o.progress}
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".csv":
 		return scanTable(ctx, name, src, ',', fn)
@@ -100,7 +126,7 @@ func readRows(ctx context.Context, path string, progress func(n int), fn func(ra
 		if err != nil {
 			return err
 		}
-		return scanParquet(ctx, parquetSource{name, f, info.Size(), progress}, fn)
+		return scanParquet(ctx, parquetSource{name, f, info.Size(), o.columns, o.progress}, fn)
 	}
 	return scanRows(ctx, name, src, fn)
 }

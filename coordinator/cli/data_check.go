@@ -27,6 +27,7 @@ The exit code is 17 when a row is invalid or leaks, or when no row gives a sampl
 		Example: `  moot data check alpaca.json
   moot data check chats.jsonl --model last --max-tokens 1024
   moot data check train.jsonl --eval held-out.jsonl
+  moot data check faq.csv --field instruction=question --field output=answer
   moot data check rows.csv --model ./SmolLM2-135M --template alpaca --samples 5`,
 		Args: needs(true, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,6 +40,7 @@ The exit code is 17 when a row is invalid or leaks, or when no row gives a sampl
 	f.StringVar(&req.Eval, "eval", "", "`file` of held-out rows, of which none may be trained on")
 	f.StringVar(&req.Template, "template", "", "how a row becomes text: alpaca, chat or none (default: by format)")
 	f.StringVar(&req.Format, "format", "", formatUsage)
+	f.StringToStringVar(&req.Fields, "field", nil, fieldUsage)
 	f.IntVar(&req.MaxTokens, "max-tokens", 0, "longest sample in `tokens` (default: the model's context)")
 	f.IntVar(&req.Samples, "samples", 0, "show this `number` of samples of each file (default 3)")
 	f.IntVar(&req.Problems, "problems", 0, "list this `number` of problems of each file (default 20)")
@@ -47,6 +49,9 @@ The exit code is 17 when a row is invalid or leaks, or when no row gives a sampl
 
 // formatUsage says what --format is.
 const formatUsage = "`form` of the rows: alpaca, messages, sharegpt,\ncompletion or text (default: detected)"
+
+// fieldUsage says what --field is.
+const fieldUsage = "which field of the files is meant: `ours=theirs`, such as\noutput=answer; may be given several times"
 
 func runDataCheck(ctx context.Context, e *env, req api.CheckDatasetRequest) (err error) {
 	if req.Files, err = absoluteAll(req.Files); err != nil {

@@ -18,11 +18,13 @@ func newDataImport(e *env) *cobra.Command {
 (an array), .jsonl (a row a line), .csv or .tsv (names of fields in the first line),
 .parquet, or .txt (empty lines separate rows). Rows are told by their fields:
 instruction, input and output (alpaca); messages; conversations (sharegpt); prompt
-and completion (completion); or text. Conversations are trained by the model's own
+and completion (completion); or text. Fields with other names are named by --field.
+Conversations are trained by the model's own
 chat template.
 Some rows should be held out: they measure what a run has learned.`,
 		Example: `  moot data import alpaca.json --eval-fraction 0.02 --shuffle --licence CC-BY-NC-4.0
   moot data import part1.jsonl part2.jsonl --eval held-out.jsonl
+  moot data import faq.csv --field instruction=question --field output=answer --eval-fraction 0.05
   moot data import chats.json --format sharegpt --eval-fraction 0.05`,
 		Args: needs(true, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,6 +34,7 @@ Some rows should be held out: they measure what a run has learned.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Format, "format", "", formatUsage)
+	f.StringToStringVar(&req.Fields, "field", nil, fieldUsage)
 	f.StringVar(&req.Template, "template", "", "how a row becomes text: alpaca, chat or none (default: by format)")
 	f.StringVar(&req.EvalFile, "eval", "", "`file` of held-out rows")
 	f.Float64Var(&req.EvalFraction, "eval-fraction", 0, "`share` of the rows to hold out, such as 0.02")

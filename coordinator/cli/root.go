@@ -44,7 +44,7 @@ object. The exit code says what went wrong: 2 usage, 3 run file, 4 no daemon,
 	}
 	root.AddCommand(
 		group("model", "Import and list base models", newModelImport(e), newModelList(e)),
-		group("data", "Check, import and list data sets", newDataCheck(e), newDataImport(e), newDataList(e)),
+		group("data", "Look into, check, import and list data sets", newDataPreview(e), newDataCheck(e), newDataImport(e), newDataList(e)),
 		group("cache", "List, prune and pin what the node holds", newCacheList(e), newCachePrune(e), newCachePin(e, true), newCachePin(e, false)),
 		group("shard", "Carry models as files, and verify what is stored", newShardExport(e), newShardImport(e), newShardPull(e), newShardVerify(e)),
 		group("run", "Describe and plan runs, list them, show their rounds and change their course", newRunInit(e), newRunPlan(e), newRunList(e), newRunShow(e),

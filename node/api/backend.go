@@ -1,6 +1,9 @@
 package api
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // Backend is what the HTTP layer needs from the daemon. All methods may be
 // called at the same time, and end early when ctx is done.
@@ -29,6 +32,16 @@ type Backend interface {
 	// CheckDataset reads files of rows as ImportDataset would, and encodes
 	// them for a model, but stores nothing. Bad rows are no error.
 	CheckDataset(ctx context.Context, req CheckDatasetRequest, progress ProgressFunc) (DatasetCheck, error)
+	// PreviewDataset reads the first rows of files as they are. That their form
+	// cannot be told is no error.
+	PreviewDataset(ctx context.Context, req PreviewRequest) (DatasetPreview, error)
+	// Upload stores a file of rows until it is removed, or a day is over. A file
+	// that ends early is an error, and leaves nothing.
+	Upload(ctx context.Context, req UploadRequest, body io.Reader) (Upload, error)
+	// Uploads lists the files that were uploaded, oldest first.
+	Uploads(ctx context.Context) ([]Upload, error)
+	// RemoveUpload removes one, E_NOTFOUND when it is not there.
+	RemoveUpload(ctx context.Context, id string) (Upload, error)
 	// Models and Datasets list what this node holds, oldest first.
 	Models(ctx context.Context) ([]Model, error)
 	Datasets(ctx context.Context) ([]Dataset, error)

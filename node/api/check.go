@@ -14,6 +14,8 @@ type CheckDatasetRequest struct {
 	// Format is that of the rows: alpaca, messages, sharegpt, completion or
 	// text. Default: what the first row of each file shows.
 	Format string `json:"format,omitempty"`
+	// Fields are as in ImportDatasetRequest.
+	Fields map[string]string `json:"fields,omitempty"`
 	// Model is a CID or an absolute path of a checkpoint folder, by whose
 	// tokenizer and chat template the rows are encoded. Empty: only their form
 	// is checked.
@@ -145,7 +147,22 @@ func (q *CheckDatasetRequest) check() error {
 	if q.MaxTokens < 0 {
 		return Errorf(CodeUsage, "max_tokens is %d, must be positive", q.MaxTokens)
 	}
+	if err := checkFields(q.Fields); err != nil {
+		return err
+	}
 	return checkTemplate(q.Template)
+}
+
+// maxFields is how many fields the forms of rows have in all.
+const maxFields = 9
+
+// checkFields bounds what renames fields; which there are is known where rows
+// are read.
+func checkFields(fields map[string]string) error {
+	if len(fields) > maxFields {
+		return Errorf(CodeUsage, "fields has %d names, at most %d are known", len(fields), maxFields)
+	}
+	return nil
 }
 
 // checkFiles checks the names of files of rows.

@@ -56,6 +56,9 @@ type ImportDatasetRequest struct {
 	// Format is that of the rows: alpaca, messages, sharegpt, completion or
 	// text. Default: what the first row of each file shows.
 	Format string `json:"format,omitempty"`
+	// Fields name the fields of the files where they are not those of the form:
+	// {"output": "answer"}.
+	Fields map[string]string `json:"fields,omitempty"`
 	// EvalFile holds the held-out rows; or EvalFraction of the rows, drawn by
 	// Seed, is held out. One of the two should be given.
 	EvalFile     string  `json:"eval_file,omitempty"`

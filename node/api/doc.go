@@ -42,6 +42,10 @@
 //	GET  /api/v1/datasets                  Datasets
 //	POST /api/v1/datasets/import           ImportDatasetRequest, stream ending in Dataset
 //	POST /api/v1/datasets/check            CheckDatasetRequest, stream ending in DatasetCheck
+//	POST /api/v1/datasets/preview          PreviewRequest, answers DatasetPreview
+//	POST /api/v1/uploads                   a file (?name=NAME), answers Upload
+//	GET  /api/v1/uploads                   Uploads
+//	DELETE /api/v1/uploads/{id}            Upload
 //	GET  /api/v1/runs                      Runs
 //	POST /api/v1/runs                      LaunchRequest, stream ending in Run
 //	GET  /api/v1/runs/{id}                 RunDetail

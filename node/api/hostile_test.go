@@ -25,7 +25,7 @@ func FuzzAPI(f *testing.F) {
 	node := apitest.New("node")
 	node.Err = func(method string) error {
 		switch method { // which would write or read files
-		case "DemoAssets", "ExportShards", "ImportShards", "ImportModel", "ImportDataset", "CheckDataset":
+		case "DemoAssets", "ExportShards", "ImportShards", "ImportModel", "ImportDataset", "CheckDataset", "PreviewDataset":
 			return api.Errorf(api.CodeRefused, "not in this test")
 		}
 		return nil
@@ -43,6 +43,10 @@ func FuzzAPI(f *testing.F) {
 		f.Add(method, path, "", "Bearer "+token, "127.0.0.1:1", "", `{}`)
 		f.Add(method, path, "from=1&limit=2&round=best&level=warn&after=9&since=x", "Bearer for reading", "localhost", "http://localhost", `{"dir":"/x","set":{"threads":["1"]},"prompts":[{"instruction":"a"}],"model":"last","action":"pause"}`)
 	}
+	f.Add("POST", "/api/v1/uploads", "name=..%2f..%2frows.jsonl", "Bearer "+token, "127.0.0.1", "", "file:{\"text\":\"x\"}")
+	f.Add("POST", "/api/v1/uploads", "name=%00%ff&name=x", "Bearer for reading", "127.0.0.1", "", "file:")
+	f.Add("POST", "/api/v1/datasets/preview", "", "Bearer "+token, "127.0.0.1", "", `{"files":["/x"],"rows":1000}`)
+	f.Add("POST", "/api/v1/datasets/import", "", "Bearer "+token, "127.0.0.1", "", `{"files":["/x"],"fields":{"output":"","x":"x"}}`)
 	f.Add("GET", "/web/../api/v1/status", "", "", "127.0.0.1", "null", "")
 	f.Add("POST", "/api/v1/runs//export", "%zz", "Bearer "+token, "[::1]:7", "", `[{"a":`+strings.Repeat("[", 5000)+`]}]`)
 	f.Add("PATCH", "/api/v1/config", "", "Bearer "+token, "127.0.0.1", "http://127.0.0.1", `{"set":{"work.duty_percent":["9999"],"nothing":[]}}`)
@@ -56,13 +60,17 @@ func FuzzAPI(f *testing.F) {
 		if strings.HasSuffix(path, "/events") {
 			cancel()
 		}
+		content := "application/json"
+		if file, ok := strings.CutPrefix(body, "file:"); ok {
+			content, body = "application/octet-stream", file
+		}
 		r, err := http.NewRequestWithContext(ctx, method, "http://x", strings.NewReader(body))
 		if err != nil {
 			t.Skip() // no such method
 		}
 		r.URL.Path, r.URL.RawQuery, r.Host = path, query, host
 		r.Header.Set("Authorization", auth)
-		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Type", content)
 		if origin != "" {
 			r.Header.Set("Origin", origin)
 		}

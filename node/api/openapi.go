@@ -20,6 +20,9 @@ type route struct {
 	query   []string // parameters
 }
 
+// fileBody stands for a body that is a file.
+type fileBody struct{}
+
 // form is how a route answers.
 type form int
 
@@ -50,6 +53,10 @@ func described() []route {
 		{"GET /api/v1/datasets", "The data sets that the node holds, oldest first", nil, Datasets{}, formObject, paging},
 		{"POST /api/v1/datasets/import", "Imports files of rows as a data set", ImportDatasetRequest{}, Dataset{}, formLines, nil},
 		{"POST /api/v1/datasets/check", "Reads files of rows, and says what is wrong with them", CheckDatasetRequest{}, DatasetCheck{}, formLines, nil},
+		{"POST /api/v1/datasets/preview", "Reads the first rows of files, as they are", PreviewRequest{}, DatasetPreview{}, formObject, nil},
+		{"POST /api/v1/uploads", "Takes a file of rows from an asker on another machine", fileBody{}, Upload{}, formObject, []string{"name"}},
+		{"GET /api/v1/uploads", "The files that were uploaded and are still here, oldest first", nil, Uploads{}, formObject, nil},
+		{"DELETE /api/v1/uploads/{id}", "Removes an uploaded file", nil, Upload{}, formObject, nil},
 		{"GET /api/v1/runs", "The runs that the node knows, oldest first", nil, Runs{}, formObject, paging},
 		{"POST /api/v1/runs", "Launches a run", LaunchRequest{}, Run{}, formLines, nil},
 		{"POST /api/v1/runs/plan", "Looks at a run file as a launch does", LaunchRequest{}, Plan{}, formLines, nil},
@@ -132,7 +139,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 type schemas struct{ components map[string]any }
 
 // kindOf are the types of parameters.
-var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string", "span": "string"}
+var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string", "name": "string", "model": "string", "dataset": "string", "span": "string"}
 
 func (g *schemas) operation(path string, r route) map[string]any {
 	op := map[string]any{"summary": r.summary, "operationId": operationID(r.pattern)}
@@ -156,7 +163,10 @@ func (g *schemas) operation(path string, r route) map[string]any {
 		return map[string]any{"content": map[string]any{kind: map[string]any{"schema": schema}}}
 	}
 	if r.request != nil {
-		body := content("application/json", g.schema(reflect.TypeOf(r.request)))
+		body := content("application/octet-stream", map[string]any{"type": "string", "format": "binary"})
+		if r.request != any(fileBody{}) {
+			body = content("application/json", g.schema(reflect.TypeOf(r.request)))
+		}
 		body["required"] = true
 		op["requestBody"] = body
 	}

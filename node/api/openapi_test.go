@@ -88,6 +88,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	}
 	pointer := strings.NewReplacer("~", "~0", "/", "~1")
 	dir := t.TempDir()
+	f.UploadDir(dir)
 	model := filepath.Join(dir, "model")
 	for name, content := range map[string]string{"config.json": "{}", "../rows.jsonl": "{}", "../run.toml": ""} {
 		path := filepath.Join(model, name)
@@ -113,6 +114,10 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"POST /api/v1/datasets/import", "", api.ImportDatasetRequest{Files: []string{rows}}},
 		{"GET /api/v1/datasets", "", nil},
 		{"POST /api/v1/datasets/check", "", api.CheckDatasetRequest{Files: []string{rows}}},
+		{"POST /api/v1/datasets/preview", "", api.PreviewRequest{Files: []string{rows}}},
+		{"POST /api/v1/uploads", "/api/v1/uploads?name=rows.jsonl", []byte("{}")},
+		{"GET /api/v1/uploads", "", nil},
+		{"DELETE /api/v1/uploads/{id}", "/api/v1/uploads/0000000000000001", nil},
 		{"GET /api/v1/runs", "", nil},
 		{"POST /api/v1/runs", "", api.LaunchRequest{Name: "run.toml", TOML: `name = "new"`, Model: "last", Dataset: "last"}},
 		{"POST /api/v1/runs/plan", "", api.LaunchRequest{Name: "run.toml", TOML: `name = "new"`, Model: "last", Dataset: "last"}},
@@ -145,8 +150,10 @@ func TestOpenAPIAnswers(t *testing.T) {
 	} {
 		method, path, _ := strings.Cut(x.route, " ")
 		asked[x.route] = true
-		body := ""
-		if x.body != nil {
+		body, kind := "", "application/json"
+		if file, ok := x.body.([]byte); ok {
+			body, kind = string(file), "application/octet-stream"
+		} else if x.body != nil {
 			b, err := json.Marshal(x.body)
 			if err != nil {
 				t.Fatal(err)
@@ -157,12 +164,12 @@ func TestOpenAPIAnswers(t *testing.T) {
 		if to == "" {
 			to = path
 		}
-		w := ask(t, s, method, to, body)
+		w := ask(t, s, method, to, body, "Content-Type: "+kind)
 		if w.Code != 200 {
 			t.Errorf("%s: %d %s", x.route, w.Code, w.Body)
 			continue
 		}
-		kind, _, _ := strings.Cut(w.Header().Get("Content-Type"), ";")
+		kind, _, _ = strings.Cut(w.Header().Get("Content-Type"), ";")
 		at := fmt.Sprintf("api.json#/paths/%s/%s/responses/200/content/%s/schema", pointer.Replace(path), strings.ToLower(method), pointer.Replace(kind))
 		schema, err := compiler.Compile(at)
 		if err != nil {

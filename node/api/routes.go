@@ -29,6 +29,10 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"GET /api/v1/datasets":             once(s, s.datasets),
 		"POST /api/v1/datasets/import":     s.importDataset,
 		"POST /api/v1/datasets/check":      s.checkDataset,
+		"POST /api/v1/datasets/preview":    post(s, s.previewDataset),
+		"POST /api/v1/uploads":             s.upload,
+		"GET /api/v1/uploads":              get(s, s.uploads),
+		"DELETE /api/v1/uploads/{id}":      get(s, s.removeUpload),
 		"GET /api/v1/runs":                 once(s, s.runs),
 		"POST /api/v1/runs":                s.launch,
 		"POST /api/v1/runs/plan":           long(s, s.fillPlan, s.backend.Plan),
@@ -232,6 +236,9 @@ func (q *ImportDatasetRequest) check() error {
 		if err := checkPath("eval_file", q.EvalFile); err != nil {
 			return err
 		}
+	}
+	if err := checkFields(q.Fields); err != nil {
+		return err
 	}
 	return checkTemplate(q.Template)
 }

@@ -222,6 +222,9 @@ func (n *node) keepCap(ctx context.Context) error {
 	defer t.Stop()
 	told := ""
 	for {
+		if _, err := n.uploads(ctx); err != nil { // which removes the old ones
+			n.log.WarnContext(ctx, "old uploads were not removed", "component", "node", "err", err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"os"
 	"slices"
 
 	"github.com/moot-net/moot/node/api"
@@ -16,7 +16,7 @@ import (
 // CheckDataset implements api.Backend.
 func (n *node) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, progress api.ProgressFunc) (api.DatasetCheck, error) {
 	check := api.DatasetCheck{Model: req.Model, Files: []api.FileCheck{}}
-	c := &dataCheck{req: req, seen: new(dataset.Seen)}
+	c := &dataCheck{req: req, input: shard.InputOptions{Format: req.Format, Fields: req.Fields}, seen: new(dataset.Seen)}
 	files := req.Files
 	if req.Eval != "" {
 		files = append(slices.Clone(files), req.Eval)
@@ -35,8 +35,21 @@ func (n *node) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, pr
 			c.maxTokens = min(req.MaxTokens, cfg.Context)
 		}
 	}
+	var total, done int64
+	for _, path := range files {
+		info, err := os.Stat(path)
+		if err != nil {
+			return check, importError(ctx, api.CodeData, fmt.Errorf("check data: %w", err))
+		}
+		total += info.Size()
+	}
+	tell := func(n int) {
+		done = min(done+int64(n), total)
+		progress(api.Progress{Phase: "check", Done: done, Total: total, Unit: api.UnitBytes})
+	}
+	c.input.Progress = tell
+	tell(0)
 	for i, path := range files {
-		progress(api.Progress{Phase: "check", Done: int64(i), Total: int64(len(files)), Unit: "files", Text: filepath.Base(path)})
 		c.seen.HeldOut = i == len(req.Files)
 		f, err := c.file(ctx, path)
 		if err != nil {
@@ -50,13 +63,14 @@ func (n *node) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, pr
 		check.Repeated += f.Repeated
 		check.Leaks += f.Leaks
 	}
-	progress(api.Progress{Phase: "check", Done: int64(len(files)), Total: int64(len(files)), Unit: "files"})
+	tell(int(total - done))
 	return check, nil
 }
 
 // dataCheck is a check under way.
 type dataCheck struct {
 	req       api.CheckDatasetRequest
+	input     shard.InputOptions
 	dir       string // of the model; "" without
 	maxTokens int
 	seen      *dataset.Seen
@@ -66,7 +80,7 @@ func (c *dataCheck) file(ctx context.Context, path string) (api.FileCheck, error
 	if c.dir == "" {
 		return c.form(ctx, path)
 	}
-	d, err := detect(ctx, path, c.req.Format)
+	d, err := c.detect(ctx, path)
 	if err != nil {
 		return api.FileCheck{}, err
 	}
@@ -79,7 +93,7 @@ func (c *dataCheck) file(ctx context.Context, path string) (api.FileCheck, error
 	if err != nil {
 		return api.FileCheck{}, encoderError(c.req.Model, err)
 	}
-	r, err := dataset.Check(ctx, path, e, dataset.CheckOptions{Format: c.req.Format, Samples: c.req.Samples, Problems: c.req.Problems, Seen: c.seen})
+	r, err := dataset.Check(ctx, path, e, dataset.CheckOptions{Input: c.input, Samples: c.req.Samples, Problems: c.req.Problems, Seen: c.seen})
 	if err != nil {
 		return api.FileCheck{}, err
 	}
@@ -120,7 +134,7 @@ func (c *dataCheck) form(ctx context.Context, path string) (api.FileCheck, error
 			f.Problems = append(f.Problems, api.RowProblem{Place: row.Place, Kind: kind, Why: why})
 		}
 	}
-	d, err := shard.ReadInput(ctx, path, c.req.Format, func(row shard.InputRow) error {
+	d, err := shard.ReadInput(ctx, path, c.input, func(row shard.InputRow) error {
 		f.Rows++
 		if row.Err != nil {
 			f.Invalid++
@@ -151,8 +165,10 @@ func (c *dataCheck) form(ctx context.Context, path string) (api.FileCheck, error
 var errDetected = errors.New("detected")
 
 // detect tells the format of a file.
-func detect(ctx context.Context, path, format string) (shard.Detected, error) {
-	d, err := shard.ReadInput(ctx, path, format, func(row shard.InputRow) error {
+func (c *dataCheck) detect(ctx context.Context, path string) (shard.Detected, error) {
+	o := c.input
+	o.Progress = nil
+	d, err := shard.ReadInput(ctx, path, o, func(row shard.InputRow) error {
 		if row.Err == nil {
 			return errDetected
 		}

@@ -85,7 +85,7 @@ func trainable(dir string) (bool, string) {
 // ImportDataset implements api.Backend.
 func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, progress api.ProgressFunc) (api.Dataset, error) {
 	d, err := n.store.ImportDataset(ctx, shard.DatasetOptions{
-		Files: req.Files, Format: req.Format, EvalFile: req.EvalFile, EvalFraction: req.EvalFraction, Seed: req.Seed, Shuffle: req.Shuffle,
+		Files: req.Files, Format: req.Format, Fields: req.Fields, EvalFile: req.EvalFile, EvalFraction: req.EvalFraction, Seed: req.Seed, Shuffle: req.Shuffle,
 		ShardBytes: req.ShardBytes, DropInvalid: req.DropInvalid, Licence: req.Licence, Source: req.Source, Template: req.Template,
 		Progress: bytesOf("import", progress),
 	})
@@ -299,6 +299,8 @@ func importError(ctx context.Context, code api.Code, err error) error {
 		return api.Errorf(api.CodeNotFound, "%w", err).WithHint("the path is one on the machine of mootd")
 	case errors.As(err, &pathErr):
 		return err
+	case errors.Is(err, shard.ErrForm):
+		return api.Errorf(code, "%w", err).WithHint("say which field is which, such as --field instruction=question --field output=answer")
 	}
 	return api.Errorf(code, "%w", err)
 }

@@ -82,6 +82,11 @@ type node struct {
 	changed  chan struct{} // holds a token when the state may have changed
 	compute  chan struct{} // holds a token while somebody generates or evaluates
 
+	uploading sync.Mutex
+	// guarded by uploading: what is under way
+	uploadingBytes int64
+	uploadingFiles int
+
 	folders sync.Map // of cid.Cid to chan struct{}: who writes the folder of a model
 }
 

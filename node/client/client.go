@@ -151,11 +151,22 @@ func (c *Client) startHint() string {
 	return fmt.Sprintf("start one with: mootd --data-dir %s", c.dir)
 }
 
+// file is a body that is sent as it is.
+type file struct {
+	r    io.Reader
+	size int64
+}
+
 // request sends one request. The answer's body is the caller's to close; an
 // answer that is an error is returned as one.
 func (c *Client) request(ctx context.Context, method, path string, body any) (*http.Response, error) {
 	var r io.Reader
-	if body != nil {
+	content, length := "application/json", int64(-1)
+	switch body := body.(type) {
+	case nil:
+	case file:
+		content, r, length = "application/octet-stream", body.r, body.size
+	default:
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, api.Errorf(api.CodeInternal, "encode %T: %w", body, err)
@@ -171,7 +182,10 @@ func (c *Client) request(ctx context.Context, method, path string, body any) (*h
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", content)
+	}
+	if length >= 0 {
+		req.ContentLength = length
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -133,6 +133,23 @@ func TestEveryRoute(t *testing.T) {
 	if l, err := c.Datasets(ctx); err != nil || len(l.Datasets) != 1 || l.Datasets[0].ID != d.ID {
 		t.Errorf("Datasets = %+v, %v", l, err)
 	}
+	fake.UploadDir(t.TempDir())
+	u, err := c.Upload(ctx, api.UploadRequest{Name: "a & b.jsonl", Bytes: 3}, strings.NewReader("abc"))
+	if err != nil || u.Name != "a & b.jsonl" || u.Bytes != 3 {
+		t.Errorf("Upload = %+v, %v", u, err)
+	}
+	if p, err := c.PreviewDataset(ctx, api.PreviewRequest{Files: []string{u.File}}); err != nil || len(p.Files) != 1 || p.Files[0].Rows[0].Values[0].Text != "abc" {
+		t.Errorf("PreviewDataset = %+v, %v", p, err)
+	}
+	if l, err := c.Uploads(ctx); err != nil || len(l.Uploads) != 1 || l.Uploads[0].ID != u.ID {
+		t.Errorf("Uploads = %+v, %v", l, err)
+	}
+	if gone, err := c.RemoveUpload(ctx, u.ID); err != nil || gone.ID != u.ID {
+		t.Errorf("RemoveUpload = %+v, %v", gone, err)
+	}
+	if _, err := c.RemoveUpload(ctx, "../"+u.ID); api.AsError(err).Code != api.CodeNotFound {
+		t.Errorf("RemoveUpload of what is none: %v", err)
+	}
 	toml, err := os.ReadFile(assets.RunFile)
 	if err != nil {
 		t.Fatal(err)

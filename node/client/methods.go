@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -55,6 +56,27 @@ func (c *Client) ImportDataset(ctx context.Context, req api.ImportDatasetRequest
 // CheckDataset looks through files of rows before an import.
 func (c *Client) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, progress api.ProgressFunc) (api.DatasetCheck, error) {
 	return stream[api.DatasetCheck](ctx, c, "/api/v1/datasets/check", req, progress)
+}
+
+// PreviewDataset reads the first rows of files.
+func (c *Client) PreviewDataset(ctx context.Context, req api.PreviewRequest) (api.DatasetPreview, error) {
+	return call[api.DatasetPreview](ctx, c, http.MethodPost, "/api/v1/datasets/preview", req)
+}
+
+// Upload sends a file of rows to the node. It is for an asker whose files the
+// daemon cannot read; others name the path.
+func (c *Client) Upload(ctx context.Context, req api.UploadRequest, body io.Reader) (api.Upload, error) {
+	return call[api.Upload](ctx, c, http.MethodPost, "/api/v1/uploads?name="+url.QueryEscape(req.Name), file{body, req.Bytes})
+}
+
+// Uploads lists the files that were uploaded and are still there.
+func (c *Client) Uploads(ctx context.Context) (api.Uploads, error) {
+	return call[api.Uploads](ctx, c, http.MethodGet, "/api/v1/uploads", nil)
+}
+
+// RemoveUpload removes one of them.
+func (c *Client) RemoveUpload(ctx context.Context, id string) (api.Upload, error) {
+	return call[api.Upload](ctx, c, http.MethodDelete, "/api/v1/uploads/"+url.PathEscape(id), nil)
 }
 
 // Runs lists the runs that the node knows, oldest first.

@@ -8,6 +8,7 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,15 +51,17 @@ type Fake struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	Node   api.Status
-	peers  []api.Peer
-	models []api.Model
-	data   []api.Dataset
-	runs   []*run
-	pinned map[string]bool
-	set    map[string][]string // settings in the file
-	log    []api.LogEntry
-	used   map[string][]api.UsageSample // by span
+	Node      api.Status
+	peers     []api.Peer
+	models    []api.Model
+	data      []api.Dataset
+	uploads   []api.Upload
+	uploadDir string
+	runs      []*run
+	pinned    map[string]bool
+	set       map[string][]string // settings in the file
+	log       []api.LogEntry
+	used      map[string][]api.UsageSample // by span
 }
 
 type run struct {
@@ -288,6 +291,85 @@ func (f *Fake) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, pr
 	}
 	work(progress, "check")
 	return check, nil
+}
+
+// PreviewDataset implements api.Backend: each line is a row with the field that
+// is the name of the file without its end.
+func (f *Fake) PreviewDataset(ctx context.Context, req api.PreviewRequest) (api.DatasetPreview, error) {
+	v := api.DatasetPreview{Files: []api.FilePreview{}}
+	if err := f.enter(ctx, "PreviewDataset"); err != nil {
+		return v, err
+	}
+	for _, path := range req.Files {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return v, api.Errorf(api.CodeNotFound, "preview rows: %w", err)
+		}
+		name := filepath.Base(path)
+		p := api.FilePreview{
+			File: path, Bytes: int64(len(b)), Why: `cannot tell the format: its fields are others`, Columns: []string{"question", "answer"},
+			Rows: []api.RowPreview{}, Suggested: map[string]string{"instruction": "question", "output": "answer"},
+		}
+		if strings.HasPrefix(name, "alpaca") {
+			p.Input, p.Format, p.Why, p.Columns, p.Suggested = "alpaca", "alpaca", "its first row has instruction and output", []string{"instruction", "output"}, nil
+		}
+		for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+			if i == req.Rows {
+				break
+			}
+			value := api.ValuePreview{Text: line, Kind: "text", Bytes: len(line)}
+			p.Rows = append(p.Rows, api.RowPreview{Place: fmt.Sprintf("%s:%d", name, i+1), Values: []api.ValuePreview{value, value}})
+		}
+		v.Files = append(v.Files, p)
+	}
+	return v, nil
+}
+
+// UploadDir is where the Fake keeps uploads; empty: it takes none.
+func (f *Fake) UploadDir(dir string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.uploadDir = dir
+}
+
+// Upload implements api.Backend.
+func (f *Fake) Upload(ctx context.Context, req api.UploadRequest, body io.Reader) (api.Upload, error) {
+	if err := f.enter(ctx, "Upload"); err != nil {
+		return api.Upload{}, err
+	}
+	b, err := io.ReadAll(body)
+	if err != nil {
+		return api.Upload{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.uploadDir == "" {
+		return api.Upload{}, api.Errorf(api.CodeDisk, "there is no room for %d bytes", len(b))
+	}
+	u := api.Upload{ID: fmt.Sprintf("%016x", len(f.uploads)+1), Name: filepath.Base(req.Name), Bytes: int64(len(b)), Received: Epoch}
+	u.File = filepath.Join(f.uploadDir, u.ID+"-"+u.Name)
+	f.uploads = append(f.uploads, u)
+	return u, os.WriteFile(u.File, b, 0o600)
+}
+
+// Uploads implements api.Backend.
+func (f *Fake) Uploads(context.Context) ([]api.Upload, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.uploads), nil
+}
+
+// RemoveUpload implements api.Backend.
+func (f *Fake) RemoveUpload(_ context.Context, id string) (api.Upload, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.uploads, func(u api.Upload) bool { return u.ID == id })
+	if i < 0 {
+		return api.Upload{}, api.Errorf(api.CodeNotFound, "there is no upload %.40q", id)
+	}
+	u := f.uploads[i]
+	f.uploads = slices.Delete(f.uploads, i, i+1)
+	return u, os.Remove(u.File)
 }
 
 // Models implements api.Backend.

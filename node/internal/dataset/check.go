@@ -15,7 +15,7 @@ import (
 
 // CheckOptions say what Check reads.
 type CheckOptions struct {
-	Format string // of the file, as shard.DatasetOptions has it; default: told by its first row
+	Input shard.InputOptions // how the file is read
 	// Samples is how many rows are shown. Default 3.
 	Samples int
 	// Problems is how many problems are listed. Default 20.
@@ -116,7 +116,7 @@ func (r *Report) CountedShare() float64 {
 // Check reads a file of rows as an import would, and encodes all of them.
 func Check(ctx context.Context, path string, e *Encoder, o CheckOptions) (*Report, error) {
 	c := newChecker(e, o)
-	d, err := shard.ReadInput(ctx, path, o.Format, func(row shard.InputRow) error {
+	d, err := shard.ReadInput(ctx, path, o.Input, func(row shard.InputRow) error {
 		c.row(row)
 		return ctx.Err()
 	})
