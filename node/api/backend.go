@@ -131,6 +131,10 @@ type Backend interface {
 	// Coverage says which rows the contributions of a run were trained on;
 	// E_RETRY while the data set is not here.
 	Coverage(ctx context.Context, id string) (Coverage, error)
+	// Series tells a run by rounds, in at most limit points, of 2 to MaxPoints.
+	Series(ctx context.Context, id string, limit int) (Series, error)
+	// RunPeers says what each peer did in a run.
+	RunPeers(ctx context.Context, id string) (RunPeers, error)
 	// Online says who was in a run.
 	Online(ctx context.Context, id string) (Online, error)
 

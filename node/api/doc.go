@@ -66,6 +66,8 @@
 //	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
 //	POST /api/v1/compare                   CompareRequest, stream ending in Comparison
 //	GET  /api/v1/runs/{id}/coverage        Coverage
+//	GET  /api/v1/runs/{id}/series          Series (?points=)
+//	GET  /api/v1/runs/{id}/peers           RunPeers
 //	GET  /api/v1/runs/{id}/online          Online
 //	GET  /api/v1/presets/{name}            PresetAnswer
 //	GET  /api/v1/runs/{id}/adapter         a tar archive (?round=best|N&format=peft|gguf)

@@ -62,7 +62,7 @@ func described() []route {
 		{"POST /api/v1/runs/plan", "Looks at a run file as a launch does", LaunchRequest{}, Plan{}, formLines, nil},
 		{"POST /api/v1/runs/{id}/check", "Says what a run needs of this machine", CheckRunRequest{}, Fit{}, formLines, nil},
 		{"GET /api/v1/runs/{id}", "All about a run", nil, RunDetail{}, formObject, nil},
-		{"GET /api/v1/runs/{id}/rounds", "Decided rounds, a page", nil, Rounds{}, formObject, []string{"from", "limit"}},
+		{"GET /api/v1/runs/{id}/rounds", "Decided rounds, a page; with peer what is of one peer", nil, Rounds{}, formObject, []string{"from", "limit", "peer"}},
 		{"GET /api/v1/runs/{id}/rounds/{n}", "A decided round", nil, Round{}, formObject, nil},
 		{"POST /api/v1/runs/{id}/join", "Joins a run", JoinRequest{}, Run{}, formLines, nil},
 		{"POST /api/v1/runs/{id}/invite", "Makes an invitation to a run", InviteRequest{}, Invite{}, formObject, nil},
@@ -77,6 +77,8 @@ func described() []route {
 		{"POST /api/v1/evaluate", "Measures a model on held-out rows", EvaluateRequest{}, Evaluation{}, formLines, nil},
 		{"POST /api/v1/compare", "Asks several versions of a model the same", CompareRequest{}, Comparison{}, formLines, nil},
 		{"GET /api/v1/runs/{id}/coverage", "Which rows a run was trained on", nil, Coverage{}, formObject, nil},
+		{"GET /api/v1/runs/{id}/series", "A run by rounds in short; of a long one those that stand out", nil, Series{}, formObject, []string{"points"}},
+		{"GET /api/v1/runs/{id}/peers", "What each peer did in a run", nil, RunPeers{}, formObject, nil},
 		{"GET /api/v1/runs/{id}/online", "How many peers were in a run", nil, Online{}, formObject, nil},
 		{"GET /api/v1/presets/{name}", "A run file to begin with", nil, PresetAnswer{}, formObject, []string{"name", "model", "dataset"}},
 		{"GET /api/v1/runs/{id}/adapter", "What a run trained, as a tar archive of an adapter", nil, nil, formTar, []string{"round", "format"}},
@@ -139,7 +141,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 type schemas struct{ components map[string]any }
 
 // kindOf are the types of parameters.
-var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string", "name": "string", "model": "string", "dataset": "string", "span": "string"}
+var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string", "name": "string", "model": "string", "dataset": "string", "span": "string", "points": "integer", "peer": "string"}
 
 func (g *schemas) operation(path string, r route) map[string]any {
 	op := map[string]any{"summary": r.summary, "operationId": operationID(r.pattern)}

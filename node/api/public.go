@@ -23,6 +23,8 @@ type Source interface {
 	Round(ctx context.Context, id string, n uint64) (Round, error)
 	Coverage(ctx context.Context, id string) (Coverage, error)
 	Online(ctx context.Context, id string) (Online, error)
+	Series(ctx context.Context, id string, limit int) (Series, error)
+	RunPeers(ctx context.Context, id string) (RunPeers, error)
 }
 
 // PublicOptions are the settings of a Public.
@@ -276,6 +278,22 @@ func (n *shownNode) Online(ctx context.Context, id string) (Online, error) {
 		return Online{}, err
 	}
 	return kept(ctx, n, "online "+id, func() (Online, error) { return n.source.Online(ctx, id) })
+}
+
+// Series implements Backend.
+func (n *shownNode) Series(ctx context.Context, id string, limit int) (Series, error) {
+	if err := n.mustShow(ctx, id); err != nil {
+		return Series{}, err
+	}
+	return kept(ctx, n, "series "+id+" "+Cursor{"x", uint64(limit)}.String(), func() (Series, error) { return n.source.Series(ctx, id, limit) })
+}
+
+// RunPeers implements Backend.
+func (n *shownNode) RunPeers(ctx context.Context, id string) (RunPeers, error) {
+	if err := n.mustShow(ctx, id); err != nil {
+		return RunPeers{}, err
+	}
+	return kept(ctx, n, "peers "+id, func() (RunPeers, error) { return n.source.RunPeers(ctx, id) })
 }
 
 // Watch implements Backend.

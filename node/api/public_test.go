@@ -138,6 +138,7 @@ func TestPublicShowsRunsAlone(t *testing.T) {
 	for _, path := range []string{
 		"/", "/web/main.js", "/healthz", "/api/v1/access", "/api/v1/status", "/api/v1/runs", "/api/v1/runs/" + id, "/api/v1/runs/" + id[:12],
 		"/api/v1/runs/" + id + "/rounds", "/api/v1/runs/" + id + "/rounds/2", "/api/v1/runs/" + id + "/coverage", "/api/v1/runs/" + id + "/online",
+		"/api/v1/runs/" + id + "/series", "/api/v1/runs/" + id + "/peers",
 	} {
 		status, body := fetch(t, "GET", url+path, "Host: moot.example.org", "Sec-Fetch-Site: cross-site")
 		if status != 200 {
@@ -189,7 +190,7 @@ func TestPublicShowsRunsAlone(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/api/v1/runs/" + apitest.ID("other"), "/api/v1/runs/" + apitest.ID("other") + "/rounds", "/api/v1/runs/" + apitest.ID("other") + "/coverage", "/api/v1/runs/" + apitest.ID("other") + "/online"} {
+	for _, path := range []string{"/api/v1/runs/" + apitest.ID("other"), "/api/v1/runs/" + apitest.ID("other") + "/rounds", "/api/v1/runs/" + apitest.ID("other") + "/coverage", "/api/v1/runs/" + apitest.ID("other") + "/online", "/api/v1/runs/" + apitest.ID("other") + "/series", "/api/v1/runs/" + apitest.ID("other") + "/peers"} {
 		if status, body := fetch(t, "GET", url+path); status != 404 {
 			t.Errorf("%s: %d %s", path, status, body)
 		}

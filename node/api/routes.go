@@ -53,6 +53,8 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"POST /api/v1/evaluate":            s.evaluate,
 		"POST /api/v1/compare":             long(s, s.fillCompare, s.backend.Compare),
 		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),
+		"GET /api/v1/runs/{id}/series":     once(s, s.series),
+		"GET /api/v1/runs/{id}/peers":      once(s, s.runPeers),
 		"GET /api/v1/runs/{id}/online":     once(s, s.online),
 		"GET /api/v1/presets/{name}":       get(s, s.preset),
 		"GET /api/v1/runs/{id}/adapter":    s.download,
@@ -88,6 +90,8 @@ func (s *Server) publicRoutes() map[string]http.HandlerFunc {
 		"GET /api/v1/runs/{id}/rounds":     once(s, s.rounds),
 		"GET /api/v1/runs/{id}/rounds/{n}": once(s, s.round),
 		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),
+		"GET /api/v1/runs/{id}/series":     once(s, s.series),
+		"GET /api/v1/runs/{id}/peers":      once(s, s.runPeers),
 		"GET /api/v1/runs/{id}/online":     once(s, s.online),
 		"GET /api/v1/runs/{id}/events":     s.events,
 		"GET /api/v1/events":               s.events,
@@ -327,6 +331,9 @@ func (s *Server) rounds(ctx context.Context, r *http.Request) (Rounds, error) {
 		return Rounds{}, err
 	}
 	l, err := s.backend.Rounds(ctx, id, from, int(limit))
+	if peer := q.Get("peer"); peer != "" {
+		l = about(l, peer)
+	}
 	return Rounds{list(l)}, err
 }
 

@@ -6,7 +6,6 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -16,39 +15,6 @@ import (
 	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/shard"
 )
-
-// coverages remember which rows of the runs' data sets were drawn, so that each
-// round is looked at once.
-type coverages struct {
-	mu   sync.Mutex
-	runs map[string]*covered // guarded by mu
-}
-
-// coverFor is how long the counts of a run are kept that nobody asks for.
-const coverFor = 30 * time.Minute
-
-// of returns the counts of a run, and keeps them for a while.
-func (l *coverages) of(id string) *covered {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.runs == nil {
-		l.runs = make(map[string]*covered)
-	}
-	c := l.runs[id]
-	if c == nil {
-		c = new(covered)
-		c.forget = time.AfterFunc(coverFor, func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.runs[id] == c {
-				delete(l.runs, id)
-			}
-		})
-		l.runs[id] = c
-	}
-	c.forget.Reset(coverFor)
-	return c
-}
 
 // covered counts the draws of one run.
 type covered struct {
@@ -63,7 +29,6 @@ type covered struct {
 	// partial: older records were missing when it was counted.
 	partial bool
 	ended   *api.Coverage // of a run that is over; the counts are gone then
-	forget  *time.Timer   // constant
 }
 
 // maxPasses is how many numbers of draws are told apart.

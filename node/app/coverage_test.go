@@ -21,7 +21,7 @@ type chain struct {
 	told   int // rounds, so far
 }
 
-func (c *chain) Summary() api.Run { return api.Run{} }
+func (c *chain) Summary() api.Run { return api.Run{Round: uint64(len(c.rounds))} }
 
 func (c *chain) Rounds(from uint64, limit int) ([]api.Round, error) {
 	var out []api.Round
@@ -118,18 +118,18 @@ func TestCoverageIsFreed(t *testing.T) {
 	}
 
 	synctest.Test(t, func(t *testing.T) {
-		l := new(coverages)
+		l := new(perRun[covered])
 		idle, asked := l.of("idle"), l.of("asked")
-		time.Sleep(coverFor / 2)
+		time.Sleep(keptFor / 2)
 		if l.of("asked") != asked {
 			t.Error("other counts at once")
 		}
-		time.Sleep(coverFor * 3 / 4)
+		time.Sleep(keptFor * 3 / 4)
 		synctest.Wait()
-		if len(l.runs) != 1 || l.runs["asked"] != asked || l.of("idle") == idle {
+		if len(l.runs) != 1 || l.runs["asked"].value != asked || l.of("idle") == idle {
 			t.Errorf("%d runs are kept", len(l.runs))
 		}
-		time.Sleep(2 * coverFor)
+		time.Sleep(2 * keptFor)
 		synctest.Wait()
 		if len(l.runs) > 0 {
 			t.Errorf("%d runs are kept for ever", len(l.runs))

@@ -59,7 +59,8 @@ type node struct {
 	events    *api.EventLog
 	journal   *journal.Journal // what is in events, for the next start; nil: it cannot be kept
 	recent    *recent
-	covered   coverages
+	covered   perRun[covered]
+	digests   perRun[digest]
 	models    *catalogue[api.Model]
 	datasets  *catalogue[api.Dataset]
 	runs      *runs

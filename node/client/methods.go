@@ -288,6 +288,16 @@ func (c *Client) Coverage(ctx context.Context, id string) (api.Coverage, error) 
 	return call[api.Coverage](ctx, c, http.MethodGet, runPath(id)+"/coverage", nil)
 }
 
+// Series tells a run by rounds, in at most limit points.
+func (c *Client) Series(ctx context.Context, id string, limit int) (api.Series, error) {
+	return call[api.Series](ctx, c, http.MethodGet, runPath(id)+"/series?points="+strconv.Itoa(limit), nil)
+}
+
+// RunPeers says what each peer did in a run.
+func (c *Client) RunPeers(ctx context.Context, id string) (api.RunPeers, error) {
+	return call[api.RunPeers](ctx, c, http.MethodGet, runPath(id)+"/peers", nil)
+}
+
 // Online says how many peers were in a run.
 func (c *Client) Online(ctx context.Context, id string) (api.Online, error) {
 	return call[api.Online](ctx, c, http.MethodGet, runPath(id)+"/online", nil)

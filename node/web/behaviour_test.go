@@ -181,7 +181,7 @@ func TestGap(t *testing.T) {
 	}
 	tb.eval(fmt.Sprintf(hide, false), nil)
 	tb.until(tile + ` === "60"`)
-	tb.eval(`[...document.querySelectorAll("main button")].find((b) => b.textContent.startsWith("show all") && b.closest(".table").querySelector("[aria-label=Rounds]")).click()`, nil)
+	tb.press("Show 100 earlier rounds")
 	tb.until(`document.querySelectorAll("[aria-label=Rounds] tbody tr").length === 60`)
 	tb.clean()
 }
@@ -480,7 +480,6 @@ func TestFunctions(t *testing.T) {
 		{"axis", `m.linear([3], {whole: true, tight: true}).ticks.join()`, "2,3,4"},
 		{"axis", `m.linear([0, 0], {zero: true}).ticks.length > 1`, "true"},
 		{"axis", `m.linear([0, 20_600], {zero: true, bytes: true}).ticks.map((t) => t / 1024).join()`, "0,5,10,15,20,25"},
-		{"rounds", `m.smooth([[1, 2], [2, 4], [3, 4]]).map((p) => p[1].toFixed(3)).join()`, "2.000,3.053,3.402"},
 		{"rounds", `[m.best([{eval_loss: null}]), m.best([{round: 1, eval_loss: 2}, {round: 2, eval_loss: null}, {round: 3, eval_loss: 1}, {round: 4, eval_loss: 1}]).round].join()`, ",3"},
 		{
 			"rounds", `[m.standingText(undefined, 1), m.standingText({owed: 2, strikes: 0}, 1), m.standingText({owed: 0, strikes: 1.5}, 1), m.standingText({owed: 0, strikes: 0, banned_until: 9, reason: "harmful"}, 5), m.standingText({owed: 0, strikes: 0, banned_until: 9}, 9)].join("; ")`,
@@ -497,10 +496,7 @@ func TestFunctions(t *testing.T) {
 		{"chart", `(() => { const p = Array.from({length: 5000}, (_, i) => [i, 0]); p[1234][1] = 9; p[4321][1] = -9; const q = m.thin(p); return [q.length <= 1001, q.some((x) => x[1] === 9), q.some((x) => x[1] === -9), q.every((x, i) => i === 0 || x[0] > q[i - 1][0])].join(); })()`, "true,true,true,true"},
 		{"api", `[m.tokenFrom("http://127.0.0.1:1/#token=ab"), m.tokenFrom("#/x&token=cd"), m.tokenFrom(" ef "), m.tokenFrom("#/runs"), m.tokenFrom("a b"), m.tokenFrom("http://127.0.0.1/")].join()`, "ab,cd,ef,,,"},
 		{"dom", `m.harmless("a\u202eb\u0007c\ud800").replaceAll("\ufffd", "?")`, "a?b?c?"},
-		{"rounds", branch, "1,2,3,4 asked 1; 1,2,3,4,5 asked 1; 1x,2x,3x,4x,5x asked 2; asked 2"},
-		{"rounds", `(([a, b]) => [a.peer, a.rounds, a.share, a.clipped, b.peer, b.rounds, b.refused, [...b.reasons].join()].join())(m.contributions([
-			{round: 1, contributions: [{peer: "p", tokens: 1, steps: 1, delta_bytes: 1, weight: 3, clip: 0.5, loss: 1}, {peer: "q", tokens: 1, steps: 1, delta_bytes: 1, weight: 1, clip: 1, loss: 1}], refused: []},
-			{round: 2, contributions: [], refused: [{peer: "q", reason: "timeout"}]}]))`, "p,1,0.75,1,q,1,1,timeout,1"},
+		{"rounds", branch, "1,2,3,4 asked 2 2.000,3.053,3.402,3.576; 1,2,3,4,5 asked 2 2.000,3.053,3.402,3.576,3.680; 1x,2x,3x,4x,5x asked 3 2.000,3.053,3.402,3.576,3.680; asked 3 "},
 	} {
 		if s := tb.text(fmt.Sprintf("import(%q).then(async (m) => %s)", "/web/"+tt.module+".js", tt.expr)); s != tt.want {
 			t.Errorf("%s: %.80s is %q, want %q", tt.module, tt.expr, s, tt.want)
@@ -508,17 +504,19 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// branch follows a run whose head moves to another branch.
+// branch follows a run whose head moves to another branch; with it the running
+// mean, which begins with the first loss.
 const branch = `(async () => {
 	let world = [], asked = 0;
 	const was = globalThis.fetch;
-	globalThis.fetch = async () => { asked++; return new Response(JSON.stringify({rounds: world})); };
-	const round = (n, b) => ({round: n, record: n + b, parent: n - 1 + b});
+	const short = (r) => ({...r, contributions: undefined, refused: 0});
+	globalThis.fetch = async () => { asked++; return new Response(JSON.stringify({peer: "me", points: world.map(short), round: world.length, head: world.length, rounds: world.length})); };
+	const round = (n, b) => ({round: n, record: n + b, parent: n - 1 + b, contributions: [], refused: [], train_loss: n === 1 ? 2 : 4, eval_loss: null});
 	const h = new m.History("x"), out = [];
 	const step = async (list) => {
 		world = list;
 		await h.update(list.slice(-2));
-		out.push([h.rounds.map((r) => r.record).join(), "asked " + asked].filter(Boolean).join(" "));
+		out.push([h.rounds.map((r) => r.record).join(), "asked " + asked].filter(Boolean).join(" ") + " " + h.rounds.map((r) => r.train_mean.toFixed(3)).join());
 	};
 	await step([1, 2, 3, 4].map((n) => round(n, "")));
 	await step([1, 2, 3, 4, 5].map((n) => round(n, "")));

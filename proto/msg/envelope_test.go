@@ -39,6 +39,23 @@ func TestSealOpen(t *testing.T) {
 	}
 }
 
+func TestKnown(t *testing.T) {
+	priv, id := testKey(t, 1)
+	commit := mustSeal(t, priv, sampleCommit(id))
+	m, err := Known[*Commit](commit.Envelope)
+	if diff := cmp.Diff(commit.Message, Message(m), compareCID); err != nil || diff != "" {
+		t.Errorf("Known() = %v, %v (-want +got):\n%s", m, err, diff)
+	}
+	if _, err := Known[*Vote](commit.Envelope); err == nil || !strings.Contains(err.Error(), "commit: must be a vote") {
+		t.Errorf("Known[*Vote](commit) = %v", err)
+	}
+	for name, b := range map[string][]byte{"nothing": nil, "half": commit.Envelope[:len(commit.Envelope)/2]} {
+		if _, err := Known[*Commit](b); err == nil {
+			t.Errorf("Known(%s) is no error", name)
+		}
+	}
+}
+
 func TestOpenAs(t *testing.T) {
 	priv, id := testKey(t, 1)
 	vote := mustSeal(t, priv, sampleVote(id))

@@ -67,6 +67,7 @@ type Fake struct {
 type run struct {
 	api.RunDetail
 	rounds []api.Round
+	digest api.Digest // of those that were asked about
 }
 
 // New makes a fake node with a name, from which its peer ID follows.
@@ -110,7 +111,7 @@ func (f *Fake) AddPeer(p api.Peer) {
 func (f *Fake) AddRun(d api.RunDetail) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.runs = append(f.runs, &run{RunDetail: d})
+	f.runs = append(f.runs, &run{RunDetail: d, digest: api.Digest{Self: f.Node.Peer}})
 }
 
 // Decide ends a round of a run.
@@ -1184,6 +1185,47 @@ func (f *Fake) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 		Run: id, Round: r.Round, Rows: 3000, Seen: 1500, Draws: 2000, Passes: []uint64{1500, 1000, 500},
 		Shards: []api.CoverageShard{{First: 0, Last: 0, Rows: 1000, Seen: 1000, Draws: 1400}, {First: 1, Last: 1, Rows: 1000, Seen: 500, Draws: 600}, {First: 2, Last: 2, Rows: 1000}},
 	}, nil
+}
+
+// Series implements api.Backend.
+func (f *Fake) Series(ctx context.Context, id string, limit int) (api.Series, error) {
+	d, err := f.digest(ctx, "Series", id)
+	if err != nil {
+		return api.Series{}, err
+	}
+	s := d.Series(limit)
+	s.Run, s.Head = id, s.Round
+	return s, nil
+}
+
+// RunPeers implements api.Backend.
+func (f *Fake) RunPeers(ctx context.Context, id string) (api.RunPeers, error) {
+	d, err := f.digest(ctx, "RunPeers", id)
+	if err != nil {
+		return api.RunPeers{}, err
+	}
+	v := d.Peers()
+	v.Run, v.Head = id, v.Round
+	return v, nil
+}
+
+func (f *Fake) digest(ctx context.Context, method, id string) (*api.Digest, error) {
+	if err := f.enter(ctx, method); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(id)
+	if err != nil {
+		return nil, err
+	}
+	from, _ := r.digest.Last()
+	for _, x := range r.rounds {
+		if x.Round > from {
+			r.digest.Add(x)
+		}
+	}
+	return r.digest.With(nil), nil
 }
 
 // Online implements api.Backend: three peers came, one after the other, and one

@@ -400,7 +400,7 @@ func (r *Runner) contributions(rec *msg.Record) []api.Contribution {
 		if c.Reason != msg.Held {
 			a.Reason = c.Reason.String()
 		}
-		if k, _, err := msg.OpenAs[*msg.Commit](rec.Commits[i]); err == nil {
+		if k, err := msg.Known[*msg.Commit](rec.Commits[i]); err == nil {
 			a.DeltaBytes, a.Steps, a.Loss = k.DeltaBytes, k.Steps, float64(k.LossMicro)*1e-6
 		}
 		out = append(out, a)

@@ -89,7 +89,7 @@ export function exportView(id) {
       { title: "Tokens", num: true, value: (r) => r.tokens, cell: (r) => f.compact(r.tokens) },
       { title: "Agreement", value: (r) => (r.certified ? "certified" : "provisional") },
       { title: "Note", value: (r) => (r === best(history.rounds) ? "the best" : "") },
-      { title: "State", value: (r) => r.state, cell: (r) => ident(r.state) },
+      { title: "Record", value: (r) => r.record, cell: (r) => ident(r.record) },
     ],
   });
 

@@ -4,15 +4,16 @@ import { get } from "./api.js";
 import { el, copyable, facts, foreign, ident, badge, set } from "./dom.js";
 import { table } from "./table.js";
 import { chart } from "./chart.js";
-import { historyOf, standingText, standings } from "./rounds.js";
+import { allRounds, standingText } from "./rounds.js";
 import { formula } from "./members.js";
 import { runPages } from "./pages.js";
 import * as f from "./format.js";
 
 export function memberView(id, peer) {
-  const history = historyOf(id);
+  let known = []; // rounds, those that were asked for
+  const MOST = 500; // of them
   const head = el("div", { class: "head" });
-  const about = el("div");
+  const about = el("div"), part = el("p", { class: "note", hidden: true });
   const file = `${id.slice(0, 14)}-${peer.slice(0, 14)}`;
   const byRound = { title: "round", whole: true, text: (v) => f.count(v) };
   const tokens = chart({ title: "Tokens per round", unit: "tokens", y: f.count, tick: (v) => f.compact(v, 1000), file: `${file}-tokens` });
@@ -59,19 +60,34 @@ export function memberView(id, peer) {
     return [...out.values()];
   }
 
+  // follow keeps the last rounds of the run, with what is of this peer.
+  let sums = null;
+  async function follow(run, signal) {
+    const last = known.at(-1), recent = run.rounds;
+    const after = recent.findIndex((r) => r.record === last?.record);
+    const from = after >= 0 ? last.round - 1 : Math.max(1, run.round - MOST + 1); // verdicts and what is taken back come a round later
+    const fresh = await allRounds(id, Math.max(1, from), run.round, { peer, signal });
+    known = [...known.filter((r) => after >= 0 && r.round < from), ...fresh].slice(-MOST);
+    if (known.length) {
+      part.hidden = known[0].round <= 1;
+      part.textContent = `Rounds ${f.count(known[0].round)} to ${f.count(known.at(-1).round)}.`;
+    }
+  }
+
   return {
     title: "Peer",
-    node: el("div", null, head, runPages(id, "peer"), card("About", about),
+    node: el("div", null, head, runPages(id, "peer"), card("About", about), part,
       el("div", { class: "grid" }, card("Tokens per round", tokens.node), card("Worth and reputation", worth.node), card("Credits", credits.node), card("Strikes", strikes.node)),
       el("p", { class: "note" }, formula), card("Its deltas", list.node)),
     events: (e) => !e.run || e.run === id,
     async refresh(signal) {
       const me = (await get("/status", signal)).peer;
       const run = await get(`/runs/${encodeURIComponent(id)}`, signal);
-      await history.update(run.rounds, signal);
+      sums ??= await get(`/runs/${encodeURIComponent(id)}/peers`, signal);
+      await follow(run, signal);
       if (signal.aborted) return;
-      const rounds = history.rounds, all = deltas(rounds);
-      const m = run.members.find((x) => x.peer === peer), seat = run.next_seats.find((x) => x.peer === peer), s = standings(rounds).get(peer);
+      const rounds = known, all = deltas(rounds);
+      const m = run.members.find((x) => x.peer === peer), seat = run.next_seats.find((x) => x.peer === peer), s = rounds.findLast((r) => r.standings?.some((x) => x.peer === peer))?.standings.find((x) => x.peer === peer) ?? sums.peers.find((x) => x.peer === peer)?.standing;
       document.title = `${peer.slice(0, 14)} in ${run.name} – moot`;
       set(head, el("h1", { tabindex: -1 }, "Peer ", ident(peer), peer === me && " (you)", " in ", foreign(run.name || "a run")));
       set(about, facts([

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { el, foreign, ident, set } from "./dom.js";
 import { table } from "./table.js";
-import { best, contributions, historyOf, standings, standingText } from "./rounds.js";
+import { best, historyOf, standingText } from "./rounds.js";
 import { runPages } from "./pages.js";
 import * as f from "./format.js";
 
@@ -19,9 +19,9 @@ export function membersView(id) {
   const history = historyOf(id);
   const head = el("div", { class: "head" });
   const lead = el("p", { class: "lead" });
-  let me = "", run = null, stands = new Map(), seats = new Map(), members = new Map();
+  let me = "", run = null, seats = new Map(), members = new Map();
   const filter = el("input", { type: "search", "aria-label": "Filter by peer, standing, device or program", placeholder: "filter" });
-  const stand = (p) => stands.get(p.peer);
+  const stand = (p) => p.standing;
   const peers = table({
     caption: "Peers of the run", file: `${id.slice(0, 14)}-peers`, empty: "No peer is known yet.", key: (p) => p.peer, sort: -3,
     columns: [
@@ -67,22 +67,22 @@ export function membersView(id) {
     async refresh(signal) {
       me ||= (await get("/status", signal)).peer;
       run = await get(`/runs/${encodeURIComponent(id)}`, signal);
-      await history.update(run.rounds, signal);
+      const [totals] = await Promise.all([get(`/runs/${encodeURIComponent(id)}/peers`, signal), history.update(run.rounds, signal)]);
       if (signal.aborted) return;
+      this.every = totals.round < totals.head ? 1500 : undefined;
       document.title = `Peers of ${run.name} – moot`;
       set(head, el("h1", { tabindex: -1 }, "Peers of ", foreign(run.name || "a run")));
-      stands = standings(history.rounds);
       seats = new Map(run.next_seats.map((s) => [s.peer, s]));
       members = new Map(run.members.map((m) => [m.peer, m]));
-      const list = contributions(history.rounds);
+      const list = [...totals.peers];
       const known = new Set(list.map((p) => p.peer));
-      for (const peer of [...seats.keys(), ...members.keys(), ...stands.keys()]) {
-        if (!known.has(peer)) list.push({ peer, rounds: 0, tokens: 0, steps: 0, bytes: 0, weight: 0, share: 0, clipped: 0, refused: 0, reasons: new Map(), loss: null, last: 0 });
+      for (const peer of [...seats.keys(), ...members.keys()]) {
+        if (!known.has(peer)) list.push({ peer, rounds: 0, tokens: 0, steps: 0, bytes: 0, weight: 0, share: 0, clipped: 0, refused: 0, loss: null, last: 0 });
         known.add(peer);
       }
       all = list;
       const b = best(history.rounds);
-      set(lead, `${f.plural(all.length, "peer")}: ${seats.size} with a seat in round ${f.count(run.round + 1)}, ${members.size} heard of in the last two minutes.`, b ? ` The lowest loss on held-out rows was ${f.loss(b.eval_loss)}, after round ${b.round}.` : "");
+      set(lead, `${f.plural(Math.max(all.length, totals.known), "peer")}${totals.known > totals.peers.length ? ` (those with most tokens are listed)` : ""}${totals.round < totals.head ? `, of ${f.count(totals.round)} of ${f.count(totals.head)} rounds so far` : ""}: ${seats.size} with a seat in round ${f.count(run.round + 1)}, ${members.size} heard of in the last two minutes.`, b ? ` The lowest loss on held-out rows was ${f.loss(b.eval_loss)}, after round ${b.round}.` : "");
       show();
     },
   };

@@ -1,16 +1,24 @@
-// All decided rounds of a run, kept up to date, and what follows from them.
+// The rounds of a run in short, kept up to date, and what follows from them: of a
+// long run those that stand out, and the last ones.
 
 import { get } from "./api.js";
 
-const PAGE = 500;
+const POINTS = 1000; // that are asked for
+let self = ""; // the peer that this page is of
 
 // History holds the rounds of one run.
 export class History {
   #id; #rounds = [];
+  // read and head are up to which round was read, and which is the last: of a long
+  // run older rounds take the daemon a moment.
+  read = 0; head = 0;
+  // whole: no round was left out.
+  whole = true;
 
   constructor(id) { this.#id = id; }
 
   get rounds() { return this.#rounds; }
+  get behind() { return this.read < this.head; }
 
   // update fetches what is new. recent are the last rounds that the daemon
   // told with the run: if they do not continue what is here, the head moved to
@@ -18,28 +26,75 @@ export class History {
   async update(recent, signal) {
     if (recent.length === 0) {
       this.#rounds = [];
+      this.read = this.head = 0;
       return;
     }
-    const first = recent[0].round;
-    const known = this.#rounds.filter((r) => r.round < first);
+    self ||= (await get("/status", signal)).peer;
+    const first = recent[0], newest = recent.at(-1).round;
+    const before = () => this.#rounds.filter((r) => r.round < first.round);
+    let known = before();
     const last = known.at(-1);
-    if (first === 1 || (last && last.round === first - 1 && last.record === recent[0].parent)) {
-      this.#rounds = [...known, ...recent];
-      return;
+    const follows = first.round === 1 || (last && last.round === first.round - 1 && last.record === first.parent);
+    if (!follows || this.behind) {
+      const s = await get(`/runs/${encodeURIComponent(this.#id)}/series?points=${POINTS}`, signal);
+      this.#rounds = s.points;
+      this.read = s.round;
+      this.head = s.head;
+      this.whole = s.rounds === s.points.length;
+      if (this.behind && s.round < first.round - 1) return;
+      known = before();
     }
-    this.#rounds = await this.#all(signal);
+    const later = this.#rounds.filter((r) => r.round > newest); // they were decided in between
+    this.#rounds = [...known, ...recent.map(point), ...later];
+    this.#mean();
+    this.read = this.head = this.#rounds.at(-1).round;
+    if (this.#rounds.length > 3 * POINTS) this.read = 0; // those that stand out are asked for anew
   }
 
-  async #all(signal) {
-    const all = [];
-    for (let from = 1; ;) {
-      const { rounds } = await get(`/runs/${encodeURIComponent(this.#id)}/rounds?from=${from}&limit=${PAGE}`, signal);
-      all.push(...rounds);
-      if (rounds.length < PAGE) return all;
-      from = rounds.at(-1).round + 1;
+  // mean continues the running mean of the losses.
+  #mean() {
+    let mean = null, n = 0;
+    for (const r of this.#rounds) {
+      if (r.train_loss === null) continue;
+      n++;
+      if (!this.whole && r.train_mean !== undefined) mean = r.train_mean;
+      else {
+        const before = 1 - KEEP ** (n - 1), now = KEEP * before + (1 - KEEP);
+        mean = mean === null ? r.train_loss : (KEEP * before * mean + (1 - KEEP) * r.train_loss) / now;
+        r.train_mean = mean;
+      }
     }
   }
 }
+
+const KEEP = 0.9; // of the running mean, in each round
+
+// point is a round in short; its running mean follows from those before.
+function point(r) {
+  return {
+    round: r.round, record: r.record, decided: r.decided, seconds: r.seconds, certified: r.certified, seats: r.seats,
+    deltas: r.contributions.length, refused: r.refused.length, reasons: [...new Set(r.refused.map((x) => x.reason))],
+    bytes: sum(r.contributions, (c) => c.delta_bytes), round_tokens: sum(r.contributions, (c) => c.tokens),
+    own_tokens: r.contributions.find((c) => c.peer === self)?.tokens, tokens: r.tokens, train_loss: r.train_loss, eval_loss: r.eval_loss,
+  };
+}
+
+// allRounds fetches rounds as they are, page by page; with peer what is of one
+// peer. progress is told how many are here.
+export async function allRounds(id, from, to, { peer, signal, progress } = {}) {
+  const all = [];
+  while (from <= to) {
+    const limit = Math.min(PAGE, to - from + 1);
+    const { rounds } = await get(`/runs/${encodeURIComponent(id)}/rounds?from=${from}&limit=${limit}${peer ? `&peer=${encodeURIComponent(peer)}` : ""}`, signal);
+    all.push(...rounds.filter((r) => r.round <= to));
+    progress?.(all.length);
+    if (rounds.length < limit) break;
+    from = rounds.at(-1).round + 1;
+  }
+  return all;
+}
+
+const PAGE = 200;
 
 const histories = new Map();
 
@@ -51,33 +106,8 @@ export function historyOf(id) {
 
 const sum = (list, f) => list.reduce((n, x) => n + f(x), 0);
 
-// roundTokens are the tokens that contributed to one round.
-export const roundTokens = (r) => sum(r.contributions, (c) => c.tokens);
-
-// roundBytes are those of the deltas that contributed to one round.
-export const roundBytes = (r) => sum(r.contributions, (c) => c.delta_bytes);
-
 // best is the round with the lowest loss on held-out rows, or undefined.
 export const best = (rounds) => rounds.reduce((b, r) => (r.eval_loss !== null && !(b && b.eval_loss <= r.eval_loss) ? r : b), undefined);
-
-// smooth is the exponential moving average of points, with a correction for its
-// beginning: the first is itself.
-export function smooth(points, keep = 0.9) {
-  let mean = 0, weight = 0;
-  return points.map(([x, y]) => {
-    mean = keep * mean + (1 - keep) * y;
-    weight = keep * weight + (1 - keep);
-    return [x, mean / weight, false];
-  });
-}
-
-// standings are what the run remembers of each peer after the last round that
-// says something about it.
-export function standings(rounds) {
-  const peers = new Map();
-  for (const r of rounds) for (const s of r.standings ?? []) peers.set(s.peer, s);
-  return peers;
-}
 
 // standingText says what a standing means for its peer.
 export function standingText(s, round) {
@@ -85,42 +115,4 @@ export function standingText(s, round) {
   if (s.banned_until && s.banned_until > round) return `banned until round ${s.banned_until}${s.reason ? `: ${s.reason}` : ""}`;
   if (s.owed) return `on probation: ${s.owed} useful delta${s.owed === 1 ? "" : "s"} until it counts`;
   return s.strikes >= 0.05 ? `counts; ${s.strikes.toFixed(1)} of 3 strikes` : "counts";
-}
-
-// contributions adds up the rounds by peer.
-export function contributions(rounds) {
-  const peers = new Map();
-  const of = (id) => {
-    if (!peers.has(id)) {
-      peers.set(id, { peer: id, rounds: 0, tokens: 0, steps: 0, bytes: 0, weight: 0, share: 0, clipped: 0, refused: 0, reasons: new Map(), loss: null, last: 0 });
-    }
-    return peers.get(id);
-  };
-  let weight = 0;
-  for (const r of rounds) {
-    for (const c of r.contributions) {
-      const p = of(c.peer);
-      p.rounds++;
-      p.tokens += c.tokens;
-      p.steps += c.steps;
-      p.bytes += c.delta_bytes;
-      p.weight += c.weight;
-      p.clipped += c.clip < 1 ? 1 : 0;
-      p.loss = c.loss;
-      p.last = r.round;
-      weight += c.weight;
-    }
-    for (const x of r.refused) {
-      const p = of(x.peer);
-      p.refused++;
-      p.reasons.set(x.reason, (p.reasons.get(x.reason) ?? 0) + 1);
-    }
-  }
-  for (const p of peers.values()) p.share = weight ? p.weight / weight : 0;
-  return [...peers.values()];
-}
-
-// refusals lists what the rounds left out, newest first.
-export function refusals(rounds) {
-  return rounds.flatMap((r) => r.refused.map((x) => ({ round: r.round, decided: r.decided, ...x }))).reverse();
 }

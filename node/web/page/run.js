@@ -1,10 +1,11 @@
 // One run.
 
 import { access, change, get } from "./api.js";
-import { el, badge, copyable, facts, foreign, ident, peer, set, uid } from "./dom.js";
+import { el, badge, copyable, facts, foreign, ident, peer, save, set, uid } from "./dom.js";
+import { csvBlob } from "./csv.js";
 import { table } from "./table.js";
 import { chart } from "./chart.js";
-import { best, contributions, historyOf, refusals, roundBytes, roundTokens, smooth } from "./rounds.js";
+import { allRounds, best, historyOf } from "./rounds.js";
 import { timeline } from "./timeline.js";
 import { memberLink } from "./members.js";
 import { runPages } from "./pages.js";
@@ -28,6 +29,8 @@ const shardAxis = { title: "shard", whole: true, text: (v) => f.count(v) };
 export function runView(id, log) {
   const history = historyOf(id);
   let coverRound = -1, coverKnown = false;
+  let totals = null, totalsOf = ""; // by peer, up to this record
+  let older = []; // rounds before the last few, those that were asked for
   let run = null, me = "", by = localStorage.getItem(KEY), log2 = false, mean = true;
   if (!axes[by]) by = "tokens";
 
@@ -80,6 +83,7 @@ export function runView(id, log) {
       { title: "Sent", num: true, value: (p) => p.bytes, cell: (p) => f.bytes(p.bytes) },
       { title: "Refused", num: true, value: (p) => p.refused, cell: (p) => f.count(p.refused) },
       { title: "Reasons", value: (p) => reasons(p), cell: (p) => reasons(p) },
+      { title: "Reputation", num: true, hint: "mean worth of its deltas, fading", value: (p) => p.standing?.worth ?? null, cell: (p) => f.decimal(p.standing?.worth) },
       { title: "Last round", num: true, value: (p) => p.last, cell: (p) => (p.last ? roundLink(id, p.last) : "–") },
     ],
   });
@@ -115,14 +119,14 @@ export function runView(id, log) {
     ],
   });
   const rounds = table({
-    caption: "Rounds", file: "rounds", empty: "No round has ended yet.", key: (r) => r.round, limit: 20, sort: -1,
+    caption: "Rounds", file: "rounds", empty: "No round has ended yet.", key: (r) => r.round, sort: -1,
     columns: [
       { title: "Round", num: true, value: (r) => r.round, cell: (r) => roundLink(id, r.round) },
       { title: "Agreement", value: (r) => (r.certified ? "certified" : "provisional"), cell: (r) => badge(r.certified ? "certified" : "provisional", r.certified ? "good" : "calm") },
       { title: "Votes", num: true, value: (r) => r.votes, cell: (r) => `${f.count(r.votes)} of ${f.count(r.seats)}` },
       { title: "Contributed", num: true, value: (r) => r.contributions.length },
       { title: "Refused", num: true, value: (r) => r.refused.length },
-      { title: "Tokens", num: true, value: roundTokens, cell: (r) => f.count(roundTokens(r)) },
+      { title: "Tokens", num: true, value: tokensOf, cell: (r) => f.count(tokensOf(r)) },
       { title: "Train loss", num: true, value: (r) => r.train_loss, cell: (r) => f.loss(r.train_loss) },
       { title: "Eval loss", num: true, hint: "nats per token, on held-out rows", value: (r) => r.eval_loss, cell: (r) => f.loss(r.eval_loss) },
       { title: "Perplexity", num: true, hint: "on held-out rows", value: (r) => r.eval_loss, cell: (r) => f.perplexity(r.eval_loss) },
@@ -131,6 +135,29 @@ export function runView(id, log) {
       { title: "Record", value: (r) => r.record, cell: (r) => ident(r.record) },
     ],
   });
+  const refusedText = el("p", { class: "note", hidden: true }), long = el("p", { class: "note", role: "status", hidden: true }), fetched = el("span", { class: "note", role: "status" });
+  const fetching = async (what) => {
+    earlier.disabled = everyRound.disabled = true;
+    try {
+      await what();
+    } catch (err) {
+      fetched.textContent = err.message;
+    }
+    earlier.disabled = everyRound.disabled = false;
+  };
+  const path = `/runs/${encodeURIComponent(id)}`;
+  const earlier = el("button", { type: "button", class: "small", hidden: true, on: { click: () => fetching(async () => {
+    const to = (older[0]?.round ?? run.rounds[0].round) - 1;
+    older = [...await allRounds(id, Math.max(1, to - 99), to), ...older.filter((r) => r.round > to), ...run.rounds];
+    older = [...new Map(older.map((r) => [r.round, r])).values()];
+    fetched.textContent = "";
+    draw();
+  }) } }, "Show 100 earlier rounds");
+  const everyRound = el("button", { type: "button", class: "small", hidden: true, on: { click: () => fetching(async () => {
+    const all = await allRounds(id, 1, run.round, { progress: (n) => { fetched.textContent = `${f.count(n)} of ${f.plural(run.round, "round")}`; } });
+    save(`${id.slice(0, 14)}-all-rounds.csv`, csvBlob(rounds.grid(all)));
+    fetched.textContent = `${f.plural(all.length, "round")} saved`;
+  }) } }, "CSV of all rounds");
   const course = courseCard(id, () => again());
   let again = () => {};
   const feed = el("ol");
@@ -144,38 +171,47 @@ export function runView(id, log) {
     const x = axes[by];
     const points = (of) => list.map((r) => [x.of(r), of(r), false]).filter((p) => p[1] !== null && p[1] !== undefined && !Number.isNaN(p[0]));
     const train = points((r) => r.train_loss), b = best(list);
+    set(long, history.behind ? `${f.count(history.read)} of ${f.count(history.head)} rounds are read; the rest comes in a moment.`
+      : history.whole ? null : `Of ${f.plural(run.round, "round")} the charts draw ${f.count(list.length)}: of each stretch those with the lowest and the highest figures, each as it was, and the last hundred. The running mean is over all.`);
+    long.hidden = !history.behind && history.whole;
     losses.update({ x, log: log2, series: [
       { name: "train", kind: "line", tone: 0, faint: mean, points: train },
       { name: "eval", kind: "mark", tone: 1, points: points((r) => r.eval_loss) },
-      ...(mean ? [{ name: "train, running mean (EMA 0.9)", kind: "line", tone: 2, smooth: true, points: smooth(train) }] : []),
+      ...(mean ? [{ name: "train, running mean (EMA 0.9)", kind: "line", tone: 2, smooth: true, points: points((r) => r.train_mean ?? null) }] : []),
       ...(b && !Number.isNaN(x.of(b)) ? [{ name: "best eval", kind: "ring", tone: 1, points: [[x.of(b), b.eval_loss, false]] }] : []),
     ] });
     const rate = (r, n) => (r.seconds > 0 ? n / r.seconds : null);
-    const own = (r) => r.contributions.find((c) => c.peer === me)?.tokens;
     speed.update({ x, zero: true, series: [
-      { name: "all peers", kind: "line", points: points((r) => rate(r, roundTokens(r))) },
-      { name: "this node", kind: "line", points: points((r) => (own(r) === undefined ? null : rate(r, own(r)))) },
+      { name: "all peers", kind: "line", points: points((r) => rate(r, r.round_tokens)) },
+      { name: "this node", kind: "line", points: points((r) => (r.own_tokens === undefined ? null : rate(r, r.own_tokens))) },
     ] });
     const byRound = axes.round;
     const bars = (of, note) => list.map((r) => [r.round, of(r), note(r)]);
-    tokens.update({ x: byRound, series: [{ name: "tokens", kind: "bar", points: bars(roundTokens, () => false) }] });
+    tokens.update({ x: byRound, series: [{ name: "tokens", kind: "bar", points: bars((r) => r.round_tokens, () => false) }] });
     seats.update({ x: byRound, zero: true, whole: true, series: [
       { name: "seats", kind: "step", points: bars((r) => r.seats, () => false) },
-      { name: "contributions", kind: "line", points: bars((r) => r.contributions.length, () => false) },
+      { name: "contributions", kind: "line", points: bars((r) => r.deltas, () => false) },
     ] });
     deltas.update({ x: byRound, zero: true, whole: true, series: [
-      { name: "accepted", kind: "step", points: list.map((r) => [r.round, r.contributions.length, ""]) },
-      { name: "refused", kind: "step", points: list.map((r) => [r.round, r.refused.length, [...new Set(r.refused.map((x) => x.reason))].join(", ")]) },
+      { name: "accepted", kind: "step", points: list.map((r) => [r.round, r.deltas, ""]) },
+      { name: "refused", kind: "step", points: list.map((r) => [r.round, r.refused, (r.reasons ?? []).join(", ")]) },
     ] });
-    bytes.update({ x: byRound, bytes: true, series: [{ name: "deltas", kind: "bar", points: bars(roundBytes, () => false) }] });
-    const last = list.at(-1), plain = last && 4 * run.manifest.adapter_parameters * last.contributions.length;
-    bytesText.textContent = plain && roundBytes(last) ? `Deltas as published, once for each round; each goes to all other seats. ${f.decimal(plain / roundBytes(last), 1)} times smaller than in 32-bit floats.` : "Deltas as published, once for each round.";
+    bytes.update({ x: byRound, bytes: true, series: [{ name: "deltas", kind: "bar", points: bars((r) => r.bytes, () => false) }] });
+    const last = list.at(-1), plain = last && 4 * run.manifest.adapter_parameters * last.deltas;
+    bytesText.textContent = plain && last.bytes ? `Deltas as published, once for each round; each goes to all other seats. ${f.decimal(plain / last.bytes, 1)} times smaller than in 32-bit floats.` : "Deltas as published, once for each round.";
     times.update({ x: byRound, series: [{ name: "time", plain: "certified", alt: "provisional", kind: "bar", points: bars((r) => r.seconds, (r) => !r.certified) }] });
-    const all = contributions(list);
-    peers.update(all);
-    refused.update(refusals(list));
-    rounds.update(list);
-    drawTiles(all);
+    if (totals) {
+      peers.update(totals.peers);
+      refused.update(totals.refusals);
+      refusedText.hidden = totals.refused <= totals.refusals.length;
+      refusedText.textContent = `The last ${f.count(totals.refusals.length)} of ${f.count(totals.refused)}.`;
+    }
+    const first = run.rounds[0]?.round ?? 1;
+    const shown = [...older.filter((r) => r.round < first), ...run.rounds];
+    rounds.update(shown);
+    earlier.hidden = !shown.length || shown[0].round <= 1;
+    everyRound.hidden = earlier.hidden;
+    drawTiles();
   }
 
   // drawCoverage says which rows were trained on, or why that cannot be told.
@@ -191,13 +227,12 @@ export function runView(id, log) {
     coverText.textContent = c.rows ? `${f.percent(c.seen / c.rows)} of ${f.count(c.rows)} rows were drawn at least once, ${f.decimal(c.draws / c.rows)} times in the mean${often.length ? `: ${often.join(", ")}` : ""}. The draw of each peer follows from the head and its ID.` : "The data set has no rows.";
   }
 
-  function drawTiles(all) {
-    const evals = history.rounds.map((r) => r.eval_loss).filter((v) => v !== null);
+  function drawTiles() {
+    const evals = history.rounds.map((r) => r.eval_loss).filter((v) => v !== null && v !== undefined);
     const last = run.eval_loss ?? evals.at(-1);
     const change = evals.length > 1 ? last - evals[0] : null;
     const others = run.members.filter((m) => m.peer !== me);
     const speed = others.reduce((n, m) => n + (m.tokens_per_second || 0), run.tokens_per_second || run.members.find((m) => m.peer === me)?.tokens_per_second || 0);
-    const gone = all.reduce((n, p) => n + p.refused, 0), held = all.reduce((n, p) => n + p.rounds, 0);
     const tile = (k, v, note) => el("div", null, el("dt", null, k), el("dd", null, v), el("dd", { class: "note" }, note || "\u00a0"));
     set(tiles, el("dl", null,
       tile("Rounds", f.count(run.trained_rounds), run.max_rounds ? `of ${f.count(run.max_rounds)}` : ""),
@@ -206,7 +241,7 @@ export function runView(id, log) {
       tile("Train loss", f.loss(run.train_loss), "nats per token"),
       tile("Seats", f.count(run.seats), `of at most ${f.count(run.max_seats)}; ${f.count(others.length + (run.joined ? 1 : 0))} peers online`),
       tile("Certified", f.count(run.certified_rounds), `of ${f.plural(run.round, "round")}`),
-      tile("Deltas", f.count(held), `entered, ${f.count(gone)} refused`),
+      tile("Deltas", f.count(totals?.entered), `entered, ${f.count(totals?.refused)} refused`),
       tile("Swarm speed", f.compact(speed), "tokens/s, as members say")));
   }
 
@@ -281,14 +316,14 @@ export function runView(id, log) {
   return {
     title: "Run",
     node: el("div", null, head, runPages(id, ""), why, tiles, current, course.node,
-      choice,
+      choice, long,
       el("div", { class: "grid" }, card("Loss", losses.node), card("Swarm speed", speed.node), card("Peers online", el("p", { class: "note" }, "As this node heard; at a change, and every ten minutes."), online.node), card("Timeline", phases.node), card("Seats and contributions", seats.node),
         card("Deltas", deltas.node), card("Tokens per round", tokens.node), card("Bytes per round", bytesText, bytes.node), card("Time per round", times.node),
         card("Coverage of the data", coverText, covered.node)),
       card("Contributions by peer", peers.node),
       card("Members now", el("p", { class: "note" }, "What peers say of themselves; nobody vouches for it."), members.node),
-      card("Refused deltas", refused.node),
-      card("Rounds", rounds.node),
+      card("Refused deltas", refusedText, refused.node),
+      card("Rounds", rounds.node, el("p", { class: "tools" }, earlier, everyRound, fetched)),
       card("Seats of the next round", next.node),
       el("div", { class: "grid" },
         card("Manifest", manifest),
@@ -297,7 +332,10 @@ export function runView(id, log) {
     async refresh(signal) {
       me ||= (await get("/status", signal)).peer;
       run = await get(`/runs/${encodeURIComponent(id)}`, signal);
-      await history.update(run.rounds, signal);
+      const sums = !totals || totalsOf !== run.head || totals.round < totals.head ? get(`${path}/peers`, signal) : totals;
+      [totals] = await Promise.all([sums, history.update(run.rounds, signal)]);
+      totalsOf = run.head;
+      this.every = history.behind || totals.round < totals.head ? 1500 : undefined;
       if (signal.aborted) return;
       if (run.round !== coverRound || !coverKnown) {
         coverRound = run.round;
@@ -391,4 +429,6 @@ function courseCard(id, done) {
   };
 }
 
-const reasons = (p) => [...p.reasons].map(([r, n]) => `${r} ${n}×`).join(", ");
+const tokensOf = (r) => r.contributions.reduce((n, c) => n + c.tokens, 0);
+
+const reasons = (p) => Object.entries(p.reasons ?? {}).map(([r, n]) => `${r} ${n}×`).join(", ");

@@ -29,9 +29,8 @@ export function table(options) {
   const more = el("button", { type: "button", class: "small" });
   more.addEventListener("click", () => { all = !all; draw(); });
   const csvButton = el("button", { type: "button", class: "small", "aria-label": `Save ${caption} as CSV` }, "CSV");
-  csvButton.addEventListener("click", () => {
-    save(`${file}.csv`, csvBlob([columns.map((c) => c.title), ...sorted().map((r) => columns.map((c) => c.value(r)))]));
-  });
+  const cells = (list) => [columns.map((c) => c.title), ...list.map((r) => columns.map((c) => c.value(r)))];
+  csvButton.addEventListener("click", () => save(`${file}.csv`, csvBlob(cells(sorted()))));
   const scroll = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 }, grid);
   const foot = el("p", { class: "tools" }, more, file && csvButton);
   const node = el("div", { class: "table" }, scroll, none, foot);
@@ -76,7 +75,7 @@ export function table(options) {
   }
 
   draw();
-  return { node, update(list) { rows = list; told = true; draw(); } };
+  return { node, grid: cells, update(list) { rows = list; told = true; draw(); } };
 }
 
 function compare(a, b) {
