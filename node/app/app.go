@@ -99,7 +99,9 @@ func Run(ctx context.Context, o Options) error {
 // openDataDir makes the data folder and takes it for this process. Nothing else
 // in it may be touched before.
 func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// The folder may be one that somebody made, and open to other users; what a
+	// node makes in it is not.
+	if err := os.MkdirAll(filepath.Join(dir, storeDir), 0o700); err != nil {
 		return nil, api.Errorf(api.CodeConfig, "make data folder: %w", err).WithHint("give another one with --data-dir")
 	}
 	store, err := shard.OpenOptions{Problem: func(p shard.Problem) {

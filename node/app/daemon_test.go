@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -159,6 +160,31 @@ func TestDataDirOfKilled(t *testing.T) {
 	}
 	_, err = openDataDir(dir, testLog(t))
 	wantCode(t, err, api.CodeConflict, "another mootd uses "+dir)
+}
+
+// What a node makes in a folder that others may look into is its user's alone.
+func TestDataDirOpenToOthers(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes of files are for Unix")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	store, err := openDataDir(dir, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) == 0 {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has the mode %v, %v", e.Name(), info.Mode(), err)
+		}
+	}
 }
 
 // A node whose events cannot be kept has them all the same.

@@ -47,6 +47,8 @@ type keeper struct {
 	control  volunteer.Control
 	verdict  volunteer.Verdict
 	rounds   map[string]uint64 // of the runs, when it was asked to finish
+	finished bool              // and what was under way then is in a record
+	draining bool              // or is still done
 }
 
 // keeperOptions are what newKeeper needs.
@@ -124,10 +126,11 @@ func (k *keeper) run(ctx context.Context) error {
 		o := k.observe(settings)
 		k.mu.Lock()
 		k.seen, k.looked, k.seenAt = o, true, time.Now()
+		k.finished = k.over()
 		k.decide(ctx)
-		over := k.over()
+		end := k.finished && k.control.Exit
 		k.mu.Unlock()
-		if over {
+		if end {
 			k.log.InfoContext(ctx, "node has finished", "component", "keeper")
 			k.stop()
 		}
@@ -143,11 +146,13 @@ func (k *keeper) run(ctx context.Context) error {
 func (k *keeper) decide(ctx context.Context) {
 	k.policy.SetControl(k.control)
 	v := k.policy.Decide(time.Now(), k.seen)
-	k.gate.Drain(v.Reason == volunteer.Finished)
-	k.gate.Set(k.looked && (v.Works() || v.Reason == volunteer.Finished), k.duty)
-	if v == k.verdict {
+	draining := v.Reason == volunteer.Finished && !k.finished
+	k.gate.Drain(draining)
+	k.gate.Set(k.looked && (v.Works() || draining), k.duty)
+	if v == k.verdict && draining == k.draining {
 		return
 	}
+	k.draining = draining
 	if v.Reason != k.verdict.Reason {
 		k.log.InfoContext(ctx, "verdict changed", "component", "keeper", "works", v.Works(), "reason", string(v.Reason), "why", v.Text)
 	}
@@ -155,10 +160,10 @@ func (k *keeper) decide(ctx context.Context) {
 	k.changed()
 }
 
-// over reports whether the daemon is to end because its last work is in a
+// over reports whether the last work of a node that was asked to finish is in a
 // record, or was never begun. It is called with mu held.
 func (k *keeper) over() bool {
-	if !k.control.Finish || !k.control.Exit {
+	if !k.control.Finish {
 		k.rounds = nil
 		return false
 	}
@@ -224,7 +229,7 @@ func (k *keeper) change(ctx context.Context, fn func(*volunteer.Control)) error 
 	if err := c.Save(k.path); err != nil {
 		return api.Errorf(api.CodeDisk, "keep what was asked for: %w", err)
 	}
-	k.control, k.rounds = c, nil
+	k.control, k.rounds, k.finished = c, nil, false
 	k.decide(ctx)
 	return nil
 }
@@ -243,4 +248,11 @@ func (k *keeper) now() volunteer.Verdict {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.verdict
+}
+
+// drains reports whether the node does its last work.
+func (k *keeper) drains() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.draining
 }

@@ -165,6 +165,41 @@ func TestKeeperFinishesTheRoundAndEnds(t *testing.T) {
 	})
 }
 
+// TestKeeperFinishesAndStays: without an end of the daemon the gate is closed when
+// the last work is in a record, which gives the memory back, and somebody is told.
+// A restart does not undo it.
+func TestKeeperFinishesAndStays(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, dir, volunteer.Settings{})
+		k.set(func() { k.has = []api.Run{{ID: "a", Joined: true, State: api.RunTraining, Round: 7}} })
+		if err := k.ask(t.Context(), api.ControlRequest{Action: api.ControlFinish}); err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		k.changed = func() { told++ }
+		if v := k.after(time.Minute); v.Reason != volunteer.Finished || !k.open() || !k.gate.Draining() || !k.drains() || told != 0 {
+			t.Errorf("in the round: %+v, open %v, drains %v, told %d times", v, k.open(), k.drains(), told)
+		}
+		k.set(func() { k.has[0].Round = 8 })
+		if v := k.after(observeInterval); v.Reason != volunteer.Finished || k.open() || k.drains() || k.ended() || told != 1 {
+			t.Errorf("the round is decided: %+v, open %v, drains %v, stopped %v, told %d times", v, k.open(), k.drains(), k.ended(), told)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, dir, volunteer.Settings{})
+		if v := k.now(); v.Reason != volunteer.Finished || k.open() || k.ended() {
+			t.Errorf("after a restart: %+v, open %v, stopped %v", v, k.open(), k.ended())
+		}
+		if err := k.ask(t.Context(), api.ControlRequest{Action: api.ControlResume}); err != nil {
+			t.Fatal(err)
+		}
+		if v := k.now(); !v.Works() || !k.open() || k.gate.Draining() {
+			t.Errorf("resumed: %+v, open %v", v, k.open())
+		}
+	})
+}
+
 func TestKeeperWaitsForConsent(t *testing.T) {
 	dir := t.TempDir()
 	step := func(what string, answer *bool, joined bool, want volunteer.Reason, fn func(*kept)) {

@@ -144,7 +144,9 @@ func (n *node) activity(runs []api.Run) activity {
 	a.state, a.why = nodeState(runs, n.stopping.Load())
 	v := n.keeper.now()
 	switch {
-	case a.state == api.NodeTraining && (v.Works() || v.Reason == volunteer.Finished):
+	case a.state == api.NodeTraining && v.Works():
+	case a.state == api.NodeTraining && n.keeper.drains():
+		a.why = "it was asked to finish: the work of this round is still done"
 	case a.state == api.NodeStopping || v.Works(), v.Reason == volunteer.Consent && !n.runs.any():
 		a.reason = string(a.state)
 	default:

@@ -9,12 +9,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/p2p"
 )
 
 // Path is a file or folder with its name.
 type Path struct{ Name, Path string }
 
-// Paths are what a node keeps in its data folder.
+// Paths are where a node with this data folder keeps what it has.
 func Paths(dataDir string) []Path {
 	in := func(name, file string) Path { return Path{name, filepath.Join(dataDir, file)} }
 	return []Path{
@@ -22,6 +23,7 @@ func Paths(dataDir string) []Path {
 		in("identity", identityFile), in("store", storeDir), in("models", modelsDir), in("datasets", datasetsDir),
 		in("runs", runsDir), in("peers", peersFile), in("traffic", trafficFile), in("control", controlFile), in("events", eventsFile), in("usage", usageFile),
 		in("api", api.EndpointFile), in("token", api.TokenFile),
+		{"nodes", p2p.LocalFolder()}, // their addresses, while network.mdns is on
 	}
 }
 

@@ -35,7 +35,7 @@ const (
 func (h *Host) runLocalFolder(ctx context.Context) error {
 	dir := h.opt.LocalFolder
 	if dir == "" {
-		dir = defaultLocalFolder()
+		dir = LocalFolder()
 	}
 	if err := privateFolder(dir); err != nil {
 		h.log.WarnContext(ctx, "nodes on this machine are not found by folder", "err", err)

@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 )
 
-// The folder for temporary files is the user's own here.
-func defaultLocalFolder() string { return filepath.Join(os.TempDir(), "moot") }
+// LocalFolder is where nodes of this user on this machine leave their addresses,
+// unless Options say otherwise. The folder for temporary files is the user's own
+// here.
+func LocalFolder() string { return filepath.Join(os.TempDir(), "moot") }
 
 func checkPrivate(string, fs.FileInfo) error { return nil }
 

@@ -11,7 +11,9 @@ import (
 	"syscall"
 )
 
-func defaultLocalFolder() string {
+// LocalFolder is where nodes of this user on this machine leave their addresses,
+// unless Options say otherwise.
+func LocalFolder() string {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "moot")
 	}
