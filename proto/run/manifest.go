@@ -243,8 +243,8 @@ type Trust struct {
 }
 
 // NewestJudgement has what follows from audits when some auditors lie, or
-// audits tell little.
-const NewestJudgement = 1
+// audits tell little, also when most of what tells is a lie.
+const NewestJudgement = 2
 
 // LoRA is the shape of the adapter. Which layers it is on, and their ranks,
 // is what Tensors say.

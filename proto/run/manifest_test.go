@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t), "timely": timely(t), "measured": measuredRun(t), "overlapping": overlapping(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t, 1), "newly judged": judged(t, 2), "timely": timely(t), "measured": measuredRun(t), "overlapping": overlapping(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -198,7 +198,7 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Stop.TargetMicro = 1 << 41 }, "stop.target_micro is 2199023255552"},
 		{func(m *Manifest) { m.Rollback.Rounds = 1 }, "rollback.worse_ppm is 0 with 1 rounds"},
 		{func(m *Manifest) { m.Rollback.WorsePPM = 1 }, "rollback.worse_ppm is 1 with 0 rounds"},
-		{func(m *Manifest) { m.Trust = Trust{Auditors: 1, AuditSamples: 1, Judgement: NewestJudgement + 1} }, "trust.judgement is 2, must be at most 1"},
+		{func(m *Manifest) { m.Trust = Trust{Auditors: 1, AuditSamples: 1, Judgement: NewestJudgement + 1} }, "trust.judgement is 3, must be at most 2"},
 		{func(m *Manifest) { m.Trust.Judgement = 1 }, "trust.judgement is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Probation = 1 }, "trust.probation is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Auditors = 1 }, "trust.audit_samples is 0 with 1 auditors"},
@@ -476,10 +476,10 @@ func laddered(t *testing.T) *Manifest {
 	return m
 }
 
-// judged is of a run whose audits are judged by the newest rules.
-func judged(t testing.TB) *Manifest {
+// judged is of a run whose audits are judged by the rules with that number.
+func judged(t testing.TB, rules uint32) *Manifest {
 	m := sample(t)
-	m.Trust = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, Judgement: NewestJudgement}
+	m.Trust = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, Judgement: rules}
 	return m
 }
 
@@ -515,7 +515,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t), timely(t), measuredRun(t), overlapping(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -535,7 +535,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	for _, m := range []*Manifest{options(f), full(f), judged(f), measuredRun(f), overlapping(f)} {
+	for _, m := range []*Manifest{options(f), full(f), judged(f, 2), measuredRun(f), overlapping(f)} {
 		if b, err = m.Encode(); err != nil {
 			f.Fatal(err)
 		}

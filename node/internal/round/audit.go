@@ -96,12 +96,15 @@ type measured struct {
 	tokens    uint64
 	weight    uint64
 	lack      uint32  // of its maker, before
+	strikes   uint32  // the same
 	gains     []int64 // sorted
 	dissent   int     // auditors that may disagree with a strike
 	jury      int     // of so many a majority decides on a strike; 0: its maker is not in doubt
 	enough    bool    // a majority of its auditors
 	accused   bool    // most of its auditors find that it did harm, and it is not struck
 	unclear   bool    // audits of its round tell nothing of worth
+	open      bool    // and contradict each other: all audit what its maker sends next
+	sign      int     // what they hint at nevertheless: 1 work, -1 idleness
 	untrue    bool    // its training, done again, gives something else
 	withheld  bool    // what that needs was not there
 }
@@ -119,7 +122,8 @@ func (ru *Rules) measure(b Basis) []measured {
 	}
 	var list []measured
 	for _, c := range ru.entered(b) {
-		e := measured{maker: c.maker, tokens: c.tokens, weight: c.weight, lack: standings(parent.Standings).of(c.maker).LackQ16}
+		was := standings(parent.Standings).of(c.maker)
+		e := measured{maker: c.maker, tokens: c.tokens, weight: c.weight, lack: was.LackQ16, strikes: was.StrikesQ8}
 		drawn, few := c.auditors, c.few
 		if c.inDoubt {
 			e.jury = len(drawn)
@@ -227,6 +231,7 @@ func (ru *Rules) judgeGains(list []measured) {
 	if middle > 0 && clearMADs*spread <= middle {
 		rate = medianRate(reference)
 	}
+	contested := rate == 0 && ru.contested(list, middle, spread)
 	var damaging []int
 	enough := 0
 	for i := range list {
@@ -235,6 +240,7 @@ func (ru *Rules) judgeGains(list []measured) {
 			continue
 		}
 		enough++
+		e.open = contested && e.weight > 0
 		accusers, _ := slices.BinarySearch(e.gains, bound)
 		e.accused = ru.newer() && 2*accusers > len(e.gains)
 		if e.struck(accusers) {
@@ -246,6 +252,7 @@ func (ru *Rules) judgeGains(list []measured) {
 			e.judgement.WorthQ16 = share(e.rate(), rate)
 		case ru.newer():
 			e.unclear = true
+			e.sign = signOf(e.judgement.GainNano, middle)
 		}
 		idle := rate > 0 && nothing*e.judgement.GainNano < middle
 		if ru.newer() && (e.accused || idle || e.unclear && e.lack >= worthlessQ16) {
@@ -267,6 +274,21 @@ func (ru *Rules) judgeGains(list []measured) {
 			j.Verdict, list[i].accused = msg.Damaging, false
 		}
 	}
+}
+
+// signOf is what a gain hints at when audits are not clear: of who works every
+// second one is above the median of all, and of who does not every second one
+// below zero.
+func signOf(gain, middle int64) int {
+	switch {
+	case middle <= 0:
+		return 0
+	case gain >= middle:
+		return 1
+	case gain <= 0:
+		return -1
+	}
+	return 0
 }
 
 // struck reports whether so many accusers are enough for a strike.

@@ -21,6 +21,11 @@ const (
 	doubtQ8       = strikeQ8 / 4 // strikes from which on a peer is in doubt: for about eleven rounds after an accusation
 	doubtLackQ16  = 3 << 14      // lack from which on it is: two deltas of no worth, one after the other
 	maxDoubted    = 8            // whom all audit in a round, or of a cell
+	maxOpen       = 12           // the same, with the newest judgement
+	openQ8        = doubtQ8      // strikes that all have at least after audits that are contested: all audit them once
+	reopenQ8      = 3 << 4       // strikes of half of them, down to which it is not done again: for four rounds
+	signQ16       = 1 << 11      // what the lack of who counts for nothing moves by a sign of work or idleness
+	contestedPart = 4            // of auditors that are as far apart as this part of median and deviation together, one lies
 	worthlessQ16  = 7 << 13      // lack from which on a delta counts for nothing: three of them
 	noWorthShift  = 1            // the lack moves a half by a delta of no worth
 	fadeLackShift = 8            // what it loses in a round whose audits tell nothing
@@ -29,6 +34,10 @@ const (
 
 // newer reports whether audits are judged by the newer rules.
 func (ru *Rules) newer() bool { return ru.manifest.Trust.Judgement > 0 }
+
+// newest reports whether audits that contradict each other have all witnesses
+// audit the next deltas.
+func (ru *Rules) newest() bool { return ru.manifest.Trust.Judgement > 1 }
 
 // worthless reports whether a standing has so little worth that deltas do not
 // count.
@@ -55,13 +64,43 @@ func (ru *Rules) newPanel(parent Link, ring auditRing, makers []peer.ID) panel {
 			list = append(list, e)
 		}
 	}
+	most := maxDoubted
+	order := func(id peer.ID) []byte { return []byte(id) }
+	if ru.newest() {
+		most = maxOpen
+		order = func(id peer.ID) []byte { // not always the same of many
+			key := auditKey(parent.ID, id)
+			return key[:]
+		}
+	}
 	slices.SortFunc(list, func(a, b msg.Standing) int {
-		return cmp.Or(cmp.Compare(b.StrikesQ8, a.StrikesQ8), cmp.Compare(b.LackQ16, a.LackQ16), bytes.Compare([]byte(a.Peer), []byte(b.Peer)))
+		return cmp.Or(cmp.Compare(b.StrikesQ8, a.StrikesQ8), cmp.Compare(b.LackQ16, a.LackQ16), bytes.Compare(order(a.Peer), order(b.Peer)))
 	})
-	for _, e := range list[:min(len(list), maxDoubted)] {
+	for _, e := range list[:min(len(list), most)] {
 		p.doubted = append(p.doubted, e.Peer)
 	}
 	return p
+}
+
+// contested reports whether audits that are not clear contradict each other: all
+// auditors of a delta measure on the same samples, so that what they find differs
+// by what floats of their machines do, or one of them lies.
+func (ru *Rules) contested(list []measured, middle, spread int64) bool {
+	if !ru.newest() {
+		return false
+	}
+	far, judged, asked := false, 0, 0
+	for _, e := range list {
+		if !e.enough || e.weight == 0 {
+			continue
+		}
+		if judged++; e.strikes >= reopenQ8 {
+			asked++
+		}
+		apart := e.gains[len(e.gains)-1] - e.gains[0]
+		far = far || contestedPart*apart > max(middle, -middle)+spread
+	}
+	return far && 2*asked < judged
 }
 
 func (p panel) inDoubt(maker peer.ID) bool { return slices.Contains(p.doubted, maker) }

@@ -22,6 +22,13 @@ func newlyAudited(n int, probation uint32) *run.Manifest {
 	return m
 }
 
+// oftenAudited is judged by the rules before the newest.
+func oftenAudited(n int, probation uint32) *run.Manifest {
+	m := audited(n, probation)
+	m.Trust.Judgement = 1
+	return m
+}
+
 // contributed is a record of n seats with a contribution of each.
 func contributed(n int) Link {
 	r := &msg.Record{Seats: testSeats(n), NextSeats: testSeats(n)}
@@ -32,7 +39,7 @@ func contributed(n int) Link {
 }
 
 // TestPanel: all witnesses audit what those in doubt sent, at most eight of
-// them and the worst ones; the few retrace it.
+// them (by the newest rules twelve) and the worst ones; the few retrace it.
 func TestPanel(t *testing.T) {
 	const n = 14
 	parent := contributed(n)
@@ -59,7 +66,7 @@ func TestPanel(t *testing.T) {
 		}
 		return all, retrace
 	}
-	ru := &Rules{manifest: newlyAudited(n, 5)}
+	ru := &Rules{manifest: oftenAudited(n, 5)}
 	first := &Rules{manifest: audited(n, 5)}
 	for i := range n {
 		want := 3
@@ -75,6 +82,27 @@ func TestPanel(t *testing.T) {
 		if got, _ := auditors(first, i); got != 3 {
 			t.Errorf("seat %d has %d auditors by the first rules", i, got)
 		}
+	}
+	newest := &Rules{manifest: newlyAudited(n, 5)}
+	if got, _ := auditors(newest, 3); got != n-2 {
+		t.Errorf("seat 3, the ninth in doubt, has %d auditors by the newest rules", got)
+	}
+	for i := range n {
+		s.at(seat(i)).StrikesQ8 = openQ8
+	}
+	parent.Record.Standings = s
+	list := func() (of []int) {
+		for i := range n {
+			if got, _ := auditors(newest, i); got > 3 {
+				of = append(of, i)
+			}
+		}
+		return of
+	}
+	before := list()
+	parent.ID = testCID("another head")
+	if after := list(); len(before) != maxOpen || len(after) != maxOpen || slices.Equal(before, after) {
+		t.Errorf("all audit %v, and after another head %v: want twelve, and not always the same", before, after)
 	}
 }
 
@@ -193,7 +221,7 @@ func TestJury(t *testing.T) {
 // TestNoWorth: a worth of less than a quarter is none; and audits that tell
 // nothing neither clear nor blame anybody.
 func TestNoWorth(t *testing.T) {
-	ru := &Rules{manifest: newlyAudited(12, 5)}
+	ru := &Rules{manifest: oftenAudited(12, 5)}
 	_, id := testKey(0)
 	judged := func(was msg.Standing, gain int64, others ...int64) (msg.Judgement, msg.Standing) {
 		was.Peer = id

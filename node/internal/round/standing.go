@@ -81,12 +81,10 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 	work := min(m.tokens, bound) * worth >> 16
 	e.Pace = (e.Pace*(1<<paceShift-1) + work) >> paceShift
 	switch {
+	case ru.newest() && m.accused && m.jury == 0:
+		// Its auditors do not agree: what it is worth all will say of its next one.
 	case m.unclear && m.judgement.Verdict != msg.Damaging && !m.accused && !m.withheld:
-		faded := e.LackQ16 - e.LackQ16>>fadeLackShift
-		if ru.worthless(*e) {
-			faded = max(faded, worthlessQ16)
-		}
-		e.LackQ16 = faded
+		e.LackQ16 = ru.faded(*e, m)
 	case ru.newer() && worth == 0:
 		e.LackQ16 += (fold.One - e.LackQ16) >> noWorthShift
 	default:
@@ -106,10 +104,27 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 			e.StrikesQ8 += accusedQ8
 		}
 	}
+	if m.open {
+		e.StrikesQ8 = max(e.StrikesQ8, openQ8)
+	}
 	if e.StrikesQ8 >= banQ8 {
 		e.StrikesQ8 = 0
 		e.Until, e.Reason = max(e.Until, round+1+banRounds), msg.Harmful
 	}
+}
+
+// faded is a lack after audits that tell nothing.
+func (ru *Rules) faded(e msg.Standing, m measured) uint32 {
+	lack := e.LackQ16 - e.LackQ16>>fadeLackShift
+	switch {
+	case !ru.worthless(e):
+		return lack
+	case ru.newest() && m.sign > 0:
+		return e.LackQ16 - signQ16
+	case ru.newest() && m.sign < 0:
+		return min(e.LackQ16+signQ16, fold.One)
+	}
+	return max(lack, worthlessQ16)
 }
 
 // counts says how the delta of a seat enters the fold: with which factor, with

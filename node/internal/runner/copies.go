@@ -108,16 +108,16 @@ func (k *copies) distances() [][]neighbour {
 }
 
 // usualDistance is how far a delta is from the others but one: the lower median,
-// so that neither copies of it nor deltas that point elsewhere decide as long as
-// they are fewer than half. It is 0 as long as so few others are known that the
-// liars of a round, a third of its seats, could be most of them. So with four or
+// or nearer while so few are known that a third of the seats, which may lie, could
+// have all that is as far. So neither copies of it nor deltas that point elsewhere
+// decide. It is 0 as long as the liars could be most of the others. So with four or
 // two seats there are only copies without noise.
 func usualDistance(others []neighbour, except, seats int) float64 {
 	rest := len(others) - 1
 	if rest < 1 || rest < 2*((seats-1)/3)+1 {
 		return 0
 	}
-	middle, i := (rest-1)/2, 0
+	middle, i := max(min((rest-1)/2, rest-seats/3-1), 0), 0
 	for _, o := range others {
 		if o.of == except {
 			continue
