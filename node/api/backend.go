@@ -120,6 +120,10 @@ type Backend interface {
 	Network(ctx context.Context) (Network, error)
 	// Usage says what the machine was used for.
 	Usage(ctx context.Context, req UsageRequest) (Usage, error)
+	// Checkup looks for what is wrong, as "mootd doctor" does.
+	Checkup(ctx context.Context, req CheckupRequest) (Checkup, error)
+	// Report writes a zip file for somebody who helps, without what is secret.
+	Report(ctx context.Context, w io.Writer) error
 	// Settings is the configuration, in effect and in the file.
 	Settings(ctx context.Context) (Settings, error)
 	// ChangeSettings changes the configuration file, and puts into effect what

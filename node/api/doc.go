@@ -73,6 +73,9 @@
 //	GET  /api/v1/runs/{id}/adapter         a tar archive (?round=best|N&format=peft|gguf)
 //	GET  /api/v1/network                   Network
 //	GET  /api/v1/usage                     Usage (?span=hour|day&after=TIME)
+//	GET  /api/v1/doctor                    Checkup
+//	POST /api/v1/doctor                    CheckupRequest, stream ending in Checkup
+//	POST /api/v1/doctor/report             a zip file
 //	GET  /api/v1/config                    Settings
 //	PATCH /api/v1/config                   SettingsRequest, answers Settings
 //	GET  /api/v1/logs                      Logs (?after=N&limit=N&level=warn)

@@ -32,6 +32,7 @@ const (
 	formEvents             // NDJSON, or server-sent events
 	formText               // plain text
 	formTar                // a tar archive
+	formZip                // a zip file
 )
 
 // paging are the parameters of a list.
@@ -84,6 +85,9 @@ func described() []route {
 		{"GET /api/v1/runs/{id}/adapter", "What a run trained, as a tar archive of an adapter", nil, nil, formTar, []string{"round", "format"}},
 		{"GET /api/v1/network", "How the node is connected, and what it moved", nil, Network{}, formObject, nil},
 		{"GET /api/v1/usage", "What the machine was used for", nil, Usage{}, formObject, []string{"span", "after"}},
+		{"GET /api/v1/doctor", "What is wrong with the node, and what to do about it", nil, Checkup{}, formObject, nil},
+		{"POST /api/v1/doctor", "The same, and how fast disk and processor are", CheckupRequest{}, Checkup{}, formLines, nil},
+		{"POST /api/v1/doctor/report", "A zip file for somebody who helps, without what is secret", nil, nil, formZip, nil},
 		{"GET /api/v1/config", "The node's configuration, and where each value is from", nil, Settings{}, formObject, nil},
 		{"PATCH /api/v1/config", "Changes the node's configuration file", SettingsRequest{}, Settings{}, formObject, nil},
 		{"GET /api/v1/logs", "The last lines of the daemon's log", nil, Logs{}, formObject, []string{"after", "limit", "level"}},
@@ -178,6 +182,8 @@ func (g *schemas) operation(path string, r route) map[string]any {
 		answer = content("text/plain", map[string]any{"type": "string"})
 	case formTar:
 		answer = content("application/x-tar", map[string]any{"type": "string", "format": "binary"})
+	case formZip:
+		answer = content("application/zip", map[string]any{"type": "string", "format": "binary"})
 	case formObject:
 		schema := any(map[string]any{"type": "object"})
 		if r.answer != nil {

@@ -88,6 +88,8 @@ type node struct {
 	uploadingBytes int64
 	uploadingFiles int
 
+	measuring sync.Mutex // by who measures how fast disk and processor are
+
 	folders sync.Map // of cid.Cid to chan struct{}: who writes the folder of a model
 }
 

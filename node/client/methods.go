@@ -258,6 +258,25 @@ func (c *Client) Usage(ctx context.Context, req api.UsageRequest) (api.Usage, er
 	return call[api.Usage](ctx, c, http.MethodGet, "/api/v1/usage?"+q.Encode(), nil)
 }
 
+// Checkup looks for what is wrong with the node.
+func (c *Client) Checkup(ctx context.Context, req api.CheckupRequest) (api.Checkup, error) {
+	return stream[api.Checkup](ctx, c, "/api/v1/doctor", req, nil)
+}
+
+// Report writes a zip file for somebody who helps.
+func (c *Client) Report(ctx context.Context, w io.Writer) error {
+	const path = "/api/v1/doctor/report"
+	resp, err := c.request(ctx, http.MethodPost, path, struct{}{})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return api.Errorf(api.CodeDaemon, "POST %s: the answer was cut: %w", path, err)
+	}
+	return nil
+}
+
 // Settings is the node's configuration.
 func (c *Client) Settings(ctx context.Context) (api.Settings, error) {
 	return call[api.Settings](ctx, c, http.MethodGet, "/api/v1/config", nil)

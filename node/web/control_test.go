@@ -370,7 +370,7 @@ func TestPublicPage(t *testing.T) {
 	}
 	tb.goTo("#/runs/"+w.run+"/peers", `document.querySelectorAll("tbody tr").length === 4`)
 	tb.goTo("#/runs/"+w.run+"/rounds/5", `document.body.innerText.includes("bad-norm")`)
-	for _, hash := range []string{"#/node", "#/begin", "#/settings", "#/logs", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
+	for _, hash := range []string{"#/node", "#/begin", "#/settings", "#/logs", "#/doctor", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
 		tb.eval(fmt.Sprintf("location.hash = %q", hash), nil)
 		tb.until(`location.hash === "#/runs"`)
 	}
@@ -403,6 +403,10 @@ func TestLookOnly(t *testing.T) {
 	tb.goTo("#/begin", `document.querySelectorAll("option").length > 4`)
 	if s := tb.text(`[...document.querySelectorAll("button.main:enabled")].map((b) => b.textContent).join()`); s != "" {
 		t.Errorf("can be pressed: %s", s)
+	}
+	tb.goTo("#/doctor", `document.querySelectorAll(".setting").length === 3`)
+	if s := tb.text(`[...document.querySelectorAll("main button:enabled")].map((b) => b.textContent).join()`); s != "Look again" {
+		t.Errorf("of the doctor can be pressed: %s", s)
 	}
 	tb.goTo("#/settings", `document.querySelectorAll(".setting").length === 5`)
 	if s := tb.text(`document.querySelectorAll(".setting :is(input, select, textarea, button):enabled").length`); s != "0" {

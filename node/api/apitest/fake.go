@@ -3,6 +3,7 @@
 package apitest
 
 import (
+	"archive/zip"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
@@ -1133,6 +1134,39 @@ func (f *Fake) Usage(ctx context.Context, req api.UsageRequest) (api.Usage, erro
 		}
 	}
 	return u, nil
+}
+
+// Checkup implements api.Backend: one check ended each way, and the disk is
+// slow.
+func (f *Fake) Checkup(ctx context.Context, req api.CheckupRequest) (api.Checkup, error) {
+	if err := f.enter(ctx, "Checkup"); err != nil {
+		return api.Checkup{}, err
+	}
+	c := api.Checkup{Version: api.ThisVersion(), Daemon: true, Checks: []api.Check{
+		{Name: "version", Level: api.CheckOK, Text: "mootd test; the daemon is the same"},
+		{Name: "bootstrap", Level: api.CheckWarn, Text: "0 of 1 answer", Fix: "look whether these nodes run"},
+		{Name: "space", Level: api.CheckFail, Text: "0.5 GB are free, 1.0 GB of them stay so", Fix: `make room ("moot cache ls" says what could go), or lower min_free_mb`},
+	}}
+	if req.Speed {
+		c.Checks = append(c.Checks, api.Check{Name: "disk", Level: api.CheckWarn, Text: "it writes 5 MB/s", Fix: "a faster disk makes pulls faster"})
+	}
+	return c, nil
+}
+
+// Report implements api.Backend.
+func (f *Fake) Report(ctx context.Context, w io.Writer) error {
+	if err := f.enter(ctx, "Report"); err != nil {
+		return err
+	}
+	z := zip.NewWriter(w)
+	file, err := z.Create("report.txt")
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(file, "FAIL  space\n"); err != nil {
+		return err
+	}
+	return z.Close()
 }
 
 // AddUsage adds a sample to what the machine was used for.

@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/user"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -65,7 +63,7 @@ folders, addresses and peer IDs are taken out; read it before you send it.`,
 			if asJSON {
 				err = writeJSON(cmd.OutOrStdout(), r)
 			} else {
-				err = r.Print(cmd.OutOrStdout())
+				err = doctor.Print(cmd.OutOrStdout(), r)
 			}
 			if err != nil {
 				return err
@@ -118,6 +116,10 @@ func checkDevice(name string) doctor.Check {
 // writeBundle writes what somebody who helps needs to see, without what is
 // secret. What the daemon does not answer is left out.
 func writeBundle(ctx context.Context, path string, r doctor.Report, cfg *config.Loaded, c *client.Client) error {
+	dataDir := ""
+	if cfg != nil {
+		dataDir = cfg.DataDir
+	}
 	files := map[string][]byte{}
 	put := func(name string, v any, err error) {
 		if err == nil {
@@ -129,7 +131,7 @@ func writeBundle(ctx context.Context, path string, r doctor.Report, cfg *config.
 	}
 	put("report.json", r, nil)
 	var b bytes.Buffer
-	if err := r.Print(&b); err != nil {
+	if err := doctor.Print(&b, r); err != nil {
 		return err
 	}
 	files["report.txt"] = b.Bytes()
@@ -158,7 +160,7 @@ func writeBundle(ctx context.Context, path string, r doctor.Report, cfg *config.
 		cache, err := c.Cache(ctx)
 		put("cache.json", cache, err)
 	}
-	if err := doctor.Bundle(path, files, doctor.NewRedactor(secrets(cfg))); err != nil {
+	if err := doctor.Bundle(path, files, doctor.NewRedactor(doctor.SecretsOf(dataDir))); err != nil {
 		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 			return api.Errorf(api.CodeDisk, "%w", err)
 		}
@@ -187,20 +189,4 @@ func tail(path string, most int64) ([]byte, error) {
 		_, b, _ = bytes.Cut(b, []byte("\n"))
 	}
 	return b, nil
-}
-
-func secrets(cfg *config.Loaded) doctor.Secrets {
-	var s doctor.Secrets
-	s.Home, _ = os.UserHomeDir() // none: nothing to hide
-	if u, err := user.Current(); err == nil {
-		s.User = u.Username[strings.LastIndexByte(u.Username, '\\')+1:] // DOMAIN\user on Windows
-	}
-	s.Host, _ = os.Hostname()
-	s.Tokens = append(s.Tokens, os.Getenv("HF_TOKEN"))
-	if cfg != nil {
-		if b, err := os.ReadFile(filepath.Join(cfg.DataDir, api.TokenFile)); err == nil {
-			s.Tokens = append(s.Tokens, strings.TrimSpace(string(b)))
-		}
-	}
-	return s
 }

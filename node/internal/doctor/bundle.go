@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"time"
@@ -22,7 +23,12 @@ func Bundle(path string, files map[string][]byte, r *Redactor) (err error) {
 			err = errors.Join(err, os.Remove(path))
 		}
 	}()
-	z := zip.NewWriter(f)
+	return WriteBundle(f, files, r)
+}
+
+// WriteBundle is Bundle for a file that is open.
+func WriteBundle(w io.Writer, files map[string][]byte, r *Redactor) error {
+	z := zip.NewWriter(w)
 	names := make([]string, 0, len(files))
 	for name := range files {
 		names = append(names, name)

@@ -15,32 +15,19 @@ import (
 	"github.com/moot-net/moot/node/internal/volunteer"
 )
 
-// Level is how a check ended.
-type Level string
+// What is found is told as the API has it.
+type (
+	Level  = api.CheckLevel
+	Check  = api.Check
+	Report = api.Checkup
+)
 
 // The levels.
 const (
-	OK   Level = "ok"
-	Warn Level = "warn" // the node works, but not as well as it could
-	Fail Level = "fail" // the node does not work
+	OK   = api.CheckOK
+	Warn = api.CheckWarn
+	Fail = api.CheckFail
 )
-
-// Check is one thing that was looked at.
-type Check struct {
-	Name  string `json:"name"`
-	Level Level  `json:"level"`
-	Text  string `json:"text"`          // what was found
-	Fix   string `json:"fix,omitempty"` // what to do; there unless it is ok
-}
-
-// Report is what was found. Fields are only ever added.
-type Report struct {
-	Version api.Version `json:"version"`
-	// Daemon tells that a daemon answered.
-	Daemon bool    `json:"daemon"`
-	OK     bool    `json:"ok"` // nothing failed
-	Checks []Check `json:"checks"`
-}
 
 // Daemon is what is asked of a daemon; a *client.Client answers it.
 type Daemon interface {
@@ -55,6 +42,8 @@ type Options struct {
 	ConfigErr error
 	// Daemon is the one that runs on the data folder, nil if none does.
 	Daemon Daemon
+	// Self is that this process is that daemon.
+	Self bool
 	// Identity reads the peer ID of a data folder without making one.
 	Identity func(dataDir string) (string, error)
 	// FreeBytes is what may still be written to the file system of a folder.
@@ -104,9 +93,9 @@ func (d *doctor) ok(name, format string, args ...any) {
 	d.add(Check{Name: name, Level: OK, Text: fmt.Sprintf(format, args...)})
 }
 
-func (d *doctor) warn(name, text, fix string) { d.add(Check{name, Warn, text, fix}) }
+func (d *doctor) warn(name, text, fix string) { d.add(Check{Name: name, Level: Warn, Text: text, Fix: fix}) }
 
-func (d *doctor) fail(name, text, fix string) { d.add(Check{name, Fail, text, fix}) }
+func (d *doctor) fail(name, text, fix string) { d.add(Check{Name: name, Level: Fail, Text: text, Fix: fix}) }
 
 // daemon asks the daemon what it does.
 func (d *doctor) daemon(ctx context.Context) {
@@ -123,9 +112,12 @@ func (d *doctor) daemon(ctx context.Context) {
 		return
 	}
 	d.status, d.report.Daemon = &s, true
-	if s.Version != v.Version {
+	switch {
+	case d.Self:
+		d.ok("version", "%s", what)
+	case s.Version != v.Version:
 		d.warn("version", fmt.Sprintf("%s; the daemon is %s", what, s.Version), "start the daemon again, so that both are the same")
-	} else {
+	default:
 		d.ok("version", "%s; the daemon is the same", what)
 	}
 	switch text := fmt.Sprintf("%s: %s", s.State, s.Why); {
@@ -158,8 +150,8 @@ func (d *doctor) config() bool {
 	return true
 }
 
-// Print writes the report for people.
-func (r Report) Print(w io.Writer) error {
+// Print writes a report for people.
+func Print(w io.Writer, r Report) error {
 	marks := map[Level]string{OK: "ok  ", Warn: "warn", Fail: "FAIL"}
 	var b strings.Builder
 	for _, c := range r.Checks {
@@ -170,14 +162,4 @@ func (r Report) Print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// Failed are the names of what failed.
-func (r Report) Failed() (names []string) {
-	for _, c := range r.Checks {
-		if c.Level == Fail {
-			names = append(names, c.Name)
-		}
-	}
-	return names
 }

@@ -164,7 +164,7 @@ func TestFaults(t *testing.T) {
 		{"no bootstrap answers", func(_ *testing.T, o *Options) { o.Config.Bootstrap = []string{"/ip4/127.0.0.1/tcp/1/p2p/" + peerA} }, "bootstrap", Warn, "0 of 1"},
 		{"nobody can be found", func(_ *testing.T, o *Options) { o.Config.MDNS = false }, "bootstrap", Warn, "mdns is off"},
 		{"device", func(_ *testing.T, o *Options) {
-			o.Device = func(name string) Check { return Check{"device", Fail, name, "x"} }
+			o.Device = func(name string) Check { return Check{Name: "device", Level: Fail, Text: name, Fix: "x"} }
 			o.Config.Device = "cuda:3"
 		}, "device", Fail, "cuda:3"},
 		{"daemon hangs", func(_ *testing.T, o *Options) { o.Daemon = &fake{err: errors.New("timeout")} }, "daemon", Fail, "timeout"},

@@ -3,8 +3,13 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/moot-net/moot/node/api"
 )
 
 // Redactor takes out of texts what is secret and what tells who somebody is:
@@ -22,6 +27,27 @@ type Redactor struct {
 type Secrets struct {
 	Home, User, Host string
 	Tokens           []string
+}
+
+// SecretsOf are those of this user, of this machine and of a data folder, which
+// may be empty.
+func SecretsOf(dataDir string) Secrets {
+	var s Secrets
+	s.Home, _ = os.UserHomeDir() // none: nothing to hide
+	if u, err := user.Current(); err == nil {
+		s.User = u.Username[strings.LastIndexByte(u.Username, '\\')+1:] // DOMAIN\user on Windows
+	}
+	s.Host, _ = os.Hostname()
+	s.Tokens = append(s.Tokens, os.Getenv("HF_TOKEN"))
+	if dataDir == "" {
+		return s
+	}
+	for _, name := range []string{api.TokenFile, api.ReadTokenFile} {
+		if b, err := os.ReadFile(filepath.Join(dataDir, name)); err == nil {
+			s.Tokens = append(s.Tokens, strings.TrimSpace(string(b)))
+		}
+	}
+	return s
 }
 
 // NewRedactor returns a Redactor.

@@ -105,8 +105,9 @@ export async function change(method, path, request) {
 }
 
 // download fetches a file, which may take as long as it takes.
-export async function download(path, signal) {
-  const resp = await ask(path, { signal, timeout: 0 });
+export async function download(path, signal, method = "GET") {
+  const body = method === "POST" ? { body: "{}", headers: { "Content-Type": "application/json" } } : {};
+  const resp = await ask(path, { method, signal, timeout: 0, ...body });
   const name = /filename="([\w.-]+)"/.exec(resp.headers.get("Content-Disposition") ?? "")?.[1] ?? "download";
   return { name, blob: await resp.blob() };
 }

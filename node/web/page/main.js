@@ -17,6 +17,7 @@ import { nodeView } from "./node.js";
 import { generateView } from "./generate.js";
 import { settingsView } from "./settings.js";
 import { logsView } from "./logs.js";
+import { doctorView } from "./doctor.js";
 import { signInView } from "./signin.js";
 
 // A view is {title, node, refresh(signal), events(e), leave()}: refresh asks
@@ -39,6 +40,7 @@ const owner = [
   [/^\/generate$/, () => generateView()],
   [/^\/settings$/, () => settingsView()],
   [/^\/logs$/, () => logsView()],
+  [/^\/doctor$/, () => doctorView()],
 ];
 
 const BETWEEN_MS = 1000; // at most so often after events
