@@ -19,7 +19,7 @@ func TestDoctor(t *testing.T) {
 	if s := tb.text(titles); s != "Has to be repaired | Disk space | Could be better | Bootstrap peers | As it should be | Program" {
 		t.Errorf("the checks are %s", s)
 	}
-	if s := tb.text(`document.querySelector("main").innerText`); !strings.Contains(s, "needs you") || !strings.Contains(s, "1 check failed, 1 check could be better, 1 check is as it should be.") ||
+	if s := tb.text(`document.querySelector("main").innerText`); !strings.Contains(s, "needs you") || !strings.Contains(s, "1 check failed, 1 check could be better, 1 check in order.") ||
 		!strings.Contains(s, "0.5 GB are free") || !strings.Contains(s, "What to do: make room") {
 		t.Errorf("the page shows\n%s", s)
 	}

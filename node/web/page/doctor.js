@@ -16,7 +16,7 @@ const names = {
 const groups = [
   ["fail", "bad", "Has to be repaired", "failed"],
   ["warn", "calm", "Could be better", "could be better"],
-  ["ok", "good", "As it should be", "is as it should be"],
+  ["ok", "good", "As it should be", "in order"],
 ];
 
 export function doctorView() {
