@@ -93,9 +93,13 @@ func (d *doctor) ok(name, format string, args ...any) {
 	d.add(Check{Name: name, Level: OK, Text: fmt.Sprintf(format, args...)})
 }
 
-func (d *doctor) warn(name, text, fix string) { d.add(Check{Name: name, Level: Warn, Text: text, Fix: fix}) }
+func (d *doctor) warn(name, text, fix string) {
+	d.add(Check{Name: name, Level: Warn, Text: text, Fix: fix})
+}
 
-func (d *doctor) fail(name, text, fix string) { d.add(Check{Name: name, Level: Fail, Text: text, Fix: fix}) }
+func (d *doctor) fail(name, text, fix string) {
+	d.add(Check{Name: name, Level: Fail, Text: text, Fix: fix})
+}
 
 // daemon asks the daemon what it does.
 func (d *doctor) daemon(ctx context.Context) {
