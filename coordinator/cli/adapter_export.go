@@ -113,7 +113,7 @@ func runAdapterExport(ctx context.Context, e *env, req api.ExportRequest) (err e
 			p.field("file", "%s (%s)", f.Name, size(f.Bytes))
 		}
 		if t := x.Test; t != nil {
-			p.field("test", "passed: logits differ by %.1g, at most %.1g; the adapter changes them by %.1g", t.Difference, t.Tolerance, t.Effect)
+			p.field("test", "passed: logits differ by %.2g, at most %.2g; the adapter changes them by %.2g", t.Difference, t.Tolerance, t.Effect)
 		}
 		for _, w := range x.Warnings {
 			p.field("warning", "%s", w)

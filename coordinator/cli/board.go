@@ -36,6 +36,8 @@ type board struct {
 	rows  []row
 	drawn int // rows on the screen
 	told  time.Time
+	// late tells, without a terminal, what was set too soon after a line.
+	late *time.Timer
 }
 
 // row is one row of a board: a name, and what is said about it.
@@ -72,15 +74,37 @@ func (b *board) set(name, text string) {
 		b.rows = append(b.rows, r)
 	}
 	if b.fd < 0 {
-		if b.now().Sub(b.told) >= lineInterval {
-			b.told = b.now()
-			fmt.Fprintln(b.w, strings.TrimSpace(r.name+"  "+r.text))
-		}
+		b.tell(r)
 		return
 	}
 	if !found || b.now().Sub(b.told) >= drawInterval {
 		b.draw()
 	}
+}
+
+// tell writes a row as a line, now or, if there was one just before and nothing
+// follows, later. It needs mu.
+func (b *board) tell(r row) {
+	if b.late != nil {
+		b.late.Stop()
+		b.late = nil
+	}
+	wait := lineInterval - b.now().Sub(b.told)
+	if wait <= 0 {
+		b.told = b.now()
+		fmt.Fprintln(b.w, strings.TrimSpace(r.name+"  "+r.text))
+		return
+	}
+	var own *time.Timer
+	own = time.AfterFunc(wait, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.late == own {
+			b.late, b.told = nil, b.now()
+			fmt.Fprintln(b.w, strings.TrimSpace(r.name+"  "+r.text))
+		}
+	})
+	b.late = own
 }
 
 // progress shows an operation under a name.
@@ -100,6 +124,10 @@ func (b *board) close() {
 	defer b.mu.Unlock()
 	b.erase()
 	b.rows = nil
+	if b.late != nil {
+		b.late.Stop()
+		b.late = nil
+	}
 }
 
 // around takes the rows off the screen while fn prints something that stays.

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -358,6 +359,24 @@ func TestBoardLines(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("10 s of progress gave %q, want %q", out.String(), want)
 	}
+}
+
+// TestBoardLate: what is said once, and then nothing for long, is a line too.
+func TestBoardLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		b := newBoard(&out)
+		b.set("pull", "looking")
+		b.set("pull", "looking for peers that have it")
+		time.Sleep(time.Minute)
+		b.set("pull", "13 %")
+		b.set("pull", "14 %")
+		b.close()
+		time.Sleep(time.Minute)
+		if want := "pull  looking for peers that have it\npull  13 %\n"; out.String() != want {
+			t.Errorf("told %q, want %q", out.String(), want)
+		}
+	})
 }
 
 // TestBoardTerminal: on a terminal, rows are drawn over themselves and are gone

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -181,6 +183,9 @@ func runJudge(ctx context.Context, e *env, o judgeOptions, stdin io.Reader) erro
 		if err := o.agree(e.err, stdin); err != nil {
 			return err
 		}
+	}
+	endpoint.Waiting = func(err error, d time.Duration) {
+		e.board.set("judge", fmt.Sprintf("%s; asks again in %s", err, seconds(math.Ceil(d.Seconds()))))
 	}
 	progress := e.board.progress("judge")
 	r, err := judge.Run(ctx, comparison, endpoint, journal, func(done, total int) {
@@ -543,15 +548,27 @@ func (v judged) page(p *page) {
 		p.field("cost", "%.2f", *v.Cost)
 	}
 	p.line("")
-	interval := func(v judge.Interval) string { return fmt.Sprintf("%s to %s", percent(v.Low), percent(v.High)) }
+	share := func(v *judge.Interval) (value, interval string) {
+		if v == nil {
+			return "-", "-"
+		}
+		return percent(v.Value), fmt.Sprintf("%s to %s", percent(v.Low), percent(v.High))
+	}
 	var rows [][]string
 	for _, s := range v.Candidates {
+		relative, interval := share(s.Relative)
+		wins, _ := share(s.WinRate)
 		rows = append(rows, []string{
-			s.Name, percent(s.Relative.Value), interval(s.Relative), plain.Group(s.Wins), plain.Group(s.Ties), plain.Group(s.Losses), percent(s.WinRate.Value), plain.Group(s.Turned), plain.Group(s.Missing),
+			s.Name, relative, interval, plain.Group(s.Wins), plain.Group(s.Ties), plain.Group(s.Losses), wins, plain.Group(s.Turned), plain.Group(s.Missing),
 		})
 	}
 	p.table([]string{"CANDIDATE", ">RELATIVE", ">95 % INTERVAL", ">WON", ">TIED", ">LOST", ">WIN RATE", ">TURNED", ">MISSING"}, rows)
 	p.line("")
+	for _, s := range v.Candidates {
+		if s.Unreadable != "" {
+			p.line("Not all of what the judge said of %s could be read; %s", plain.Clean(s.Name), plain.Clean(s.Unreadable))
+		}
+	}
 	p.line("Turned: each order favoured another answer. A judge's opinion is no measurement;")
 	p.line("it favours long answers. Chart and judgements are in %s", plain.Clean(v.Dir))
 }

@@ -72,6 +72,11 @@ that ends with the run ends with the new number of rounds.` + orderLong,
 		Args: needs(false, "ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Run, req.Note = args[0], f.note
+			for name, zero := range map[string]bool{"rounds": req.Rounds == 0, "tokens": req.Tokens == 0, "rate": req.Rate == 0} {
+				if zero && cmd.Flags().Changed(name) {
+					return api.Errorf(api.CodeUsage, "--%s is 0, must be more", name).WithHint("%q pauses a run", "moot run pause "+args[0])
+				}
+			}
 			return runOrder(cmd.Context(), e, req, f.wait)
 		},
 	}

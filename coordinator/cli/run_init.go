@@ -70,14 +70,14 @@ func runRunInit(cmd *cobra.Command, e *env, file, preset string, v api.RunFileVa
 		return api.Errorf(api.CodeDisk, "write run file: %w", err)
 	}
 	return e.answer(runFileMade{file, preset, v.Model, v.Data}, func(p *page) {
-		launch := "moot launch " + file
+		with := file
 		if v.Model == "" {
-			launch += " --model last"
+			with += " --model last"
 		}
 		if v.Data == "" {
-			launch += " --data last"
+			with += " --data last"
 		}
-		p.line("wrote %s. Read it, and then:\n  %s", plain.Clean(file), plain.Clean(launch))
+		p.line("wrote %s. Read it, and then:\n  moot run plan %s\n  moot launch %[2]s", plain.Clean(file), plain.Clean(with))
 	})
 }
 

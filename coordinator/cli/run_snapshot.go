@@ -58,5 +58,6 @@ func runRunSnapshot(ctx context.Context, e *env, req api.SnapshotRequest) error 
 		}
 		p.field("state", "%s", v.State)
 		p.field("size", "%s", size(v.Bytes))
+		p.line("\nWhoever has the CID of the snapshot exports it with:\n  moot adapter export --snapshot %s --out ./adapter", v.ID)
 	})
 }

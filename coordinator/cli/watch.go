@@ -81,6 +81,9 @@ func runWatch(ctx context.Context, e *env, id string, json bool) error {
 	return err
 }
 
+// timeWidth is how many columns the time takes at the beginning of a line.
+const timeWidth = len(time.TimeOnly) + 2
+
 // watcher prints what happens in a run.
 type watcher struct {
 	e   *env
@@ -190,6 +193,11 @@ func (w *watcher) text(ev api.Event) string {
 			return "" // told already, before the daemon was restarted
 		}
 		w.round = ev.Round.Round
+		if b := w.e.board; b.fd >= 0 && runes(roundText(*ev.Round)) > b.size()-timeWidth {
+			short := *ev.Round
+			short.Tempo = nil
+			return roundText(short)
+		}
 		return roundText(*ev.Round)
 	case api.EventEval:
 		if ev.N == 0 {

@@ -64,7 +64,9 @@ func (r Result) draw(c canvas) {
 
 	highest := 1.0
 	for _, s := range r.Candidates {
-		highest = max(highest, s.Relative.Value, s.Relative.High)
+		if s.Relative != nil {
+			highest = max(highest, s.Relative.Value, s.Relative.High)
+		}
 	}
 	step := 0.2
 	if highest > 2 {
@@ -76,8 +78,13 @@ func (r Result) draw(c canvas) {
 		c.rect(left, y(v), width-left-24, 1, faint)
 		c.text(left-8, y(v)+4, 12, end, ink, fmt.Sprintf("%.0f %%", 100*v))
 	}
-	one := func(i int, label string, v Interval, colour color.RGBA, under string) {
+	one := func(i int, label string, v *Interval, colour color.RGBA, under string) {
 		x := left + float64(i)*barPitch + (barPitch-barWidth)/2
+		c.text(x+barWidth/2, y(0)+20, 13, middle, ink, name(label))
+		if v == nil {
+			c.text(x+barWidth/2, y(0)-6, 14, middle, ink, "no points")
+			return
+		}
 		c.rect(x, y(v.Value), barWidth, y(0)-y(v.Value), colour)
 		above := y(v.Value)
 		if v.High > v.Low {
@@ -88,13 +95,12 @@ func (r Result) draw(c canvas) {
 			above = y(v.High)
 		}
 		c.text(x+barWidth/2, above-6, 14, middle, ink, fmt.Sprintf("%.0f %%", 100*v.Value))
-		c.text(x+barWidth/2, y(0)+20, 13, middle, ink, name(label))
 		c.text(x+barWidth/2, y(0)+38, 11, middle, ink, under)
 	}
 	for i, s := range r.Candidates {
 		one(i, s.Name, s.Relative, bar, fmt.Sprintf("%d won, %d lost", s.Wins, s.Losses))
 	}
-	one(len(r.Candidates), r.Reference, Interval{Value: 1}, reference, "reference")
+	one(len(r.Candidates), r.Reference, &Interval{Value: 1}, reference, "reference")
 	c.rect(left, y(0), width-left-24, 1, ink)
 	c.text(left, chartHeight-14, 11, start, ink, "A language model's opinion. Judges favour long answers and their own kind.")
 }
@@ -136,6 +142,10 @@ func (r Result) SVG() []byte {
 func (r Result) alt() string {
 	var parts []string
 	for _, s := range r.Candidates {
+		if s.Relative == nil {
+			parts = append(parts, name(s.Name)+" no points")
+			continue
+		}
 		parts = append(parts, fmt.Sprintf("%s %.0f %% (%.0f to %.0f)", name(s.Name), 100*s.Relative.Value, 100*s.Relative.Low, 100*s.Relative.High))
 	}
 	return fmt.Sprintf("Points relative to %s: %s", name(r.Reference), strings.Join(parts, ", "))

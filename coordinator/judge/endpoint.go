@@ -23,6 +23,7 @@ import (
 const (
 	maxReply        = 4 << 20 // bytes of an answer that are read
 	maxAttempts     = 8       // requests until a busy or failing endpoint is given up
+	maxStrange      = 3       // until one is whose answers are no chat completions
 	firstWait       = time.Second
 	maxWait         = 2 * time.Minute
 	requestTimeout  = 3 * time.Minute
@@ -34,6 +35,9 @@ const (
 type Endpoint struct {
 	Model     string
 	MaxTokens int // of an answer
+	// Waiting, if set, is told what went wrong and for how long nothing is sent.
+	// It may be called at the same time.
+	Waiting func(err error, d time.Duration)
 
 	url  string
 	host string
@@ -112,6 +116,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 type busy struct {
 	err   error
 	after time.Duration // that the endpoint asks to wait; 0: it says nothing
+	// strange: what came is no answer of such a service, but it may be a proxy's.
+	strange bool
 }
 
 func (b *busy) Error() string { return b.err.Error() }
@@ -120,17 +126,23 @@ func (b *busy) Unwrap() error { return b.err }
 // complete asks until there is an answer, an error that will not pass, or
 // enough of those that might.
 func (e *Endpoint) complete(ctx context.Context, messages []message) (reply, error) {
-	wait := firstWait
+	wait, strange := firstWait, 0
 	for attempt := 1; ; attempt++ {
 		r, err := e.once(ctx, messages)
 		b := new(busy)
+		if errors.As(err, &b) && b.strange {
+			strange++
+		}
 		switch {
 		case err == nil:
 			return r, nil
 		case ctx.Err() != nil:
 			return reply{}, api.Errorf(api.CodeInterrupted, "interrupted")
-		case !errors.As(err, &b):
+		case b.err == nil:
 			return reply{}, err
+		case strange == maxStrange:
+			return reply{}, api.Errorf(api.CodeUsage, "%s: %w, %d times", e.host, b.err, strange).
+				WithHint("see whether %s is the address of a service that speaks OpenAI's protocol; it often ends in /v1", strings.TrimSuffix(e.url, "/chat/completions"))
 		case attempt == maxAttempts:
 			return reply{}, api.Errorf(api.CodeRetry, "%s: %w, %d times", e.host, b.err, attempt).
 				WithHint("what was judged so far is kept; the same command goes on from there")
@@ -138,6 +150,9 @@ func (e *Endpoint) complete(ctx context.Context, messages []message) (reply, err
 		d := min(wait+rand.N(wait/2), maxWait)
 		if b.after > 0 {
 			d = min(b.after, maxWait)
+		}
+		if e.Waiting != nil {
+			e.Waiting(fmt.Errorf("%s: %w", e.host, b.err), d)
 		}
 		if err := e.wait(ctx, d); err != nil {
 			return reply{}, api.Errorf(api.CodeInterrupted, "interrupted")
@@ -172,7 +187,7 @@ func (e *Endpoint) once(ctx context.Context, messages []message) (reply, error) 
 		}
 		status, header, body, err := e.post(ctx, q)
 		if err != nil {
-			return reply{}, &busy{err: err}
+			return reply{}, &busy{err: err, strange: errors.Is(err, errLong)}
 		}
 		if status == http.StatusOK {
 			return parseReply(body)
@@ -223,10 +238,12 @@ func (e *Endpoint) post(ctx context.Context, q request) (int, http.Header, []byt
 	case err != nil:
 		return 0, nil, nil, fmt.Errorf("the answer broke off: %w", err)
 	case len(body) > maxReply:
-		return 0, nil, nil, fmt.Errorf("the answer has more than %d bytes", maxReply)
+		return 0, nil, nil, errLong
 	}
 	return resp.StatusCode, resp.Header, body, nil
 }
+
+var errLong = fmt.Errorf("the answer has more than %d bytes", maxReply)
 
 // said is an error as the endpoint words it.
 type said struct{ Message, Code, Type string }
@@ -268,7 +285,7 @@ func (e *Endpoint) refused(status int, header http.Header, s said) error {
 		return api.Errorf(api.CodeRefused, "%s: the account has no quota left%s", e.host, words).
 			WithHint("what was judged so far is kept; the same command goes on from there")
 	case status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500:
-		return &busy{fmt.Errorf("status %d%s", status, words), retryAfter(header, time.Now())}
+		return &busy{err: fmt.Errorf("status %d%s", status, words), after: retryAfter(header, time.Now())}
 	case status >= 300 && status < 400:
 		return api.Errorf(api.CodeUsage, "%s redirects to %s; the key is not sent on", e.host, e.printable(header.Get("Location"))).WithHint("give that address, if it is the right one")
 	case status == http.StatusNotFound:
@@ -320,10 +337,10 @@ func parseReply(body []byte) (reply, error) {
 		} `json:"usage"`
 	}
 	if err := json.Unmarshal(body, &v); err != nil {
-		return reply{}, &busy{err: fmt.Errorf("the answer is not JSON of a chat completion: %w", err)}
+		return reply{}, &busy{err: fmt.Errorf("the answer is not JSON of a chat completion: %w", err), strange: true}
 	}
 	if len(v.Choices) == 0 || v.Choices[0].Message.Content == nil {
-		return reply{}, &busy{err: errors.New("the answer has no choices[0].message.content")}
+		return reply{}, &busy{err: errors.New("the answer has no choices[0].message.content"), strange: true}
 	}
 	return reply{*v.Choices[0].Message.Content, max(v.Usage.Prompt, 0), max(v.Usage.Completion, 0)}, nil
 }

@@ -166,7 +166,22 @@ func Run(ctx context.Context, c Comparison, judge *Endpoint, journal *Journal, p
 	case ctx.Err() != nil && done < len(tasks):
 		return Result{}, api.Errorf(api.CodeInterrupted, "interrupted")
 	}
-	return c.result(judge.Model, journal, tasks), nil
+	r := c.result(judge.Model, journal, tasks)
+	if !slices.ContainsFunc(r.Candidates, func(s Score) bool { return s.Relative != nil }) {
+		return Result{}, api.Errorf(api.CodeData, "%s gave no question points in both orders; %s", clip(judge.Model, 60), firstUnreadable(r.Candidates)).
+			WithHint("%s has all that it said; take another judge", journal.path)
+	}
+	return r, nil
+}
+
+// firstUnreadable is the first judgement of any candidate that could not be read.
+func firstUnreadable(all []Score) string {
+	for _, s := range all {
+		if s.Unreadable != "" {
+			return s.Unreadable
+		}
+	}
+	return "nothing could be compared"
 }
 
 // maxAsks is how often the judge is asked when its answer has no scores.

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -214,12 +215,13 @@ func TestAnswersCannotLeaveTheirMarks(t *testing.T) {
 func TestParseScores(t *testing.T) {
 	for text, want := range map[string][2]float64{
 		"8 9": {8, 9}, "\n 8.5, 7\nSince": {8.5, 7}, "10;1": {10, 1}, "1\t2\r\n": {1, 2},
+		"<think>\n3 4? No.\n</think>\n\n7 8\nSince": {7, 8}, "hm, 1 2\n</think>9 8": {9, 8}, "**6 5**\n": {6, 5},
 	} {
 		if a, b, err := parseScores(text); err != nil || [2]float64{a, b} != want {
 			t.Errorf("%q: %v %v %v", text, a, b, err)
 		}
 	}
-	for _, text := range []string{"", "\n\n", "8", "8 9 7", "Answer 1 is better", "11 5", "0 5", "NaN 5", "-1 5", "8/10 9/10", "Inf 1", "1e9 2"} {
+	for _, text := range []string{"", "\n\n", "8", "8 9 7", "Answer 1 is better", "11 5", "0 5", "NaN 5", "-1 5", "8/10 9/10", "Inf 1", "1e9 2", "<think>\n8 9\n"} {
 		if a, b, err := parseScores(text); err == nil {
 			t.Errorf("%q: %v %v", text, a, b)
 		}
@@ -255,6 +257,60 @@ func TestNonsenseIsAskedAgainAndThenLeftOut(t *testing.T) {
 	r = run(t, c, s.endpoint(t, "", nil), journal(t, filepath.Join(t.TempDir(), "j")))
 	if got := r.Candidates[0]; got.Missing != 1 || got.Wins+got.Ties+got.Losses != 2 || s.count() != 8+4+6 {
 		t.Errorf("got %+v after %d requests", got, s.count())
+	}
+}
+
+func TestWithoutAnyPointsThereIsNoResult(t *testing.T) {
+	s := newService(t)
+	s.plan = func(_ int, _ request, w http.ResponseWriter) bool {
+		says(w, "Both are lovely.")
+		return true
+	}
+	path := filepath.Join(t.TempDir(), "j")
+	_, err := Run(t.Context(), comparison(), s.endpoint(t, "", nil), journal(t, path), quiet)
+	if x := api.AsError(err); x.Code != api.CodeData || !strings.Contains(x.Message, "Both are lovely.") || !strings.Contains(x.Hint, path) {
+		t.Errorf("got %v, %v", err, x)
+	}
+
+	// Of two candidates one has points: the other's are not zero, they are none.
+	s.plan = func(_ int, q request, w http.ResponseWriter) bool {
+		odd := strings.Contains(q.Messages[1].Content, "odd")
+		if odd {
+			says(w, "8 out of 10")
+		}
+		return odd
+	}
+	c := comparison()
+	c.Candidates = append(c.Candidates, Answers{"odd one", map[string]string{"a": "odd", "b": "odd", "c": "odd"}})
+	r := run(t, c, s.endpoint(t, "", nil), journal(t, filepath.Join(t.TempDir(), "j")))
+	if got := r.Candidates[1]; got.Relative != nil || got.WinRate != nil || got.Missing != 3 || !strings.Contains(got.Unreadable, "8 out of 10") {
+		t.Errorf("got %+v", got)
+	}
+	if r.Candidates[0].Relative == nil || !strings.Contains(string(r.SVG()), "odd one no points") {
+		t.Errorf("the chart hides that one candidate has no points: %.300s", r.SVG())
+	}
+	if _, err := r.PNG(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAddressOfAPageIsGivenUpSoon(t *testing.T) {
+	s := newService(t)
+	s.plan = func(_ int, _ request, w http.ResponseWriter) bool {
+		_, _ = io.WriteString(w, "<html>sign in</html>")
+		return true
+	}
+	c := comparison()
+	c.Parallel = 1
+	e := s.endpoint(t, "", nil)
+	var told []string
+	e.Waiting = func(err error, d time.Duration) { told = append(told, fmt.Sprint(err, d > 0)) }
+	_, err := Run(t.Context(), c, e, journal(t, filepath.Join(t.TempDir(), "j")), quiet)
+	if x := api.AsError(err); x.Code != api.CodeUsage || s.count() != maxStrange || !strings.Contains(x.Hint, s.URL+"/v1 ") {
+		t.Errorf("got %v, %v after %d requests", err, x, s.count())
+	}
+	if len(told) != maxStrange-1 || !strings.Contains(told[0], "not JSON") {
+		t.Errorf("told of %q", told)
 	}
 }
 
@@ -336,7 +392,7 @@ func TestEndpointThatStaysBusyIsGivenUpAndTheRestGoesOnLater(t *testing.T) {
 	}
 	before := s.count()
 	again := run(t, c, s.endpoint(t, "", nil), journal(t, path))
-	if s.count() != before || fmt.Sprint(again) != fmt.Sprint(r) {
+	if s.count() != before || !reflect.DeepEqual(again, r) {
 		t.Errorf("the journal alone gives %+v after %d more requests", again, s.count()-before)
 	}
 }

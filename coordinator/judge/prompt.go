@@ -3,6 +3,7 @@ package judge
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -61,11 +62,16 @@ func (p prompt) key(model string) string {
 	return hex.EncodeToString(h[:16])
 }
 
-// parseScores reads the two numbers of a judge's first line.
+// parseScores reads the two numbers of a judge's first line. What a model that
+// thinks aloud says before, and marks of Markdown around them, are passed over.
 func parseScores(text string) (first, second float64, err error) {
+	text, err = withoutThoughts(text)
+	if err != nil {
+		return 0, 0, err
+	}
 	line := ""
 	for l := range strings.Lines(text) {
-		if line = strings.TrimSpace(l); line != "" {
+		if line = strings.Trim(strings.TrimSpace(l), "*_`# "); line != "" {
 			break
 		}
 	}
@@ -84,6 +90,18 @@ func parseScores(text string) (first, second float64, err error) {
 		}
 	}
 	return v[0], v[1], nil
+}
+
+// withoutThoughts takes away what stands between <think> and </think> at the
+// beginning. Some servers leave the first of the two marks out.
+func withoutThoughts(text string) (string, error) {
+	if _, after, ok := strings.Cut(text, "</think>"); ok {
+		return after, nil
+	}
+	if strings.HasPrefix(strings.TrimSpace(text), "<think>") {
+		return "", errors.New("the judge thought until its tokens were used up, and gave no points")
+	}
+	return text, nil
 }
 
 // clip shortens s to n bytes, between characters.

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 )
@@ -26,10 +27,11 @@ type Interval struct {
 // Score is how a candidate did beside the reference.
 type Score struct {
 	Name string `json:"name"`
-	// Relative is the sum of its points over that of the reference's.
-	Relative Interval `json:"relative"`
-	// WinRate counts a tie as half a win.
-	WinRate Interval `json:"win_rate"`
+	// Relative is the sum of its points over that of the reference's, and nil if
+	// no question counts.
+	Relative *Interval `json:"relative"`
+	// WinRate counts a tie as half a win. It is nil as Relative is.
+	WinRate *Interval `json:"win_rate"`
 	// Wins are the questions on which it was ahead in both orders, Losses
 	// those on which it was behind in both.
 	Wins   int `json:"wins"`
@@ -40,7 +42,9 @@ type Score struct {
 	Turned int `json:"turned_by_order"`
 	// Missing are questions without an answer, or without points in one of
 	// the orders. They count for nothing.
-	Missing    int             `json:"missing"`
+	Missing int `json:"missing"`
+	// Unreadable is a judgement without points, the first, as a reason.
+	Unreadable string          `json:"unreadable,omitempty"`
 	Categories []CategoryScore `json:"categories"`
 }
 
@@ -64,6 +68,7 @@ func (c Comparison) result(model string, journal *Journal, tasks []task) Result 
 	r := Result{Judge: model, Reference: c.Reference.Name, Questions: len(c.Questions), Requests: len(tasks)}
 	type pair struct{ candidate, question string }
 	orders := map[pair][]Judgement{}
+	unreadable := map[string]string{} // by candidate
 	for _, t := range tasks {
 		j := journal.by[t.key]
 		r.Prompt += j.PromptTokens
@@ -71,6 +76,8 @@ func (c Comparison) result(model string, journal *Journal, tasks []task) Result 
 		if j.Failed == "" {
 			p := pair{t.candidate, t.question.ID}
 			orders[p] = append(orders[p], j)
+		} else if unreadable[t.candidate] == "" {
+			unreadable[t.candidate] = fmt.Sprintf("question %s: %s", t.question.ID, j.Failed)
 		}
 	}
 	for _, candidate := range c.Candidates {
@@ -99,8 +106,10 @@ func (c Comparison) result(model string, journal *Journal, tasks []task) Result 
 			}
 			all = append(all, v)
 		}
-		s.Relative = bootstrap(all, relative)
-		s.WinRate = bootstrap(all, winRate)
+		if len(all) > 0 {
+			s.Relative, s.WinRate = new(bootstrap(all, relative)), new(bootstrap(all, winRate))
+		}
+		s.Unreadable = unreadable[candidate.Name]
 		s.Categories = categories(all)
 		r.Candidates = append(r.Candidates, s)
 	}
@@ -157,9 +166,6 @@ const resamples = 4000
 // are the same each time.
 func bootstrap(all []compared, figure func([]compared) float64) Interval {
 	v := Interval{Value: figure(all)}
-	if len(all) == 0 {
-		return v
-	}
 	random := rand.New(rand.NewPCG(1, uint64(len(all))))
 	drawn, values := make([]compared, len(all)), make([]float64, resamples)
 	for i := range values {

@@ -457,6 +457,9 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = req.check()
 	}
+	if err == nil && req.Model != "" {
+		err = s.namedModel(r.Context(), &req.Model)
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -571,13 +574,18 @@ func (s *Server) subject(ctx context.Context, q *Subject) (err error) {
 			return err
 		}
 	}
-	switch {
-	case q.Model == "":
-	case filepath.IsAbs(q.Model):
-		return checkPath("model", q.Model)
-	default:
-		q.Model, err = s.model(ctx, q.Model)
+	if q.Model != "" {
+		err = s.namedModel(ctx, &q.Model)
 	}
+	return err
+}
+
+// namedModel completes the ID of a model, or checks the path of a folder.
+func (s *Server) namedModel(ctx context.Context, q *string) (err error) {
+	if filepath.IsAbs(*q) {
+		return checkPath("model", *q)
+	}
+	*q, err = s.model(ctx, *q)
 	return err
 }
 

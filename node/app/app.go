@@ -234,7 +234,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		return nil, listenError("start network", err, "give other addresses with --listen; port 0 takes a free one")
 	}
 	n := &node{
-		limits: cfg.Network.Limits(), overRelay: cfg.Network.ShardsOverRelay, configPatience: configPatience, freeMemory: freeMemory,
+		limits: cfg.Network.Limits(), overRelay: cfg.Network.ShardsOverRelay, configPatience: configPatience, snapshotPatience: snapshotPatience, freeMemory: freeMemory,
 		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host,
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),

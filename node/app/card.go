@@ -3,12 +3,14 @@ package app
 import (
 	"fmt"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/lora"
+	"github.com/moot-net/moot/node/plain"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
@@ -80,7 +82,11 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round, da
 		last := rounds[len(rounds)-1]
 		row("training", "%d rounds that trained, %d tokens", last.TrainedRounds, last.Tokens)
 		if l := last.EvalLoss; l != nil {
-			row("loss on held-out rows", "%.4f", *l)
+			before := ""
+			if first := rounds[0]; first.TrainedRounds == 0 && first.EvalLoss != nil {
+				before = fmt.Sprintf("%.4f before training, ", *first.EvalLoss)
+			}
+			row("loss on held-out rows", "%s%.4f (perplexity %.3f) after it", before, *l, math.Exp(*l))
 		}
 	}
 	if data != nil {
@@ -108,7 +114,8 @@ func dataCard(line func(string, ...any), data *shard.Dataset) {
 	if x.Source != "" {
 		line("From %s.", plainText(x.Source))
 	}
-	line("Rows were drawn, at random, from %d rows in %d files of the data set; %d other rows were held out.", x.Train.Rows, len(shards), x.Eval.Rows)
+	line("Rows were drawn, at random, from %s in %s of the data set; %s held out.",
+		plain.Plural(x.Train.Rows, "row"), plain.Plural(len(shards), "file"), plain.Plural(x.Eval.Rows, "other row"))
 	line("Their CIDs, which anybody can compute from the bytes:\n")
 	for i, c := range shards {
 		if i == maxCardShards {

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -193,7 +195,7 @@ func exportError(what string, err error) error {
 	switch {
 	case errors.As(err, new(*api.Error)):
 		return err
-	case errors.Is(err, train.ErrMerge):
+	case errors.Is(err, train.ErrMerge) || errors.Is(err, lora.ErrNotFinite):
 		return api.Errorf(api.CodeVerify, "%w", err)
 	case errors.Is(err, lora.ErrUnsupported):
 		return api.Errorf(api.CodeModel, "%w", err).WithHint("merge the adapter instead, with --format merged")
@@ -264,6 +266,7 @@ func (x *export) write(ctx context.Context, e *api.Export) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
+	clearKilled(dir, time.Now())
 	temp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+tempInfix)
 	if err != nil {
 		return err
@@ -299,6 +302,25 @@ func (x *export) write(ctx context.Context, e *api.Export) error {
 		return err
 	}
 	return moveExport(temp, dir, names)
+}
+
+// killedAge is how old what another export to the same folder left must be until
+// it is taken for that of one that was killed.
+const killedAge = time.Hour
+
+// clearKilled takes away what exports to dir left that were killed. It does what
+// it can.
+func clearKilled(dir string, now time.Time) {
+	list, _ := os.ReadDir(filepath.Dir(dir))
+	for _, f := range list {
+		rest, ok := strings.CutPrefix(f.Name(), filepath.Base(dir)+tempInfix)
+		if !ok || rest == "" || strings.Trim(rest, "0123456789") != "" || !f.IsDir() {
+			continue
+		}
+		if info, err := f.Info(); err == nil && now.Sub(info.ModTime()) > killedAge {
+			_ = os.RemoveAll(filepath.Join(filepath.Dir(dir), f.Name()))
+		}
+	}
 }
 
 // exportedFiles lists the files of an export, the one that makes it usable

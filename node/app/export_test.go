@@ -6,8 +6,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/lora"
@@ -171,12 +173,56 @@ func TestExportFailsItsTest(t *testing.T) {
 	}
 }
 
+// A folder in which a value is no number is not exported again, and what a killed
+// export left is taken away when it is old.
+func TestExportDamaged(t *testing.T) {
+	n, r, id := trained(t, "")
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "x")
+	for _, name := range []string{"x.tmp123", "x.tmp456", "x.tmp12a", "xx.tmp123"} {
+		if err := os.MkdirAll(filepath.Join(parent, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		old := time.Now().Add(-2 * killedAge)
+		if name == "x.tmp456" {
+			old = time.Now() // somebody's who is at it
+		}
+		if err := os.Chtimes(filepath.Join(parent, name), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := n.Export(t.Context(), api.ExportRequest{Run: id, Dir: dir}, quiet); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(parent, "*.tmp*"))
+	if err != nil || len(left) != 3 || slices.Contains(left, filepath.Join(parent, "x.tmp123")) {
+		t.Errorf("left are %q, %v", left, err)
+	}
+
+	file := filepath.Join(dir, lora.WeightsFile)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(b[len(b)-4:], []byte{0, 0, 0xc0, 0x7f}) // NaN
+	if err := os.WriteFile(file, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	again := api.ExportRequest{Adapter: dir, Model: r.manifest.Model.String(), Dir: filepath.Join(parent, "y")}
+	if _, err := n.Export(t.Context(), again, quiet); err == nil || !strings.Contains(err.Error(), "is NaN, not finite") {
+		t.Errorf("the damaged folder was exported: %v", err)
+	}
+	_, err = n.Generate(t.Context(), api.GenerateRequest{Subject: api.Subject{Model: r.manifest.Model.String(), Adapter: dir}, Prompts: []api.Prompt{{Instruction: "?"}}, MaxTokens: 2}, quiet)
+	wantCode(t, err, api.CodeModel, "not finite")
+}
+
 func nan() float64 { zero := 0.0; return zero / zero }
 
 func TestModelCard(t *testing.T) {
 	n, r, id := trained(t, "")
 	loss := 0.25
 	rounds := []api.Round{
+		{Round: 1, EvalLoss: new(2.5)},
 		{Round: 1, Contributions: []api.Contribution{{Peer: "b", Tokens: 10}, {Peer: "a", Tokens: 5}}},
 		{Round: 2, TrainedRounds: 2, Tokens: 22, EvalLoss: &loss, Contributions: []api.Contribution{{Peer: "a", Tokens: 7}}},
 	}
@@ -189,8 +235,8 @@ func TestModelCard(t *testing.T) {
 	card := modelCard(id, &m, &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"}, rounds, data)
 	for _, want := range []string{
 		"library_name: peft", "moot replay " + id, "| `a` | 12 |\n| `b` | 10 |", m.Model.String(), m.Dataset.String(),
-		"| licence of the data | CC0-1.0 |", "2 rounds that trained, 22 tokens", "| loss on held-out rows | 0.2500 |", "# x  script  # y\n", "| made for | research use |",
-		"from 2400 rows in", "120 other rows were held out", "- `" + data.TrainShards()[0].String() + "`\n- `" + data.TrainShards()[1].String() + "`\n",
+		"| licence of the data | CC0-1.0 |", "2 rounds that trained, 22 tokens", "| loss on held-out rows | 2.5000 before training, 0.2500 (perplexity 1.284) after it |", "# x  script  # y\n", "| made for | research use |",
+		"from 2,400 rows in", "120 other rows held out", "- `" + data.TrainShards()[0].String() + "`\n- `" + data.TrainShards()[1].String() + "`\n",
 		"moot adapter export " + id + " --round 2 --format peft",
 	} {
 		if !strings.Contains(card, want) {

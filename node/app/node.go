@@ -76,6 +76,9 @@ type node struct {
 	// configPatience is how long a peer is looked for that has a model's configuration.
 	configPatience time.Duration
 
+	// snapshotPatience is how long a peer is looked for that has a snapshot.
+	snapshotPatience time.Duration
+
 	// freeMemory is what a trainer may take, in bytes.
 	freeMemory func() (int64, error)
 

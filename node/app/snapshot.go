@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/proto/fold"
@@ -119,8 +120,8 @@ func (n *node) openSnapshot(ctx context.Context, id string, progress api.Progres
 		return nil, err
 	}
 	if missing, _, _, err := n.store.Missing(ctx, root); err != nil || len(missing) > 0 {
-		if err := n.pullRoot(ctx, root, nil, nil, progress); err != nil {
-			return nil, pullError(root, err)
+		if err := n.pullSnapshot(ctx, root, progress); err != nil {
+			return nil, err
 		}
 		if err := n.store.Keep(root, snapshotKind, "pulled "+time.Now().UTC().Format("2006-01-02"), time.Now()); err != nil {
 			return nil, err
@@ -132,6 +133,41 @@ func (n *node) openSnapshot(ctx context.Context, id string, progress api.Progres
 			WithHint("\"moot run snapshot\" makes one, and prints its CID")
 	}
 	return s, nil
+}
+
+// snapshotPatience is for how long somebody who has a snapshot is looked for. A
+// pull for a run goes on for as long as the run; here somebody waits.
+const snapshotPatience = 2 * time.Minute
+
+var errNobody = errors.New("nobody who has it was found")
+
+// pullSnapshot brings a snapshot: its folder first, which tells whether it is one,
+// so that nothing large is pulled that is none.
+func (n *node) pullSnapshot(ctx context.Context, root cid.Cid, progress api.ProgressFunc) error {
+	search, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(n.snapshotPatience, func() { cancel(errNobody) })
+	defer timer.Stop()
+	progress(api.Progress{Phase: "pull", Unit: api.UnitBytes, Text: "looking for peers that have it"})
+	err := n.puller.Fetch(search, root, pull.FetchOptions{Leaves: map[cid.Cid]bool{}})
+	if errors.Is(context.Cause(search), errNobody) {
+		return api.Errorf(api.CodeNet, "pull snapshot %s: %w within %s", api.ShortID(root.String()), errNobody, n.snapshotPatience).
+			WithHint("see whether the CID is complete, and whether a node that has it is running and can be reached; \"moot peer list\" has those that this one knows")
+	}
+	if err != nil {
+		return pullError(root, err)
+	}
+	timer.Stop()
+	for _, name := range []string{snapshotManifest, snapshotRecord, snapshotState} {
+		if _, err := n.store.Lookup(ctx, root, name); err != nil {
+			return api.Errorf(api.CodeData, "%s is no snapshot of a run: it has no file %s", root, name).
+				WithHint("\"moot run snapshot\" makes one, and prints its CID")
+		}
+	}
+	if err := n.pullRoot(ctx, root, nil, nil, progress); err != nil {
+		return pullError(root, err)
+	}
+	return nil
 }
 
 func (n *node) readSnapshot(ctx context.Context, root cid.Cid) (*openedSnapshot, error) {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -84,6 +85,19 @@ func TestSnapshot(t *testing.T) {
 	if err == nil {
 		t.Error("a snapshot of a run that is not known was exported as of this run")
 	}
+}
+
+// TestSnapshotOfNobody: a snapshot that nobody has is given up, and nothing is
+// pulled that is none.
+func TestSnapshotOfNobody(t *testing.T) {
+	n, _ := testNode(t, t.TempDir(), nil)
+	n.snapshotPatience = 50 * time.Millisecond
+	root, err := cid.Decode("bafybeiexq6oruvmadjapff7xybuopm3soj6lcijwoqoll2drghwey7wezu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.openSnapshot(t.Context(), root.String(), quiet)
+	wantCode(t, err, api.CodeNet, "nobody who has it was found within 50ms")
 }
 
 // TestForgedSnapshot: what does not belong together is no snapshot.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,6 +152,7 @@ func TestReadAnyRefuses(t *testing.T) {
 		{"nameless", Spec{}, one("weight", 1), "belongs to no target"},
 		{"a magnitude without DoRA", Spec{}, one("model.layers.0.self_attn.q_proj.lora_magnitude_vector", 6), "belongs to no target"},
 		{"a bias of LoRA", Spec{}, one("model.layers.0.self_attn.q_proj.lora_B.bias", 6), "belongs to no target"},
+		{"no number", Spec{SaveModules: []string{"norm"}}, safetensors.Tensor{Name: namePrefix + "model.norm.weight", DType: safetensors.F32, Shape: []int64{2}, Values: []float32{1, float32(math.NaN())}}, "value 1 is NaN, not finite"},
 		{"twice", Spec{Bias: biasAll}, one("model.layers.0.self_attn.q_proj.bias", 6), "twice"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

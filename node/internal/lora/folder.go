@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -276,6 +277,9 @@ func (a *Adapter) readTensors(f *checkpoint.Folder) error {
 		if err := f.ReadFloat32(t.Name, s.Values); err != nil {
 			return err
 		}
+		if err := finite(t.Name, s.Values); err != nil {
+			return err
+		}
 		a.saved = append(a.saved, s)
 	}
 	slices.SortFunc(a.saved, func(x, y Saved) int { return strings.Compare(x.Name, y.Name) })
@@ -295,7 +299,23 @@ func readTensor(f *checkpoint.Folder, name string, dst []float32, shape ...int64
 	if !slices.Equal(t.Shape, shape) {
 		return fmt.Errorf("tensor %s, want (%s)", t, strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", ","))
 	}
-	return f.ReadFloat32(name, dst)
+	if err := f.ReadFloat32(name, dst); err != nil {
+		return err
+	}
+	return finite(name, dst)
+}
+
+// ErrNotFinite is in the errors about a value that is no number: with it, all
+// answers are empty.
+var ErrNotFinite = errors.New("not finite")
+
+func finite(name string, values []float32) error {
+	for i, v := range values {
+		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+			return fmt.Errorf("tensor %s: value %d is %v, %w: the file is damaged, or its training diverged", name, i, f, ErrNotFinite)
+		}
+	}
+	return nil
 }
 
 // embeddings are the layers that PEFT saves whole when the vocabulary was
