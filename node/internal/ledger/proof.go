@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"math"
+
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/node/internal/round"
@@ -14,13 +16,14 @@ const maxProof = 64
 // from genesis, and takes a while to find.
 type provenSteps struct {
 	from, to cid.Cid
-	rounds   []msg.Round
+	maxBytes int
+	steps    []round.ProofStep
 }
 
 // Proof lists records of the chain by which somebody who knows the record from
 // can tell that the last certified one is of the same chain; nothing if from is
-// not in it, or is the last itself. What does not fit into maxBytes is left out:
-// then the proof ends earlier.
+// not in it, or is the last itself. If that does not fit into maxBytes the proof is of
+// an earlier record.
 func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
 	l.mu.Lock()
 	first, ok := l.byID[from]
@@ -30,12 +33,14 @@ func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
 	if !ok || last <= first {
 		return nil
 	}
-	if proven.from != from || proven.to != to {
+	if proven.from != from || proven.to != to || proven.maxBytes != maxBytes {
 		// Without the lock: it may have to read many records.
-		proven = provenSteps{from, to, round.Prove(msg.Round(first), msg.Round(last), maxProof, func(n msg.Round) (round.Link, bool) {
+		at := func(n msg.Round) (round.Link, bool) {
 			k, _, ok := l.At(n)
 			return k, ok
-		})}
+		}
+		fits := func(steps []round.ProofStep) bool { return len(steps) <= maxProof && l.bytesOf(steps) <= maxBytes }
+		proven = provenSteps{from, to, maxBytes, round.Prove(msg.Round(first), msg.Round(last), fits, at)}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -44,15 +49,36 @@ func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
 	}
 	l.proven = proven
 	var out []round.Item
-	for _, n := range proven.rounds {
-		e := l.entries[n]
+	for _, s := range proven.steps {
+		e := l.entries[s.Round]
+		if s.Bare {
+			e.cert = span{}
+		}
 		item, ok := l.item(e.record, e.cert, &maxBytes)
 		if !ok {
-			break
+			return nil // a part of a proof is none
 		}
 		out = append(out, item)
 	}
 	return out
+}
+
+// bytesOf is how much an answer with these records has.
+func (l *Ledger) bytesOf(steps []round.ProofStep) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, s := range steps {
+		if int(s.Round) >= len(l.entries) {
+			return math.MaxInt // another branch is followed since
+		}
+		e := l.entries[s.Round]
+		n += e.record.n + 8
+		if !s.Bare {
+			n += e.cert.n
+		}
+	}
+	return n
 }
 
 // lastCertified is the index of the last record with a certificate, 0 if there

@@ -91,8 +91,8 @@ func TestContradiction(t *testing.T) {
 	}, nil)
 	proof := func(a *annals, from, to msg.Round) []Link {
 		var links []Link
-		for _, n := range Prove(from, to, 100, a.at) {
-			links = append(links, a.links[n])
+		for _, s := range Prove(from, to, atMost(100), a.at) {
+			links = append(links, a.links[s.Round])
 		}
 		if len(links) == 0 || links[len(links)-1].Record.Round != to {
 			t.Fatalf("no proof from %d to %d", from, to)

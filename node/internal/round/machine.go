@@ -520,12 +520,23 @@ func (m *Machine) haveIsDue(h *height) bool {
 // lateHaveAt is when a have is given because the time is up for others; zero: it
 // is not, as far as is known. Who came into the middle of a round, after a crash
 // say, would be late by as much in each round after it, and others wait for its
-// have in vain.
+// have in vain. In assembly there is no delta that might still come, and a have that
+// is too late twice costs the seat.
 func (m *Machine) lateHaveAt(h *height) time.Time {
-	if h.lateAt.IsZero() || h.assembly || h.cell > 0 || h.results != nil {
+	switch {
+	case h.lateAt.IsZero() || h.cell > 0 || h.results != nil:
 		return time.Time{}
+	case h.assembly: // but not at once: of few seats one alone would make rounds as fast as it likes
+		return later(h.lateAt, h.began.Add(m.timing.Attempt/2))
 	}
 	return h.lateAt.Add(m.timing.Attempt / 2)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // startAttempts gives a peer without a have the time that attempts count from.

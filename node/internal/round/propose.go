@@ -58,11 +58,20 @@ func (m *Machine) proposeIn(h *height, attempt uint32) {
 	n := h.haveCount()
 	ready := n >= h.q
 	if attempt == 0 && n < Witnesses(h.seats) {
-		ready = ready && !m.now.Before(h.quorumAt.Add(m.timing.Grace))
+		ready = ready && !m.now.Before(h.quorumAt.Add(m.graceOf(h)))
 	}
 	if ready {
 		m.makeDraft(h, attempt)
 	}
+}
+
+// graceOf is how long the first proposer waits for more haves than it needs. In
+// assembly nobody trains meanwhile, and who has a slow machine is to keep its seat.
+func (m *Machine) graceOf(h *height) time.Duration {
+	if h.assembly {
+		return max(m.timing.Grace, m.timing.Attempt/2)
+	}
+	return m.timing.Grace
 }
 
 // proposed returns the valid record that later attempts repeat: the one Self

@@ -2,6 +2,7 @@ package round
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -94,13 +95,20 @@ func (a *annals) at(n msg.Round) (Link, bool) {
 	return a.links[n], true
 }
 
-func (a *annals) items(rounds []msg.Round) []Item {
+func (a *annals) items(steps []ProofStep) []Item {
 	var items []Item
-	for _, n := range rounds {
-		items = append(items, itemOf(a.t, a.links[n]))
+	for _, s := range steps {
+		l := a.links[s.Round]
+		if s.Bare {
+			l.Certificate = nil
+		}
+		items = append(items, itemOf(a.t, l))
 	}
 	return items
 }
+
+// atMost lets proofs have so many steps.
+func atMost(n int) func([]ProofStep) bool { return func(s []ProofStep) bool { return len(s) <= n } }
 
 func four(msg.Round) []int { return []int{0, 1, 2, 3} }
 
@@ -159,9 +167,17 @@ func TestSkipRule(t *testing.T) {
 	}
 }
 
-// TestProveSteps: a head is proven with few records as long as seats stay, with
-// more the faster they change, and always one by one.
+// TestProveSteps: a head is proven with few records as long as those who vote are
+// some who come again and again; with more the sooner they go for ever.
 func TestProveSteps(t *testing.T) {
+	shifting := func(seats, every int) func(msg.Round) []int {
+		return func(n msg.Round) (list []int) {
+			for i := range seats {
+				list = append(list, int(n)/every+i)
+			}
+			return list
+		}
+	}
 	for _, tt := range []struct {
 		name  string
 		last  msg.Round
@@ -174,16 +190,21 @@ func TestProveSteps(t *testing.T) {
 				return []int{1, 2, 3, 4}
 			}
 			return []int{0, 1, 2, 3}
-		}, 4},
-		{"one in 20 rounds", 500, func(n msg.Round) []int { i := int(n) / 20; return []int{i, i + 1, i + 2, i + 3, i + 4, i + 5, i + 6} }, 40},
-		{"a new one in each round", 60, func(n msg.Round) []int { i := int(n); return []int{i, i + 1, i + 2, i + 3} }, 60},
+		}, 5},
+		{"twenty of fifty in each round", 500, func(n msg.Round) []int { return drawn(uint64(n), 20, 50) }, 20},
+		{"four of twelve, who are others in each round", 500, func(n msg.Round) []int {
+			i := 4 * (int(n-1) % 3)
+			return []int{i, i + 1, i + 2, i + 3}
+		}, 12},
+		{"one in 20 rounds", 500, shifting(7, 20), 40},
+		{"a new one in each round", 60, shifting(4, 1), 60},
 		{"all others in each round", 30, func(n msg.Round) []int { i := 4 * int(n); return []int{i, i + 1, i + 2, i + 3} }, 30},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := newAnnals(t, tt.last, tt.seats, nil)
 			for _, from := range []msg.Round{0, 1, 7, tt.last / 2, tt.last - 1} {
-				steps := Prove(from, tt.last, 1000, a.at)
-				if len(steps) == 0 || steps[len(steps)-1] != tt.last || len(steps) > tt.most+12 {
+				steps := Prove(from, tt.last, atMost(1000), a.at)
+				if len(steps) == 0 || steps[len(steps)-1].Round != tt.last || len(steps) > tt.most+12 {
 					t.Fatalf("from %d: %d steps: %v", from, len(steps), steps)
 				}
 				got, err := a.rules.VerifyProof(a.links[from], a.items(steps))
@@ -194,27 +215,92 @@ func TestProveSteps(t *testing.T) {
 					t.Errorf("%d steps from genesis, want %d at most: %v", len(steps), tt.most, steps)
 				}
 			}
-			t.Logf("%d rounds: %d records from genesis", tt.last, len(Prove(0, tt.last, 1000, a.at)))
+			t.Logf("%d rounds: %d records from genesis", tt.last, len(Prove(0, tt.last, atMost(1000), a.at)))
 		})
 	}
 }
 
-// TestProveProvisional: steps go over records that nobody certified; where none
-// does, the proof ends.
+// drawn are n of so many peers, drawn by a seed; the first ones in the first round.
+func drawn(seed uint64, n, of int) []int {
+	if seed <= 1 {
+		seed = 0
+		return slices.Collect(func(yield func(int) bool) {
+			for i := 0; i < n && yield(i); i++ {
+			}
+		})
+	}
+	list := rand.New(rand.NewPCG(seed, 7)).Perm(of)[:n]
+	slices.Sort(list)
+	return list
+}
+
+// TestProveInParts: a proof that is too long for one answer is one of an earlier
+// record, from which it goes on.
+func TestProveInParts(t *testing.T) {
+	a := newAnnals(t, 300, func(n msg.Round) []int { i := int(n) / 4; return []int{i, i + 1, i + 2, i + 3} }, nil)
+	known, answers := a.links[0], 0
+	for known.Record.Round < 300 {
+		steps := Prove(known.Record.Round, 300, atMost(16), a.at)
+		links, err := a.rules.VerifyProof(known, a.items(steps))
+		if err != nil || len(links) == 0 || len(links) > 16 {
+			t.Fatalf("from %d: %d steps, %v", known.Record.Round, len(links), err)
+		}
+		known, answers = links[len(links)-1], answers+1
+	}
+	if answers < 2 || answers > 40 {
+		t.Errorf("%d answers", answers)
+	}
+}
+
+// TestProveProvisional: steps go over records that nobody certified, and name them
+// where they have to; where nobody certifies any more, the proof ends.
 func TestProveProvisional(t *testing.T) {
-	a := newAnnals(t, 40, func(n msg.Round) []int { i := int(n) / 4; return []int{i, i + 1, i + 2, i + 3} }, func(n msg.Round) bool { return n%8 != 5 && n != 38 })
-	steps := Prove(0, 40, 100, a.at)
-	if len(steps) == 0 || slices.ContainsFunc(steps, func(n msg.Round) bool { return a.links[n].Certificate == nil }) {
-		t.Fatalf("steps %v", steps)
+	few := func(n msg.Round) bool { return n%8 == 5 }
+	for _, tt := range []struct {
+		name      string
+		seats     func(msg.Round) []int
+		certified func(msg.Round) bool
+		from, to  msg.Round
+		bare      bool
+	}{
+		{"most are certified", func(n msg.Round) []int { i := int(n) / 4; return []int{i, i + 1, i + 2, i + 3} }, func(n msg.Round) bool { return n%8 != 5 && n != 38 }, 0, 40, false},
+		{"one of eight is, and none of round numbers", func(n msg.Round) (list []int) {
+			for i := range 8 {
+				list = append(list, (int(n)/3+i)%12)
+			}
+			return list
+		}, func(n msg.Round) bool { return n == 1 || few(n) }, 13, 501, true},
+	} {
+		a := newAnnals(t, tt.to, tt.seats, tt.certified)
+		steps := Prove(tt.from, tt.to, atMost(64), a.at)
+		if len(steps) == 0 || steps[len(steps)-1].Round != tt.to {
+			t.Fatalf("%s: steps %v", tt.name, steps)
+		}
+		bare := 0
+		for _, s := range steps {
+			if s.Bare {
+				bare++
+			} else if a.links[s.Round].Certificate == nil {
+				t.Errorf("%s: round %d has no certificate", tt.name, s.Round)
+			}
+		}
+		if (bare > 0) != tt.bare {
+			t.Errorf("%s: %d of %d records are there to lead on alone", tt.name, bare, len(steps))
+		}
+		if got, err := a.rules.VerifyProof(a.links[tt.from], a.items(steps)); err != nil || got[len(got)-1].Record.Round != tt.to {
+			t.Errorf("%s: %d steps, %v", tt.name, len(got), err)
+		}
+		t.Logf("%s: %d steps, %d of them bare", tt.name, len(steps), bare)
 	}
-	if got, err := a.rules.VerifyProof(a.links[0], a.items(steps)); err != nil || got[len(got)-1].Record.Round != steps[len(steps)-1] {
-		t.Errorf("%d steps, %v", len(got), err)
-	}
-	if short := Prove(0, 40, 2, a.at); len(short) != 2 {
-		t.Errorf("%d steps, at most 2 were wanted", len(short))
-	}
-	if steps := Prove(41, 50, 100, a.at); steps != nil {
+	a := newAnnals(t, 40, func(n msg.Round) []int { return drawn(uint64(n), 8, 12) }, few)
+	if steps := Prove(41, 50, atMost(100), a.at); steps != nil {
 		t.Errorf("steps from a record that is not there: %v", steps)
+	}
+	// The launcher alone can vouch for what follows genesis, and did not.
+	if steps := Prove(0, 40, atMost(100), a.at); len(steps) > 0 {
+		if _, err := a.rules.VerifyProof(a.links[0], a.items(steps)); err != nil {
+			t.Errorf("a proof that is none: %v", err)
+		}
 	}
 }
 
@@ -255,6 +341,21 @@ func TestProofHostile(t *testing.T) {
 	}
 	uncertified := honest
 	uncertified.Certificate = nil
+	// after makes a record of liars' own, for which these vote.
+	after := func(l Link, n msg.Round, by ...int) Link {
+		k := change(l, func(r *msg.Record) {
+			r.Round, r.Parent, r.Skips = n, testCID("any"), slices.Repeat([]cid.Cid{l.ID}, msg.SkipCount(n))
+		})
+		k = seated(k, by...)
+		k = change(k, func(r *msg.Record) { r.NextSeats = r.Seats })
+		return resigned(k, by...)
+	}
+	// Two of the four that follow round 32 lie, each for another step; one of them twice.
+	first := after(a.links[32], 40, 2, 20, 21, 22)
+	second, again := after(first, 48, 3, 20, 21, 22), after(first, 48, 2, 20, 21, 22)
+	// All seats are others in each round of this chain.
+	changing := newAnnals(t, 20, func(n msg.Round) []int { i := 4 * int(n); return []int{i, i + 1, i + 2, i + 3} }, nil)
+	bare := func(l Link) Link { l.Certificate = nil; return l }
 	foreign := change(honest, func(r *msg.Record) { r.Run = testCID("another run") })
 	unlinked := change(a.links[63], func(r *msg.Record) { r.Skips = slices.Repeat([]cid.Cid{testCID("x")}, 5) })
 	for _, tt := range []struct {
@@ -264,9 +365,9 @@ func TestProofHostile(t *testing.T) {
 		want  string
 	}{
 		{"a chain of liars alone", a.links[1], []Link{liars.links[64]}, "does not name"},
-		{"from genesis, without the launcher", genesis, []Link{liars.links[64]}, "votes of 0 witnesses of round 1, must have more than 0"},
-		{"seats made up, one true", a.links[32], []Link{resigned(seated(honest, 3, 20, 21, 22), 3, 20, 21, 22)}, "votes of 1 witnesses of round 33, must have more than 2"},
-		{"half of the seats are true", a.links[32], []Link{resigned(seated(honest, 2, 3, 20, 21), 2, 3, 20)}, "votes of 2 witnesses of round 33, must have more than 2"},
+		{"from genesis, without the launcher", genesis, []Link{liars.links[64]}, "votes of 0 of its next witnesses, must have more than 0"},
+		{"seats made up, one true", a.links[32], []Link{resigned(seated(honest, 3, 20, 21, 22), 3, 20, 21, 22)}, "votes of 1 of its next witnesses, must have more than 2"},
+		{"half of the seats are true", a.links[32], []Link{resigned(seated(honest, 2, 3, 20, 21), 2, 3, 20)}, "votes of 2 of its next witnesses, must have more than 2"},
 		{"fewer votes than a quorum", genesis, []Link{resigned(honest, 0, 1)}, "2 votes, must be at least 3"},
 		{"votes of nobody with a seat", genesis, []Link{resigned(honest, 0, 1, 20)}, "out of order or of no witness"},
 		{"votes for another record", genesis, []Link{{ID: honest.ID, Record: honest.Record, Certificate: a.links[63].Certificate}}, "certificate is of record"},
@@ -276,6 +377,14 @@ func TestProofHostile(t *testing.T) {
 		{"the same again", genesis, []Link{honest, honest}, "must be after round 64"},
 		{"a record that names others", a.links[32], []Link{resigned(unlinked, 0, 1, 2)}, "does not name the record of round 32"},
 		{"next of the parent with other seats", a.links[63], []Link{resigned(seated(honest, 0, 1, 2, 20), 0, 1, 2)}, "other seats than follow"},
+		{"two liars of four, each for another step", a.links[32], []Link{first, second}, "round 32: what follows has votes of 2 of its next witnesses, must have more than 2"},
+		{"the same without what the first is for", a.links[32], []Link{bare(first), second}, "votes of 1 of its next witnesses, must have more than 2"},
+		{"one liar twice", a.links[32], []Link{first, again}, "votes of 1 of its next witnesses, must have more than 2"},
+		{"true ones after a made up one", a.links[32], []Link{first, honest}, "does not name the record of round 40"},
+		{"true ones after one with other bytes", a.links[32], []Link{bare(change(a.links[48], func(r *msg.Record) { r.State = testCID("x") })), honest}, "does not name the record of round 48"},
+		{"only one that leads on", a.links[32], []Link{bare(a.links[48])}, "is the last one, and has no certificate"},
+		{"no vote for what follows the one before the last", changing.links[8], []Link{changing.links[12], changing.links[16]}, "votes of 0 of its next witnesses"},
+		{"it leads on, and nobody vouches for it", changing.links[8], []Link{bare(changing.links[12]), changing.links[16]}, "votes of 0 of its next witnesses"},
 		{"a good step and a bad one", genesis, []Link{a.links[32], liars.links[64]}, "does not name"},
 	} {
 		var items []Item

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -16,10 +17,11 @@ import (
 
 const (
 	placesEvery = 5 * time.Second
-	// meetAgain is how long a peer that could not be reached is left alone.
-	meetAgain   = 5 * time.Minute
-	maxMeetings = 4   // at the same time
-	maxMet      = 512 // peers of which it is remembered when they were looked for
+	// A peer that could not be reached is left alone for meetAgain, and twice as long
+	// each time, up to mostAlone.
+	meetAgain   = 20 * time.Second
+	mostAlone   = 5 * time.Minute
+	maxMeetings = 8 // at the same time
 )
 
 // networkOf names the network of an address as others see it: what one customer
@@ -70,15 +72,47 @@ func placeOf(conns []network.Conn) string {
 	return place
 }
 
-// places looks where the peers are that have a seat or want one.
+// places looks where the peers are that have a seat or want one, and remembers it
+// as long as they do: with many seats nobody is connected to all of them at a time.
 type places struct {
 	seen  time.Time // when last looked
-	met   map[peer.ID]time.Time
+	peers map[peer.ID]*placed
 	slots chan struct{}
 }
 
+// placed is what is known of where a peer is.
+type placed struct {
+	network string // "": not known
+	meetAt  time.Time
+	alone   time.Duration
+}
+
 func newPlaces() *places {
-	return &places{met: make(map[peer.ID]time.Time), slots: make(chan struct{}, maxMeetings)}
+	return &places{peers: make(map[peer.ID]*placed), slots: make(chan struct{}, maxMeetings)}
+}
+
+// update takes where peers seem to be now, "" if that cannot be told, and forgets
+// all others.
+func (p *places) update(now map[peer.ID]string) {
+	maps.DeleteFunc(p.peers, func(id peer.ID, _ *placed) bool { _, ok := now[id]; return !ok })
+	for id, network := range now {
+		if p.peers[id] == nil {
+			p.peers[id] = &placed{}
+		}
+		if network != "" {
+			p.peers[id].network = network
+		}
+	}
+}
+
+// due reports whether a peer is to be looked for, and that it is.
+func (p *placed) due(now time.Time) bool {
+	if p.network != "" || now.Before(p.meetAt) {
+		return false
+	}
+	p.alone = min(max(2*p.alone, meetAgain), mostAlone)
+	p.meetAt = now.Add(p.alone)
+	return true
 }
 
 // look tells the round where peers are, now and then, and looks for those that
@@ -90,16 +124,19 @@ func (l *driver) look(ctx context.Context) []round.Effect {
 	}
 	p.seen = now
 	host := l.r.hub.o.Host.Libp2p()
-	var ev round.Seen
-	for _, id := range l.m.Asking() {
-		place := round.Exempt
+	asking := l.m.Asking()
+	at := make(map[peer.ID]string, len(asking))
+	for _, id := range asking {
+		at[id] = round.Exempt
 		if id != host.ID() {
-			place = placeOf(host.Network().ConnsToPeer(id))
+			at[id] = placeOf(host.Network().ConnsToPeer(id))
 		}
-		ev.Places = append(ev.Places, round.Place{Peer: id, Network: place})
-		if place == "" {
-			l.meet(ctx, id, now)
-		}
+	}
+	p.update(at)
+	var ev round.Seen
+	for _, id := range asking {
+		ev.Places = append(ev.Places, round.Place{Peer: id, Network: p.peers[id].network})
+		l.meet(ctx, id, now)
 	}
 	return l.m.Step(now, ev)
 }
@@ -107,18 +144,15 @@ func (l *driver) look(ctx context.Context) []round.Effect {
 // meet connects to a peer, so that it can be seen where it is.
 func (l *driver) meet(ctx context.Context, id peer.ID, now time.Time) {
 	p := l.places
-	if at, ok := p.met[id]; ok && now.Sub(at) < meetAgain {
-		return
-	}
 	select {
 	case p.slots <- struct{}{}:
 	default:
 		return // the next time
 	}
-	if len(p.met) >= maxMet {
-		clear(p.met) // a peer is looked for once more, then
+	if !p.peers[id].due(now) {
+		<-p.slots
+		return
 	}
-	p.met[id] = now
 	host := l.r.hub.o.Host.Libp2p()
 	l.r.running.Go(func() {
 		defer func() { <-p.slots }()

@@ -1,7 +1,9 @@
 package runner
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -111,5 +113,36 @@ func TestRequestsPassedOn(t *testing.T) {
 		if got := judge(tt.j); got != tt.want {
 			t.Errorf("%s: verdict %v, want %v", tt.name, got, tt.want)
 		}
+	}
+}
+
+// TestPlaces: where a peer was seen is remembered as long as it has a seat or asks for
+// one, and who is not found is looked for again, ever more rarely.
+func TestPlaces(t *testing.T) {
+	p := newPlaces()
+	p.update(map[peer.ID]string{"a": "203.0.113.0/24", "b": "", "c": round.Exempt})
+	p.update(map[peer.ID]string{"a": "", "b": "", "d": ""})
+	if p.peers["a"].network != "203.0.113.0/24" || p.peers["b"].network != "" || p.peers["c"] != nil || len(p.peers) != 3 {
+		t.Errorf("places are %v", p.peers)
+	}
+	p.update(map[peer.ID]string{"a": "198.51.100.0/24"})
+	if p.peers["a"].network != "198.51.100.0/24" {
+		t.Error("who moved is where it was")
+	}
+	now := time.Now()
+	if p.peers["a"].due(now) {
+		t.Error("a peer whose place is known is looked for")
+	}
+	var lost placed
+	var waits []time.Duration
+	last := now
+	for ; now.Before(last.Add(time.Hour)) && len(waits) < 7; now = now.Add(time.Second) {
+		if lost.due(now) {
+			waits, last = append(waits, now.Sub(last)), now
+		}
+	}
+	want := []time.Duration{0, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 300 * time.Second, 300 * time.Second}
+	if !slices.Equal(waits, want) {
+		t.Errorf("it is looked for after %v, want %v", waits, want)
 	}
 }

@@ -23,7 +23,7 @@ const branchProtocol = "/moot/branch/1"
 // proofProtocol answers with a proof that the answerer's last certified record is
 // of the run's chain, for who knows the record that the request has for a
 // locator.
-const proofProtocol = "/moot/proof/1"
+const proofProtocol = "/moot/proof/2"
 
 // beforeProtocol answers with the records before one of the answerer's chain,
 // newest first.
