@@ -174,7 +174,34 @@ type CoverageShard struct {
 	Draws uint64 `json:"draws"` // how often rows were drawn, in all
 }
 
-// Coverage is which of a run's training rows its contributions were trained on.
+// CoverageSpan are shards that are told together.
+type CoverageSpan struct {
+	First int    `json:"first"` // counted from 0
+	Last  int    `json:"last"`
+	Rows  uint64 `json:"rows"`
+}
+
+// CoveragePass is what was drawn while as many rows were drawn as the data set
+// has, or several times as many.
+type CoveragePass struct {
+	First     uint64 `json:"first"` // pass, counted from 1
+	Last      uint64 `json:"last"`
+	FromRound uint64 `json:"from_round"`
+	ToRound   uint64 `json:"to_round"`
+	// Draws is how often rows of each column's shards were drawn; Lost the same for
+	// deltas that were refused, or counted for nothing.
+	Draws []uint64 `json:"draws"`
+	Lost  []uint64 `json:"lost"`
+}
+
+// CoverageGrid is what was drawn by shard and pass.
+type CoverageGrid struct {
+	Shards []CoverageSpan `json:"shards"` // the columns
+	Passes []CoveragePass `json:"passes"` // oldest first
+}
+
+// Coverage is which of a run's training rows the contributions that count were
+// trained on.
 // The draw of a peer follows from the head and its ID; that it kept to it is
 // its word, and a row that is too long is counted where another was drawn.
 type Coverage struct {
@@ -185,10 +212,27 @@ type Coverage struct {
 	Draws  uint64          `json:"draws"`
 	Passes []uint64        `json:"passes"` // rows that were drawn 0, 1, 2 … times, the last: so often or more
 	Shards []CoverageShard `json:"shards"`
+	// ShardCount is how many shards there are, ShardsSeen of how many a row was drawn.
+	ShardCount int `json:"shard_count"`
+	ShardsSeen int `json:"shards_seen"`
+	// Lost is how often rows were drawn for deltas that were refused, of which the
+	// fewest steps are counted that a delta has, or that counted for nothing.
+	Lost uint64       `json:"lost"`
+	Grid CoverageGrid `json:"grid"`
+	// EvalRows are held out; Leaks of them are trained on too, null while that is not
+	// known.
+	EvalRows uint64  `json:"eval_rows"`
+	Leaks    *uint64 `json:"leaks"`
 }
 
 // MaxCoverageShards bounds an answer; more shards are told together.
 const MaxCoverageShards = 500
+
+// The bounds of a grid: beyond, shards and passes are told together.
+const (
+	MaxGridShards = 96
+	MaxGridPasses = 32
+)
 
 func (s *Server) coverage(ctx context.Context, r *http.Request) (Coverage, error) {
 	id, err := s.run(ctx, r.PathValue("id"))
@@ -196,6 +240,6 @@ func (s *Server) coverage(ctx context.Context, r *http.Request) (Coverage, error
 		return Coverage{}, err
 	}
 	v, err := s.backend.Coverage(ctx, id)
-	v.Passes, v.Shards = list(v.Passes), list(v.Shards)
+	v.Passes, v.Shards, v.Grid.Shards, v.Grid.Passes = list(v.Passes), list(v.Shards), list(v.Grid.Shards), list(v.Grid.Passes)
 	return v, err
 }

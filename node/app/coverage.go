@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,7 +24,11 @@ type covered struct {
 	rows   []int     // by shard
 	draws  [][]uint8 // by shard and row; 255 is as many or more
 	sum    []uint64  // by shard
-	head   string    // record up to which it was counted, "" is the genesis
+	lost   uint64
+	grid   *grid
+	data   *shard.Dataset
+	leaks  leaks
+	head   string // record up to which it was counted, "" is the genesis
 	round  uint64
 	opened bool
 	// partial: older records were missing when it was counted.
@@ -68,13 +73,22 @@ func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 		for _, s := range d.Index().Train.Shards {
 			c.rows = append(c.rows, int(s.Rows))
 		}
+		c.data, c.leaks = d, leaks{}
 		c.reset()
 		c.opened = true
 	}
-	if err := c.follow(ctx, p, uint64(m.Inner.BatchSamples)); err != nil {
+	until := time.Now().Add(coverFor)
+	if err := c.follow(ctx, p, drawing{uint64(m.Inner.BatchSamples), uint64(m.Inner.MinSteps)}, until); err != nil {
 		return api.Coverage{}, err
 	}
+	if err := c.leaks.read(ctx, c.data, until.Add(coverFor)); err != nil {
+		return api.Coverage{}, api.Errorf(api.CodeData, "%w", err)
+	}
 	out := c.tell(id)
+	out.EvalRows = uint64(c.data.Index().Eval.Rows)
+	if c.leaks.done {
+		out.Leaks = &c.leaks.found
+	}
 	c.settle(now, &out)
 	return out, nil
 }
@@ -82,8 +96,8 @@ func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 // settle keeps the answer in the place of the counts, when the run is over.
 func (c *covered) settle(now api.Run, out *api.Coverage) {
 	c.ended = nil
-	if now.Final && now.Head == c.head && !c.partial {
-		c.ended, c.rows, c.draws, c.sum, c.opened = out, nil, nil, nil, false
+	if now.Final && now.Head == c.head && !c.partial && (c.data == nil || c.leaks.done) {
+		c.ended, c.rows, c.draws, c.sum, c.grid, c.data, c.opened = out, nil, nil, nil, nil, nil, false
 	}
 }
 
@@ -93,12 +107,20 @@ func (c *covered) reset() {
 	for i, n := range c.rows {
 		c.draws[i] = make([]uint8, n)
 	}
+	c.lost, c.grid = 0, newGrid(c.rows)
 	c.head, c.round = "", 0
 }
 
-// follow counts the rounds that were decided since the last time; all, when
-// the head moved to another branch. What was counted when ctx ends stays.
-func (c *covered) follow(ctx context.Context, p participant, batch uint64) error {
+// drawing is how many rows a run draws: for a step, and of a delta the fewest steps.
+type drawing struct{ batch, minSteps uint64 }
+
+// coverFor bounds how long one question counts older rounds; the next goes on.
+const coverFor = 500 * time.Millisecond
+
+// follow counts the rounds that were decided since the last time, as many as until
+// allows; all, when the head moved to another branch. What was counted when ctx
+// ends stays.
+func (c *covered) follow(ctx context.Context, p participant, d drawing, until time.Time) error {
 	// Of a run that was joined late, older rounds come when newer ones are counted.
 	partial := p.Summary().RecordsFrom > 0
 	if c.partial && !partial {
@@ -115,7 +137,7 @@ func (c *covered) follow(ctx context.Context, p participant, batch uint64) error
 		}
 	}
 	for {
-		page, err := p.Rounds(c.round+1, api.MaxRoundsPerPage)
+		page, err := p.Rounds(c.round+1, digestPage)
 		if err != nil {
 			return err
 		}
@@ -123,19 +145,19 @@ func (c *covered) follow(ctx context.Context, p participant, batch uint64) error
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := c.count(r, batch); err != nil {
+			if err := c.count(r, d); err != nil {
 				return err
 			}
 			c.head, c.round = r.Record, r.Round
 		}
-		if len(page) < api.MaxRoundsPerPage {
-			return nil
+		if len(page) < digestPage || over(ctx, until) {
+			return ctx.Err()
 		}
 	}
 }
 
 // count adds the draws of a round.
-func (c *covered) count(r api.Round, batch uint64) error {
+func (c *covered) count(r api.Round, d drawing) error {
 	head, err := cid.Decode(r.Parent)
 	if err != nil {
 		return err
@@ -148,9 +170,18 @@ func (c *covered) count(r api.Round, batch uint64) error {
 		if x.Steps == 0 && x.Tokens > 0 { // of a cell, whose seats alone know
 			return api.Errorf(api.CodeRefused, "which rows a run with cells was trained on is not known: its records have no steps")
 		}
-		n := min(x.Steps, maxCoverDraws/max(batch, 1)) * batch
+		n := min(x.Steps, maxCoverDraws/max(d.batch, 1)) * d.batch
+		if x.Weight == 0 {
+			c.lose(r.Round, head, id, n)
+			continue
+		}
+		band := c.grid.band(r.Round)
 		dataset.Drawn(runner.SampleSeed(head, id), n, c.rows, func(shard int, rows []int) {
 			drawn := c.draws[shard]
+			band.Draws[shard/c.grid.size] += uint64(len(rows))
+			if rows == nil {
+				band.Draws[shard/c.grid.size] += uint64(len(drawn))
+			}
 			if rows == nil {
 				c.sum[shard] += uint64(len(drawn))
 				for i := range drawn {
@@ -163,8 +194,27 @@ func (c *covered) count(r api.Round, batch uint64) error {
 				drawn[i] = more(drawn[i])
 			}
 		})
+		c.grid.drawn += n
+	}
+	for _, x := range r.Refused {
+		if id, err := peer.Decode(x.Peer); err == nil { // else it is of a cell
+			c.lose(r.Round, head, id, d.minSteps*d.batch)
+		}
 	}
 	return nil
+}
+
+// lose counts what was drawn for nothing.
+func (c *covered) lose(round uint64, head cid.Cid, id peer.ID, n uint64) {
+	band := c.grid.band(round)
+	dataset.Drawn(runner.SampleSeed(head, id), n, c.rows, func(shard int, rows []int) {
+		k := uint64(len(rows))
+		if rows == nil {
+			k = uint64(c.rows[shard])
+		}
+		band.Lost[shard/c.grid.size] += k
+	})
+	c.lost += n
 }
 
 func more(n uint8) uint8 {
@@ -176,7 +226,7 @@ func more(n uint8) uint8 {
 
 // tell sums up.
 func (c *covered) tell(id string) api.Coverage {
-	out := api.Coverage{Run: id, Round: c.round, Passes: make([]uint64, maxPasses)}
+	out := api.Coverage{Run: id, Round: c.round, Passes: make([]uint64, maxPasses), ShardCount: len(c.rows), Lost: c.lost, Grid: c.grid.tell()}
 	size := (len(c.rows) + api.MaxCoverageShards - 1) / api.MaxCoverageShards
 	for i := range c.rows {
 		if i%size == 0 {
@@ -186,6 +236,9 @@ func (c *covered) tell(id string) api.Coverage {
 		s.Last = i
 		s.Rows += uint64(c.rows[i])
 		s.Draws += c.sum[i]
+		if c.sum[i] > 0 {
+			out.ShardsSeen++
+		}
 		for _, n := range c.draws[i] {
 			out.Passes[min(int(n), maxPasses-1)]++
 			if n > 0 {

@@ -41,7 +41,7 @@ func TestCoverage(t *testing.T) {
 	round := func(n uint64, branch string, steps ...uint64) api.Round {
 		r := api.Round{Round: n, Parent: recordCID(n-1, branch), Record: recordCID(n, branch)}
 		for i, s := range steps {
-			r.Contributions = append(r.Contributions, api.Contribution{Peer: peers[i], Steps: s})
+			r.Contributions = append(r.Contributions, api.Contribution{Peer: peers[i], Steps: s, Weight: 1})
 		}
 		return r
 	}
@@ -53,7 +53,7 @@ func TestCoverage(t *testing.T) {
 	c, p := fresh(), &chain{rounds: []api.Round{round(1, "a", 1, 2), round(2, "a", 3)}}
 	follow := func(c *covered) api.Coverage {
 		t.Helper()
-		if err := c.follow(t.Context(), p, 4); err != nil {
+		if err := c.follow(t.Context(), p, drawing{4, 1}, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 		return c.tell("x")
@@ -81,10 +81,44 @@ func TestCoverage(t *testing.T) {
 	if got := follow(c); got.Draws != 16 || got.Round != 4 {
 		t.Errorf("on another branch: %+v", got)
 	}
+	// By pass and shard it is the same in all; a refused delta, and one that counts
+	// for nothing, was drawn for nothing.
+	c = &covered{rows: []int{10, 0, 20, 5}}
+	c.reset()
+	p.rounds = nil
+	for n := uint64(1); n <= 400; n++ {
+		r := round(n, "c", 3, 2)
+		r.Contributions[1].Weight = n % 2
+		if n%3 == 0 {
+			r.Refused = []api.Refusal{{Peer: peers[0], Reason: "timeout"}, {Peer: "cell 1", Reason: "timeout"}}
+		}
+		p.rounds = append(p.rounds, r)
+	}
+	got = follow(c)
+	draws, lost := uint64(0), uint64(0)
+	for i, b := range got.Grid.Passes {
+		for j := range b.Draws {
+			draws += b.Draws[j]
+			lost += b.Lost[j]
+		}
+		if i > 0 && (b.First <= got.Grid.Passes[i-1].Last || b.FromRound < got.Grid.Passes[i-1].ToRound) {
+			t.Errorf("passes %d to %d of rounds %d to %d follow %+v", b.First, b.Last, b.FromRound, b.ToRound, got.Grid.Passes[i-1])
+		}
+	}
+	if want := uint64(400*3*4 + 200*2*4); draws != want || got.Draws != want {
+		t.Errorf("%d draws by pass, %d in all, want %d", draws, got.Draws, want)
+	}
+	if want := uint64(200*2*4 + 133*4); lost != want || got.Lost != want {
+		t.Errorf("%d draws for nothing by pass, %d in all, want %d", lost, got.Lost, want)
+	}
+	if n := len(got.Grid.Passes); n > api.MaxGridPasses || n < api.MaxGridPasses/2 || got.Grid.Passes[n-1].Last != (draws-20)/35+1 || len(got.Grid.Shards) != 4 || got.ShardCount != 4 || got.ShardsSeen != 3 {
+		t.Errorf("%d passes, the last %+v, %d columns, %d of %d shards seen", n, got.Grid.Passes[n-1], len(got.Grid.Shards), got.ShardsSeen, got.ShardCount)
+	}
 	// Many shards are told together.
 	c = &covered{rows: slices.Repeat([]int{1}, 3*api.MaxCoverageShards+1)}
 	c.reset()
-	if got := c.tell("x"); len(got.Shards) > api.MaxCoverageShards || got.Shards[len(got.Shards)-1].Last != len(c.rows)-1 || got.Rows != uint64(len(c.rows)) {
+	if got := c.tell("x"); len(got.Shards) > api.MaxCoverageShards || got.Shards[len(got.Shards)-1].Last != len(c.rows)-1 || got.Rows != uint64(len(c.rows)) ||
+		len(got.Grid.Shards) > api.MaxGridShards || got.Grid.Shards[len(got.Grid.Shards)-1].Last != len(c.rows)-1 {
 		t.Errorf("%d shards are told as %d", len(c.rows), len(got.Shards))
 	}
 }

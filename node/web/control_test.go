@@ -357,7 +357,7 @@ func TestPublicPage(t *testing.T) {
 	}
 	tb.eval(`document.querySelector("tbody a").click()`, nil)
 	tb.until(tile + ` === "25" && document.querySelectorAll(".plot .dot").length > 20`)
-	if s := tb.text(`[...document.querySelectorAll(".pages a")].map((n) => n.textContent).join()`); s != "Overview,Peers" {
+	if s := tb.text(`[...document.querySelectorAll(".pages a")].map((n) => n.textContent).join()`); s != "Overview,Peers,Data" {
 		t.Errorf("pages of the run: %s", s)
 	}
 	w.decide(26, []string{w.me})

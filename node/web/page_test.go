@@ -226,6 +226,7 @@ func (w *world) views() []view {
 		{"runs", "#/runs", `document.querySelectorAll("tbody tr").length === 2`},
 		{"run", run, `document.querySelectorAll("table th a").length > 20 && document.querySelectorAll(".plot .dot").length > 20`},
 		{"round", run + "/rounds/5", `document.body.innerText.includes("bad-norm")`},
+		{"run-data", run + "/data", `document.querySelectorAll(".heat").length > 6 && document.body.innerText.includes("None of 200 held-out rows")`},
 		{"run-peers", run + "/peers", `document.querySelectorAll("tbody tr").length === 4`},
 		{"run-peer", run + "/peers/" + w.me, `document.querySelectorAll(".plot .bar").length > 20`},
 		{"samples", run + "/samples", `document.querySelector("h1")?.textContent.includes("pirate")`},

@@ -10,6 +10,7 @@ import { runView } from "./run.js";
 import { roundView } from "./round.js";
 import { membersView } from "./members.js";
 import { memberView } from "./member.js";
+import { dataView } from "./data.js";
 import { samplesView } from "./samples.js";
 import { exportView } from "./export.js";
 import { networkView } from "./network.js";
@@ -28,6 +29,7 @@ const everybody = [
   [/^\/runs$/, () => runsView()],
   [/^\/runs\/([^/]+)$/, (id) => runView(id, live.log)],
   [/^\/runs\/([^/]+)\/rounds\/(\d+)$/, (id, n) => roundView(id, Number(n))],
+  [/^\/runs\/([^/]+)\/data$/, (id) => dataView(id)],
   [/^\/runs\/([^/]+)\/peers$/, (id) => membersView(id)],
   [/^\/runs\/([^/]+)\/peers\/([^/]+)$/, (id, peer) => memberView(id, peer)],
 ];

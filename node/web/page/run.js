@@ -7,6 +7,8 @@ import { table } from "./table.js";
 import { chart } from "./chart.js";
 import { allRounds, best, historyOf } from "./rounds.js";
 import { timeline } from "./timeline.js";
+import { coverText, leakText, shardText } from "./data.js";
+import { heat } from "./heat.js";
 import { memberLink } from "./members.js";
 import { runPages } from "./pages.js";
 import { eventText } from "./eventtext.js";
@@ -24,11 +26,10 @@ const axes = {
 };
 
 const KEY = "moot.x";
-const shardAxis = { title: "shard", whole: true, text: (v) => f.count(v) };
 
 export function runView(id, log) {
   const history = historyOf(id);
-  let coverRound = -1, coverKnown = false;
+  let coverRound = -1, coverKnown = false, cover = null;
   let totals = null, totalsOf = ""; // by peer, up to this record
   let older = []; // rounds before the last few, those that were asked for
   let run = null, me = "", by = localStorage.getItem(KEY), log2 = false, mean = true;
@@ -46,10 +47,10 @@ export function runView(id, log) {
   const speed = chart({ title: "Swarm speed", unit: "tokens per second", y: (v) => f.compact(v), file: `${name}-speed` });
   const deltas = chart({ title: "Deltas", unit: "deltas", y: f.count, file: `${name}-deltas` });
   const bytes = chart({ title: "Bytes per round", unit: "bytes", y: f.bytes, file: `${name}-bytes` });
-  const covered = chart({ title: "Coverage of the data", unit: "% of rows seen", y: (v) => f.decimal(v, 1), file: `${name}-coverage` });
+  const covered = heat("Coverage of the data by shard and pass", `${name}-coverage`);
   const online = chart({ title: "Peers online", unit: "peers", y: f.count, file: `${name}-online` });
   const phases = timeline(`${name}-timeline`);
-  const coverText = el("p", { class: "note" }), bytesText = el("p", { class: "note" });
+  const coverNote = el("p", { class: "note" }), coverShards = el("p"), bytesText = el("p", { class: "note" });
   const times = chart({ title: "Time per round", unit: "s", y: (v) => f.compact(Number(v.toFixed(1))), file: `${name}-rounds` });
 
   const group = uid("axis");
@@ -217,14 +218,14 @@ export function runView(id, log) {
   // drawCoverage says which rows were trained on, or why that cannot be told.
   function drawCoverage(c, err) {
     if (err) {
-      coverText.textContent = `It cannot be told: ${err.message}.`;
+      coverNote.textContent = `It cannot be told: ${err.message}.`;
       return;
     }
-    const shards = c.shards.filter((s) => s.rows);
-    const range = (s) => (s.first === s.last ? String(s.first) : `${s.first} to ${s.last}`);
-    covered.update({ x: shardAxis, zero: true, series: [{ name: "seen", kind: "bar", points: shards.map((s) => [s.first, 100 * s.seen / s.rows, `shard ${range(s)}, ${f.count(s.draws)} draws of ${f.plural(s.rows, "row")}`]) }] });
-    const often = c.passes.map((n, i) => [i, n]).slice(1).filter(([, n]) => n).map(([i, n]) => `${f.percent(n / c.rows)} ${i === 1 ? "once" : i === 2 ? "twice" : i === 8 ? "8 times or more" : `${i} times`}`);
-    coverText.textContent = c.rows ? `${f.percent(c.seen / c.rows)} of ${f.count(c.rows)} rows were drawn at least once, ${f.decimal(c.draws / c.rows)} times in the mean${often.length ? `: ${often.join(", ")}` : ""}. The draw of each peer follows from the head and its ID.` : "The data set has no rows.";
+    coverShards.textContent = `${shardText(c)}. ${leakText(c)}${c.round < run.round ? ` Counted up to round ${f.count(c.round)} so far.` : ""}`;
+    covered.update(c.grid, `${shardText(c)}.`);
+    coverNote.textContent = coverText(c);
+    cover = c;
+    drawTiles();
   }
 
   function drawTiles() {
@@ -240,6 +241,7 @@ export function runView(id, log) {
       tile("Eval loss", f.loss(last), last !== undefined && last !== null && `perplexity ${f.perplexity(last)}${change === null ? "" : `, ${change > 0 ? "+" : "−"}${Math.abs(change).toFixed(4)} since the first`}`),
       tile("Train loss", f.loss(run.train_loss), "nats per token"),
       tile("Seats", f.count(run.seats), `of at most ${f.count(run.max_seats)}; ${f.count(others.length + (run.joined ? 1 : 0))} peers online`),
+      tile("Coverage", cover?.rows ? f.percent(cover.seen / cover.rows) : "–", cover?.rows ? `of rows; ${f.decimal(cover.draws / cover.rows)} passes` : "not known yet"),
       tile("Certified", f.count(run.certified_rounds), `of ${f.plural(run.round, "round")}`),
       tile("Deltas", f.count(totals?.entered), `entered, ${f.count(totals?.refused)} refused`),
       tile("Swarm speed", f.compact(speed), "tokens/s, as members say")));
@@ -319,7 +321,7 @@ export function runView(id, log) {
       choice, long,
       el("div", { class: "grid" }, card("Loss", losses.node), card("Swarm speed", speed.node), card("Peers online", el("p", { class: "note" }, "As this node heard; at a change, and every ten minutes."), online.node), card("Timeline", phases.node), card("Seats and contributions", seats.node),
         card("Deltas", deltas.node), card("Tokens per round", tokens.node), card("Bytes per round", bytesText, bytes.node), card("Time per round", times.node),
-        card("Coverage of the data", coverText, covered.node)),
+        card("Coverage of the data", coverShards, covered.node, coverNote)),
       card("Contributions by peer", peers.node),
       card("Members now", el("p", { class: "note" }, "What peers say of themselves; nobody vouches for it."), members.node),
       card("Refused deltas", refusedText, refused.node),
@@ -340,7 +342,7 @@ export function runView(id, log) {
       if (run.round !== coverRound || !coverKnown) {
         coverRound = run.round;
         get(`/runs/${encodeURIComponent(id)}/online`, signal).then(drawOnline, () => {}); // it is asked again with the next round
-        get(`/runs/${encodeURIComponent(id)}/coverage`, signal).then((c) => { coverKnown = true; drawCoverage(c); }, (err) => { if (!signal.aborted) drawCoverage(null, err); });
+        get(`/runs/${encodeURIComponent(id)}/coverage`, signal).then((c) => { coverKnown = c.round >= run.round; drawCoverage(c); }, (err) => { if (!signal.aborted) drawCoverage(null, err); });
       }
       this.title = run.name;
       document.title = `${run.name} – moot`;
