@@ -1217,7 +1217,7 @@ func (f *Fake) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 	}
 	return api.Coverage{
 		Run: id, Round: r.Round, Rows: 3000, Seen: 1500, Draws: 2000, Passes: []uint64{1500, 1000, 500},
-		Shards: []api.CoverageShard{{First: 0, Last: 0, Rows: 1000, Seen: 1000, Draws: 1400}, {First: 1, Last: 1, Rows: 1000, Seen: 500, Draws: 600}, {First: 2, Last: 2, Rows: 1000}},
+		Shards:     []api.CoverageShard{{First: 0, Last: 0, Rows: 1000, Seen: 1000, Draws: 1400}, {First: 1, Last: 1, Rows: 1000, Seen: 500, Draws: 600}, {First: 2, Last: 2, Rows: 1000}},
 		ShardCount: 3, ShardsSeen: 2, Lost: 300, EvalRows: 200, Leaks: new(uint64(0)),
 		Grid: api.CoverageGrid{
 			Shards: []api.CoverageSpan{{First: 0, Last: 0, Rows: 1000}, {First: 1, Last: 1, Rows: 1000}, {First: 2, Last: 2, Rows: 1000}},

@@ -196,7 +196,7 @@ function route() {
 
 // mark tells which page of the navigation this is.
 function mark(hash) {
-  for (const a of document.querySelectorAll("nav a")) {
+  for (const a of document.querySelectorAll(".top nav a")) {
     const here = hash.startsWith(a.getAttribute("href").slice(1));
     if (here) a.setAttribute("aria-current", "page");
     else a.removeAttribute("aria-current");
