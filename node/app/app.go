@@ -18,6 +18,7 @@ import (
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/config"
 	"github.com/moot-net/moot/node/internal/cpu"
+	"github.com/moot-net/moot/node/internal/cuda"
 	"github.com/moot-net/moot/node/internal/device"
 	"github.com/moot-net/moot/node/internal/exchange"
 	"github.com/moot-net/moot/node/internal/fence"
@@ -218,6 +219,10 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	gpu, err := device.Find(cfg.Device, o.Log.With("component", "gpu"))
 	if err != nil {
 		return nil, api.Errorf(api.CodeConfig, "%w", err)
+	}
+	if gpu != nil && !cuda.Built { // a driver may be back in a minute, this never
+		_, err := gpu.Text()
+		return nil, api.Errorf(api.CodeGPU, "device is %s: %w", cfg.Device, err).WithHint("%s", gpu.Hint(err))
 	}
 	if gpu != nil {
 		gpu.Reserve(cfg.Work.VRAMReserveMB * 1e6)

@@ -33,6 +33,7 @@ const (
 type Daemon interface {
 	Status(ctx context.Context) (api.Status, error)
 	Peers(ctx context.Context) (api.Peers, error)
+	Settings(ctx context.Context) (api.Settings, error)
 }
 
 // Options are what Run looks at.
@@ -69,11 +70,12 @@ func Run(ctx context.Context, o Options) Report {
 	d := &doctor{Options: o, report: Report{Version: api.ThisVersion(), OK: true}}
 	d.daemon(ctx)
 	if d.config() {
+		d.inEffect(ctx)
 		d.data()
 		d.clock()
 		d.ports(ctx)
 		d.network(ctx)
-		d.add(o.Device(o.Config.Device))
+		d.add(o.Device(d.Config.Device))
 		d.makeWay()
 		if !o.Quick {
 			d.speed()
@@ -132,6 +134,30 @@ func (d *doctor) daemon(ctx context.Context) {
 	default:
 		d.ok("work", "%s", text)
 	}
+}
+
+// inEffect takes from a daemon what flags and its environment may have told it
+// alone.
+func (d *doctor) inEffect(ctx context.Context) {
+	if d.status == nil {
+		return
+	}
+	list, err := d.Daemon.Settings(ctx)
+	if err != nil {
+		return // an older one; the file is all there is
+	}
+	c := *d.Config
+	for _, s := range list.Settings {
+		switch {
+		case s.Key == "bootstrap":
+			c.Bootstrap = s.Values
+		case s.Key == "mdns" && len(s.Values) == 1:
+			c.MDNS = s.Values[0] == "true"
+		case s.Key == "device" && len(s.Values) == 1:
+			c.Device = s.Values[0]
+		}
+	}
+	d.Config = &c
 }
 
 // config reports whether there is a configuration to go on with.

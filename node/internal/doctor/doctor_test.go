@@ -21,11 +21,16 @@ import (
 type fake struct {
 	status api.Status
 	peers  []api.Peer
+	set    []api.Setting // by flags
 	err    error
 }
 
 func (f *fake) Status(context.Context) (api.Status, error) { return f.status, f.err }
 func (f *fake) Peers(context.Context) (api.Peers, error)   { return api.Peers{Peers: f.peers}, f.err }
+
+func (f *fake) Settings(context.Context) (api.Settings, error) {
+	return api.Settings{Settings: f.set}, f.err
+}
 
 // seen is what there is to see on a machine that is plugged in and in use.
 var seen = volunteer.Observation{
@@ -187,6 +192,16 @@ func TestFaults(t *testing.T) {
 			running(o, fake{peers: []api.Peer{{ID: peerA}}})
 			o.Config.Bootstrap = []string{"/ip4/192.0.2.1/tcp/1/p2p/" + peerA}
 		}, "bootstrap", OK, "1 of 1"},
+		{"bootstrap of a daemon's flag", func(_ *testing.T, o *Options) {
+			running(o, fake{set: []api.Setting{{Key: "bootstrap", Values: []string{"/ip4/192.0.2.1/tcp/1/p2p/" + peerA}}}})
+		}, "bootstrap", Warn, "0 of 1 answer; /ip4/192.0.2.1/tcp/1/p2p/" + peerA + ": it is not connected"},
+		{"discovery that a daemon's flag turned off", func(_ *testing.T, o *Options) {
+			running(o, fake{set: []api.Setting{{Key: "mdns", Values: []string{"false"}}}})
+		}, "bootstrap", Warn, "mdns is off"},
+		{"device of a daemon's flag", func(_ *testing.T, o *Options) {
+			o.Device = func(name string) Check { return Check{"device", Fail, name, "x"} }
+			running(o, fake{set: []api.Setting{{Key: "device", Values: []string{"cuda:7"}}}})
+		}, "device", Fail, "cuda:7"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := healthy(t)

@@ -10,6 +10,7 @@ import (
 
 const (
 	bootstrapCheck  = 5 * time.Second  // how often a lost bootstrap peer is noticed
+	bootstrapAlone  = 15 * time.Second // at most between two tries of a node that has no peer at all
 	bootstrapRemind = 10 * time.Minute // between warnings about one that stays away
 )
 
@@ -42,7 +43,7 @@ func (h *Host) keepBootstrap(ctx context.Context, ai peer.AddrInfo) {
 				h.log.InfoContext(ctx, "connected to bootstrap peer", "peer", ai.ID, "address", ai.Addrs[0].String())
 				fails, told = 0, time.Time{}
 			default:
-				wait = backoff(fails)
+				wait = bootstrapWait(fails, len(h.host.Network().Peers()) == 0)
 				fails++
 				if time.Since(told) > bootstrapRemind {
 					told = time.Now()
@@ -56,4 +57,13 @@ func (h *Host) keepBootstrap(ctx context.Context, ai peer.AddrInfo) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// bootstrapWait is how long to wait after n earlier failures. A node without any
+// peer has nothing better to do than to try.
+func bootstrapWait(n int, alone bool) time.Duration {
+	if alone {
+		return min(backoff(n), bootstrapAlone)
+	}
+	return backoff(n)
 }

@@ -235,6 +235,21 @@ func TestDeadBootstrapPeer(t *testing.T) {
 	waitFor(t, "the connection", func() bool { return h.connected(b.ID()) })
 }
 
+// TestBootstrapWait: who has no peer at all does not wait for a minute, whatever
+// luck the random half brings.
+func TestBootstrapWait(t *testing.T) {
+	longest := time.Duration(0)
+	for range 200 {
+		if d := bootstrapWait(20, true); d > bootstrapAlone {
+			t.Fatalf("alone it waits for %v, at most %v are meant", d, bootstrapAlone)
+		}
+		longest = max(longest, bootstrapWait(20, false))
+	}
+	if longest <= maxRedial/2 {
+		t.Errorf("with other peers it waits for %v at most, want more than %v", longest, maxRedial/2)
+	}
+}
+
 func TestPeersOfTheLastTime(t *testing.T) {
 	t.Parallel()
 	cache := filepath.Join(t.TempDir(), "peers.json")
