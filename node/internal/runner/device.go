@@ -36,6 +36,7 @@ type device struct {
 	eval   *evalJob           // guarded by mu; to measure, nil: nothing
 	early  *earlyJob          // guarded by mu; to train when there is nothing else, nil: nothing
 	yields bool               // guarded by mu; what is being done is that
+	hasty  int                // guarded by mu; so many measurements for rounds come before training
 	cancel context.CancelFunc // guarded by mu; ends what is being done
 	wake   chan struct{}      // of capacity 1
 }
@@ -44,7 +45,12 @@ type evalJob struct {
 	round  msg.Round
 	record cid.Cid
 	state  cid.Cid
+	first  bool // before training
 }
+
+// hastyRounds is for how many of its measurements a peer does them before it
+// trains, once a record had no loss because too few were done in time.
+const hastyRounds = 16
 
 func newDevice(r *Runner, t *train.Trainer, s Samples, open func() (*train.Trainer, error)) *device {
 	d := &device{r: r, t: t, open: open, wake: make(chan struct{}, 1)}
@@ -95,7 +101,7 @@ func (d *device) evaluate(k round.Link) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.eval = &evalJob{k.Record.Round, k.ID, k.Record.State}
+	d.eval = &evalJob{round: k.Record.Round, record: k.ID, state: k.Record.State}
 	d.signal()
 }
 
@@ -105,10 +111,34 @@ func (d *device) measure(ctx context.Context, e round.Evaluate) {
 		d.r.running.Go(func() { d.r.post(ctx, round.Evaluated{Record: e.Record, LossMicro: lossMicro(k.EvalLoss)}) })
 		return
 	}
+	head, _, ok := d.r.ledger.At(e.Round - 1)
+	before, _, too := d.r.ledger.At(e.Round - 2)
+	d.await(evalJob{round: e.Round - 1, record: e.Record, state: e.State}, e.Round > 2 && ok && too && unmeasured(head.Record, before.Record))
+}
+
+// unmeasured reports whether a record has no held-out loss of the state before it,
+// which is new: too few said one in time.
+func unmeasured(r, parent *msg.Record) bool {
+	return r.Trend != nil && r.Trend.LossMicro == 0 && len(parent.Contributions) > 0
+}
+
+// await sets what is to be measured for a round. As a rule there is time for it
+// when training is over, which costs nothing. Where there was too little, it comes
+// first for some rounds.
+func (d *device) await(e evalJob, late bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.eval = &evalJob{e.Round - 1, e.Record, e.State}
-	d.signal()
+	if late {
+		d.hasty = hastyRounds
+	}
+	d.eval = &e
+	if d.hasty == 0 {
+		d.signal()
+		return
+	}
+	d.hasty--
+	e.first = true
+	d.interrupt()
 }
 
 // lossMicro is a loss as it is told to others; one that is no number is as high
@@ -172,6 +202,8 @@ func (d *device) run(ctx context.Context) error {
 			continue
 		}
 		switch {
+		case e != nil && e.first:
+			d.doEvaluate(ctx, wctx, e)
 		case j != nil:
 			d.doTrain(ctx, wctx, j)
 		case a != nil:

@@ -79,3 +79,38 @@ func TestDrawnLoss(t *testing.T) {
 		}
 	}
 }
+
+// TestHastyMeasure: once a record has no loss that it should have, a peer measures
+// before it trains, for some rounds, and training goes on after that.
+func TestHastyMeasure(t *testing.T) {
+	with := []msg.Contribution{{}}
+	for _, tt := range []struct {
+		record, parent msg.Record
+		want           bool
+	}{
+		{msg.Record{Trend: &msg.Trend{}}, msg.Record{Contributions: with}, true},
+		{msg.Record{Trend: &msg.Trend{LossMicro: 7}}, msg.Record{Contributions: with}, false},
+		{msg.Record{Trend: &msg.Trend{}}, msg.Record{}, false}, // nothing new to measure
+		{msg.Record{}, msg.Record{Contributions: with}, false}, // a run that records none
+	} {
+		if got := unmeasured(&tt.record, &tt.parent); got != tt.want {
+			t.Errorf("%+v after %+v: unmeasured is %v", tt.record, tt.parent, got)
+		}
+	}
+
+	stopped := 0
+	d := &device{wake: make(chan struct{}, 1), cancel: func() { stopped++ }}
+	d.await(evalJob{round: 3}, false)
+	if d.eval.first || stopped != 0 {
+		t.Errorf("in time, and yet %+v, and training was stopped %d times", d.eval, stopped)
+	}
+	for i := range hastyRounds + 2 {
+		d.await(evalJob{round: msg.Round(4 + i)}, i == 0)
+		if want := i < hastyRounds; d.eval.first != want || d.eval.round != msg.Round(4+i) {
+			t.Errorf("%d rounds after the one that was missed: %+v", i, d.eval)
+		}
+	}
+	if stopped != hastyRounds {
+		t.Errorf("training gave way %d times", stopped)
+	}
+}
