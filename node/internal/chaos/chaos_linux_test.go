@@ -274,3 +274,27 @@ chaos: started with a clock that is wrong by -1h0m0s
 		t.Errorf("steps %v (%v), want %v", got, err, want)
 	}
 }
+
+// TestCountCells: only rounds of more than one cell count, and each peer once.
+func TestCountCells(t *testing.T) {
+	at := time.Unix(1000, 0)
+	peers := func(n int) (list []api.Contribution) {
+		for i := range n {
+			list = append(list, api.Contribution{Peer: string(rune('a' + i))})
+		}
+		return append(list, list...)
+	}
+	rounds := []api.Round{
+		{Seats: 52, Decided: at, Contributions: peers(52)}, // when it began is not known
+		{Seats: 52, Decided: at.Add(10 * time.Second)},
+		{Seats: 48, Decided: at.Add(20 * time.Second), Contributions: peers(48)},
+		{Seats: 52, Decided: at.Add(50 * time.Second), Contributions: peers(26)},
+		{Seats: 50, Decided: at.Add(60 * time.Second), Contributions: peers(50)},
+	}
+	r := result{Figures: map[string]float64{}, Limits: map[string]limit{}}
+	countCells(&r, rounds)
+	want := map[string]float64{"rounds_in_cells": 2, "least_part_that_gave": 0.5, "seconds_a_round": 20}
+	if d := cmp.Diff(want, r.Figures); d != "" || !slices.Equal(r.Missed, []string{"rounds_in_cells"}) {
+		t.Errorf("figures (-want +got):\n%s, missed %v", d, r.Missed)
+	}
+}

@@ -203,7 +203,7 @@ var usual = expectation{learned: 0.75, stall: 4, back: 5, cost: 2 * maxSteps, lo
 // agree waits until nodes have the same final record, and returns its state.
 func (s *swarm) agree(ctx context.Context, nodes []*node) (state string, err error) {
 	var say string
-	err = s.await(ctx, roundTimeout, func(ctx context.Context) (string, bool, error) {
+	err = s.await(ctx, s.patience(), func(ctx context.Context) (string, bool, error) {
 		say = ""
 		heads, final := make(map[string]bool), 0
 		for _, n := range nodes {

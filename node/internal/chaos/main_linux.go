@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -61,6 +62,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	f.StringVar(&o.mootd, "mootd", "", "path of the daemon")
 	f.StringVar(&o.skewed, "skewed", "", "path of a daemon whose clock can be set (default: none, such scenarios are skipped)")
 	f.DurationVar(&o.period, "period", 10*time.Second, "of the runs: what a fault costs is counted in periods, and what takes longer is late")
+	f.IntVar(&o.peers, "peers", 52, "of the scenario cells, which is not among those that are run without its name")
 	f.StringVar(&o.keep, "keep-data", "", "folder for the nodes' data and logs, which stay (default: a temporary one)")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -69,7 +71,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 		return 2, nil // it has been said
 	}
 	if o.list {
-		for _, s := range scenarios {
+		for _, s := range append(slices.Clone(scenarios), cells) {
 			fmt.Printf("%-16s %s\n", s.name, s.about)
 		}
 		return 0, nil
@@ -148,7 +150,7 @@ func chosen(given string) ([]scenario, error) {
 	var list []scenario
 	for _, name := range strings.Split(given, ",") {
 		found := false
-		for _, s := range scenarios {
+		for _, s := range append(slices.Clone(scenarios), cells) {
 			if s.name == name {
 				list, found = append(list, s), true
 			}

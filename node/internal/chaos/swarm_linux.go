@@ -23,6 +23,7 @@ type programs struct {
 	// period is that of the runs. A round ends sooner when all is there, as a
 	// rule in two seconds; where others want the processor too, it takes longer.
 	period time.Duration
+	peers  int // of cells
 }
 
 const runFile = `name = "chaos"
@@ -55,12 +56,13 @@ const mbit = 20
 // swarm is daemons in one run.
 type swarm struct {
 	programs
-	lab  *lab
-	dir  string
-	rng  *rand.Rand
-	say  func(format string, args ...any)
-	run  string
-	base float64 // held-out loss of the base model
+	lab     *lab
+	dir     string
+	rng     *rand.Rand
+	say     func(format string, args ...any)
+	run     string
+	base    float64 // held-out loss of the base model
+	runFile string  // of the run; "": the usual one
 
 	nodes  []*node // in the order in which they came; never removed
 	faults []fault
@@ -112,10 +114,15 @@ func (s *swarm) begin(ctx context.Context, peers, rounds int, prepare func(i int
 		if err == nil && prepare != nil {
 			err = prepare(i, n)
 		}
-		if err == nil {
+		if err == nil && (i == 0 || peers <= startAtOnce*4) {
 			err = n.start(ctx)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	if peers > startAtOnce*4 {
+		if err := startAll(ctx, s.nodes[1:]); err != nil {
 			return err
 		}
 	}
@@ -137,7 +144,10 @@ func (s *swarm) begin(ctx context.Context, peers, rounds int, prepare func(i int
 		return err
 	}
 	s.base = e.Loss
-	toml := fmt.Sprintf(runFile, s.period, rounds, maxSteps)
+	toml := s.runFile
+	if toml == "" {
+		toml = fmt.Sprintf(runFile, s.period, rounds, maxSteps)
+	}
 	r, err := c.Launch(ctx, api.LaunchRequest{Name: "run.toml", TOML: toml, Model: m.ID, Dataset: d.ID}, quiet)
 	if err != nil {
 		return err
@@ -270,10 +280,13 @@ var errEnded = errors.New("the run ended before that")
 // should: figures say how long it did.
 const roundTimeout = 90 * time.Second
 
+// patience is roundTimeout, or more with long periods.
+func (s *swarm) patience() time.Duration { return max(roundTimeout, 4*s.period) }
+
 // until waits until the run, as node n sees it, has trained so many rounds.
 func (s *swarm) until(ctx context.Context, n *node, trained uint64) error {
 	var r api.Run
-	err := s.await(ctx, roundTimeout, func(ctx context.Context) (progress string, done bool, err error) {
+	err := s.await(ctx, s.patience(), func(ctx context.Context) (progress string, done bool, err error) {
 		d, err := n.client().Run(ctx, s.run)
 		if err != nil {
 			return "", false, err
