@@ -327,7 +327,7 @@ func (n *node) attach() (err error) {
 		return err
 	}
 	n.gossip, err = gossip.New(n.host.Libp2p(), gossip.Options{
-		Log: n.log, Fence: n.fence,
+		Log: n.log, Fence: n.fence, Trusted: n.host.Preferred,
 		AppScore: func(p peer.ID) float64 {
 			if n.host.Blocked(p) {
 				return -1000

@@ -24,17 +24,24 @@ func DefaultLimits() Limits {
 	return Limits{BytesPerSecond: 4 << 20, BurstBytes: 32 << 20, MessagesPerSecond: 500, BurstMessages: 5000}
 }
 
+// strangersFactor is how many times as much as one of them all strangers together
+// may send: a neighbour says little, but in bursts, and each message comes from a
+// few of them.
+const strangersFactor = 2
+
 const maxGatePeers = 1024
 
 // gate counts what each neighbour sends.
 type gate struct {
-	self    peer.ID // "" in tests of the limits
+	self    peer.ID            // "" in tests of the limits
+	trusted func(peer.ID) bool // nil: nobody is
 	limits  Limits
 	now     func() time.Time
 	dropped atomic.Uint64
 
 	// owned by pubsub's loop, the only caller of inspect
-	peers map[peer.ID]*allowance
+	peers     map[peer.ID]*allowance
+	strangers *allowance
 }
 
 type allowance struct {
@@ -43,7 +50,19 @@ type allowance struct {
 }
 
 func newGate(l Limits) *gate {
-	return &gate{limits: l, now: time.Now, peers: make(map[peer.ID]*allowance)}
+	return &gate{limits: l, now: time.Now, peers: make(map[peer.ID]*allowance), strangers: newAllowance(l, strangersFactor)}
+}
+
+func newAllowance(l Limits, times int) *allowance {
+	return &allowance{
+		bytes:    rate.NewLimiter(rate.Limit(times*l.BytesPerSecond), times*l.BurstBytes),
+		messages: rate.NewLimiter(rate.Limit(times*l.MessagesPerSecond), times*l.BurstMessages),
+	}
+}
+
+// allow reports whether one more message of n bytes may come.
+func (a *allowance) allow(now time.Time, n int) bool {
+	return a.messages.AllowN(now, 1) && a.bytes.AllowN(now, n)
 }
 
 // inspect takes the messages above the limits out of a frame. Control
@@ -60,13 +79,14 @@ func (g *gate) inspect(from peer.ID, rpc *pubsub.RPC) error {
 	}
 	now := g.now()
 	a := g.of(from, now)
+	stranger := g.trusted == nil || !g.trusted(from)
 	kept := msgs[:0]
 	for _, m := range msgs {
 		if g.self != "" && peer.ID(m.GetFrom()) == g.self {
 			continue
 		}
 		size := len(m.GetData())
-		if size > MaxMessageBytes || !a.messages.AllowN(now, 1) || !a.bytes.AllowN(now, size) {
+		if size > MaxMessageBytes || !a.allow(now, size) || stranger && !g.strangers.allow(now, size) {
 			g.dropped.Add(1)
 			continue
 		}
@@ -88,10 +108,7 @@ func (g *gate) of(p peer.ID, now time.Time) *allowance {
 			}
 			delete(g.peers, oldest)
 		}
-		a = &allowance{
-			bytes:    rate.NewLimiter(rate.Limit(g.limits.BytesPerSecond), g.limits.BurstBytes),
-			messages: rate.NewLimiter(rate.Limit(g.limits.MessagesPerSecond), g.limits.BurstMessages),
-		}
+		a = newAllowance(g.limits, 1)
 		g.peers[p] = a
 	}
 	a.used = now

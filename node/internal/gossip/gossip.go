@@ -25,7 +25,7 @@ const (
 	maxFrameBytes    = MaxMessageBytes + 32<<10 // of a pubsub frame: message, signature, names
 	maxControlBytes  = 128 << 10
 	maxTopicName     = 128 // bytes
-	maxTopicsPerPeer = 64  // in one frame of subscriptions
+	maxTopicsPerPeer = 64  // to which it listens; also in one frame of subscriptions
 	seenFor          = 5 * time.Minute
 	validateQueue    = 1024 // messages of all topics waiting for a signature check
 	validateAtOnce   = 64   // validators running, of one topic and of all
@@ -96,6 +96,11 @@ type Options struct {
 	// Limits bound what one peer may send. The zero value means [DefaultLimits].
 	Limits Limits
 
+	// Trusted says whether a neighbour is not a stranger. Those have a bound for
+	// all of them together beside each one's: identities cost nothing. It is called
+	// often and must not block. Default: all are strangers.
+	Trusted func(peer.ID) bool
+
 	// Log is where it is told what happened. Default: nowhere.
 	Log *slog.Logger
 }
@@ -133,7 +138,7 @@ func New(h host.Host, o Options) (*Gossip, error) {
 		topics: make(map[string]*Topic),
 		gate:   newGate(o.Limits),
 	}
-	g.gate.self = h.ID()
+	g.gate.self, g.gate.trusted = h.ID(), o.Trusted
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	var err error
 	if g.ps, err = pubsub.NewGossipSub(g.ctx, h, g.options(o)...); err != nil {
@@ -144,7 +149,9 @@ func New(h host.Host, o Options) (*Gossip, error) {
 }
 
 func (g *Gossip) options(o Options) []pubsub.Option {
-	filter := pubsub.NewRegexpSubscriptionFilter(topicPattern)
+	counted := newSubscribers(pubsub.NewRegexpSubscriptionFilter(topicPattern))
+	g.gone(counted.gone)
+	var filter pubsub.SubscriptionFilter = counted
 	var fenced []pubsub.Option
 	if o.Fence != nil {
 		app := o.AppScore
@@ -160,11 +167,7 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 		}
 		filter = listening{filter, o.Fence}
 		fenced = append(fenced, pubsub.WithPeerFilter(o.Fence.Hears))
-		g.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
-			if p := c.RemotePeer(); n.Connectedness(p) != network.Connected {
-				o.Fence.Gone(p)
-			}
-		}})
+		g.gone(o.Fence.Gone)
 	}
 	score, thresholds := scoring(o.AppScore)
 	return append(fenced, []pubsub.Option{
@@ -185,6 +188,15 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 		pubsub.WithAppSpecificRpcInspector(g.gate.inspect),
 		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(filter, maxTopicsPerPeer)),
 	}...)
+}
+
+// gone has fn called with peers that are not connected any more.
+func (g *Gossip) gone(fn func(peer.ID)) {
+	g.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
+		if p := c.RemotePeer(); n.Connectedness(p) != network.Connected {
+			fn(p)
+		}
+	}})
 }
 
 // Run gossips until ctx is done. Then it leaves all topics, closes their

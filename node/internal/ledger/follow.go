@@ -31,23 +31,24 @@ func (l *Ledger) Locator(limit int) []cid.Cid {
 // chain, as many as fit into maxItems and maxBytes. Without any in common it
 // lists nothing.
 func (l *Ledger) After(locator []cid.Cid, maxItems, maxBytes int) []round.Item {
+	return l.items(l.after(locator, maxItems, maxBytes))
+}
+
+func (l *Ledger) after(locator []cid.Cid, maxItems, maxBytes int) []itemAt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := slices.IndexFunc(locator, func(c cid.Cid) bool { _, ok := l.byID[c]; return ok })
 	if at < 0 {
 		return nil
 	}
-	var out []round.Item
+	var out []itemAt
 	for i := l.byID[locator[at]] + 1; i < len(l.entries) && len(out) < maxItems; i++ {
 		e := l.entries[i]
-		if !e.here() {
+		at := itemAt{e.record, e.cert}
+		if !e.here() || !at.fits(&maxBytes) {
 			break
 		}
-		item, ok := l.item(e.record, e.cert, &maxBytes)
-		if !ok {
-			break
-		}
-		out = append(out, item)
+		out = append(out, at)
 	}
 	return out
 }

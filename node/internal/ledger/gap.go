@@ -298,23 +298,24 @@ func (l *Ledger) Retreat() error {
 // first and without the genesis record, as many as are here without a break and
 // fit into maxItems and maxBytes; nothing if that one is not in the chain.
 func (l *Ledger) Before(id cid.Cid, maxItems, maxBytes int) []round.Item {
+	return l.items(l.before(id, maxItems, maxBytes))
+}
+
+func (l *Ledger) before(id cid.Cid, maxItems, maxBytes int) []itemAt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i, ok := l.byID[id]
 	if !ok {
 		return nil
 	}
-	var out []round.Item
+	var out []itemAt
 	for ; i > 1 && len(out) < maxItems; i-- {
 		e := l.entries[i-1]
-		if !e.here() || e.ID != l.entries[i].parent {
+		at := itemAt{e.record, e.cert}
+		if !e.here() || e.ID != l.entries[i].parent || !at.fits(&maxBytes) {
 			break
 		}
-		item, ok := l.item(e.record, e.cert, &maxBytes)
-		if !ok {
-			break
-		}
-		out = append(out, item)
+		out = append(out, at)
 	}
 	return out
 }

@@ -42,6 +42,15 @@ func (l *leftEntries) add(e Entry) {
 // the chain to head; nothing if head is not of such a branch, or if they do not
 // fit into maxItems and maxBytes.
 func (l *Ledger) Branch(head cid.Cid, maxItems, maxBytes int) []round.Item {
+	list := l.branch(head, maxItems, maxBytes)
+	items := l.items(list)
+	if len(items) < len(list) {
+		return nil
+	}
+	return items
+}
+
+func (l *Ledger) branch(head cid.Cid, maxItems, maxBytes int) []itemAt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var list []leftEntry
@@ -56,13 +65,13 @@ func (l *Ledger) Branch(head cid.Cid, maxItems, maxBytes int) []round.Item {
 		list = append(list, e)
 		at = e.parent
 	}
-	var out []round.Item
+	var out []itemAt
 	for _, e := range slices.Backward(list) {
-		item, ok := l.item(e.record, e.cert, &maxBytes)
-		if !ok {
+		at := itemAt{e.record, e.cert}
+		if !at.fits(&maxBytes) {
 			return nil
 		}
-		out = append(out, item)
+		out = append(out, at)
 	}
 	return out
 }

@@ -42,23 +42,32 @@ func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
 		fits := func(steps []round.ProofStep) bool { return len(steps) <= maxProof && l.bytesOf(steps) <= maxBytes }
 		proven = provenSteps{from, to, maxBytes, round.Prove(msg.Round(first), msg.Round(last), fits, at)}
 	}
+	list := l.provenItems(proven, first, last, maxBytes)
+	items := l.items(list)
+	if len(items) < len(list) {
+		return nil // a part of a proof is none
+	}
+	return items
+}
+
+func (l *Ledger) provenItems(proven provenSteps, first, last, maxBytes int) []itemAt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if at, ok := l.byID[from]; !ok || at != first || len(l.entries) <= last || l.entries[last].ID != to {
+	if at, ok := l.byID[proven.from]; !ok || at != first || len(l.entries) <= last || l.entries[last].ID != proven.to {
 		return nil // another branch is followed since
 	}
 	l.proven = proven
-	var out []round.Item
-	for _, s := range proven.steps {
-		e := l.entries[s.Round]
-		if s.Bare {
-			e.cert = span{}
+	var out []itemAt
+	for _, step := range proven.steps {
+		e := l.entries[step.Round]
+		at := itemAt{e.record, e.cert}
+		if step.Bare {
+			at.cert = span{}
 		}
-		item, ok := l.item(e.record, e.cert, &maxBytes)
-		if !ok {
+		if !at.fits(&maxBytes) {
 			return nil // a part of a proof is none
 		}
-		out = append(out, item)
+		out = append(out, at)
 	}
 	return out
 }
@@ -91,16 +100,30 @@ func (l *Ledger) lastCertified() int {
 	return last
 }
 
-// item reads a record and its certificate, if there is one, and takes their bytes
-// from left, those that an answer may still have; false: it has no room for them,
-// or they cannot be read. It is called with mu held.
-func (l *Ledger) item(record, cert span, left *int) (item round.Item, ok bool) {
-	if *left -= record.n + cert.n + 8; *left < 0 {
-		return item, false
+// itemAt is where a record and its certificate are, if there is one.
+type itemAt struct{ record, cert span }
+
+// fits takes the bytes of an item from left, those that an answer may still have;
+// false: it has no room for them.
+func (i itemAt) fits(left *int) bool {
+	*left -= i.record.n + i.cert.n + 8
+	return *left >= 0
+}
+
+// items reads records and their certificates, up to one that cannot be read. It is
+// called without mu: others are not to wait for what somebody asks for.
+func (l *Ledger) items(list []itemAt) []round.Item {
+	var out []round.Item
+	for _, at := range list {
+		var item round.Item
+		var err error
+		if item.Record, err = l.chain.read(at.record.off, at.record.n); err == nil && at.cert.n > 0 {
+			item.Certificate, err = l.chain.read(at.cert.off, at.cert.n)
+		}
+		if err != nil {
+			break
+		}
+		out = append(out, item)
 	}
-	var err error
-	if item.Record, err = l.chain.read(record.off, record.n); err == nil && cert.n > 0 {
-		item.Certificate, err = l.chain.read(cert.off, cert.n)
-	}
-	return item, err == nil
+	return out
 }

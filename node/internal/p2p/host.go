@@ -47,8 +47,10 @@ type Host struct {
 
 	reachEvents event.Subscription
 
-	serving admission
-	dials   dialBook
+	serving   admission
+	answers   answers
+	preferred preferences
+	dials     dialBook
 
 	mu       sync.Mutex
 	meetings map[string]*meeting     // guarded by mu: runs that peers asked for or that this node is in
@@ -130,6 +132,7 @@ func (h *Host) newDHT(on host.Host) (routing.PeerRouting, error) {
 		// or LAN, of which nobody outside can say anything, serve each other.
 		dht.Mode(dht.ModeAutoServer),
 		dht.DisableValues(),
+		dht.ProviderDatastore(newProviderRecords(maxProviderRecords, maxProviderRecordsOf)),
 		dht.BootstrapPeersFunc(func() []peer.AddrInfo { return h.opt.bootstrap }),
 	)
 	h.dht = d

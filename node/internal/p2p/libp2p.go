@@ -38,7 +38,7 @@ import (
 // newConfig is a configuration with what libp2p's constructor sets when
 // nothing is said, and the transports of this project.
 func (h *Host) newConfig(rm network.ResourceManager, cm connmgr.ConnManager) (*config.Config, error) {
-	peers, err := pstoremem.NewPeerstore()
+	peers, err := pstoremem.NewPeerstore(pstoremem.WithMaxAddresses(maxAddresses), pstoremem.WithMaxSignedPeerRecords(maxSignedRecords))
 	if err != nil {
 		return nil, err
 	}

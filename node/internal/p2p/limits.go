@@ -47,6 +47,13 @@ const (
 	networkFiles  = 512 // TCP connections are files
 )
 
+// What is remembered of peers that are not connected: libp2p would remember a
+// million addresses, which have 300 MB.
+const (
+	maxAddresses     = 32_768
+	maxSignedRecords = 4096
+)
+
 // newResourceManager bounds memory, streams and connections: libp2p's limits for
 // as much memory and as many files as a home PC spares, with other limits per
 // address.

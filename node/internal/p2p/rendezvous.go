@@ -37,6 +37,7 @@ type meeting struct {
 	joined  int       // how many Rendezvous are under way
 	asked   time.Time // when a peer last asked
 	members map[peer.ID]*member
+	dropped []peer.ID     // members that were forgotten, and may be protected
 	wake    chan struct{} // one more pass is worth it; of capacity 1
 }
 
@@ -62,6 +63,7 @@ func (m *meeting) add(p peer.ID, rec *peer.PeerRecord, raw []byte, now time.Time
 				}
 			}
 			delete(m.members, oldest)
+			m.dropped = append(m.dropped, oldest)
 		}
 		mem = &member{addr: peer.AddrInfo{ID: p}}
 		m.members[p] = mem
@@ -240,6 +242,12 @@ func (h *Host) room(m *meeting) int {
 func (h *Host) tend(name string, m *meeting, now time.Time) []peer.AddrInfo {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for _, p := range m.dropped {
+		if m.members[p] == nil {
+			h.host.ConnManager().Unprotect(p, "run "+name)
+		}
+	}
+	m.dropped = nil
 	n := 0
 	var lost []peer.AddrInfo
 	for p, mem := range m.members {

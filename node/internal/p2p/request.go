@@ -24,6 +24,7 @@ const (
 	handleTimeout      = time.Minute      // for the handler, and again for the response to leave
 	maxRequestsPerPeer = 16               // handled at once
 	maxRequests        = 128              // handled at once, of all peers
+	maxStrangers       = 96               // of those, of peers on which no run depends
 	maxErrorText       = 512
 )
 
@@ -47,8 +48,9 @@ func (e *RemoteError) Error() string { return fmt.Sprintf("peer answered %q", e.
 type Handler func(ctx context.Context, from peer.ID, req []byte) ([]byte, error)
 
 // Handle answers requests of the protocol proto, of at most maxReq bytes, with
-// fn, until the host is closed. A peer may have 16 requests handled at once;
-// others are answered with [ErrBusy].
+// fn, until the host is closed. A peer may have 16 requests handled at once, and
+// of large answers there may be so many on their way; others are answered with
+// [ErrBusy].
 func (h *Host) Handle(proto string, maxReq int, fn Handler) {
 	h.host.SetStreamHandler(protocol.ID(proto), func(s network.Stream) {
 		if err := h.serve(s, maxReq, fn); err != nil {
@@ -65,7 +67,8 @@ func (h *Host) serve(s network.Stream, maxReq int, fn Handler) error {
 	if err := s.SetReadDeadline(time.Now().Add(readTimeout)); err != nil {
 		return err
 	}
-	if !h.serving.enter(from) {
+	preferred := h.Preferred(from)
+	if !h.serving.enter(from, preferred) {
 		if err := writeResponse(s, statusBusy, nil); err != nil {
 			return err
 		}
@@ -76,7 +79,7 @@ func (h *Host) serve(s network.Stream, maxReq int, fn Handler) error {
 		}
 		return err
 	}
-	defer h.serving.leave(from)
+	defer h.serving.leave(from, preferred)
 
 	r := bufio.NewReader(s)
 	req, err := readFrame(r, maxReq)
@@ -93,19 +96,19 @@ func (h *Host) serve(s network.Stream, maxReq int, fn Handler) error {
 		text := err.Error()
 		return writeResponse(s, statusError, []byte(text[:min(len(text), maxErrorText)]))
 	}
+	if !h.answers.enter(from, preferred, len(resp)) {
+		return writeResponse(s, statusBusy, nil)
+	}
+	defer h.answers.leave(from, preferred, len(resp))
 	return writeResponse(s, statusOK, resp)
 }
 
 func writeResponse(s network.Stream, status byte, body []byte) error {
-	if err := s.SetWriteDeadline(time.Now().Add(handleTimeout)); err != nil {
-		return err
-	}
 	head := binary.AppendUvarint([]byte{status}, uint64(len(body)))
-	if _, err := s.Write(head); err != nil {
+	if err := writePieces(s, head); err != nil {
 		return err
 	}
-	_, err := s.Write(body)
-	return err
+	return writePieces(s, body)
 }
 
 // Request sends req to a peer, dialling it if needed, and returns its answer
@@ -226,16 +229,20 @@ func readUvarint(r io.ByteReader) (uint64, error) {
 
 // admission counts requests that are being handled.
 type admission struct {
-	mu   sync.Mutex
-	all  int             // guarded by mu
-	from map[peer.ID]int // guarded by mu; no zero entries
+	mu        sync.Mutex
+	all       int             // guarded by mu
+	strangers int             // guarded by mu
+	from      map[peer.ID]int // guarded by mu; no zero entries
 }
 
-func (a *admission) enter(p peer.ID) bool {
+func (a *admission) enter(p peer.ID, preferred bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.all >= maxRequests || a.from[p] >= maxRequestsPerPeer {
+	if a.all >= maxRequests || a.from[p] >= maxRequestsPerPeer || !preferred && a.strangers >= maxStrangers {
 		return false
+	}
+	if !preferred {
+		a.strangers++
 	}
 	if a.from == nil {
 		a.from = make(map[peer.ID]int)
@@ -245,10 +252,13 @@ func (a *admission) enter(p peer.ID) bool {
 	return true
 }
 
-func (a *admission) leave(p peer.ID) {
+func (a *admission) leave(p peer.ID, preferred bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.all--
+	if !preferred {
+		a.strangers--
+	}
 	if a.from[p]--; a.from[p] == 0 {
 		delete(a.from, p)
 	}

@@ -63,7 +63,9 @@ type Machine struct {
 	statusAt   time.Time
 	saidStatus time.Time
 	syncBefore time.Time // no other Sync before
-	about      aboutSelf
+	// askedStranger holds if the last one that was asked for being ahead has no seat.
+	askedStranger bool
+	about         aboutSelf
 }
 
 // wish is what the user said of a seat.

@@ -176,19 +176,39 @@ func (m *Machine) synchronize() {
 	if m.askLost() {
 		return
 	}
-	var best *member
+	if e := m.mostPromising(); e != nil {
+		m.askPeer(e.status.Peer)
+	}
+}
+
+// mostPromising is whom to ask for the records after ours. What peers say of their
+// heads costs nothing, nor do identities: those that were asked in vain come after
+// the others, and after somebody without a seat comes one that has one.
+func (m *Machine) mostPromising() *member {
+	var best, seated *member
 	for _, id := range m.members.peers {
 		e := m.members.byPeer[id]
 		if due := m.askDue(e); due.IsZero() || m.now.Before(due) {
 			continue
 		}
-		if best == nil || compareStatus(e.status, best.status) < 0 {
+		if best == nil || compareMembers(e, best) < 0 {
 			best = e
 		}
+		if seatOf(m.head.Record.NextSeats, id) >= 0 && (seated == nil || compareMembers(e, seated) < 0) {
+			seated = e
+		}
+	}
+	if m.askedStranger && seated != nil {
+		best = seated
 	}
 	if best != nil {
-		m.askPeer(best.status.Peer)
+		m.askedStranger = best != seated
 	}
+	return best
+}
+
+func compareMembers(a, b *member) int {
+	return cmp.Or(cmp.Compare(a.wait, b.wait), compareStatus(a.status, b.status))
 }
 
 // compareStatus orders heads by the fork choice, as far as their peers say.

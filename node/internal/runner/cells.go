@@ -48,8 +48,12 @@ func (r *Runner) tellCell(ctx context.Context, s msg.Signed, to []peer.ID) {
 	}
 }
 
-// answerCell takes a message of a cell. Each seat speaks for itself.
+// answerCell takes a message of a cell. Each seat speaks for itself; nobody else
+// has anything to say.
 func (h *Hub) answerCell(ctx context.Context, from peer.ID, b []byte) ([]byte, error) {
+	if !h.o.Host.Preferred(from) {
+		return nil, errStranger // before any signature is checked
+	}
 	s, err := msg.Open(b)
 	if err != nil {
 		return nil, err

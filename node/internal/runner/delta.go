@@ -28,6 +28,8 @@ type deltas struct {
 	mu      sync.Mutex
 	decoded map[cid.Cid]*fold.Delta // guarded by mu; by the delta's CID
 	rounds  map[cid.Cid]msg.Round   // guarded by mu; when it was last asked for
+
+	leftovers leftovers
 }
 
 func newDeltas(store Store, fetcher Fetcher, layout *fold.Layout, bits, least int) *deltas {
@@ -93,6 +95,7 @@ func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Ro
 	}
 	size := fold.EncodedBytes(d.layout, cmp.Or(bits, d.bits))
 	b, err := d.bring(ctx, id, size, from)
+	d.leftovers.of(id, round)
 	if err != nil {
 		return nil, err
 	}

@@ -120,6 +120,10 @@ func (p payloads) Delta(in round.Input) (*fold.Delta, error) {
 	return p.r.deltas.getBits(p.ctx, in.Delta, int(in.Bits), p.round, in.Peer)
 }
 
+// syncPatience is how long one peer is asked for records, whatever it gives: others
+// are not asked meanwhile.
+const syncPatience = 3 * time.Minute
+
 // sync asks a peer for the records that follow ours. One request is under way
 // at a time; what is asked for meanwhile is asked for again later.
 func (r *Runner) sync(ctx context.Context, e round.Sync) {
@@ -128,6 +132,8 @@ func (r *Runner) sync(ctx context.Context, e round.Sync) {
 	}
 	r.running.Go(func() {
 		defer r.syncing.Store(false)
+		ctx, cancel := context.WithTimeout(ctx, syncPatience)
+		defer cancel()
 		if !e.Branch.Defined() && !r.proveHead(ctx, e.From) {
 			return // the head is proven and its records are here, or another peer will be asked
 		}

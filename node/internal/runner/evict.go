@@ -93,4 +93,5 @@ func (r *Runner) remove(ctx context.Context, first, last, head msg.Round) {
 		}
 		r.removeFiles(ctx, gone, keep...)
 	}
+	r.removeLeftovers(ctx, last, keep)
 }

@@ -28,7 +28,7 @@ const (
 )
 
 // answerBefore answers a request of beforeProtocol.
-func (h *Hub) answerBefore(_ context.Context, from peer.ID, b []byte) ([]byte, error) {
+func (h *Hub) answerBefore(ctx context.Context, from peer.ID, b []byte) ([]byte, error) {
 	req, err := decodeBeforeRequest(b)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,9 @@ func (h *Hub) answerBefore(_ context.Context, from peer.ID, b []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return encodeSyncItems(r.ledger.Before(req.Record, int(min(req.Most, maxSyncRecords)), maxSyncResponse)), nil
+	return h.tellItems(ctx, from, func() []syncItem {
+		return r.ledger.Before(req.Record, int(min(req.Most, maxSyncRecords)), maxSyncResponse)
+	})
 }
 
 // askBefore asks a peer for records before the last of known, which are newest

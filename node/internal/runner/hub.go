@@ -78,6 +78,9 @@ type Hub struct {
 	idleAfter           time.Duration // without work a GPU's memory is given back
 	proofWorth          msg.Round     // see there
 	fillPause, fillWait time.Duration
+	// records are answered with one request at a time, of strangers and of others,
+	// so that who asks a lot takes little.
+	strangers, others chan struct{}
 
 	mu   sync.Mutex
 	runs map[cid.Cid]*Runner // guarded by mu; the open ones
@@ -97,7 +100,7 @@ func NewHub(o HubOptions) *Hub {
 	if o.Emit == nil {
 		o.Emit = func(api.Event) {}
 	}
-	h := &Hub{idleAfter: idleAfter, proofWorth: proofWorth, fillPause: fillPause, fillWait: fillWait, o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
+	h := &Hub{strangers: make(chan struct{}, 1), others: make(chan struct{}, 1), idleAfter: idleAfter, proofWorth: proofWorth, fillPause: fillPause, fillWait: fillWait, o: o, self: o.Host.ID(), runs: make(map[cid.Cid]*Runner)}
 	o.Host.Handle(memberProtocol, msg.MaxMessageBytes, h.answerMember)
 	o.Host.Handle(syncProtocol, maxSyncRequest, h.answerSync)
 	o.Host.Handle(branchProtocol, maxSyncRequest, h.answerBranch)
@@ -109,16 +112,16 @@ func NewHub(o HubOptions) *Hub {
 }
 
 // answerSync answers a request of syncProtocol.
-func (h *Hub) answerSync(_ context.Context, from peer.ID, b []byte) ([]byte, error) {
+func (h *Hub) answerSync(ctx context.Context, from peer.ID, b []byte) ([]byte, error) {
 	r, req, err := h.asked(from, b)
 	if err != nil {
 		return nil, err
 	}
-	return encodeSyncItems(r.ledger.After(req.Locator, maxSyncRecords, maxSyncResponse)), nil
+	return h.tellItems(ctx, from, func() []syncItem { return r.ledger.After(req.Locator, maxSyncRecords, maxSyncResponse) })
 }
 
 // answerBranch answers a request of branchProtocol.
-func (h *Hub) answerBranch(_ context.Context, from peer.ID, b []byte) ([]byte, error) {
+func (h *Hub) answerBranch(ctx context.Context, from peer.ID, b []byte) ([]byte, error) {
 	r, req, err := h.asked(from, b)
 	switch {
 	case err != nil:
@@ -126,11 +129,11 @@ func (h *Hub) answerBranch(_ context.Context, from peer.ID, b []byte) ([]byte, e
 	case len(req.Locator) != 1:
 		return nil, fmt.Errorf("%w: %d heads, must be 1", errSyncFrame, len(req.Locator))
 	}
-	return encodeSyncItems(r.ledger.Branch(req.Locator[0], maxSyncRecords, maxSyncResponse)), nil
+	return h.tellItems(ctx, from, func() []syncItem { return r.ledger.Branch(req.Locator[0], maxSyncRecords, maxSyncResponse) })
 }
 
 // answerProof answers a request of proofProtocol.
-func (h *Hub) answerProof(_ context.Context, from peer.ID, b []byte) ([]byte, error) {
+func (h *Hub) answerProof(ctx context.Context, from peer.ID, b []byte) ([]byte, error) {
 	r, req, err := h.asked(from, b)
 	switch {
 	case err != nil:
@@ -138,7 +141,20 @@ func (h *Hub) answerProof(_ context.Context, from peer.ID, b []byte) ([]byte, er
 	case len(req.Locator) != 1:
 		return nil, fmt.Errorf("%w: %d records that are known, must be 1", errSyncFrame, len(req.Locator))
 	}
-	return encodeSyncItems(r.ledger.Proof(req.Locator[0], maxSyncResponse)), nil
+	return h.tellItems(ctx, from, func() []syncItem { return r.ledger.Proof(req.Locator[0], maxSyncResponse) })
+}
+
+// tellItems encodes what read gives, when it is the asker's turn.
+func (h *Hub) tellItems(ctx context.Context, from peer.ID, read func() []syncItem) ([]byte, error) {
+	turn := h.strangers
+	if h.o.Host.Preferred(from) {
+		turn = h.others
+	}
+	if !acquire(ctx, turn) {
+		return nil, ctx.Err()
+	}
+	defer func() { <-turn }()
+	return encodeSyncItems(read()), nil
 }
 
 // asked is the run that a request is about.
@@ -195,10 +211,15 @@ type fetcher struct {
 	p *pull.Puller
 	// claim, if not nil, says that the run has a DAG.
 	claim func(ctx context.Context, root cid.Cid) error
+	// begins, if not nil, is told what is about to be fetched.
+	begins func(ctx context.Context, root cid.Cid)
 }
 
 func (f fetcher) Fetch(ctx context.Context, root cid.Cid, maxBytes int64, from []peer.ID) error {
 	o := pull.FetchOptions{MaxBytes: maxBytes, Providers: from, Use: traffic.Training}
+	if f.begins != nil {
+		f.begins(ctx, root)
+	}
 	if f.claim == nil {
 		return f.p.Fetch(ctx, root, o)
 	}
@@ -238,7 +259,7 @@ func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Lay
 	if g.Private() {
 		claim = g.claim
 	}
-	f, store := fetcher{h.o.Puller, claim}, roundStore{h.o.Store, h.o.Puller, claim}
+	f, store := fetcher{p: h.o.Puller, claim: claim}, roundStore{h.o.Store, h.o.Puller, claim}
 	r := &Runner{
 		ground: g, fetcher: f, store: store, badge: badge{changed: make(chan struct{})},
 		hub: h, id: id, manifest: m, dir: dir, log: log, layout: layout, genesis: genesis, ledger: l,
@@ -251,6 +272,7 @@ func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Lay
 		checks: make(chan struct{}, maxChecks), telling: make(chan struct{}, maxTelling),
 		stage: stage{changed: make(chan struct{})},
 	}
+	r.deltas.fetcher = fetcher{h.o.Puller, claim, r.beginsDelta}
 	r.whole.Store(isWhole(dir))
 	var err error
 	if r.online, err = readOnline(dir); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -70,6 +71,8 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 		return err
 	}
 	r.scopes.begin(ctx)
+	r.prefer(r.ledger.Head().Record)
+	defer r.hub.o.Host.Prefer(r.id.String(), nil)
 	l := &driver{r: r, m: m, topic: topic, device: d, places: newPlaces()}
 	if err := l.step(ctx, round.Want{Seat: true}); err != nil {
 		return err
@@ -199,6 +202,7 @@ func (l *driver) adopt(ctx context.Context, links []round.Link) error {
 	}
 	head := links[len(links)-1]
 	r.ground.know(head.Record)
+	r.prefer(head.Record)
 	r.scopes.decided(head.Record.Round)
 	l.device.dropAudit()
 	for _, k := range links {
@@ -278,6 +282,18 @@ func (l *driver) show(context.Context) {
 	}
 }
 
+// prefer names those with a seat as the peers that the run depends on: those of
+// the round, and those of the next.
+func (r *Runner) prefer(rec *msg.Record) {
+	var list []peer.ID
+	for _, seats := range [][]msg.Seat{rec.Seats, rec.NextSeats} {
+		for _, s := range seats {
+			list = append(list, s.Peer)
+		}
+	}
+	r.hub.o.Host.Prefer(r.id.String(), list)
+}
+
 // caughtUp reports whether this peer is where the others are, as far as it
 // heard, and could begin.
 func (r *Runner) caughtUp(v *round.View) bool {
@@ -287,10 +303,27 @@ func (r *Runner) caughtUp(v *round.View) bool {
 	if v.Seat >= 0 || v.Head.Record.Final {
 		return true
 	}
+	return !ahead(v)
+}
+
+// ahead reports whether others seem to be further: half of those with a seat, of
+// all if none of these was heard. One that says so alone may lie.
+func ahead(v *round.View) bool {
+	var heard, further [2]int // with a seat, all
 	for _, m := range v.Members {
-		if m.Status.Round > v.Round {
-			return false
+		for i := range heard {
+			if i == 0 && !slices.ContainsFunc(v.Head.Record.NextSeats, func(s msg.Seat) bool { return s.Peer == m.Status.Peer }) {
+				continue
+			}
+			heard[i]++
+			if m.Status.Round > v.Round {
+				further[i]++
+			}
 		}
 	}
-	return len(v.Members) > 0
+	i := 0
+	if heard[0] == 0 {
+		i = 1
+	}
+	return heard[i] == 0 || 2*further[i] >= heard[i]
 }

@@ -194,6 +194,7 @@ func (l *driver) move(ctx context.Context, mv move) error {
 			return err
 		}
 		r.ground.know(head.Record)
+		r.prefer(head.Record)
 		if e, ok := r.ledger.Entry(head.Record.Round); ok {
 			desc := r.describe(head, e)
 			r.emit(api.Event{Type: api.EventRound, N: uint64(head.Record.Round), Round: &desc, Loss: desc.TrainLoss})

@@ -115,7 +115,11 @@ func decodeSyncRequest(b []byte) (syncRequest, error) {
 }
 
 func encodeSyncItems(items []syncItem) []byte {
-	var b []byte
+	n := 0
+	for _, it := range items {
+		n += len(it.Record) + len(it.Certificate) + 2*binary.MaxVarintLen32
+	}
+	b := make([]byte, 0, n)
 	for _, it := range items {
 		b = appendBytes(appendBytes(b, it.Record), it.Certificate)
 	}
