@@ -1,6 +1,7 @@
 package adversary
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -267,17 +268,20 @@ func (a *attacker) lookups(ctx context.Context) {
 		if s == nil {
 			continue
 		}
-		for ctx.Err() == nil {
+		for r := bufio.NewReader(s); ctx.Err() == nil; {
 			m := &dhtpb.Message{Type: dhtpb.Message_GET_PROVIDERS, Key: a.bytes(34)}
 			_ = s.SetDeadline(time.Now().Add(5 * time.Second))
 			if _, err := s.Write(frame(a.marshal(m))); err != nil {
 				break
 			}
-			if _, err := io.ReadFull(s, make([]byte, 2)); err != nil {
+			n, err := binary.ReadUvarint(r)
+			if err != nil {
+				break
+			}
+			if _, err := io.CopyN(io.Discard, r, int64(n)); err != nil {
 				break
 			}
 			a.done.Add(1)
-			go func() { _, _ = io.Copy(io.Discard, s) }()
 		}
 		_ = s.Reset()
 	}

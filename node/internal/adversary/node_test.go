@@ -42,7 +42,7 @@ func linuxOnly(t *testing.T) {
 func TestNode(t *testing.T) {
 	linuxOnly(t)
 	v := startVictim(t)
-	run := v.launch(1, 8)
+	run := v.launch(1, 8, 2*time.Second)
 	v.await(run, "rounds have trained", func(r api.Run) bool { return r.TrainedRounds >= 3 })
 	first := v.genesis(run)
 	t.Logf("%d MB before", v.memory("VmRSS"))
@@ -113,6 +113,7 @@ func (v *victim) diskBytes(t *testing.T) int64 {
 func (a *attacker) records(ctx context.Context, after cid.Cid) (list []*msg.Record, ids []cid.Cid) {
 	b, err := a.h.Request(ctx, a.to.ID, "/moot/sync/1", items(a.run.Bytes(), after.Bytes()), 4<<20)
 	if err != nil {
+		a.t.Log("records: ", err) // it is busy, or under attack
 		return nil, nil
 	}
 	for len(b) > 0 {

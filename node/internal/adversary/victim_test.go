@@ -144,7 +144,7 @@ func startVictim(t testing.TB) *victim {
 }
 
 // launch begins a run of the bundled model and data.
-func (v *victim) launch(minPeers, seats int) cid.Cid {
+func (v *victim) launch(minPeers, seats int, period time.Duration) cid.Cid {
 	v.t.Helper()
 	ctx := v.t.Context()
 	a, err := demo.Write(v.t.TempDir())
@@ -165,13 +165,13 @@ data = %q
 rounds = 100000
 min_peers = %d
 seats = %d
-period = "2s"
+period = %q
 eval_samples = 4
 lora.rank = 2
 inner.max_steps = 2
 inner.batch_samples = 2
 inner.sequence_tokens = 64
-`, m.ID, d.ID, minPeers, seats)}, nil)
+`, m.ID, d.ID, minPeers, seats, period)}, nil)
 	if err != nil {
 		v.t.Fatal(err)
 	}

@@ -43,13 +43,17 @@ func TestTellCell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, launcher := nodeKey(t, 90)
+	_, stranger := nodeKey(t, 91)
+	b.host.Prefer("", []peer.ID{launcher})
 	for _, tt := range []struct {
 		name string
 		from peer.ID
 		b    []byte
 		want string
 	}{
-		{"somebody else's", b.hub.self, s.Envelope, "not of who brought it"},
+		{"somebody else's", launcher, s.Envelope, "not of who brought it"},
+		{"of one without a seat", stranger, s.Envelope, "not in that run"},
 		{"of another run", a.hub.self, elsewhere.Envelope, "not in that run"},
 		{"no message", a.hub.self, []byte("x"), "envelope"},
 	} {
