@@ -488,6 +488,12 @@ func TestFunctions(t *testing.T) {
 		{"schedule", `m.windows(m.hours(m.parse(["Mon-Fri 22:00-07:00", "Sat,Sun 00:00-24:00"]))).sort().join("; ")`, "Mon-Fri 22:00-24:00; Sat,Sun 00:00-24:00; Tue-Fri 00:00-07:00"},
 		{"schedule", `[[], ["daily 9:00-12:30"], ["Fri-Mon 23:00-01:00"]].map((l) => m.hours(m.parse(l)).reduce((a, b) => a + b)).join()`, "168,24.5,8"},
 		{"schedule", `["x", "Mon 25:00-26:00", "Mon 9:00-9:00", "Mon-Foo 9:00-10:00", "Mon 9-10"].map((l) => typeof m.parse([l])).join()`, "string,string,string,string,string"},
+		{"timeline", `[0, 11, 12, 14, 15, 40].map((s) => { const c = m.clockOf(0, 15, 1000 * s); return [c.named, c.late, c.next].join(" "); }).join("; ")`, "false false 12; false false 1; true false 3; true false 1; true true Infinity; true true Infinity"},
+		{
+			"timeline", `(() => { const e = (n, s, refused) => ({type: "round.done", run: "r", n, time: new Date(1000 * s).toISOString(), round: {seats: 4, contributions: [{peer: "a"}, {peer: "b"}], refused}});
+				return JSON.stringify(m.dropped([e(1, 1, []), e(2, 9, [{peer: "c", reason: "timeout"}]), e(3, 12, [{peer: "c", reason: "timeout"}, {peer: "d", reason: "bad-norm"}])], "r", 5000).map((x) => [x.round, x.peer ?? x.n, x.why])); })()`,
+			`[[2,"c","timeout"],[2,1,"1 seat sent none"],[3,"c","timeout"],[3,"d","bad-norm"]]`,
+		},
 		{"timeline", `(() => { const e = (n, phase, s) => ({type: "round.phase", run: "r", n, phase, time: new Date(s * 1000).toISOString()}); return m.spans([e(1, "train", 1), e(1, "vote", 4), {type: "round.phase", run: "x", n: 9, phase: "train", time: new Date(0).toISOString()}, e(2, "train", 5), e(2, "done", 6)], "r", 9000).map((s) => [s.round, s.phase, s.to - s.from].join(" ")).join("; "); })()`, "1 train 3000; 1 vote 1000; 2 train 1000"},
 		{"axis", `(({min, max}) => min + " " + max)(m.linear([3.2, 1.3]))`, "1 3.5"},
 		{"axis", `m.logarithmic([0.02, 4]).ticks.join()`, "0.02,0.05,0.1,0.2,0.5,1,2"},

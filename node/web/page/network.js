@@ -10,7 +10,7 @@ const reach = {
   private: "private: behind NAT or a firewall; peers are reached by hole punching, or over relays",
   unknown: "not known yet; peers are asked to dial back",
 };
-const kinds = { loopback: "this machine", lan: "same network", internet: "direct over the internet", relay: "over a relay" };
+export const kinds = { loopback: "this machine", lan: "same network", internet: "direct over the internet", relay: "over a relay" };
 
 export function networkView() {
   const names = new Map();
@@ -73,7 +73,7 @@ const MOST = 60; // peers that are drawn
 
 // ring draws this node in the middle and its peers around it, without where
 // they are: the longer the line, the longer the round trip.
-function ring(peers) {
+export function ring(peers) {
   const size = 300, middle = size / 2;
   const shown = [...peers].sort((a, b) => (a.id < b.id ? -1 : 1)).slice(0, MOST);
   const far = (p) => 46 + 84 * Math.min(1, Math.log10(1 + (p.rtt_ms || 1)) / 3);

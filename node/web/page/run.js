@@ -1,12 +1,14 @@
 // One run.
 
 import { access, change, get } from "./api.js";
-import { el, badge, copyable, facts, foreign, ident, peer, save, set, uid } from "./dom.js";
+import { answer, el, badge, copyable, facts, foreign, ident, peer, save, set, uid } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import { table } from "./table.js";
 import { chart } from "./chart.js";
 import { allRounds, best, historyOf } from "./rounds.js";
-import { timeline } from "./timeline.js";
+import { clockOf, timeline } from "./timeline.js";
+import { kinds, ring } from "./network.js";
+import { keptSamples } from "./sampled.js";
 import { coverText, leakText, shardText } from "./data.js";
 import { heat } from "./heat.js";
 import { memberLink } from "./members.js";
@@ -35,7 +37,9 @@ export function runView(id, log) {
   let run = null, me = "", by = localStorage.getItem(KEY), log2 = false, mean = true;
   if (!axes[by]) by = "tokens";
 
-  const head = el("div", { class: "head" });
+  const head = el("div", { class: "head" }), alerts = el("div", { class: "problem", role: "alert", hidden: true });
+  const samples = el("div"), net = el("div");
+  let soon = 0; // a timer: when whom a round waits for becomes worth naming
   const why = el("p", { class: "lead" });
   const tiles = el("div", { class: "tiles" });
   const current = el("section", { class: "card" });
@@ -258,12 +262,17 @@ export function runView(id, log) {
     const here = run.next_seats.filter((s) => held.has(s.peer)), awaited = run.next_seats.filter((s) => !held.has(s.peer));
     const last = history.rounds.at(-1);
     const begun = last?.decided ? (Date.now() - new Date(last.decided).getTime()) / 1000 : null;
-    const period = run.manifest.period_s;
+    const period = last?.tempo?.next_deadline_s ?? run.manifest.period_s;
+    const at = last?.decided && clockOf(new Date(last.decided).getTime(), period);
+    clearTimeout(soon);
+    if (at && Number.isFinite(at.next)) soon = setTimeout(drawCurrent, Math.min(1000 * at.next + 50, 2 ** 31 - 1));
+    const names = !at || at.named;
     set(current, el("h2", null, `Round ${f.count(n)} now`), facts([
       ["Phase", run.phase],
       begun !== null && ["Begun", `${f.ago(last.decided)}; a round is meant to take ${f.seconds(period)}`],
       ["Deltas here", el("span", null, `${here.length} of ${f.plural(run.next_seats.length, "seat")}`, here.length ? ": " : "", list(here))],
-      ["Waiting for", awaited.length ? el("span", null, list(awaited)) : "nobody"],
+      ["Waiting for", awaited.length === 0 ? "nobody" : names ? el("span", null, list(awaited)) : `${f.plural(awaited.length, "seat")}; they are named when four fifths of the time are over, in ${f.seconds(at.next)}`],
+      at && ["Deadline", at.late ? `${f.seconds(-at.left)} ago: who is awaited is late, and is left out when the others agree` : `in ${f.seconds(at.left)}`],
     ]));
   }
 
@@ -309,6 +318,29 @@ export function runView(id, log) {
     ] });
   }
 
+  // drawAlerts shows what needed a person in the last hour.
+  function drawAlerts() {
+    const list = log.filter((e) => e.type === "alert" && (!e.run || e.run === run.id) && Date.now() - new Date(e.time).getTime() < 3_600_000).slice(-3).reverse();
+    alerts.hidden = list.length === 0;
+    set(alerts, list.map((e) => el("p", null, el("time", { datetime: e.time }, f.clock(e.time)), " ", eventText(e))));
+  }
+
+  function drawSamples() {
+    const kept = keptSamples(id);
+    set(samples, kept ? kept.prompts.map((p, i) => [el("h3", null, foreign(p)), el("div", { class: "grid three" }, kept.columns.map((c) => el("div", null, el("p", { class: "note" }, c.title),
+      el("div", { class: "answer short", tabindex: 0, role: "region", "aria-label": `${c.title}, prompt ${i + 1}` }, answer(c.texts[i])))))])
+      : el("p", { class: "empty" }, "Nothing was asked in this tab yet."),
+    el("p", null, el("a", { href: `#/runs/${encodeURIComponent(id)}/samples` }, "Ask the base model, the best and the last round")));
+  }
+
+  // drawNetwork shows how this node reaches the peers of the run.
+  function drawNetwork({ peers: all }) {
+    const here = all.filter((p) => p.runs?.includes(id)), times = here.map((p) => p.rtt_ms).filter(Boolean).sort((a, b) => a - b);
+    const by = Object.entries(kinds).map(([k, text]) => [here.filter((p) => p.where === k).length, text]).filter(([n]) => n).map(([n, text]) => `${n} ${text}`).join(", ");
+    set(net, here.length ? ring(here) : null, el("p", null, here.length ? `${f.plural(here.length, "peer")} of this run connected: ${by}. ${times.length ? `Median round trip ${f.decimal(times[Math.floor(times.length / 2)], 1)} ms.` : ""}` : "No peer of this run is connected."),
+      el("p", null, el("a", { href: "#/network" }, "All of the network")));
+  }
+
   function drawFeed() {
     const mine = log.filter((e) => !e.run || e.run === run.id).slice(-100).reverse();
     set(feed, mine.map((e) => el("li", null, el("time", { datetime: e.time }, f.clock(e.time)), " ", eventText(e))));
@@ -317,9 +349,10 @@ export function runView(id, log) {
 
   return {
     title: "Run",
-    node: el("div", null, head, runPages(id, ""), why, tiles, current, course.node,
+    node: el("div", null, head, runPages(id, ""), alerts, why, tiles, current, course.node,
       choice, long,
-      el("div", { class: "grid" }, card("Loss", losses.node), card("Swarm speed", speed.node), card("Peers online", el("p", { class: "note" }, "As this node heard; at a change, and every ten minutes."), online.node), card("Timeline", phases.node), card("Seats and contributions", seats.node),
+      el("div", { class: "grid" }, card("Loss", losses.node), card("Swarm speed", speed.node), card("Peers online", el("p", { class: "note" }, "As this node heard; at a change, and every ten minutes."), online.node), card("Timeline", phases.node),
+        access !== "public" && card("Samples", samples), access !== "public" && card("Network", net), card("Seats and contributions", seats.node),
         card("Deltas", deltas.node), card("Tokens per round", tokens.node), card("Bytes per round", bytesText, bytes.node), card("Time per round", times.node),
         card("Coverage of the data", coverShards, covered.node, coverNote)),
       card("Contributions by peer", peers.node),
@@ -331,6 +364,7 @@ export function runView(id, log) {
         card("Manifest", manifest),
         el("div", { class: "stack" }, card("Identifiers", ids), card("Events", none, el("div", { class: "feed", tabindex: 0, role: "region", "aria-label": "Events" }, feed))))),
     events: (e) => !e.run || !run || e.run === run.id,
+    leave() { clearTimeout(soon); },
     async refresh(signal) {
       me ||= (await get("/status", signal)).peer;
       run = await get(`/runs/${encodeURIComponent(id)}`, signal);
@@ -356,7 +390,12 @@ export function runView(id, log) {
       next.update(run.next_seats);
       draw();
       drawCurrent();
-      phases.update(log, run.id);
+      phases.update(log, run.id, run.rounds.at(-1)?.tempo?.next_deadline_s ?? run.manifest.period_s);
+      drawAlerts();
+      if (access !== "public") {
+        drawSamples();
+        get("/peers", signal).then(drawNetwork, () => {}); // it is asked again with the rest
+      }
       drawManifest();
       drawFeed();
     },

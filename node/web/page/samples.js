@@ -6,6 +6,7 @@ import { answer, el, foreign, save, set, uid } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import { best, historyOf } from "./rounds.js";
 import { runPages } from "./pages.js";
+import { keepSamples } from "./sampled.js";
 import * as f from "./format.js";
 
 const KEY = "moot.prompts";
@@ -77,6 +78,7 @@ export function samplesView(id) {
       show();
     }
     status.textContent = signal.aborted ? "stopped" : "done";
+    keepSamples(id, shown);
     abort = null;
     ask.disabled = false;
     stop.disabled = true;

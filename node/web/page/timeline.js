@@ -30,22 +30,49 @@ export function arrivals(log, run, from) {
   return log.filter((e) => e.run === run && e.type === "round.commit").map((e) => ({ round: e.n, peer: e.peer, at: new Date(e.time).getTime() })).filter((a) => a.at >= from);
 }
 
-// timeline makes the picture. update takes the events and the run.
+// clockOf says how far a round is that began at begun and has deadline seconds,
+// times in milliseconds: whom it waits for is worth naming when four fifths of
+// them are over, and who is not there at the end is late.
+export function clockOf(begun, deadline, now = Date.now()) {
+  const past = (now - begun) / 1000, left = deadline - past;
+  return { past, left, named: past >= 0.8 * deadline, late: left <= 0, next: past < 0.8 * deadline ? 0.8 * deadline - past : left > 0 ? left : Infinity };
+}
+
+// dropped are the deltas of those rounds that did not enter, {round, peer, why, at};
+// without a peer they are seats that sent none, n of them.
+export function dropped(log, run, from) {
+  const out = [];
+  for (const e of log) {
+    const at = new Date(e.time).getTime();
+    if (e.run !== run || e.type !== "round.done" || !e.round || at < from) continue;
+    for (const x of e.round.refused) out.push({ round: e.n, peer: x.peer, why: x.reason, at });
+    const none = e.round.seats - new Set([...e.round.contributions, ...e.round.refused].map((x) => x.peer)).size;
+    if (none > 0) out.push({ round: e.n, n: none, why: `${f.plural(none, "seat")} sent none`, at });
+  }
+  return out;
+}
+
+// timeline makes the picture. update takes the events, the run, and after how
+// many seconds a round has its deadline.
 export function timeline(file) {
   const picture = svg("svg", { role: "img", class: "plot" });
   const frame = el("div", { class: "frame" }, picture);
   const rows = el("div");
   const details = el("details", null, el("summary", null, "Show as table"), rows);
   const clip = uid("clip");
-  let list = [], came = [], width = 0;
+  let list = [], came = [], gone = [], due = [], width = 0;
 
   const grid = () => [
     ["round", "what", "from", "to", "seconds"],
     ...list.map((s) => [s.round, s.phase, new Date(s.from).toISOString(), new Date(s.to).toISOString(), (s.to - s.from) / 1000]),
-    ...came.map((a) => [a.round, `delta of ${a.peer}`, new Date(a.at).toISOString(), "", ""]),
+    ...came.map((a) => [a.round, `delta of ${a.peer}${a.late ? ", late" : ""}`, new Date(a.at).toISOString(), "", ""]),
+    ...gone.map((x) => [x.round, x.peer ? `delta of ${x.peer} dropped: ${x.why}` : x.why, new Date(x.at).toISOString(), "", ""]),
   ];
   const button = (name, fn) => el("button", { type: "button", class: "small", "aria-label": `Save the timeline as ${name}`, on: { click: fn } }, name);
-  const node = el("div", { class: "chart" }, frame, el("div", { class: "tools" }, details, el("span", { class: "buttons" },
+  const key = (path, cls) => svg("svg", { class: "key", viewBox: "0 0 14 14", width: 14, height: 14, "aria-hidden": "true" }, svg("path", { class: cls, d: path }));
+  const legend = el("p", { class: "legend" }, el("span", null, key("M7 2l5 5l-5 5l-5 -5Z", "s1 mark"), "delta"), el("span", null, key("M7 2l5 5l-5 5l-5 -5Z", "s1 ring"), "late"),
+    el("span", null, key("M2 2l10 10m0 -10l-10 10", "gone"), "dropped"), el("span", null, key("M7 1V13", "due"), "deadline"));
+  const node = el("div", { class: "chart" }, legend, frame, el("div", { class: "tools" }, details, el("span", { class: "buttons" },
     button("CSV", () => save(`${file}.csv`, csvBlob(grid()))),
     button("SVG", () => saveSVG(picture, file)),
     button("PNG", () => savePNG(picture, file)))));
@@ -82,7 +109,9 @@ export function timeline(file) {
       svg("g", { "clip-path": `url(#${clip})` },
         list.map((s) => svg("rect", { class: `span${s.phase === "train" ? " work" : ""}`, x: px(s.from), y: 26 * phases.indexOf(s.phase) + 22, width: Math.max(1, px(s.to) - px(s.from)), height: 14 },
           svg("title", null, `round ${s.round}, ${s.phase}: ${f.seconds((s.to - s.from) / 1000)}`))),
-        came.map((a) => svg("path", { class: "s1 mark", d: `M${px(a.at)} ${26 * phases.length + 21}l5 5l-5 5l-5 -5Z` }, svg("title", null, `round ${a.round}: delta of ${shortID(a.peer)}`)))),
+        due.map((t) => svg("line", { class: "due", x1: px(t), x2: px(t), y1: 16, y2: bottom }, svg("title", null, `deadline, ${f.clock(t)}`))),
+        came.map((a) => svg("path", { class: a.late ? "s1 ring" : "s1 mark", d: `M${px(a.at)} ${26 * phases.length + 21}l5 5l-5 5l-5 -5Z` }, svg("title", null, `round ${a.round}: delta of ${shortID(a.peer)}${a.late ? ", late" : ""}`))),
+        gone.map((x) => svg("path", { class: "gone", d: `M${px(x.at) - 5} ${26 * phases.length + 21}l10 10m0 -10l-10 10` }, svg("title", null, `round ${x.round}: ${x.peer ? `delta of ${shortID(x.peer)} dropped, ${x.why}` : x.why}`)))),
       svg("line", { class: "axis", x1: x0, x2: x1, y1: bottom, y2: bottom }),
       xs.ticks.map((t) => svg("text", { class: "tick", x: Math.min(px(t), x1 - 22), y: bottom + 16, "text-anchor": "middle" }, f.clock(t))),
       svg("text", { class: "name", x: (x0 + x1) / 2, y: bottom + 34, "text-anchor": "middle" }, "time of day"));
@@ -93,7 +122,9 @@ export function timeline(file) {
       rows.replaceChildren();
       return;
     }
-    const cells = [...list.map((s) => [s.round, s.phase, f.clock(s.from), f.seconds((s.to - s.from) / 1000)]), ...came.map((a) => [a.round, `delta of ${shortID(a.peer)}`, f.clock(a.at), ""])];
+    const late = came.filter((a) => a.late).map((a) => `${a.round} ${a.peer}`);
+    const cells = [...list.map((s) => [s.round, s.phase, f.clock(s.from), f.seconds((s.to - s.from) / 1000)]), ...came.map((a) => [a.round, `delta of ${shortID(a.peer)}${late.includes(`${a.round} ${a.peer}`) ? ", late" : ""}`, f.clock(a.at), ""]),
+      ...gone.map((x) => [x.round, x.peer ? `delta of ${shortID(x.peer)} dropped: ${x.why}` : x.why, f.clock(x.at), ""])];
     set(rows, el("div", { class: "scroll", role: "region", "aria-label": "Timeline as a table", tabindex: 0 }, el("table", null,
       el("thead", null, el("tr", null, ["Round", "What", "Began", "Took"].map((h) => el("th", { scope: "col" }, h)))),
       el("tbody", null, cells.map((row) => el("tr", null, row.map((c, i) => el(i ? "td" : "th", i ? null : { scope: "row" }, String(c)))))))));
@@ -103,9 +134,13 @@ export function timeline(file) {
   new ResizeObserver(() => { if (frame.clientWidth !== width) draw(); }).observe(frame);
   return {
     node,
-    update(log, run) {
+    update(log, run, deadline) {
       list = spans(log, run);
+      const begins = new Map(list.filter((s) => !["idle", "sync", "assembly"].includes(s.phase)).map((s) => [s.round, s.from]).reverse()); // of each round
+      due = deadline ? [...begins.values()].map((t) => t + 1000 * deadline) : [];
       came = list.length ? arrivals(log, run, list[0].from) : [];
+      for (const a of came) a.late = Boolean(deadline) && begins.has(a.round) && clockOf(begins.get(a.round), deadline, a.at).late;
+      gone = list.length ? dropped(log, run, list[0].from) : [];
       draw();
       drawTable();
     },
