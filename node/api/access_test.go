@@ -17,7 +17,7 @@ func TestReadToken(t *testing.T) {
 	changed := ""
 	f.Err = func(method string) error {
 		switch method {
-		case "Status", "Peers", "Runs", "Run", "Rounds", "Round", "Cache", "Network", "Usage", "Settings", "Logs", "Coverage", "Online", "Series", "RunPeers", "Export", "Watch":
+		case "Status", "Peers", "Runs", "Run", "Rounds", "Round", "Cache", "Network", "Usage", "Settings", "Logs", "Coverage", "Online", "Series", "RunFileOf", "RunPeers", "Export", "Watch":
 		case "Checkup":
 		default:
 			changed = method

@@ -135,6 +135,8 @@ type Backend interface {
 	// Coverage says which rows the contributions of a run were trained on;
 	// E_RETRY while the data set is not here.
 	Coverage(ctx context.Context, id string) (Coverage, error)
+	// RunFileOf writes the run file that makes the settings of a run again.
+	RunFileOf(ctx context.Context, id string) (ClonedRunFile, error)
 	// Series tells a run by rounds, in at most limit points, of 2 to MaxPoints.
 	Series(ctx context.Context, id string, limit int) (Series, error)
 	// RunPeers says what each peer did in a run.

@@ -66,6 +66,7 @@
 //	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
 //	POST /api/v1/compare                   CompareRequest, stream ending in Comparison
 //	GET  /api/v1/runs/{id}/coverage        Coverage
+//	GET  /api/v1/runs/{id}/file            ClonedRunFile
 //	GET  /api/v1/runs/{id}/series          Series (?points=)
 //	GET  /api/v1/runs/{id}/peers           RunPeers
 //	GET  /api/v1/runs/{id}/online          Online

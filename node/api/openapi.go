@@ -78,6 +78,7 @@ func described() []route {
 		{"POST /api/v1/evaluate", "Measures a model on held-out rows", EvaluateRequest{}, Evaluation{}, formLines, nil},
 		{"POST /api/v1/compare", "Asks several versions of a model the same", CompareRequest{}, Comparison{}, formLines, nil},
 		{"GET /api/v1/runs/{id}/coverage", "Which rows a run was trained on", nil, Coverage{}, formObject, nil},
+		{"GET /api/v1/runs/{id}/file", "A run file with all settings of a run", nil, ClonedRunFile{}, formObject, nil},
 		{"GET /api/v1/runs/{id}/series", "A run by rounds in short; of a long one those that stand out", nil, Series{}, formObject, []string{"points"}},
 		{"GET /api/v1/runs/{id}/peers", "What each peer did in a run", nil, RunPeers{}, formObject, nil},
 		{"GET /api/v1/runs/{id}/online", "How many peers were in a run", nil, Online{}, formObject, nil},

@@ -136,6 +136,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"POST /api/v1/compare", "", api.CompareRequest{Subject: api.Subject{Run: run.ID}, Prompts: []api.Prompt{{Instruction: "x"}}}},
 		{"GET /api/v1/access", "", nil},
 		{"GET /api/v1/runs/{id}/coverage", "/api/v1/runs/" + run.ID + "/coverage", nil},
+		{"GET /api/v1/runs/{id}/file", "/api/v1/runs/" + run.ID + "/file", nil},
 		{"GET /api/v1/runs/{id}/series", "/api/v1/runs/" + run.ID + "/series?points=100", nil},
 		{"GET /api/v1/runs/{id}/peers", "/api/v1/runs/" + run.ID + "/peers", nil},
 		{"GET /api/v1/runs/{id}/online", "/api/v1/runs/" + run.ID + "/online", nil},

@@ -54,6 +54,7 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"POST /api/v1/compare":             long(s, s.fillCompare, s.backend.Compare),
 		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),
 		"GET /api/v1/runs/{id}/series":     once(s, s.series),
+		"GET /api/v1/runs/{id}/file":       get(s, s.runFile),
 		"GET /api/v1/runs/{id}/peers":      once(s, s.runPeers),
 		"GET /api/v1/runs/{id}/online":     once(s, s.online),
 		"GET /api/v1/presets/{name}":       get(s, s.preset),

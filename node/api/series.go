@@ -312,6 +312,20 @@ func (s *Server) series(ctx context.Context, r *http.Request) (Series, error) {
 	return v, err
 }
 
+// ClonedRunFile is a run file with all settings of a run.
+type ClonedRunFile struct {
+	Run  string `json:"run"`
+	TOML string `json:"toml"`
+}
+
+func (s *Server) runFile(ctx context.Context, r *http.Request) (ClonedRunFile, error) {
+	id, err := s.run(ctx, r.PathValue("id"))
+	if err != nil {
+		return ClonedRunFile{}, err
+	}
+	return s.backend.RunFileOf(ctx, id)
+}
+
 func (s *Server) runPeers(ctx context.Context, r *http.Request) (RunPeers, error) {
 	id, err := s.run(ctx, r.PathValue("id"))
 	if err != nil {

@@ -307,6 +307,11 @@ func (c *Client) Coverage(ctx context.Context, id string) (api.Coverage, error) 
 	return call[api.Coverage](ctx, c, http.MethodGet, runPath(id)+"/coverage", nil)
 }
 
+// RunFileOf writes the run file that makes the settings of a run again.
+func (c *Client) RunFileOf(ctx context.Context, id string) (api.ClonedRunFile, error) {
+	return call[api.ClonedRunFile](ctx, c, http.MethodGet, runPath(id)+"/file", nil)
+}
+
 // Series tells a run by rounds, in at most limit points.
 func (c *Client) Series(ctx context.Context, id string, limit int) (api.Series, error) {
 	return call[api.Series](ctx, c, http.MethodGet, runPath(id)+"/series?points="+strconv.Itoa(limit), nil)

@@ -69,6 +69,10 @@ func TestPanels(t *testing.T) {
 			t.Errorf("the page does not say %q", want)
 		}
 	}
+	name, file := tb.downloaded(`[...document.querySelectorAll("main button")].find((b) => b.textContent === "Run file").click()`)
+	if name != "pirate-instruct.toml" || !strings.Contains(string(file), `name = "pirate-instruct"`) {
+		t.Errorf("%s has %q", name, file)
+	}
 	tb.goTo("#/runs/"+w.run+"/samples", `document.querySelector("form button[type=submit]:enabled")`)
 	tb.until(`document.querySelector("h1")?.textContent.includes("pirate")`)
 	tb.eval(`document.querySelector("textarea").value = "What is rum?"; document.querySelector("form").requestSubmit()`, nil)

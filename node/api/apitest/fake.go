@@ -1229,6 +1229,20 @@ func (f *Fake) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 	}, nil
 }
 
+// RunFileOf implements api.Backend; of the settings it writes name, model and data.
+func (f *Fake) RunFileOf(ctx context.Context, id string) (api.ClonedRunFile, error) {
+	if err := f.enter(ctx, "RunFileOf"); err != nil {
+		return api.ClonedRunFile{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, err := f.find(id)
+	if err != nil {
+		return api.ClonedRunFile{}, err
+	}
+	return api.ClonedRunFile{Run: id, TOML: fmt.Sprintf("name = %q\nmodel = %q\ndata = %q\n", r.Name, r.Model, r.Dataset)}, nil
+}
+
 // Series implements api.Backend.
 func (f *Fake) Series(ctx context.Context, id string, limit int) (api.Series, error) {
 	d, err := f.digest(ctx, "Series", id)

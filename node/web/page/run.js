@@ -163,6 +163,14 @@ export function runView(id, log) {
     save(`${id.slice(0, 14)}-all-rounds.csv`, csvBlob(rounds.grid(all)));
     fetched.textContent = `${f.plural(all.length, "round")} saved`;
   }) } }, "CSV of all rounds");
+  const cloned = el("span", { class: "note", role: "status" }, "All settings, from which the same are launched again; also by moot run clone.");
+  const runFile = el("button", { type: "button", class: "small", on: { click: async () => {
+    try {
+      save(`${run.name || "run"}.toml`, new Blob([(await get(`${path}/file`)).toml], { type: "application/toml" }));
+    } catch (err) {
+      set(cloned, foreign(err.message));
+    }
+  } } }, "Run file");
   const course = courseCard(id, () => again());
   let again = () => {};
   const feed = el("ol");
@@ -361,7 +369,7 @@ export function runView(id, log) {
       card("Rounds", rounds.node, el("p", { class: "tools" }, earlier, everyRound, fetched)),
       card("Seats of the next round", next.node),
       el("div", { class: "grid" },
-        card("Manifest", manifest),
+        card("Manifest", manifest, access !== "public" && el("p", { class: "tools" }, runFile, cloned)),
         el("div", { class: "stack" }, card("Identifiers", ids), card("Events", none, el("div", { class: "feed", tabindex: 0, role: "region", "aria-label": "Events" }, feed))))),
     events: (e) => !e.run || !run || e.run === run.id,
     leave() { clearTimeout(soon); },
