@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/moot-net/moot/node/api"
@@ -38,7 +39,7 @@ func (tb *tab) agree() {
 func TestJoinAndLeave(t *testing.T) {
 	w := newWorld(t)
 	tb := w.enter(openBrowser(t), 1400, 900)
-	tb.goTo("#/begin", `document.querySelectorAll("option").length > 4`)
+	tb.goTo("#/begin", `document.querySelector("main a.action")`)
 	tb.write("Run", "moot join "+apitest.ID("large")+` --peer /ip4/192.0.2.1/udp/1/quic-v1/p2p/x`)
 	if s := tb.text(`[...document.querySelectorAll("main textarea")][0].value`); s != "/ip4/192.0.2.1/udp/1/quic-v1/p2p/x" {
 		t.Errorf("peers are %q", s)
@@ -96,60 +97,146 @@ func (p planner) Plan(ctx context.Context, req api.LaunchRequest, progress api.P
 	return p.Fake.Plan(ctx, req, progress)
 }
 
-// TestLaunch: a run file is written from a preset, planned, agreed to and
-// launched; what changes after the plan is planned again, and what the plan
-// refuses is not launched.
+// recorded keeps what was asked for.
+type recorded struct {
+	planner
+	mu      sync.Mutex
+	imports []api.ImportDatasetRequest // guarded by mu
+	checks  []api.CheckDatasetRequest
+	plans   int
+}
+
+func (r *recorded) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, progress api.ProgressFunc) (api.Dataset, error) {
+	r.mu.Lock()
+	r.imports = append(r.imports, req)
+	r.mu.Unlock()
+	return r.planner.ImportDataset(ctx, req, progress)
+}
+
+func (r *recorded) CheckDataset(ctx context.Context, req api.CheckDatasetRequest, progress api.ProgressFunc) (api.DatasetCheck, error) {
+	r.mu.Lock()
+	r.checks = append(r.checks, req)
+	r.mu.Unlock()
+	return r.planner.CheckDataset(ctx, req, progress)
+}
+
+func (r *recorded) Plan(ctx context.Context, req api.LaunchRequest, progress api.ProgressFunc) (api.Plan, error) {
+	r.mu.Lock()
+	r.plans++
+	r.mu.Unlock()
+	return r.planner.Plan(ctx, req, progress)
+}
+
+// attach gives a file to the control of a label, as a user does.
+func (tb *tab) attach(label, name, content string) {
+	tb.t.Helper()
+	tb.eval(fmt.Sprintf(`(() => {
+		const l = [...document.querySelectorAll("main label")].find((l) => l.textContent === %q), c = document.getElementById(l.htmlFor), d = new DataTransfer();
+		d.items.add(new File([%q], %q));
+		c.files = d.files;
+		c.dispatchEvent(new Event("change", {bubbles: true}));
+	})()`, label, content, name), nil)
+}
+
+// TestLaunch: a model and rows are imported, a run file is written from a preset,
+// planned by itself, agreed to and launched; what changes after the plan is
+// planned again, and what the plan refuses is not launched. What was entered
+// stays while one goes back and forth.
 func TestLaunch(t *testing.T) {
 	w := newWorld(t)
 	w.stop()
-	w.backend = planner{w.fake}
-	dir := t.TempDir()
-	for _, name := range []string{"config.json", "rows.jsonl"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := w.fake.ImportModel(t.Context(), api.ImportModelRequest{Dir: dir}, func(api.Progress) {}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.fake.ImportDataset(t.Context(), api.ImportDatasetRequest{Files: []string{filepath.Join(dir, "rows.jsonl")}}, func(api.Progress) {}); err != nil {
-		t.Fatal(err)
-	}
+	r := &recorded{planner: planner{w.fake}}
+	w.backend = r
+	uploads := t.TempDir()
+	w.fake.UploadDir(uploads)
 	w.serve(t, "127.0.0.1:0", token)
+	dir := filepath.Join(t.TempDir(), "tiny")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tb := w.enter(openBrowser(t), 1400, 900)
-	tb.goTo("#/begin", `document.querySelectorAll("option").length > 4`)
-	if s := tb.text(enabled); s != "Check whether it fits" {
+	tb.goTo("#/begin", `document.querySelector("main a.action")`)
+	tb.eval(`document.querySelector("main a.action").click()`, nil)
+
+	// A model.
+	tb.until(`document.body.innerText.includes("There is none yet") && document.querySelector("details").open`)
+	if s := tb.text(enabled); s != "" {
 		t.Errorf("can be pressed: %s", s)
 	}
+	tb.write("Folder", dir)
+	tb.press("Import the model")
+	tb.until(`document.body.innerText.includes("Imported: tiny") && document.querySelector(".picks input:checked")`)
+	tb.shoot("new-model")
+	tb.press("Next: Data")
+
+	// Rows: of this computer, with names of others, some of them bad.
+	tb.until(`document.querySelector("h1").textContent.includes("step 2 of 4, data")`)
+	tb.attach("Files of rows, of this computer", evil+".jsonl", evil+"\n"+`bad row`+"\n"+strings.Repeat("long ", 500))
+	tb.until(`document.querySelectorAll("main tbody tr").length === 3`)
+	if s := tb.text(`[...document.querySelectorAll("main select[data-field]")].map((s) => s.dataset.field + "=" + s.value).join()`); s != "instruction=question,input=,output=answer" {
+		t.Errorf("suggested: %s", s)
+	}
+	if s := tb.text(`document.querySelectorAll("main img, main script").length + " " + globalThis.hurt`); s != "0 undefined" {
+		t.Errorf("a name or a row became markup: %s", s)
+	}
+	tb.press("Check all rows")
+	tb.until(`document.body.innerText.includes("1 of 3 rows cannot be trained on") && document.querySelector("mark")?.textContent === "an answer</s>"`)
+	tb.shoot("new-data")
+	tb.press("Back: Model")
+	tb.until(`document.querySelector("h1").textContent.includes("step 1 of 4") && document.querySelector("main input[type=text]").value === ` + fmt.Sprintf("%q", dir))
+	tb.eval(`location.hash = "#/runs"`, nil)
+	tb.until(`document.querySelector("h1").textContent === "Runs"`)
+	tb.goTo("#/new/data", `document.querySelectorAll("main tbody tr").length > 3`) // as it was
+	tb.eval(`[...document.querySelectorAll("label.check")].find((l) => l.textContent.includes("Leave out")).click()`, nil)
+	tb.write("Licence of the data", "CC0-1.0")
+	tb.press("Import the rows")
+	tb.until(`document.body.innerText.includes("Imported:") && document.querySelector(".picks input:checked")`)
+	r.mu.Lock()
+	if q := r.imports[0]; len(r.imports) != 1 || !q.DropInvalid || !q.Shuffle || q.EvalFraction != 0.02 || q.Licence != "CC0-1.0" || q.Fields["output"] != "answer" || q.Fields["instruction"] != "question" || q.Format != "alpaca" || len(q.Files) != 1 || !strings.HasPrefix(q.Files[0], uploads) {
+		t.Errorf("imported: %+v", r.imports)
+	}
+	if q := r.checks[0]; q.Model == "" || q.MaxTokens != 512 || q.Fields["output"] != "answer" {
+		t.Errorf("checked: %+v", q)
+	}
+	r.mu.Unlock()
+	tb.until(`fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + token + `"}}).then((r) => r.json()).then((v) => v.uploads.length === 0)`)
+	tb.press("Next: Budget")
+
+	// The budget writes the run file, which is planned by itself.
+	file := `document.querySelector("main textarea").value`
+	tb.until(file + `.includes('name = "my-run"') && /model = "baf/.test(` + file + `) && /data = "baf/.test(` + file + `)`)
+	tb.until(`document.body.innerText.includes("It can be launched.") && document.querySelector("mark")?.textContent === "an answer</s>"`)
 	tb.write("Name", "from-the-page")
-	tb.press("Write the run file")
-	file := `[...document.querySelectorAll("main textarea")].at(-1).value`
-	tb.until(file + `.includes('name = "from-the-page"') && ` + file + `.includes("eval_peers") && /model = "baf/.test(` + file + `)`)
+	tb.write("Rounds", "7")
+	tb.write("Seats", "9")
+	tb.write("Seats", "")
+	tb.write("Trained tokens", "5_000")
+	tb.until(file + `.includes('name = "from-the-page"\nmodel') && ` + file + `.includes("rounds = 7   ") && ` + file + `.includes("# seats = 9 ") && ` + file + `.includes("\nmax_tokens = 5_000 ")`)
+	tb.until(`document.body.innerText.includes("It can be launched.")`)
 	text := tb.text(file)
+	tb.eval(`document.querySelector("main details").open = true`, nil)
 	tb.write("Run file", text+"# not this\n")
-	tb.press("Plan")
 	tb.until(`document.body.innerText.includes("It cannot be launched like this.") && document.body.innerText.includes("2 of the held-out rows are trained on too")`)
-	if s := tb.text(enabled); strings.Contains(s, "Launch") || tb.text(`document.querySelectorAll(".consent input:enabled").length`) != "0" {
+	tb.press("Next: Publish")
+	tb.until(`document.body.innerText.includes("It cannot be launched like this: ")`)
+	if s := tb.text(enabled); s != "" || tb.text(`document.querySelectorAll(".consent input:enabled").length`) != "0" {
 		t.Errorf("what is refused can be launched: %s", s)
 	}
-
+	tb.press("Back: Budget")
+	tb.until(file + `.includes("# not this")`)
 	tb.write("Run file", text)
-	tb.press("Plan")
-	tb.until(`document.body.innerText.includes("It can be launched.") && document.querySelector("mark")?.textContent === "an answer</s>"`)
-	row := tb.text(`[...document.querySelectorAll("[aria-label='Deltas of a round by link'] tbody tr")].map((r) => [...r.cells].map((c) => c.textContent).join(" ")).join("; ")`)
-	if want := "10 Mbit/s 4 18.0 KiB 18.0 KiB 14.7 ms fits 99.9 % 100.0 %"; row != want {
-		t.Errorf("links: %q, want %q", row, want)
-	}
-	if s := tb.text(`document.querySelector("main").innerText`); !strings.Contains(s, "which inner.overlap_steps = 10 would ask for") {
-		t.Error("it does not say what the busy shares are of")
-	}
+	tb.press("Next: Publish")
 	tb.agree()
-	tb.until(enabled + `.includes("Launch")`)
-	tb.write("Run file", text+"\n")
-	tb.until(`!` + enabled + `.includes("Launch")`)
-	tb.press("Plan")
+	tb.until(enabled + ` === "Launch"`)
+	tb.press("Back: Budget")
+	tb.write("Rounds", "8")
+	tb.press("Next: Publish")
+	tb.until(`document.querySelectorAll(".consent input:enabled:not(:checked)").length === 1`) // it is planned anew, and asks again
 	tb.agree()
-	tb.shoot("launch")
+	tb.shoot("new-publish")
 	before, err := w.fake.Runs(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -160,5 +247,62 @@ func TestLaunch(t *testing.T) {
 	if err != nil || len(after) != len(before)+1 {
 		t.Fatalf("%d runs after %d, %v", len(after), len(before), err)
 	}
+	if s := tb.text(enabled); s != "" {
+		t.Errorf("it can be launched again: %s", s)
+	}
 	tb.clean()
+}
+
+// TestImportErrors: what cannot be imported is said with the way out, what was
+// entered stays, and an import can be stopped.
+func TestImportErrors(t *testing.T) {
+	w := newWorld(t)
+	tb := w.enter(openBrowser(t), 1200, 900)
+	wrong := func(text string) string {
+		return fmt.Sprintf(`[...document.querySelectorAll("main .problem:not([hidden])")].some((n) => n.innerText.includes(%q))`, text)
+	}
+	tb.goTo("#/new/model", `document.querySelector("details").open`)
+	dir := t.TempDir()
+	tb.write("Folder", dir)
+	tb.press("Import the model")
+	tb.until(wrong("give the folder that has config.json"))
+	tb.write("Folder", "tiny")
+	tb.press("Import the model")
+	tb.until(wrong("must be an absolute path"))
+
+	// There is no room, then there is.
+	tb.goTo("#/new/data", `document.querySelector("details").open`)
+	tb.attach("Files of rows, of this computer", "alpaca.jsonl", "a row")
+	tb.until(wrong("there is no room for 5 bytes"))
+	w.fake.UploadDir(t.TempDir())
+	tb.press("Check all rows")
+	tb.until(`document.body.innerText.includes("1 row can be imported.") && document.body.innerText.includes("No model was chosen")`)
+	tb.press("leave out")
+	tb.until(`document.querySelectorAll("main li .small").length === 0 && [...document.querySelectorAll("main button")].find((b) => b.textContent === "Import the rows").disabled`)
+	if l, err := w.fake.Uploads(t.Context()); err != nil {
+		t.Error(err)
+	} else if len(l) > 0 {
+		tb.until(`fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + token + `"}}).then((r) => r.json()).then((v) => v.uploads.length === 0)`)
+	}
+
+	// An import that is stopped ends in the daemon, too.
+	tb.goTo("#/new/model", `document.querySelector("h1").textContent.includes("step 1")`)
+	entered, ended := make(chan struct{}), make(chan struct{})
+	w.failing.Store(func(method string) error {
+		if method == "ImportModel" {
+			close(entered)
+			<-ended
+			return api.Errorf(api.CodeInterrupted, "it was stopped")
+		}
+		return nil
+	})
+	tb.write("Folder", dir)
+	tb.press("Import the model")
+	<-entered
+	tb.press("Stop")
+	tb.until(`document.querySelector("main form [role=status]").textContent === "stopped"`)
+	close(ended)
+	if s := tb.text(`violations.join()`); s != "" {
+		t.Errorf("against the policy: %s", s)
+	}
 }

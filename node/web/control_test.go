@@ -370,7 +370,7 @@ func TestPublicPage(t *testing.T) {
 	}
 	tb.goTo("#/runs/"+w.run+"/peers", `document.querySelectorAll("tbody tr").length === 4`)
 	tb.goTo("#/runs/"+w.run+"/rounds/5", `document.body.innerText.includes("bad-norm")`)
-	for _, hash := range []string{"#/node", "#/begin", "#/settings", "#/logs", "#/doctor", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
+	for _, hash := range []string{"#/node", "#/begin", "#/new/data", "#/settings", "#/logs", "#/doctor", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
 		tb.eval(fmt.Sprintf("location.hash = %q", hash), nil)
 		tb.until(`location.hash === "#/runs"`)
 	}
@@ -400,9 +400,14 @@ func TestLookOnly(t *testing.T) {
 	if s := tb.text(`document.body.innerText.includes("Leave the run")`); s != "false" {
 		t.Error("the run can be left")
 	}
-	tb.goTo("#/begin", `document.querySelectorAll("option").length > 4`)
-	if s := tb.text(`[...document.querySelectorAll("button.main:enabled")].map((b) => b.textContent).join()`); s != "" {
-		t.Errorf("can be pressed: %s", s)
+	for hash, ready := range map[string]string{
+		"#/begin": `document.querySelector("main a.action")`, "#/new/model": `document.querySelector(".picks")`,
+		"#/new/data": `document.querySelector("main select")`, "#/new/publish": `document.querySelector(".consent")`,
+	} {
+		tb.goTo(hash, ready)
+		if s := tb.text(`[...document.querySelectorAll("button.main:enabled")].map((b) => b.textContent).join()`); s != "" {
+			t.Errorf("%s: can be pressed: %s", hash, s)
+		}
 	}
 	tb.goTo("#/doctor", `document.querySelectorAll(".setting").length === 3`)
 	if s := tb.text(`[...document.querySelectorAll("main button:enabled")].map((b) => b.textContent).join()`); s != "Look again" {

@@ -99,8 +99,8 @@ export async function get(path, signal) {
 }
 
 // change asks for something to be done, which takes no time.
-export async function change(method, path, request) {
-  const resp = await ask(path, { method, body: JSON.stringify(request), headers: { "Content-Type": "application/json" } });
+export async function change(method, path, request, signal) {
+  const resp = await ask(path, { method, body: request && JSON.stringify(request), headers: { "Content-Type": "application/json" }, signal });
   return resp.json();
 }
 
@@ -110,6 +110,30 @@ export async function download(path, signal, method = "GET") {
   const resp = await ask(path, { method, signal, timeout: 0, ...body });
   const name = /filename="([\w.-]+)"/.exec(resp.headers.get("Content-Disposition") ?? "")?.[1] ?? "download";
   return { name, blob: await resp.blob() };
+}
+
+// upload sends a file, and tells how far it is: fetch cannot.
+export function upload(file, progress, signal) {
+  return new Promise((done, fail) => {
+    const req = new XMLHttpRequest();
+    const stop = () => req.abort();
+    req.open("POST", `/api/v1/uploads?name=${encodeURIComponent(file.name)}`);
+    req.responseType = "json";
+    req.setRequestHeader("Authorization", `Bearer ${token}`);
+    req.setRequestHeader("Content-Type", "application/octet-stream");
+    req.upload.addEventListener("progress", (e) => progress?.({ phase: `upload of ${file.name}`, done: e.loaded, total: e.total, unit: "bytes" }));
+    req.addEventListener("load", () => {
+      const e = req.response?.error ?? {};
+      if (req.status === 200 && req.response) return done(req.response);
+      fail(new APIError(req.status, e.code ?? "E_DAEMON", e.message ?? `the daemon answered ${req.status}`, e.hint));
+    });
+    req.addEventListener("error", () => fail(new APIError(0, "E_DAEMON", `${file.name} was not sent: the file cannot be read any more, or the daemon does not answer`, "is the file still there, and mootd running?")));
+    req.addEventListener("abort", () => fail(signal?.reason ?? new DOMException("stopped", "AbortError")));
+    req.addEventListener("loadend", () => signal?.removeEventListener("abort", stop));
+    if (signal?.aborted) return fail(signal.reason);
+    signal?.addEventListener("abort", stop);
+    req.send(file);
+  });
 }
 
 // run starts an operation, tells its progress, and returns its result.

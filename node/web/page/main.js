@@ -6,6 +6,7 @@ import { el, set, foreign } from "./dom.js";
 import { theme } from "./theme.js";
 import { runsView } from "./runs.js";
 import { beginView } from "./begin.js";
+import { newView } from "./new.js";
 import { runView } from "./run.js";
 import { roundView } from "./round.js";
 import { membersView } from "./members.js";
@@ -38,6 +39,7 @@ const owner = [
   [/^\/runs\/([^/]+)\/export$/, (id) => exportView(id)],
   [/^\/(?:network|peers)$/, () => networkView()],
   [/^\/begin(?:\/([^/]+))?$/, (id) => beginView(id)],
+  [/^\/new(?:\/(model|data|budget|publish))?$/, (step) => newView(step)],
   [/^\/node$/, () => nodeView()],
   [/^\/generate$/, () => generateView()],
   [/^\/settings$/, () => settingsView()],
@@ -197,7 +199,8 @@ function route() {
 // mark tells which page of the navigation this is.
 function mark(hash) {
   for (const a of document.querySelectorAll(".top nav a")) {
-    const here = hash.startsWith(a.getAttribute("href").slice(1));
+    const to = a.getAttribute("href").slice(1);
+    const here = hash.startsWith(to) || (to === "/begin" && hash.startsWith("/new"));
     if (here) a.setAttribute("aria-current", "page");
     else a.removeAttribute("aria-current");
   }
