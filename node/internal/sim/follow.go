@@ -3,17 +3,20 @@ package sim
 import (
 	"time"
 
+	"github.com/moot-net/moot/node/internal/round"
 	"github.com/moot-net/moot/proto/msg"
 )
 
-// follow measures what a peer without a seat pulls and passes on beside 32 that
+// follow measures what a peer without a seat pulls and passes on beside those that
 // have one, in a run of 65,536 parameters that move about as far in a round as
 // those of an adapter do, and reckons with ten million.
-func follow(t *trial) error {
-	const seats, many = 32, 1e7
+func follow(t *trial, seats int) error {
+	const many, most = 1e7, 32
 	m := wideManifest()
-	m.Seats, m.MinPeers = seats, 4
-	m.Trust.Outsiders = 2
+	m.Seats, m.MinPeers = uint32(seats), 4
+	if round.Cells(seats) == 0 { // with cells there are none
+		m.Trust.Outsiders = 2
+	}
 	layout, err := m.Layout()
 	if err != nil {
 		return err
@@ -24,7 +27,7 @@ func follow(t *trial) error {
 		task.target[i] *= small
 	}
 	task.noise = small
-	w, err := newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: seats + t.long(seats, seats/2), net: wide(), manifest: m, task: task})
+	w, err := newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: seats + t.long(most, most/2), net: wide(), manifest: m, task: task})
 	if err != nil {
 		return err
 	}

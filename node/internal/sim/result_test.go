@@ -95,7 +95,7 @@ func TestNames(t *testing.T) {
 	}
 	for _, name := range []string{
 		"clock-skew", "loss-reorder", "launcher-gone", "churn30", "half-vanish", "partition-60-40", "partition-50-50", "quality-8",
-		"byzantine-25-sign-flip-1", "byzantine-33-alie", "sybil-1000", "free-rider", "bytes-k8", "bytes-k256", "scale-1000", "scale-10000", "demo-quality-8", "follow",
+		"byzantine-25-sign-flip-1", "byzantine-33-alie", "sybil-1000", "free-rider", "bytes-k8", "bytes-k256", "scale-1000", "scale-10000", "demo-quality-8", "follow", "follow-cells",
 	} {
 		if _, err := Find(name); err != nil {
 			t.Error(err)

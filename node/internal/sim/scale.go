@@ -27,7 +27,11 @@ func scaleScenarios() []Scenario {
 	list = append(list, Scenario{
 		Name: "follow", Quick: true,
 		About: "what a peer without a seat pulls and passes on beside 32 seats, and what that comes to at ten million parameters",
-		run:   follow,
+		run:   func(t *trial) error { return follow(t, followedSeats) },
+	}, Scenario{
+		Name:  "follow-cells",
+		About: "the same beside 64 seats in two cells",
+		run:   func(t *trial) error { return follow(t, cellPeers) },
 	})
 	for _, n := range []int{1000, 10000} {
 		list = append(list, Scenario{

@@ -92,6 +92,11 @@ func sybils(t *trial) error {
 	// get the whole of a tenth of that.
 	w.sybilSpeed = honestPeers * 0.1 / 0.9 / 2
 	w.start(w.nodes[:honestPeers]...)
+	for _, n := range w.nodes[:honestPeers] { // of all nodes few are there, so few have met
+		for len(n.links) <= w.net.degree/2 {
+			n.connect(w.nodes[w.rnd.IntN(honestPeers)])
+		}
+	}
 	ready := func() bool {
 		h := w.nodes[0].chain.Head().Record
 		return len(h.NextSeats) == honestPeers && h.TrainedRounds >= 2
