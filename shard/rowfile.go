@@ -33,6 +33,9 @@ func (r rawRow) place() string {
 
 func scanRows(ctx context.Context, name string, src io.Reader, fn func(rawRow) error) error {
 	r := bufio.NewReaderSize(src, 64<<10)
+	if err := utf16Mark(name, r); err != nil {
+		return err
+	}
 	if b, _ := r.Peek(3); bytes.Equal(b, []byte("\ufeff")) {
 		_, _ = r.Discard(3) // a byte order mark, as some editors write
 	}

@@ -60,8 +60,9 @@ type parsedRow struct {
 }
 
 func readInput(ctx context.Context, path string, opts InputOptions, fn func(parsedRow) error) (Detected, error) {
-	d := Detected{Input: opts.Format, Why: "it was asked for"}
+	d := Detected{Input: opts.Format}
 	if d.Input != "" {
+		d.Why = "it was asked for"
 		var ok bool
 		if d.Format, ok = canonicalFormat(d.Input); !ok {
 			return d, fmt.Errorf("format is %.40q, must be alpaca, messages, sharegpt, completion or text", d.Input)
@@ -135,6 +136,9 @@ func readRows(ctx context.Context, path string, o rowSource, fn func(rawRow) err
 func scanTable(ctx context.Context, name string, src io.Reader, comma rune, fn func(rawRow) error) error {
 	ration := &rationReader{r: src, left: maxRawRowBytes}
 	in := bufio.NewReader(ration)
+	if err := utf16Mark(name, in); err != nil {
+		return err
+	}
 	if b, _ := in.Peek(3); string(b) == "\ufeff" {
 		_, _ = in.Discard(3)
 	}
@@ -156,6 +160,13 @@ func scanTable(ctx context.Context, name string, src io.Reader, comma rune, fn f
 		ration.left = maxRawRowBytes
 		if header == nil {
 			header = append([]string(nil), fields...)
+			if len(header) == 1 && comma == ',' {
+				for _, other := range []string{";", "\t", "|"} {
+					if strings.Contains(header[0], other) {
+						return fmt.Errorf("%s:1: %w: its first line has no comma, and %q in it; save the table with commas between the fields, or with tabs as .tsv", name, ErrInvalid, other)
+					}
+				}
+			}
 			continue
 		}
 		line, _ := r.FieldPos(0)
@@ -182,6 +193,14 @@ func scanTable(ctx context.Context, name string, src io.Reader, comma rune, fn f
 	}
 }
 
+// utf16Mark refuses what begins as text in UTF-16 does, of which no line can be read.
+func utf16Mark(name string, in *bufio.Reader) error {
+	if b, _ := in.Peek(2); string(b) == "\xff\xfe" || string(b) == "\xfe\xff" {
+		return fmt.Errorf("%s: %w: it is in UTF-16; save it as UTF-8", name, ErrInvalid)
+	}
+	return nil
+}
+
 func tableError(name string, err error) error {
 	if errors.Is(err, ErrTooLarge) {
 		return fmt.Errorf("%s: %w: a row of more than %d bytes, or a quote that is not closed", name, ErrTooLarge, maxRawRowBytes)
@@ -196,6 +215,9 @@ func tableError(name string, err error) error {
 // scanText reads plain text, in which empty lines separate rows.
 func scanText(ctx context.Context, name string, src io.Reader, fn func(rawRow) error) error {
 	r := bufio.NewReaderSize(src, 64<<10)
+	if err := utf16Mark(name, r); err != nil {
+		return err
+	}
 	var text []byte
 	begin := 0
 	flush := func() error {

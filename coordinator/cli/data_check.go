@@ -112,7 +112,11 @@ func badRows(e *env, check api.DatasetCheck) error {
 
 func fileCheck(p *page, f api.FileCheck) {
 	p.field("file", "%s", f.File)
-	p.field("format", "%s (%s)", f.Input, f.Why)
+	if f.Input == "" {
+		p.field("format", "not known: no row can be read")
+	} else {
+		p.field("format", "%s (%s)", f.Input, f.Why)
+	}
 	p.field("template", "%s", f.Template)
 	counts := fmt.Sprintf("%s, %s invalid, %s dropped, %s cut", plain.Group(f.Rows), plain.Group(f.Invalid), plain.Group(f.Dropped), plain.Group(f.Cut))
 	if f.Repeated > 0 {

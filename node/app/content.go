@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -297,6 +298,8 @@ func importError(ctx context.Context, code api.Code, err error) error {
 		return api.Errorf(api.CodeDisk, "%w", err).WithHint("make room, or start mootd with another --data-dir")
 	case errors.Is(err, fs.ErrNotExist):
 		return api.Errorf(api.CodeNotFound, "%w", err).WithHint("the path is one on the machine of mootd")
+	case errors.Is(err, syscall.EISDIR):
+		return api.Errorf(api.CodeUsage, "%w", err).WithHint("name its files, such as FOLDER/*.jsonl")
 	case errors.As(err, &pathErr):
 		return err
 	case errors.Is(err, shard.ErrForm):

@@ -62,6 +62,35 @@ func rulesOf(name string) (rule *licenceRule, known bool) {
 	return nil, true
 }
 
+// licenceWay is what a launcher can do about the rules that are broken.
+func licenceWay(l *run.Licences) string {
+	var names, others []string
+	research := l.Use == run.UseCommercial
+	for _, of := range []struct{ what, name string }{{"model", l.Model}, {"data", l.Data}} {
+		rule, known := rulesOf(of.name)
+		switch {
+		case !known:
+			names = append(names, fmt.Sprintf("licence.%s = \"…\"", of.what))
+		case rule != nil && slices.Contains(rule.forbids, run.UseResearch):
+			research = false
+			others = append(others, of.what)
+		case rule != nil && slices.Contains(rule.forbids, l.Use):
+			others = append(others, of.what)
+		}
+	}
+	var ways []string
+	if len(names) > 0 && l.Use == run.UseCommercial {
+		ways = append(ways, "say what is known of it, with "+strings.Join(names, " and "))
+	}
+	if len(others) > 0 {
+		ways = append(ways, "take another "+strings.Join(others, " and another "))
+	}
+	if research {
+		ways = append(ways, `say licence.use = "research", if that is what it is for`)
+	}
+	return strings.Join(ways, "; or ")
+}
+
 // licenceRules says which rules what the run is for breaks, and what else is to
 // be known of the licences.
 func licenceRules(l *run.Licences) (broken, notes []string) {

@@ -46,6 +46,21 @@ func TestLicenceRules(t *testing.T) {
 	}
 }
 
+func TestLicenceWay(t *testing.T) {
+	for _, tt := range []struct {
+		l    run.Licences
+		want string
+	}{
+		{run.Licences{Model: "mit", Data: "cc-by-nc-4.0", Use: run.UseCommercial}, `take another data; or say licence.use = "research", if that is what it is for`},
+		{run.Licences{Model: "mit", Data: "cc-by-nd-4.0", Use: run.UseResearch}, "take another data"},
+		{run.Licences{Model: "cc-by-nd-4.0", Data: "", Use: run.UseCommercial}, `say what is known of it, with licence.data = "…"; or take another model`},
+	} {
+		if got := licenceWay(&tt.l); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.l, got, tt.want)
+		}
+	}
+}
+
 // What a plan refuses, a launch refuses, with the line of the run file.
 func TestLicenceRefused(t *testing.T) {
 	n, _ := testNode(t, t.TempDir(), new(fakeRuns).open)

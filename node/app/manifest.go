@@ -34,6 +34,7 @@ type keyError struct {
 	key, msg string
 	code     api.Code // default: E_CONFIG
 	err      error    // what to tell instead, when it is not the run file's fault
+	hint     string   // the way out; may be empty
 }
 
 func (e *keyError) Error() string { return e.key + " " + e.msg }
@@ -58,7 +59,11 @@ func (n *node) manifest(ctx context.Context, req *api.LaunchRequest, now time.Ti
 	case errors.As(err, &key) && key.err != nil:
 		return nil, key.err
 	case errors.As(err, &key):
-		return nil, api.Errorf(cmp.Or(key.code, api.CodeConfig), "%w", runfile.KeyError(req.Name, text, key.key, key.msg))
+		err := api.Errorf(cmp.Or(key.code, api.CodeConfig), "%w", runfile.KeyError(req.Name, text, key.key, key.msg))
+		if key.hint != "" {
+			err = err.WithHint("%s", key.hint)
+		}
+		return nil, err
 	case errors.As(err, &invalid):
 		return nil, api.Errorf(api.CodeConfig, "%w", runfile.KeyError(req.Name, text, invalid.Field, invalid.Rule))
 	}
@@ -96,7 +101,7 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 		return nil, err
 	}
 	if broken, _ := licenceRules(&m.Licences); len(broken) > 0 {
-		return nil, &keyError{key: "licence.use", msg: strings.TrimPrefix(strings.Join(broken, "; "), "licence.use "), code: api.CodeRefused}
+		return nil, &keyError{key: "licence.use", msg: strings.TrimPrefix(strings.Join(broken, "; "), "licence.use "), code: api.CodeRefused, hint: licenceWay(&m.Licences)}
 	}
 	if err := n.checkEncoding(ctx, m); err != nil {
 		return nil, err
