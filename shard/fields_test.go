@@ -85,7 +85,8 @@ func TestPreview(t *testing.T) {
 			"a.jsonl", `{"question":"2+2?","answer":"4","n":7,"tags":[1]}` + "\n\nnot json\n" + `{"question":"x","o":{}}` + "\n{}\n", 3,
 			[]string{"question", "answer", "n", "tags", "o"},
 			[]string{"a.jsonl:1|text 2+2?|text 4|other 7|list [1]", "a.jsonl:3 bad", "a.jsonl:4|text x||||object {}"},
-			"", "known are messages", Fields{"instruction": "question", "output": "answer"},
+			"", "known are messages",
+			Fields{"instruction": "question", "output": "answer"},
 		},
 		{"b.csv", "Prompt,Reply\na,\n", 3, []string{"Prompt", "Reply"}, []string{"b.csv:2|text a|text "}, "", "known are", Fields{"instruction": "Prompt", "output": "Reply"}},
 		{"c.json", `[{"input":"a","output":"b"}]`, 3, []string{"input", "output"}, []string{"c.json: row 1|text a|text b"}, "alpaca", "a field of that format", Fields{"instruction": "input", "output": "output"}},
@@ -100,7 +101,10 @@ func TestPreview(t *testing.T) {
 				Picture  []byte `parquet:"picture"`
 				Text     string `parquet:"response"`
 			}{{"q", []byte{0xff}, "r"}})),
-			9, []string{"question", "picture", "response"}, nil, "", "known", Fields{"instruction": "question", "output": "response"},
+			9,
+			[]string{"question", "picture", "response"},
+			nil, "", "known",
+			Fields{"instruction": "question", "output": "response"},
 		},
 	} {
 		p, err := PreviewInput(t.Context(), writeRows(t, tt.name, tt.file), tt.n)
