@@ -115,6 +115,9 @@ func (m *Machine) giveCellHave(h *height) {
 	s := h.sub
 	mine := m.own.at(s.slot())
 	ready := s.allHeld() && (h.audited || len(h.audits) == 0)
+	if late := m.lateHaveAt(s); !late.IsZero() && !m.now.Before(late) {
+		ready = true
+	}
 	if mine.have != nil || mine.forgotten || !ready && m.now.Before(s.began.Add(m.timing.Deadline)) {
 		return
 	}
@@ -278,6 +281,7 @@ func (m *Machine) cellDeadlines(h *height, at func(time.Time)) {
 		return
 	}
 	at(s.began.Add(m.timing.Deadline))
+	at(m.lateHaveAt(s))
 	if !s.quorumAt.IsZero() {
 		at(s.quorumAt.Add(m.timing.Grace))
 	}

@@ -145,6 +145,36 @@ func TestRoundInCells(t *testing.T) {
 	}
 }
 
+// TestLateInCell: who comes into the middle of a round gives its have in its cell when
+// the time is up for others, and not a whole period after it came.
+func TestLateInCell(t *testing.T) {
+	s := inCells(t, 50, simOpts{})
+	r := s.minRound()
+	if !s.runUntil(time.Minute, func() bool { return s.minRound() > r && s.agree(r+1) == nil }) {
+		t.Fatalf("no round\n%s", s.describe())
+	}
+	late := s.nodes[49]
+	var beside *simNode // without its delta nobody gives a have early
+	for _, e := range late.m.cur.sub.seats {
+		if n := s.nodes[s.indexOf(e)]; n != late {
+			beside = n
+		}
+	}
+	beside.stop()
+	late.stop() // before it has trained
+	s.runFor(8 * time.Second)
+	late.start()
+	period, came := late.m.timing.Deadline, s.now
+	h := late.m.cur
+	if h.sub == nil || h.t0 != (time.Time{}) {
+		t.Fatal("it is in no cell, or has given a have already")
+	}
+	gave := func() bool { return late.m.own.at(h.sub.slot()).have != nil }
+	if !s.runUntil(2*period, gave) || s.now.Sub(came) > period*6/10 {
+		t.Errorf("the have came after %v, a period is %v", s.now.Sub(came), period)
+	}
+}
+
 // TestOwnCommitInCell: in a cell, too, what a maker says of its own commit does not
 // include what another finds to be wrong.
 func TestOwnCommitInCell(t *testing.T) {

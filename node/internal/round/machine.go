@@ -526,7 +526,7 @@ func (m *Machine) haveIsDue(h *height) bool {
 // is too late twice costs the seat.
 func (m *Machine) lateHaveAt(h *height) time.Time {
 	switch {
-	case h.lateAt.IsZero() || h.cell > 0 || h.results != nil:
+	case h.lateAt.IsZero() || h.results != nil:
 		return time.Time{}
 	case h.assembly: // but not at once: of few seats one alone would make rounds as fast as it likes
 		return later(h.lateAt, h.began.Add(m.timing.Attempt/2))

@@ -223,11 +223,11 @@ func TestProveSteps(t *testing.T) {
 // drawn are n of so many peers, drawn by a seed; the first ones in the first round.
 func drawn(seed uint64, n, of int) []int {
 	if seed <= 1 {
-		seed = 0
-		return slices.Collect(func(yield func(int) bool) {
-			for i := 0; i < n && yield(i); i++ {
-			}
-		})
+		list := make([]int, n)
+		for i := range list {
+			list[i] = i
+		}
+		return list
 	}
 	list := rand.New(rand.NewPCG(seed, 7)).Perm(of)[:n]
 	slices.Sort(list)
