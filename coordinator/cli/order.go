@@ -142,8 +142,20 @@ func runOrder(ctx context.Context, e *env, req api.OrderRequest, wait time.Durat
 		if ordersOf(r) == ordersOf(before.Run) {
 			p.line("")
 			p.line("The order is given and has not taken effect yet: \"moot run show %s\" tells.", api.ShortID(r.ID))
+			if before.Launcher != "" && before.Launcher != self(ctx, c) {
+				p.line("This node did not launch the run: peers with two thirds of the audited work have to order the same.")
+			}
 		}
 	})
+}
+
+// self is this node's peer ID, "" if it cannot be told.
+func self(ctx context.Context, c *client.Client) string {
+	s, err := c.Status(ctx)
+	if err != nil {
+		return ""
+	}
+	return s.Peer
 }
 
 // effect waits until an order took effect, and returns the run as it is then.
