@@ -24,7 +24,7 @@ import (
 var attackedRounds = flag.Uint64("rounds", 0, "attack a run for so many rounds")
 
 // A run of four nodes is attacked by one that has a seat in it, from one core, and
-// by many without: its rounds are certified all the same, by all four with one head,
+// by many without: its rounds are certified all the same, by all four with one chain,
 // and each node stays within its memory.
 func TestRun(t *testing.T) {
 	linuxOnly(t)
@@ -73,18 +73,23 @@ func TestRun(t *testing.T) {
 	}
 	cancel()
 	attack.Wait()
-	var heads []string
-	first.await(run, "there is one head", func(api.Run) bool {
-		heads = heads[:0]
+	first.await(run, "there is one record of a round", func(r api.Run) bool {
 		for _, v := range victims {
-			r, err := v.Run(t.Context(), run.String())
+			x, err := v.Run(t.Context(), run.String())
 			if err != nil {
 				return false
 			}
-			heads = append(heads, r.Head)
+			r.Round = min(r.Round, x.Round)
 		}
-		slices.Sort(heads)
-		return len(slices.Compact(heads)) == 1
+		var records []string
+		for _, v := range victims {
+			x, err := v.Round(t.Context(), run.String(), r.Round)
+			if err != nil {
+				return false
+			}
+			records = append(records, x.Record)
+		}
+		return len(slices.Compact(records)) == 1
 	})
 	for i, v := range victims {
 		peak := v.memory("VmHWM")
