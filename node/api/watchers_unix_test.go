@@ -5,6 +5,7 @@ package api_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -189,7 +190,8 @@ func measured(used func() time.Duration, d time.Duration) float64 {
 }
 
 // pageLike does what the page of a run does: it follows the events, and asks
-// for the run again after one, at most once a second, and each 10 s anyhow.
+// for the run again after one, at most once a second, and each 10 s anyhow; with
+// a new round, also for what each peer did, for coverage and who is online.
 func pageLike(ctx context.Context, t *testing.T, url string, open chan<- struct{}, seen, asked *atomic.Int64) {
 	c := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, DisableCompression: true}}
 	defer c.CloseIdleConnections()
@@ -222,25 +224,36 @@ func pageLike(ctx context.Context, t *testing.T, url string, open chan<- struct{
 		}
 	}()
 	open <- struct{}{}
-	for {
+	ask := func(path string, v any) bool {
+		asked.Add(1)
+		answer, err := request(path, "*/*")
+		if err == nil {
+			defer answer.Body.Close()
+			err = json.NewDecoder(answer.Body).Decode(v)
+		}
+		if err != nil && ctx.Err() == nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		return err == nil
+	}
+	for round := uint64(0); ; {
 		select {
 		case <-touched:
 		case <-time.After(10 * time.Second):
 		case <-ctx.Done():
 			return
 		}
-		asked.Add(1)
-		answer, err := request("/api/v1/runs/"+apitest.ID("demo"), "*/*")
-		if err != nil {
-			if ctx.Err() == nil {
-				t.Errorf("the run: %v", err)
-			}
+		path := "/api/v1/runs/" + apitest.ID("demo")
+		var run struct{ Round uint64 }
+		if !ask(path, &run) {
 			return
 		}
-		if _, err := io.Copy(io.Discard, answer.Body); err != nil && ctx.Err() == nil {
-			t.Errorf("the run: %v", err)
+		if run.Round != round {
+			round = run.Round
+			for _, more := range []string{"/peers", "/coverage", "/online"} {
+				ask(path+more, new(struct{}))
+			}
 		}
-		answer.Body.Close()
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():

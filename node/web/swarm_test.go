@@ -124,7 +124,7 @@ inner.sequence_tokens = 96
 	tb.shoot("swarm-run")
 	if dir := os.Getenv("MOOT_WEB_SHOTS"); dir != "" { // the picture in README.md
 		tb.size(1500, 1150)
-		tb.until(`Number(` + tile + `) >= 40`)
+		tb.until(`Number(` + tile + `) >= 24`)
 		tb.picture(dir, "run")
 		tb.size(1440, 900)
 	}

@@ -28,6 +28,7 @@ const axes = {
 };
 
 const KEY = "moot.x";
+const REACH_MS = 9000; // how peers are reached is asked so often at most
 
 export function runView(id, log) {
   const history = historyOf(id);
@@ -39,6 +40,7 @@ export function runView(id, log) {
 
   const head = el("div", { class: "head" }), alerts = el("div", { class: "problem", role: "alert", hidden: true });
   const samples = el("div"), net = el("div");
+  let reached = -REACH_MS; // when it was asked how peers are reached
   let soon = 0; // a timer: when whom a round waits for becomes worth naming
   const why = el("p", { class: "lead" });
   const tiles = el("div", { class: "tiles" });
@@ -402,7 +404,10 @@ export function runView(id, log) {
       drawAlerts();
       if (access !== "public") {
         drawSamples();
-        get("/peers", signal).then(drawNetwork, () => {}); // it is asked again with the rest
+        if (performance.now() - reached > REACH_MS) {
+          reached = performance.now();
+          get("/peers", signal).then(drawNetwork, () => {}); // it is asked again
+        }
       }
       drawManifest();
       drawFeed();
