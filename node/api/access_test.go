@@ -18,7 +18,7 @@ func TestReadToken(t *testing.T) {
 	f.Err = func(method string) error {
 		switch method {
 		case "Status", "Peers", "Runs", "Run", "Rounds", "Round", "Cache", "Network", "Usage", "Settings", "Logs", "Coverage", "Online", "Series", "RunFileOf", "RunPeers", "Export", "Watch":
-		case "Checkup":
+		case "Checkup", "About", "Notices", "Today", "WorkPresets":
 		default:
 			changed = method
 		}
@@ -46,6 +46,12 @@ func TestReadToken(t *testing.T) {
 	for given, want := range map[string]string{with: `"access":"read"`, "Authorization: Bearer " + token: `"access":"full"`} {
 		if w := ask(t, s, "GET", "/api/v1/access", "", given); !strings.Contains(w.Body.String(), want) {
 			t.Errorf("access is %s, want %s", w.Body, want)
+		}
+	}
+	// Where files are is told with full access alone.
+	for given, want := range map[string]bool{with: false, "Authorization: Bearer " + token: true} {
+		if w := ask(t, s, "GET", "/api/v1/about", "", given); strings.Contains(w.Body.String(), "/data") != want || !strings.Contains(w.Body.String(), `"modules"`) {
+			t.Errorf("with %s: %s", given, w.Body)
 		}
 	}
 	// Without one, no token is the one for reading.

@@ -120,6 +120,15 @@ type Backend interface {
 	Network(ctx context.Context) (Network, error)
 	// Usage says what the machine was used for.
 	Usage(ctx context.Context, req UsageRequest) (Usage, error)
+	// Today says what this node contributed since midnight.
+	Today(ctx context.Context) (Today, error)
+	// WorkPresets are how hard this machine may work.
+	WorkPresets(ctx context.Context) (WorkPresets, error)
+	// About says what runs here; what is of the program alone the server adds.
+	About(ctx context.Context) (About, error)
+	// Notices are the licences of what is part of the program; E_NOTFOUND where
+	// they are not beside it.
+	Notices(ctx context.Context) (Notices, error)
 	// Checkup looks for what is wrong, as "mootd doctor" does.
 	Checkup(ctx context.Context, req CheckupRequest) (Checkup, error)
 	// Report writes a zip file for somebody who helps, without what is secret.

@@ -74,6 +74,10 @@
 //	GET  /api/v1/runs/{id}/adapter         a tar archive (?round=best|N&format=peft|gguf)
 //	GET  /api/v1/network                   Network
 //	GET  /api/v1/usage                     Usage (?span=hour|day&after=TIME)
+//	GET  /api/v1/about                     About
+//	GET  /api/v1/about/notices             Notices
+//	GET  /api/v1/today                     Today
+//	GET  /api/v1/config/presets            WorkPresets
 //	GET  /api/v1/doctor                    Checkup
 //	POST /api/v1/doctor                    CheckupRequest, stream ending in Checkup
 //	POST /api/v1/doctor/report             a zip file

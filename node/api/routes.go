@@ -61,6 +61,10 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"GET /api/v1/runs/{id}/adapter":    s.download,
 		"GET /api/v1/network":              once(s, s.network),
 		"GET /api/v1/usage":                once(s, s.usage),
+		"GET /api/v1/about":                get(s, s.about),
+		"GET /api/v1/about/notices":        once(s, s.notices),
+		"GET /api/v1/today":                once(s, s.today),
+		"GET /api/v1/config/presets":       once(s, s.workPresets),
 		"GET /api/v1/doctor":               once(s, s.checkup),
 		"POST /api/v1/doctor": long(s, func(context.Context, *CheckupRequest) error { return nil }, func(ctx context.Context, req CheckupRequest, _ ProgressFunc) (Checkup, error) {
 			return s.backend.Checkup(ctx, req)

@@ -41,6 +41,10 @@ type Status struct {
 	ConfigError   string   `json:"config_error,omitempty"`
 	RestartNeeded []string `json:"restart_needed,omitempty"`
 
+	// Schedule is what work.schedule says just now, absent where it allows work
+	// always.
+	Schedule *ScheduleState `json:"schedule,omitempty"`
+
 	// ClockError is by how much the clock of this machine differs from those of
 	// peers, "" if it does not.
 	ClockError string `json:"clock_error,omitempty"`
@@ -60,6 +64,12 @@ type Status struct {
 	Peers   int      `json:"peers"` // connected
 	Runs    int      `json:"runs"`  // joined
 	Traffic Traffic  `json:"traffic"`
+}
+
+// ScheduleState is whether a schedule allows work.
+type ScheduleState struct {
+	Open  bool       `json:"open"`
+	Until *time.Time `json:"until,omitempty"` // when that changes; absent: never
 }
 
 // NodeState is what a node does as a whole.

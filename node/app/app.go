@@ -240,7 +240,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 	}
 	n := &node{
 		limits: cfg.Network.Limits(), overRelay: cfg.Network.ShardsOverRelay, configPatience: configPatience, snapshotPatience: snapshotPatience, freeMemory: freeMemory,
-		dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
+		program: programPath(), dir: cfg.DataDir, threads: cfg.Threads, log: o.Log, stop: stop, started: time.Now(),
 		store: store, host: host,
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},

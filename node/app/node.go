@@ -66,6 +66,8 @@ type node struct {
 	runs      *runs
 	keeper    *keeper
 	usage     *usage.History
+	daily     daily
+	program   string // its path, "" if that is not known
 	presence  *presence.Presence
 	follow    *follower
 
@@ -115,6 +117,7 @@ func (n *node) Status(context.Context) (api.Status, error) {
 	s.ConfigError, s.RestartNeeded = n.follow.state()
 	s.Reachability = string(n.host.Reachability())
 	s.Devices, s.Blind = n.keeper.devices(), n.keeper.blind()
+	s.Schedule = n.keeper.schedule(time.Now())
 	s.ClockError = clockError(n.presence.Offset())
 	activity := n.activity(runs)
 	s.State, s.Why, s.Reason, s.Do, s.Until = activity.state, activity.why, activity.reason, activity.do, activity.until

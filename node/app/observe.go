@@ -1,6 +1,8 @@
 package app
 
 import (
+	"time"
+
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/device"
 	"github.com/moot-net/moot/node/internal/volunteer"
@@ -49,6 +51,21 @@ func (k *keeper) devices() (list []api.Device) {
 		})
 	}
 	return list
+}
+
+// schedule is what the schedule says at a time, nil where there is none.
+func (k *keeper) schedule(now time.Time) *api.ScheduleState {
+	k.mu.Lock()
+	s := k.settings.Schedule
+	k.mu.Unlock()
+	if s.Always() {
+		return nil
+	}
+	out := &api.ScheduleState{Open: s.Active(now)}
+	if next := s.Next(now); !next.IsZero() {
+		out.Until = &next
+	}
+	return out
 }
 
 // blind are the settings that have no effect on this machine, and why.

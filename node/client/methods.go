@@ -258,6 +258,26 @@ func (c *Client) Usage(ctx context.Context, req api.UsageRequest) (api.Usage, er
 	return call[api.Usage](ctx, c, http.MethodGet, "/api/v1/usage?"+q.Encode(), nil)
 }
 
+// Today says what the node contributed since midnight.
+func (c *Client) Today(ctx context.Context) (api.Today, error) {
+	return call[api.Today](ctx, c, http.MethodGet, "/api/v1/today", nil)
+}
+
+// WorkPresets are how hard the node's machine may work.
+func (c *Client) WorkPresets(ctx context.Context) (api.WorkPresets, error) {
+	return call[api.WorkPresets](ctx, c, http.MethodGet, "/api/v1/config/presets", nil)
+}
+
+// About says what the daemon is made of, and where its files are.
+func (c *Client) About(ctx context.Context) (api.About, error) {
+	return call[api.About](ctx, c, http.MethodGet, "/api/v1/about", nil)
+}
+
+// Notices are the licences of what is part of the daemon.
+func (c *Client) Notices(ctx context.Context) (api.Notices, error) {
+	return call[api.Notices](ctx, c, http.MethodGet, "/api/v1/about/notices", nil)
+}
+
 // Checkup looks for what is wrong with the node.
 func (c *Client) Checkup(ctx context.Context, req api.CheckupRequest) (api.Checkup, error) {
 	return stream[api.Checkup](ctx, c, "/api/v1/doctor", req, nil)

@@ -370,7 +370,7 @@ func TestPublicPage(t *testing.T) {
 	}
 	tb.goTo("#/runs/"+w.run+"/peers", `document.querySelectorAll("tbody tr").length === 4`)
 	tb.goTo("#/runs/"+w.run+"/rounds/5", `document.body.innerText.includes("bad-norm")`)
-	for _, hash := range []string{"#/node", "#/begin", "#/new/data", "#/settings", "#/logs", "#/doctor", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
+	for _, hash := range []string{"#/node", "#/begin", "#/new/data", "#/settings", "#/logs", "#/doctor", "#/about", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
 		tb.eval(fmt.Sprintf("location.hash = %q", hash), nil)
 		tb.until(`location.hash === "#/runs"`)
 	}
@@ -408,6 +408,10 @@ func TestLookOnly(t *testing.T) {
 		if s := tb.text(`[...document.querySelectorAll("button.main:enabled")].map((b) => b.textContent).join()`); s != "" {
 			t.Errorf("%s: can be pressed: %s", hash, s)
 		}
+	}
+	tb.goTo("#/about", `document.body.innerText.includes("told with full access alone")`)
+	if s := tb.text(`document.querySelector("main").innerText.includes("/data")`); s != "false" {
+		t.Error("it is told where files are")
 	}
 	tb.goTo("#/doctor", `document.querySelectorAll(".setting").length === 3`)
 	if s := tb.text(`[...document.querySelectorAll("main button:enabled")].map((b) => b.textContent).join()`); s != "Look again" {

@@ -240,6 +240,7 @@ func (w *world) views() []view {
 		{"node", "#/node", `document.querySelector(".word")?.textContent === "training" && document.querySelectorAll(".plot .limit").length === 2`},
 		{"settings", "#/settings", `document.querySelectorAll(".setting").length === 5`},
 		{"logs", "#/logs", `document.querySelectorAll(".log li").length > 1`},
+		{"about", "#/about", `document.body.innerText.includes("/moot/sync/1")`},
 		{"doctor", "#/doctor", `document.querySelectorAll(".setting").length === 3`},
 		{"generate", "#/generate", `document.querySelectorAll("option").length > 2`},
 	}

@@ -1136,6 +1136,62 @@ func (f *Fake) Usage(ctx context.Context, req api.UsageRequest) (api.Usage, erro
 	return u, nil
 }
 
+// Today implements api.Backend: what Decide decided, whenever that was.
+func (f *Fake) Today(ctx context.Context) (api.Today, error) {
+	if err := f.enter(ctx, "Today"); err != nil {
+		return api.Today{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := api.Today{Since: Epoch.Truncate(24 * time.Hour)}
+	for _, r := range f.runs {
+		d := api.TodayRun{Run: r.ID, Name: r.Name, Rounds: len(r.rounds), Verdicts: map[string]int{}}
+		for _, x := range r.rounds {
+			for _, c := range x.Contributions {
+				if c.Peer == f.Node.Peer {
+					d.Contributions++
+					d.Tokens += c.Tokens
+				}
+			}
+			for _, j := range x.Judged {
+				if j.Peer == f.Node.Peer {
+					d.Verdicts[j.Verdict]++
+				}
+			}
+		}
+		if t.Tokens += d.Tokens; d.Rounds > 0 {
+			t.Runs = append(t.Runs, d)
+		}
+	}
+	return t, nil
+}
+
+// WorkPresets implements api.Backend: one that is quiet, and all there is.
+func (f *Fake) WorkPresets(ctx context.Context) (api.WorkPresets, error) {
+	if err := f.enter(ctx, "WorkPresets"); err != nil {
+		return api.WorkPresets{}, err
+	}
+	preset := func(name, threads, duty string) api.WorkPreset {
+		return api.WorkPreset{Name: name, About: "for a machine that is " + name, Settings: []api.PresetSetting{
+			{Key: "threads", Value: threads}, {Key: "work.duty_percent", Value: duty, Live: true}, {Key: "work.on_battery", Value: "false", Live: true},
+		}}
+	}
+	return api.WorkPresets{Processors: 4, Presets: []api.WorkPreset{preset("quiet", "1", "40"), preset("all", "4", "100")}}, nil
+}
+
+// About implements api.Backend.
+func (f *Fake) About(ctx context.Context) (api.About, error) {
+	return api.About{
+		Formats: []api.NamedValue{{Name: "API", Value: "1"}}, Protocols: []string{"/moot/shard/1", "/moot/sync/1"}, Notices: true,
+		Paths: []api.NamedValue{{Name: "data", Value: "/data"}}, Documents: []api.NamedValue{{Name: "introduction", Value: "/data/README.md"}},
+	}, f.enter(ctx, "About")
+}
+
+// Notices implements api.Backend.
+func (f *Fake) Notices(ctx context.Context) (api.Notices, error) {
+	return api.Notices{Text: "Files: example.org/module v1.0.0\nLicense: text-1\n <b>Permission</b> is hereby granted\n"}, f.enter(ctx, "Notices")
+}
+
 // Checkup implements api.Backend: one check ended each way, and the disk is
 // slow.
 func (f *Fake) Checkup(ctx context.Context, req api.CheckupRequest) (api.Checkup, error) {

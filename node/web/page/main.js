@@ -20,6 +20,7 @@ import { generateView } from "./generate.js";
 import { settingsView } from "./settings.js";
 import { logsView } from "./logs.js";
 import { doctorView } from "./doctor.js";
+import { aboutView } from "./about.js";
 import { signInView } from "./signin.js";
 
 // A view is {title, node, refresh(signal), events(e), leave()}: refresh asks
@@ -45,6 +46,7 @@ const owner = [
   [/^\/settings$/, () => settingsView()],
   [/^\/logs$/, () => logsView()],
   [/^\/doctor$/, () => doctorView()],
+  [/^\/about$/, () => aboutView()],
 ];
 
 const BETWEEN_MS = 1000; // at most so often after events
