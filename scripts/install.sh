@@ -73,6 +73,7 @@ for b in mootd moot; do
   put "$dir/completions/$b.fish" "$to/share/fish/vendor_completions.d" $b.fish 644
 done
 if [ -f "$dir/mootd-cuda" ]; then put "$dir/mootd-cuda" "$to/bin" mootd-cuda 755; fi
+for doc in README.md copyright; do [ ! -f "$dir/$doc" ] || put "$dir/$doc" "$to/share/doc/moot" $doc 644; done
 for page in "$dir"/man/*.1; do put "$page" "$to/share/man/man1" "${page##*/}" 644; done
 echo "installed $("$to/bin/mootd" version) in $to/bin"
 case ":$PATH:" in *":$to/bin:"*) ;; *) echo "add $to/bin to PATH" ;; esac

@@ -52,7 +52,7 @@ export function nodeView() {
   const buttons = el("p", { class: "tools" }, pause, length, resume, finish);
   const schedule = scheduleEditor((lines) => act(() => change("PATCH", "/config", { set: { "work.schedule": lines } })));
   const presets = presetCard((settings) => act(() => change("PATCH", "/config", { set: settings })));
-  const reschedule = el("button", { type: "button", hidden: true, on: { click: () => { schedule.node.scrollIntoView({ block: "center" }); schedule.node.querySelector("textarea").focus(); } } }, "Change the schedule");
+  const reschedule = el("button", { type: "button", hidden: true, disabled: !may, on: { click: () => { schedule.node.scrollIntoView({ block: "center" }); schedule.node.querySelector("textarea").focus(); } } }, "Change the schedule");
   buttons.append(reschedule);
   const step = el("p", { hidden: true }, el("a", { href: "#/settings" }));
   const todayText = el("p");

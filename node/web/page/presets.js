@@ -32,7 +32,7 @@ export function presetCard(use) {
           row("of the processors, on average", [effect(now("threads"), now("work.duty_percent")), ...presets.map((p) => effect(of(p, "threads"), of(p, "work.duty_percent")))]),
           keys.map((key) => row(el("code", null, key), [foreign(now(key) || "–"), ...presets.map((p) => foreign(of(p, key)))]))))),
       presets.map((p) => {
-        const go = el("button", { type: "button", disabled: !may || used(p), "aria-label": `Use the preset ${p.name}` }, used(p) ? `${p.name} is in use` : `Use ${p.name}`);
+        const go = el("button", { type: "button", disabled: !may || used(p) }, used(p) ? `${p.name} is in use` : `Use ${p.name}`);
         go.dataset.preset = p.name;
         return el("p", { class: "tools" }, go, el("span", { class: "note" }, foreign(p.about)));
       }));
