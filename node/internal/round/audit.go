@@ -231,6 +231,7 @@ func (ru *Rules) judgeGains(list []measured) {
 	if middle > 0 && clearMADs*spread <= middle {
 		rate = medianRate(reference)
 	}
+	alarmed := ru.alarmed(list)
 	contested := rate == 0 && ru.contested(list, middle, spread)
 	var damaging []int
 	enough := 0
@@ -243,7 +244,7 @@ func (ru *Rules) judgeGains(list []measured) {
 		e.open = contested && e.weight > 0
 		accusers, _ := slices.BinarySearch(e.gains, bound)
 		e.accused = ru.newer() && 2*accusers > len(e.gains)
-		if e.struck(accusers) {
+		if e.struck(accusers) && (e.jury > 0 || !alarmed) {
 			damaging = append(damaging, i)
 		}
 		e.judgement.WorthQ16 = fold.One

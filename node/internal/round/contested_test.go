@@ -135,3 +135,44 @@ func TestSigns(t *testing.T) {
 		t.Errorf("lack %d", got)
 	}
 }
+
+// TestAlarm: as long as many were found wanting or accused lately, a few auditors
+// that agree accuse, and strike nobody; all of them still do.
+func TestAlarm(t *testing.T) {
+	_, id := testKey(0)
+	for _, tt := range []struct {
+		name      string
+		judgement uint32
+		wanting   int // of eight
+		strikes   uint32
+		jury      int
+		want      uint32 // strikes of who is accused by all
+	}{
+		{"calm", 2, 0, 0, 0, strikeQ8},
+		{"one of eight", 2, 1, 300, 0, strikeQ8},
+		{"a quarter", 2, 2, alarmQ8, 0, accusedQ8},
+		{"a quarter, long ago", 2, 2, alarmQ8 - 1, 0, strikeQ8},
+		{"by the rules before", 1, 2, 300, 0, strikeQ8},
+		{"all audit", 2, 2, 300, 3, strikeQ8},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newlyAudited(12, 5)
+			m.Trust.Judgement = tt.judgement
+			ru := &Rules{manifest: m}
+			e := measuredBy(-5000, -5000, -5000)
+			e.maker, e.jury = id, tt.jury
+			list := []measured{e}
+			for i := range 7 {
+				o := measuredBy(1000, 1000+int64(i), 1000)
+				if i < tt.wanting {
+					o.strikes = tt.strikes
+				}
+				list = append(list, o)
+			}
+			ru.judge(list)
+			if got := ru.standingsAfter(&msg.Record{}, 9, list[:1]).of(id).StrikesQ8; got != tt.want {
+				t.Errorf("%d strikes, want %d", got, tt.want)
+			}
+		})
+	}
+}

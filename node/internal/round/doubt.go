@@ -17,19 +17,20 @@ import (
 // of worth several times counts for nothing, until audits that tell something
 // say that it works again; proto/README.md section 6.
 const (
-	accusedQ8     = suspectQ8    // strikes for a delta that most of its few auditors accuse
-	doubtQ8       = strikeQ8 / 4 // strikes from which on a peer is in doubt: for about eleven rounds after an accusation
-	doubtLackQ16  = 3 << 14      // lack from which on it is: two deltas of no worth, one after the other
-	maxDoubted    = 8            // whom all audit in a round, or of a cell
-	maxOpen       = 12           // the same, with the newest judgement
-	openQ8        = doubtQ8      // strikes that all have at least after audits that are contested: all audit them once
-	reopenQ8      = 3 << 4       // strikes of half of them, down to which it is not done again: for four rounds
-	signQ16       = 1 << 11      // what the lack of who counts for nothing moves by a sign of work or idleness
-	contestedPart = 4            // of auditors that are as far apart as this part of median and deviation together, one lies
-	worthlessQ16  = 7 << 13      // lack from which on a delta counts for nothing: three of them
-	noWorthShift  = 1            // the lack moves a half by a delta of no worth
-	fadeLackShift = 8            // what it loses in a round whose audits tell nothing
-	nothing       = 4            // a gain of less than this part of the median is none
+	accusedQ8     = suspectQ8     // strikes for a delta that most of its few auditors accuse
+	doubtQ8       = strikeQ8 / 4  // strikes from which on a peer is in doubt: for about eleven rounds after an accusation
+	doubtLackQ16  = 3 << 14       // lack from which on it is: two deltas of no worth, one after the other
+	maxDoubted    = 8             // whom all audit in a round, or of a cell
+	maxOpen       = 12            // the same, with the newest judgement
+	openQ8        = doubtQ8       // strikes that all have at least after audits that are contested: all audit them once
+	alarmQ8       = strikeQ8 / 16 // strikes of a quarter of the makers from which on a few strike nobody: there were some in the last thirty rounds
+	reopenQ8      = 3 << 4        // strikes of half of them, down to which it is not done again: for four rounds
+	signQ16       = 1 << 11       // what the lack of who counts for nothing moves by a sign of work or idleness
+	contestedPart = 4             // of auditors that are as far apart as this part of median and deviation together, one lies
+	worthlessQ16  = 7 << 13       // lack from which on a delta counts for nothing: three of them
+	noWorthShift  = 1             // the lack moves a half by a delta of no worth
+	fadeLackShift = 8             // what it loses in a round whose audits tell nothing
+	nothing       = 4             // a gain of less than this part of the median is none
 )
 
 // newer reports whether audits are judged by the newer rules.
@@ -80,6 +81,24 @@ func (ru *Rules) newPanel(parent Link, ring auditRing, makers []peer.ID) panel {
 		p.doubted = append(p.doubted, e.Peer)
 	}
 	return p
+}
+
+// alarmed reports whether so many were found wanting, or accused, lately that who
+// audits may be lying: then a few auditors that agree accuse, and all decide.
+func (ru *Rules) alarmed(list []measured) bool {
+	if !ru.newest() {
+		return false
+	}
+	judged, wanting := 0, 0
+	for _, e := range list {
+		if !e.enough {
+			continue
+		}
+		if judged++; e.strikes >= alarmQ8 {
+			wanting++
+		}
+	}
+	return 4*wanting >= judged
 }
 
 // contested reports whether audits that are not clear contradict each other: all
