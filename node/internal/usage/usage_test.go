@@ -51,6 +51,7 @@ func start(t *testing.T, path string, look func() api.UsageSample) (h *History, 
 func hourOf(h *History) []api.UsageSample {
 	return h.Since(api.UsageRequest{Span: api.UsageHour}).Samples
 }
+
 func dayOf(h *History) []api.UsageSample {
 	return h.Since(api.UsageRequest{Span: api.UsageDay}).Samples
 }
