@@ -199,7 +199,7 @@ func TestFaults(t *testing.T) {
 			running(o, fake{set: []api.Setting{{Key: "mdns", Values: []string{"false"}}}})
 		}, "bootstrap", Warn, "mdns is off"},
 		{"device of a daemon's flag", func(_ *testing.T, o *Options) {
-			o.Device = func(name string) Check { return Check{"device", Fail, name, "x"} }
+			o.Device = func(name string) Check { return Check{Name: "device", Level: Fail, Text: name, Fix: "x"} }
 			running(o, fake{set: []api.Setting{{Key: "device", Values: []string{"cuda:7"}}}})
 		}, "device", Fail, "cuda:7"},
 	} {
