@@ -100,7 +100,7 @@ func TestUploadBounds(t *testing.T) {
 			post + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n": "411",
 		} {
 			c := p.dial()
-			go c.Write([]byte(text)) //nolint:errcheck // it is not read to its end
+			go c.Write([]byte(text)) // it is not read to its end
 			if s := within(t, c, 0, 10*time.Second); !strings.HasPrefix(s, "HTTP/1.1 "+want) || want == "413" && !strings.Contains(s, "at most 4294967296 are taken") {
 				t.Errorf("want %s, it said %q", want, s)
 			}
