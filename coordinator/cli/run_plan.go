@@ -104,7 +104,8 @@ func planPage(p *page, plan *api.Plan) {
 	for _, s := range plan.Swarms {
 		rows = append(rows, []string{fmt.Sprint(s.Peers), plain.Group(s.Rounds), seconds(s.Seconds), fmt.Sprintf("%.1f", s.Passes), s.Guarantee.Text})
 	}
-	p.table([]string{">PEERS", ">ROUNDS", ">LAST", ">PASSES", "GUARANTEE"}, rows)
+	p.table([]string{">PEERS", ">ROUNDS", ">AT MOST", ">PASSES", "GUARANTEE"}, rows)
+	p.line("a round is over sooner when all seats have taken their steps")
 	if v := plan.Eval; v.Rows > 0 {
 		who := "each peer"
 		if v.Peers == 1 {
