@@ -199,7 +199,7 @@ func (h *hostileSeat) speak(ctx context.Context) {
 // lie answers what the nodes ask it for: with nothing, with something else, or
 // without end.
 func (h *hostileSeat) lie(ctx context.Context, s network.Stream) {
-	defer s.Reset() //nolint:errcheck // it is over either way
+	defer s.Reset()
 	h.done.Add(1)
 	_ = s.SetDeadline(time.Now().Add(time.Minute))
 	rnd := h.random()
