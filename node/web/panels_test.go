@@ -42,7 +42,7 @@ func TestAwaited(t *testing.T) {
 	long, short := begin("long", 3600, 0), begin("short", 15, 11*time.Second)
 	tb := w.enter(b, 1200, 900)
 	main := `document.querySelector("main").innerText`
-	tb.goTo("#/runs/"+long, main+`.includes("3 seats; they are named when four fifths of the time are over, in ")`)
+	tb.goTo("#/runs/"+long, main+`.includes("3 seats, named when four fifths of the time are over, in ")`)
 	tb.goTo("#/runs/"+short, main+`.includes("is late, and is left out when the others agree")`)
 	now := `[...document.querySelectorAll("main dt")].find((n) => n.textContent === "Waiting for")?.nextSibling.textContent`
 	if s, want := tb.text(now), fmt.Sprintf("%s (you), %s, %s", w.me[:14], peers[1][:14], peers[2][:14]); s != want {

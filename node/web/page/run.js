@@ -281,7 +281,7 @@ export function runView(id, log) {
       ["Phase", run.phase],
       begun !== null && ["Begun", `${f.ago(last.decided)}; a round is meant to take ${f.seconds(period)}`],
       ["Deltas here", el("span", null, `${here.length} of ${f.plural(run.next_seats.length, "seat")}`, here.length ? ": " : "", list(here))],
-      ["Waiting for", awaited.length === 0 ? "nobody" : names ? el("span", null, list(awaited)) : `${f.plural(awaited.length, "seat")}; they are named when four fifths of the time are over, in ${f.seconds(at.next)}`],
+      ["Waiting for", awaited.length === 0 ? "nobody" : names ? el("span", null, list(awaited)) : `${f.plural(awaited.length, "seat")}, named when four fifths of the time are over, in ${f.seconds(at.next)}`],
       at && ["Deadline", at.late ? `${f.seconds(-at.left)} ago: who is awaited is late, and is left out when the others agree` : `in ${f.seconds(at.left)}`],
     ]));
   }
