@@ -15,10 +15,12 @@ import (
 	"github.com/moot-net/moot/node/internal/volunteer"
 )
 
-// What is found is told as the API has it.
 type (
-	Level  = api.CheckLevel
-	Check  = api.Check
+	// Level is how a check ended.
+	Level = api.CheckLevel
+	// Check is one thing that was looked at.
+	Check = api.Check
+	// Report is what was found, as the API tells it.
 	Report = api.Checkup
 )
 
