@@ -36,6 +36,7 @@ has the 16-bit model can do the same, and gets the same ID.`,
 	cmd.Flags().BoolVar(&req.Copy, "copy", false, "store a copy, so that the folder may change or go")
 	cmd.Flags().BoolVar(&req.FollowLinks, "follow-links", false, "take symbolic links to files for these files")
 	cmd.Flags().StringVar(&req.Quantize, "quantize", "", "store the weights in fewer bits: `nf4` (default: as they are)")
+	cmd.Flags().StringVar(&req.Source, "source", "", "where it is from, as `text` (default: as a cache of Hugging Face says)")
 	return cmd
 }
 
@@ -59,6 +60,7 @@ func runModelImport(ctx context.Context, e *env, req api.ImportModelRequest) (er
 		p.field("size", "%s in %s", size(m.Bytes), plain.Plural(m.Files, "file"))
 		p.field("where", "%s", place(m.Dir, m.InPlace))
 		p.field("licence", "%s", m.Licence)
+		p.field("source", "%s", m.Source)
 		p.field("trainable", "%s", trainable(m))
 		for _, w := range m.Warnings {
 			p.field("warning", "%s", w)

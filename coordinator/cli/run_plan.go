@@ -62,15 +62,25 @@ func runRunPlan(ctx context.Context, e *env, file, model, data string) error {
 	return first
 }
 
+// from says where a model or data are from, if anybody has said.
+func from(source string) string {
+	if source == "" {
+		return ""
+	}
+	return "from " + source
+}
+
 func planPage(p *page, plan *api.Plan) {
 	m, d := &plan.Model, &plan.Data
 	p.field("run", "%s", plan.Name)
 	p.field("model", "%s (%s)", m.ID, m.Name)
 	p.field("", "%s, %s parameters, %s, context %s, licence %s", orElse(m.Type, "?"), plain.Group(m.Parameters), size(m.Bytes), plain.Group(m.Context), orElse(m.Licence, "not stated"))
+	p.field("", "%s", from(m.Source))
 	p.field("trains", "%s parameters", plain.Group(m.Trained))
 	p.field("use", "%s", plan.Use)
 	p.field("data", "%s (%s)", d.ID, d.Name)
 	p.field("", "%s, licence %s", plain.Plural(d.TrainRows+d.EvalRows, "row"), orElse(d.Licence, "not stated"))
+	p.field("", "%s", from(d.Source))
 	if d.DroppedRows > 0 {
 		p.field("left out", "%s when it was imported", plain.Plural(d.DroppedRows, "row"))
 		for _, x := range d.Rejected {
@@ -163,7 +173,9 @@ func fitPage(p *page, f *api.Fit) {
 	p.field("run", "%s", f.Run)
 	p.field("name", "%s, by %s", f.Name, f.Launcher)
 	p.field("model", "%s, %s, licence %s", f.Model, size(f.ModelBytes), orElse(f.ModelLicence, "not stated"))
+	p.field("", "%s", from(f.ModelSource))
 	p.field("data", "%s, %s, licence %s", f.Dataset, size(f.DatasetBytes), orElse(f.DataLicence, "not stated"))
+	p.field("", "%s", from(f.DataSource))
 	p.field("to pull", "%s", size(f.MissingBytes))
 	p.field("device", "%s", f.Device)
 	p.line("")

@@ -15,6 +15,9 @@ type ImportModelRequest struct {
 	// FollowLinks takes symbolic links to files for these files, wherever they
 	// are. Without it, links are refused.
 	FollowLinks bool `json:"follow_links,omitempty"`
+	// Source says where the model is from, for those who join runs of it.
+	// Default: repository and revision, if Dir is in the cache of Hugging Face.
+	Source string `json:"source,omitempty"`
 }
 
 // QuantizeNF4 is the value of ImportModelRequest.Quantize.
@@ -31,6 +34,7 @@ type Model struct {
 	Files         int       `json:"files"`
 	Blocks        int       `json:"blocks"`
 	Licence       string    `json:"licence,omitempty"`
+	Source        string    `json:"source,omitempty"`
 	Imported      time.Time `json:"imported"` // or pulled
 	// Dir is the folder in which it lies. InPlace says that it is the user's.
 	Dir     string `json:"dir,omitempty"`

@@ -20,7 +20,8 @@ func TestMetrics(t *testing.T) {
 	f := apitest.New("node")
 	f.AddRun(apitest.Detail("demo", apitest.PeerID("node")))
 	f.Node.Devices = []api.Device{
-		{Name: "processor", UtilPercent: new(93)}, {Name: "GPU", Celsius: new(70), UtilPercent: new(88), UsedBytes: new(int64(6)), TotalBytes: new(int64(8)), OtherBytes: new(int64(1)), Watts: new(140)},
+		{Name: "processor", UtilPercent: new(93)},
+		{Name: "GPU", Celsius: new(70), UtilPercent: new(88), UsedBytes: new(int64(6)), TotalBytes: new(int64(8)), OtherBytes: new(int64(1)), Watts: new(140)},
 		{Name: "GPU", Celsius: new(71)},
 	}
 	left := apitest.Detail("left", apitest.PeerID("node"))

@@ -49,9 +49,11 @@ type Fit struct {
 	ModelBytes   int64     `json:"model_bytes"`
 	MissingBytes int64     `json:"missing_bytes"` // of model and data, to be pulled
 	ModelLicence string    `json:"model_licence,omitempty"`
+	ModelSource  string    `json:"model_source,omitempty"`
 	Dataset      string    `json:"dataset"`
 	DatasetBytes int64     `json:"dataset_bytes"`
 	DataLicence  string    `json:"data_licence,omitempty"`
+	DataSource   string    `json:"data_source,omitempty"`
 	Use          string    `json:"use"` // unstated, research or commercial
 	Device       string    `json:"device"`
 	Verdict      Verdict   `json:"verdict"` // the worst of the items', but for an unknown link
@@ -130,6 +132,7 @@ type PlanModel struct {
 	Bytes   int64  `json:"bytes"`
 	Context int    `json:"context"`
 	Licence string `json:"licence,omitempty"`
+	Source  string `json:"source,omitempty"`
 }
 
 // PlanData is the data set of a plan, as the model sees it.

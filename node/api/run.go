@@ -201,7 +201,9 @@ type Manifest struct {
 	Ends         *EndRules `json:"ends,omitempty"`
 	TakesBack    bool      `json:"takes_back,omitempty"`
 	ModelLicence string    `json:"model_licence,omitempty"`
+	ModelSource  string    `json:"model_source,omitempty"`
 	DataLicence  string    `json:"data_licence,omitempty"`
+	DataSource   string    `json:"data_source,omitempty"`
 	Template     string    `json:"template"`
 }
 

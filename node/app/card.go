@@ -30,6 +30,9 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round, da
 	}
 	line("license: other")
 	line("license_name: %q", plainText(orElse(m.Licences.Model, "unknown")))
+	if repo := hubName(m.Licences.ModelSource); repo != "" {
+		line("base_model: %q", repo)
+	}
 	full := m.Mode == run.ModeFull
 	if full {
 		line("tags: [moot]")
@@ -63,8 +66,10 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round, da
 	row("record", "`%s`", e.Head)
 	row("state", "`%s`", e.State)
 	row("base model", "`%s`", e.Model)
+	row("source of the base model", "%s", plainText(m.Licences.ModelSource))
 	row("licence of the base model", "%s", plainText(orElse(m.Licences.Model, "not stated")))
 	row("data set", "`%s`", m.Dataset)
+	row("source of the data", "%s", plainText(m.Licences.DataSource))
 	row("licence of the data", "%s", plainText(orElse(m.Licences.Data, "not stated")))
 	if m.Licences.Use != run.UseUnstated {
 		row("made for", "%s use", m.Licences.Use)

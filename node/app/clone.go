@@ -78,6 +78,8 @@ func cloneFile(id string, m *run.Manifest) string {
 	f.text("model", m.Licences.Model)
 	f.text("data", m.Licences.Data)
 	f.text("use", m.Licences.Use.String())
+	f.text("model_source", m.Licences.ModelSource)
+	f.text("data_source", m.Licences.DataSource)
 	return b.String()
 }
 

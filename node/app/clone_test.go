@@ -66,6 +66,8 @@ take_back = true
 [licence]
 model = "mine \\ \"quoted\""
 use = "research"
+model_source = "a/b at 1"
+data_source = "c, by hand"
 `,
 		"patterns": `
 [lora]

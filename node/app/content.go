@@ -20,6 +20,9 @@ import (
 
 // ImportModel implements api.Backend.
 func (n *node) ImportModel(ctx context.Context, req api.ImportModelRequest, progress api.ProgressFunc) (api.Model, error) {
+	if err := checkSource(req.Source); err != nil {
+		return api.Model{}, err
+	}
 	made, err := n.rewriteModel(ctx, req, progress)
 	if err != nil {
 		return api.Model{}, importError(ctx, api.CodeModel, fmt.Errorf("import model: %w", err))
@@ -42,6 +45,7 @@ func (n *node) ImportModel(ctx context.Context, req api.ImportModelRequest, prog
 		return api.Model{}, err
 	}
 	entry := modelEntry(&m, name)
+	entry.Source = orElse(req.Source, hubSource(req.Dir))
 	entry.Warnings = append(entry.Warnings, made.warnings...)
 	entry.Trainable, entry.Why = trainable(dir)
 	if err := n.models.put(entry); err != nil {

@@ -108,7 +108,7 @@ func (n *node) exportState(ctx context.Context, req api.ExportRequest, id string
 	if err != nil {
 		data = nil // it is not here; the card then has its name alone
 	}
-	x := &export{node: n, req: &req, card: func(e *api.Export) string { return modelCard(id, m, e, rounds, data) }, progress: progress}
+	x := &export{node: n, req: &req, hub: hubName(m.Licences.ModelSource), card: func(e *api.Export) string { return modelCard(id, m, e, rounds, data) }, progress: progress}
 	if x.base, err = n.modelDir(ctx, m.Model); err != nil {
 		if e.Format != api.ExportPEFT {
 			return api.Export{}, err
@@ -254,6 +254,7 @@ type export struct {
 	req      *api.ExportRequest
 	a        *lora.Adapter
 	base     string // folder of the base model, "" when it is not here
+	hub      string // its name at the hub, "" when nobody says
 	card     func(*api.Export) string
 	progress api.ProgressFunc
 }
@@ -342,8 +343,9 @@ func exportedFiles(dir string) ([]string, error) {
 }
 
 func (x *export) peft(ctx context.Context, dir string, e *api.Export) (err error) {
-	// The CID is the one name of the base model that is the same everywhere.
-	if err := x.a.Write(dir, e.Model); err != nil {
+	// Of a base model that the hub has, PEFT knows the name. Others have one name
+	// that is the same everywhere, their CID.
+	if err := x.a.Write(dir, orElse(x.hub, e.Model)); err != nil {
 		return err
 	}
 	if x.base == "" {

@@ -228,13 +228,14 @@ func TestModelCard(t *testing.T) {
 	}
 	m := *r.manifest
 	m.Name, m.Licences.Data, m.Licences.Use = "x|<script>\n# y", "CC0-1.0", run.UseResearch
+	m.Licences.ModelSource, m.Licences.DataSource = "moot/tiny at 1a2b", "<b>rows|"
 	data, err := shard.OpenDataset(t.Context(), n.store, m.Dataset)
 	if err != nil {
 		t.Fatal(err)
 	}
 	card := modelCard(id, &m, &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"}, rounds, data)
 	for _, want := range []string{
-		"library_name: peft", "moot replay " + id, "| `a` | 12 |\n| `b` | 10 |", m.Model.String(), m.Dataset.String(),
+		"library_name: peft", "base_model: \"moot/tiny\"\n", "| source of the base model | moot/tiny at 1a2b |", "| source of the data |  b rows  |", "moot replay " + id, "| `a` | 12 |\n| `b` | 10 |", m.Model.String(), m.Dataset.String(),
 		"| licence of the data | CC0-1.0 |", "2 rounds that trained, 22 tokens", "| loss on held-out rows | 2.5000 before training, 0.2500 (perplexity 1.284) after it |", "# x  script  # y\n", "| made for | research use |",
 		"from 2,400 rows in", "120 other rows held out", "- `" + data.TrainShards()[0].String() + "`\n- `" + data.TrainShards()[1].String() + "`\n",
 		"moot adapter export " + id + " --round 2 --format peft",

@@ -38,8 +38,8 @@ func (n *node) fit(ctx context.Context, m *run.Manifest, o fitting) (*api.Fit, e
 		return nil, err
 	}
 	f := &api.Fit{
-		Name: m.Name, Launcher: m.Launcher.String(), Model: m.Model.String(), ModelBytes: int64(m.ModelBytes), ModelLicence: m.Licences.Model,
-		Dataset: m.Dataset.String(), DatasetBytes: int64(m.DatasetBytes), DataLicence: m.Licences.Data, Use: m.Licences.Use.String(),
+		Name: m.Name, Launcher: m.Launcher.String(), Model: m.Model.String(), ModelBytes: int64(m.ModelBytes), ModelLicence: m.Licences.Model, ModelSource: m.Licences.ModelSource,
+		Dataset: m.Dataset.String(), DatasetBytes: int64(m.DatasetBytes), DataLicence: m.Licences.Data, DataSource: m.Licences.DataSource, Use: m.Licences.Use.String(),
 		Device: n.device, Verdict: api.VerdictFits,
 	}
 	if o.id.Defined() {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/ipfs/go-cid"
@@ -240,6 +241,7 @@ func (n *node) describeModel(ctx context.Context, f *runfile.File, m *run.Manife
 	}
 	m.Model, m.ModelBytes = root, uint64(entry.Bytes)
 	m.Licences.Model = clip(orElse(f.Licence.Model, entry.Licence))
+	m.Licences.ModelSource = orElse(f.Licence.ModelSource, entry.Source)
 	return &cfg, nil
 }
 
@@ -262,6 +264,7 @@ func (n *node) describeData(ctx context.Context, f *runfile.File, m *run.Manifes
 		m.EvalPeers = 0 // there is nothing to measure it on
 	}
 	m.Licences.Data = clip(orElse(f.Licence.Data, entry.Licence))
+	m.Licences.DataSource = orElse(f.Licence.DataSource, clipTo(printable(entry.Source), run.MaxSourceBytes))
 	m.Template = orElse(f.Template, d.Index().Template)
 	if _, err := dataset.ParseTemplate(m.Template); err != nil {
 		return &keyError{key: "template", msg: fmt.Sprintf("is %q, must be alpaca, chat or none", m.Template)}
@@ -425,8 +428,20 @@ func orElse(v, otherwise string) string {
 }
 
 // clip shortens the name of a licence to what a manifest has room for.
-func clip(s string) string {
-	for len(s) > 64 {
+func clip(s string) string { return clipTo(s, 64) }
+
+// printable is a text on one line, as a manifest has it.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+}
+
+func clipTo(s string, limit int) string {
+	for len(s) > limit {
 		_, n := utf8.DecodeLastRuneInString(s)
 		s = s[:len(s)-n]
 	}

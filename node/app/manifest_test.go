@@ -104,6 +104,7 @@ outsiders = 4
 take_back = true
 [licence]
 model = "mine"
+model_source = "me/mine"
 `)}
 	got, err := n.manifest(t.Context(), req, time.Unix(1_700_000_000, 5))
 	if err != nil {
@@ -125,7 +126,7 @@ model = "mine"
 		},
 		Outer: run.Outer{LearningRateQ16: 45875, MomentumQ16: 39322}, CodecBits: 4, PeriodMillis: 1500, Seats: 5, MinPeers: 2,
 		MaxRounds: 7, MaxTokens: 1_000_000, Schedule: run.ScheduleConstant, EvalSamples: 9,
-		Licences: run.Licences{Model: "mine", Data: d.Licence}, Launcher: n.host.ID(), Created: 1_700_000_000, Template: "alpaca",
+		Licences: run.Licences{Model: "mine", Data: d.Licence, ModelSource: "me/mine", DataSource: d.Source}, Launcher: n.host.ID(), Created: 1_700_000_000, Template: "alpaca",
 		Trust:     run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4, TakeBack: true, RetracePPM: 500_000, Outsiders: 4, Judgement: run.NewestJudgement},
 		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3}, SkipLinks: true, RotateRounds: 16, EvalPeers: 5, FollowArrivals: true,
 	}

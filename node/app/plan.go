@@ -168,7 +168,7 @@ func (n *node) planModel(m *run.Manifest, facts *modelFacts, l *fold.Layout) api
 	entry, _ := n.models.get(m.Model.String())
 	return api.PlanModel{
 		ID: m.Model.String(), Name: entry.Name, Type: entry.Type, Parameters: int64(facts.config.Params()), Trained: int64(l.Params()),
-		Bytes: int64(m.ModelBytes), Context: facts.config.Context, Licence: m.Licences.Model,
+		Bytes: int64(m.ModelBytes), Context: facts.config.Context, Licence: m.Licences.Model, Source: m.Licences.ModelSource,
 	}
 }
 

@@ -322,11 +322,14 @@ func (u Use) String() string { return nameOf(useNames, "use", uint32(u)) }
 func ParseUse(name string) (Use, error) { return parseName[Use](useNames, name) }
 
 // Licences are those of the base model and of the data, as their makers name
-// them, and what the launcher says that the result is for.
+// them, what the launcher says that the result is for, and where it says that
+// model and data are from.
 type Licences struct {
-	Model string
-	Data  string
-	Use   Use `json:",omitzero"`
+	Model       string
+	Data        string
+	Use         Use    `json:",omitzero"`
+	ModelSource string `json:",omitzero"`
+	DataSource  string `json:",omitzero"`
 }
 
 // Encode validates m and returns its canonical bytes.

@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t, 1), "newly judged": judged(t, 2), "timely": timely(t), "measured": measuredRun(t), "overlapping": overlapping(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t, 1), "newly judged": judged(t, 2), "timely": timely(t), "measured": measuredRun(t), "overlapping": overlapping(t), "sourced": sourced(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -232,6 +232,8 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { *m = *full(t); m.Tensors[0].Rows = 10_000_000 }, "tensors are not a layout"},
 		{func(m *Manifest) { *m = *full(t); m.Tensors[0].Rows = 4_000_000 }, "mode is full, must be lora for a model of 192004848 parameters"},
 		{func(m *Manifest) { m.Licences.Use = 3 }, "licence.use is use-3, must be unstated, research or commercial"},
+		{func(m *Manifest) { m.Licences.ModelSource = strings.Repeat("x", 257) }, "licence.model_source has 257 bytes, must have 0 to 256"},
+		{func(m *Manifest) { m.Licences.DataSource = "a\u202eb" }, "licence.data_source is \"a\\u202eb\", must be printable UTF-8"},
 		{func(m *Manifest) { m.Licences.Data = strings.Repeat("x", 65) }, "licence.data has 65 bytes"},
 		{func(m *Manifest) { m.Launcher = "x" }, `launcher is "x", must be the peer ID of an Ed25519 key`},
 		{func(m *Manifest) { m.Created = -1 }, "created is -1, must be 0 to"},
@@ -274,6 +276,14 @@ func TestNames(t *testing.T) {
 	names(t, ParseSchedule, ScheduleCosine, ScheduleConstant, ScheduleLinear, ScheduleWSD)
 	names(t, ParseOptimizer, OptimizerAdamW, OptimizerAdamW8bit, OptimizerSGD)
 	names(t, ParseOverLong, OverLongShorten, OverLongDrop)
+}
+
+// sourced is a run whose launcher says where model and data are from.
+func sourced(t testing.TB) *Manifest {
+	t.Helper()
+	m := sample(t)
+	m.Licences.ModelSource, m.Licences.DataSource = "moot/tiny at 1a2b3c", "https://example.org/rows.jsonl"
+	return m
 }
 
 // options is a run with all that sample leaves at its default.
@@ -515,7 +525,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)

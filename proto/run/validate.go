@@ -23,6 +23,8 @@ const (
 	// round moves all of them between all peers.
 	MaxFullParams = 150_000_000
 	maxTextBytes  = 64
+	// MaxSourceBytes bounds what is said of where a model or data are from.
+	MaxSourceBytes = 256
 )
 
 // InvalidError is a value in a manifest that is not allowed. Fields have the
@@ -195,16 +197,18 @@ func (m *Manifest) checkAdmission() *InvalidError {
 
 func (m *Manifest) checkTexts() *InvalidError {
 	for _, t := range []struct {
-		field, v string
-		minBytes int
+		field, v           string
+		minBytes, maxBytes int
 	}{
-		{"name", m.Name, 1},
-		{"template", m.Template, 1},
-		{"licence.model", m.Licences.Model, 0},
-		{"licence.data", m.Licences.Data, 0},
+		{"name", m.Name, 1, maxTextBytes},
+		{"template", m.Template, 1, maxTextBytes},
+		{"licence.model", m.Licences.Model, 0, maxTextBytes},
+		{"licence.data", m.Licences.Data, 0, maxTextBytes},
+		{"licence.model_source", m.Licences.ModelSource, 0, MaxSourceBytes},
+		{"licence.data_source", m.Licences.DataSource, 0, MaxSourceBytes},
 	} {
-		if len(t.v) < t.minBytes || len(t.v) > maxTextBytes {
-			return invalid(t.field, "has %d bytes, must have %d to %d", len(t.v), t.minBytes, maxTextBytes)
+		if len(t.v) < t.minBytes || len(t.v) > t.maxBytes {
+			return invalid(t.field, "has %d bytes, must have %d to %d", len(t.v), t.minBytes, t.maxBytes)
 		}
 		unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
 		if !utf8.ValidString(t.v) || strings.ContainsFunc(t.v, unprintable) {

@@ -49,7 +49,9 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		MaxTokens:    m.MaxTokens,
 		Schedule:     wirev1.Schedule(m.Schedule),
 		EvalSamples:  m.EvalSamples,
-		Licences:     &wirev1.Licences{Model: m.Licences.Model, Data: m.Licences.Data, Use: uint32(m.Licences.Use)},
+		Licences: &wirev1.Licences{
+			Model: m.Licences.Model, Data: m.Licences.Data, Use: uint32(m.Licences.Use), ModelSource: m.Licences.ModelSource, DataSource: m.Licences.DataSource,
+		},
 		Launcher:     []byte(m.Launcher),
 		Created:      m.Created,
 		Template:     m.Template,
@@ -135,7 +137,10 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		MaxTokens:    w.MaxTokens,
 		Schedule:     Schedule(w.Schedule),
 		EvalSamples:  w.EvalSamples,
-		Licences:     Licences{Model: w.Licences.GetModel(), Data: w.Licences.GetData(), Use: Use(w.Licences.GetUse())},
+		Licences: Licences{
+			Model: w.Licences.GetModel(), Data: w.Licences.GetData(), Use: Use(w.Licences.GetUse()),
+			ModelSource: w.Licences.GetModelSource(), DataSource: w.Licences.GetDataSource(),
+		},
 		Launcher:     peer.ID(w.Launcher),
 		Created:      w.Created,
 		Template:     w.Template,

@@ -252,6 +252,10 @@ type Licence struct {
 	// Use is what the result is for, "research" or "commercial": a licence that
 	// forbids that is refused. Default: not stated, and nothing is refused.
 	Use string `toml:"use"`
+	// ModelSource and DataSource say where they are from. Default: what was said
+	// when they were imported.
+	ModelSource string `toml:"model_source"`
+	DataSource  string `toml:"data_source"`
 }
 
 // Duration is a time.Duration written as "10m" or "90s".

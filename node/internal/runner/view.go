@@ -248,7 +248,7 @@ func (r *Runner) Detail() api.RunDetail {
 		BatchSamples: m.Inner.BatchSamples, SequenceTokens: m.Inner.MaxTokens,
 		OuterLearningRate: q16(m.Outer.LearningRateQ16), OuterMomentum: q16(m.Outer.MomentumQ16),
 		CodecBits: m.CodecBits, PeriodSeconds: float64(m.PeriodMillis) / 1e3, MinPeers: m.MinPeers, EvalSamples: m.EvalSamples, EvalPeers: m.EvalPeers,
-		ModelLicence: m.Licences.Model, DataLicence: m.Licences.Data, Template: m.Template,
+		ModelLicence: m.Licences.Model, DataLicence: m.Licences.Data, ModelSource: m.Licences.ModelSource, DataSource: m.Licences.DataSource, Template: m.Template,
 	}}
 	d.Manifest.Ends, d.Manifest.TakesBack = endRules(r.manifest), r.manifest.Trust.TakeBack
 	for _, s := range r.ledger.Head().Record.NextSeats {

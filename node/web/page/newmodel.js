@@ -19,6 +19,7 @@ export function modelStep(chosen) {
   });
   const dir = el("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "/home/me/models/SmolLM2-135M" });
   const nf4 = el("input", { type: "checkbox" }), copy = el("input", { type: "checkbox" }), links = el("input", { type: "checkbox" });
+  const origin = el("input", { type: "text", spellcheck: "false", autocomplete: "off", maxlength: 256, placeholder: "HuggingFaceTB/SmolLM2-135M" });
   const start = el("button", { type: "submit", class: "main" }, "Import the model");
   const result = el("div", { role: "status" });
   const work = job(buttons);
@@ -27,6 +28,7 @@ export function modelStep(chosen) {
 
   const form = el("form", { class: "import" },
     field("Folder", dir, "The whole path of a Hugging Face checkpoint (config.json, tokenizer, safetensors) on the machine on which mootd runs."),
+    field("Where it is from", origin, "For those who join, and for the card of what is exported. Of a folder in the cache of Hugging Face it is known."),
     check("Store the weights in four bits (NF4, for QLoRA): a quarter of the bytes, for a little of the quality", nf4),
     check("Keep a copy, so that the folder may change or go", copy),
     check("Take symbolic links for their files, as in the cache of Hugging Face", links),
@@ -36,7 +38,7 @@ export function modelStep(chosen) {
     result.replaceChildren();
     work.do("the folder is read", async (signal, progress) => {
       const m = await operate("/models/import", {
-        dir: dir.value.trim(), ...(nf4.checked ? { quantize: "nf4" } : {}), copy: copy.checked, follow_links: links.checked,
+        dir: dir.value.trim(), ...(nf4.checked ? { quantize: "nf4" } : {}), copy: copy.checked, follow_links: links.checked, ...(origin.value.trim() ? { source: origin.value.trim() } : {}),
       }, progress, signal);
       work.said.textContent = "";
       set(result, el("p", null, "Imported: ", el("strong", null, foreign(m.name)), ` with ${f.compact(m.parameters)} parameters, ${f.bytes(m.bytes)}.`,

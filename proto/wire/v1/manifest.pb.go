@@ -1216,6 +1216,8 @@ type Licences struct {
 	Model         string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	Data          string                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	Use           uint32                 `protobuf:"varint,3,opt,name=use,proto3" json:"use,omitempty"`
+	ModelSource   string                 `protobuf:"bytes,4,opt,name=model_source,json=modelSource,proto3" json:"model_source,omitempty"`
+	DataSource    string                 `protobuf:"bytes,5,opt,name=data_source,json=dataSource,proto3" json:"data_source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1269,6 +1271,20 @@ func (x *Licences) GetUse() uint32 {
 		return x.Use
 	}
 	return 0
+}
+
+func (x *Licences) GetModelSource() string {
+	if x != nil {
+		return x.ModelSource
+	}
+	return ""
+}
+
+func (x *Licences) GetDataSource() string {
+	if x != nil {
+		return x.DataSource
+	}
+	return ""
 }
 
 var File_v1_manifest_proto protoreflect.FileDescriptor
@@ -1376,11 +1392,14 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\roverlap_steps\x18\x1e \x01(\rR\foverlapSteps\"V\n" +
 	"\x05Outer\x12*\n" +
 	"\x11learning_rate_q16\x18\x01 \x01(\rR\x0flearningRateQ16\x12!\n" +
-	"\fmomentum_q16\x18\x02 \x01(\rR\vmomentumQ16\"F\n" +
+	"\fmomentum_q16\x18\x02 \x01(\rR\vmomentumQ16\"\x8a\x01\n" +
 	"\bLicences\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\tR\x04data\x12\x10\n" +
-	"\x03use\x18\x03 \x01(\rR\x03use*w\n" +
+	"\x03use\x18\x03 \x01(\rR\x03use\x12!\n" +
+	"\fmodel_source\x18\x04 \x01(\tR\vmodelSource\x12\x1f\n" +
+	"\vdata_source\x18\x05 \x01(\tR\n" +
+	"dataSource*w\n" +
 	"\bSchedule\x12\x18\n" +
 	"\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSCHEDULE_COSINE\x10\x01\x12\x15\n" +
