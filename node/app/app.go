@@ -102,7 +102,13 @@ func Run(ctx context.Context, o Options) error {
 func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 	// The folder may be one that somebody made, and open to other users; what a
 	// node makes in it is not.
-	if err := os.MkdirAll(filepath.Join(dir, storeDir), 0o700); err != nil {
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		if err = os.MkdirAll(filepath.Join(dir, storeDir), 0o700); readOnly(err) {
+			return nil, notWritable(dir, err)
+		}
+	}
+	if err != nil {
 		return nil, api.Errorf(api.CodeConfig, "make data folder: %w", err).WithHint("give another one with --data-dir")
 	}
 	store, err := shard.OpenOptions{Problem: func(p shard.Problem) {
@@ -117,8 +123,7 @@ func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 			WithHint("stop it first, or give this one a folder of its own with --data-dir")
 	}
 	if readOnly(err) {
-		return nil, api.Errorf(api.CodeConfig, "data folder %s cannot be written: %w", dir, err).
-			WithHint("make it writable for this user, or give another one with --data-dir")
+		return nil, notWritable(dir, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -135,6 +140,11 @@ func openDataDir(dir string, log *slog.Logger) (*shard.Store, error) {
 		}
 	}
 	return store, nil
+}
+
+func notWritable(dir string, err error) error {
+	return api.Errorf(api.CodeConfig, "data folder %s cannot be written: %w", dir, err).
+		WithHint("make it writable for this user, or give another one with --data-dir")
 }
 
 // readOnly reports whether an error is that of a folder that cannot be written.
