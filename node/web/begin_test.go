@@ -50,6 +50,25 @@ func TestJoinAndLeave(t *testing.T) {
 		t.Errorf("what does not fit can be joined: %s", s)
 	}
 
+	// What is said of a run is not said of the one that was written meanwhile.
+	entered, answer := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.failing.Store(func(method string) error {
+		if method == "CheckRun" {
+			once.Do(func() { close(entered); <-answer })
+		}
+		return nil
+	})
+	tb.write("Run", apitest.ID("other run"))
+	tb.press("Check whether it fits")
+	<-entered
+	tb.write("Run", apitest.ID("large"))
+	close(answer)
+	tb.until(enabled + `.includes("Check whether it fits")`)
+	if s := tb.text(`document.querySelectorAll(".consent input:enabled").length + document.querySelector("main form [role=status]").textContent`); s != "0" {
+		t.Errorf("the answer about another run is shown: %s", s)
+	}
+
 	tb.write("Run", apitest.ID("other run"))
 	tb.press("Check whether it fits")
 	tb.until(`document.body.innerText.includes("Nothing was pulled yet.") && document.querySelectorAll("tbody tr").length > 3`)
@@ -218,6 +237,13 @@ func TestLaunch(t *testing.T) {
 	tb.until(`document.body.innerText.includes("It can be launched.")`)
 	text := tb.text(file)
 	tb.eval(`document.querySelector("main details").open = true`, nil)
+	planned := `document.querySelector("main").innerText.includes("Plan of ")`
+	tb.until(planned)
+	tb.write("Run file", text+"#") // and taken back at once
+	tb.write("Run file", text)
+	tb.until(planned)
+	tb.attach("… or a run file of yours", "mine.toml", "name = \"mine\" # of Windows\r\nmodel = \"x\" # its ID\r\nrounds = 5\r\n")
+	tb.until(file + `.includes('name = "mine" # of Windows\n') && /^model = "baf[a-z2-7]+" # its ID$/m.test(` + file + `) && ` + file + `.match(/^model/gm).length === 1`)
 	tb.write("Run file", text+"# not this\n")
 	tb.until(`document.body.innerText.includes("It cannot be launched like this.") && document.body.innerText.includes("2 of the held-out rows are trained on too")`)
 	tb.press("Next: Publish")
@@ -253,10 +279,30 @@ func TestLaunch(t *testing.T) {
 	tb.clean()
 }
 
+// endless is an import of "/endless" that goes on until it is stopped.
+type endless struct {
+	*apitest.Fake
+	entered, ended chan struct{}
+}
+
+func (e endless) ImportModel(ctx context.Context, req api.ImportModelRequest, progress api.ProgressFunc) (api.Model, error) {
+	if req.Dir != "/endless" {
+		return e.Fake.ImportModel(ctx, req, progress)
+	}
+	close(e.entered)
+	<-ctx.Done()
+	close(e.ended)
+	return api.Model{}, ctx.Err()
+}
+
 // TestImportErrors: what cannot be imported is said with the way out, what was
 // entered stays, and an import can be stopped.
 func TestImportErrors(t *testing.T) {
 	w := newWorld(t)
+	w.stop()
+	e := endless{w.fake, make(chan struct{}), make(chan struct{})}
+	w.backend = e
+	w.serve(t, "127.0.0.1:0", token)
 	tb := w.enter(openBrowser(t), 1200, 900)
 	wrong := func(text string) string {
 		return fmt.Sprintf(`[...document.querySelectorAll("main .problem:not([hidden])")].some((n) => n.innerText.includes(%q))`, text)
@@ -287,21 +333,12 @@ func TestImportErrors(t *testing.T) {
 
 	// An import that is stopped ends in the daemon, too.
 	tb.goTo("#/new/model", `document.querySelector("h1").textContent.includes("step 1")`)
-	entered, ended := make(chan struct{}), make(chan struct{})
-	w.failing.Store(func(method string) error {
-		if method == "ImportModel" {
-			close(entered)
-			<-ended
-			return api.Errorf(api.CodeInterrupted, "it was stopped")
-		}
-		return nil
-	})
-	tb.write("Folder", dir)
+	tb.write("Folder", "/endless")
 	tb.press("Import the model")
-	<-entered
+	<-e.entered
 	tb.press("Stop")
+	<-e.ended
 	tb.until(`document.querySelector("main form [role=status]").textContent === "stopped"`)
-	close(ended)
 	if s := tb.text(`violations.join()`); s != "" {
 		t.Errorf("against the policy: %s", s)
 	}

@@ -501,8 +501,17 @@ func TestFunctions(t *testing.T) {
 		{"axis", `m.logarithmic([1.28, 3.2]).ticks.join()`, "1.5,2,2.5,3"},
 		{"chart", `(() => { const p = Array.from({length: 5000}, (_, i) => [i, 0]); p[1234][1] = 9; p[4321][1] = -9; const q = m.thin(p); return [q.length <= 1001, q.some((x) => x[1] === 9), q.some((x) => x[1] === -9), q.every((x, i) => i === 0 || x[0] > q[i - 1][0])].join(); })()`, "true,true,true,true"},
 		{"api", `[m.tokenFrom("http://127.0.0.1:1/#token=ab"), m.tokenFrom("#/x&token=cd"), m.tokenFrom(" ef "), m.tokenFrom("#/runs"), m.tokenFrom("a b"), m.tokenFrom("http://127.0.0.1/")].join()`, "ab,cd,ef,,,"},
+		{
+			"runfile", `(() => { const t = "inner.a = 96 # so\n# inner.c = 1\n[outer]\na = 1\n", s = (k, v, x = t) => JSON.stringify(m.setKey(x, "inner", k, v)); return [m.getKey(t, "inner", "a"), m.getKey(t, "outer", "a"), m.getKey(t, "inner", "c"), s("a", "5"), s("b", "7"), s("c", "2"), s("a", "5", "# inner.a = 1\n[inner]\n")].join(" "); })()`,
+			`96 1  "inner.a = 5 # so\n# inner.c = 1\n[outer]\na = 1\n" "inner.a = 96 # so\ninner.b = 7\n# inner.c = 1\n[outer]\na = 1\n" "inner.a = 96 # so\ninner.c = 2\n[outer]\na = 1\n" "# inner.a = 1\n[inner]\na = 5\n"`,
+		},
+		{
+			"pick", `(() => { const p = m.pick({legend: "", none: "", label: (x) => x.id, chosen() {}}), out = []; const say = () => out.push([...p.node.querySelectorAll("label")].map((l) => l.textContent).join("") + ":" + (p.value?.id ?? ""));
+				p.update([{id: "a"}]); p.choose({id: "b"}); say(); p.update([{id: "a"}]); say(); p.update([{id: "a"}, {id: "b"}]); say(); p.update([{id: "a"}]); say(); return out.join(" "); })()`,
+			"ba:b ba:b ba:b a:",
+		},
 		{"dom", `m.harmless("a\u202eb\u0007c\ud800").replaceAll("\ufffd", "?")`, "a?b?c?"},
-		{"rounds", branch, "1,2,3,4 asked 2 2.000,3.053,3.402,3.576; 1,2,3,4,5 asked 2 2.000,3.053,3.402,3.576,3.680; 1x,2x,3x,4x,5x asked 3 2.000,3.053,3.402,3.576,3.680; asked 3 "},
+		{"rounds", branch, "1,2,3,4 asked 2 2.000,3.053,3.402,3.576; 1,2,3,4,5 asked 2 2.000,3.053,3.402,3.576,3.680; 1,2,3,4x asked 2 2.000,3.053,3.402,3.576; 1x,2x,3x,4x,5x asked 3 2.000,3.053,3.402,3.576,3.680; asked 3 "},
 	} {
 		if s := tb.text(fmt.Sprintf("import(%q).then(async (m) => %s)", "/web/"+tt.module+".js", tt.expr)); s != tt.want {
 			t.Errorf("%s: %.80s is %q, want %q", tt.module, tt.expr, s, tt.want)
@@ -526,6 +535,7 @@ const branch = `(async () => {
 	};
 	await step([1, 2, 3, 4].map((n) => round(n, "")));
 	await step([1, 2, 3, 4, 5].map((n) => round(n, "")));
+	await step([...[1, 2, 3].map((n) => round(n, "")), round(4, "x")]); // a shorter one
 	await step([1, 2, 3, 4, 5].map((n) => round(n, "x")));
 	await step([]);
 	globalThis.fetch = was;

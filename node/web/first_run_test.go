@@ -100,9 +100,9 @@ func TestFirstRun(t *testing.T) {
 	if err != nil || len(sets.Datasets) != 1 || sets.Datasets[0].TrainRows+sets.Datasets[0].EvalRows != 300 || sets.Datasets[0].ID != runs.Runs[0].Dataset {
 		t.Errorf("%+v, %v", sets, err)
 	}
-	r, err := node.Round(t.Context(), runs.Runs[0].ID, 2)
+	r, err := node.Round(t.Context(), runs.Runs[0].ID, runs.Runs[0].Round)
 	if err != nil || r.Tokens == 0 {
-		t.Errorf("round 2: %+v, %v", r, err)
+		t.Errorf("round %d: %+v, %v", runs.Runs[0].Round, r, err)
 	}
 	if u, err := node.Uploads(t.Context()); err != nil || len(u.Uploads) != 0 || u.MaxBytes != api.MaxUploadBytes {
 		t.Errorf("uploads: %+v, %v", u, err)

@@ -76,7 +76,13 @@ function joinCard(given) {
     forget();
     result.replaceChildren();
     work.do("the run is looked for", async (signal, progress) => {
-      fit = await operate(`/runs/${encodeURIComponent(id.value.trim())}/check`, { peers: addresses() }, progress, signal);
+      const asked = id.value.trim(), at = peers.value;
+      const got = await operate(`/runs/${encodeURIComponent(asked)}/check`, { peers: addresses() }, progress, signal);
+      if (id.value.trim() !== asked || peers.value !== at) { // something else is meant now
+        work.said.textContent = "";
+        return;
+      }
+      fit = got;
       const refused = fit.items.some((i) => i.code);
       work.said.textContent = refused ? "This node does not join it." : "Nothing was pulled yet.";
       set(about, el("p", null, el("strong", null, foreign(fit.name || "(no name)")), " ", verdict(fit.verdict)), facts([
@@ -91,7 +97,7 @@ function joinCard(given) {
     });
   });
   join.addEventListener("click", () => work.do("joining", async (signal, progress) => {
-    const r = await operate(`/runs/${encodeURIComponent(id.value.trim())}/join`, { peers: addresses(), ...(invite.value.trim() ? { invite: invite.value.trim() } : {}) }, progress, signal);
+    const r = await operate(`/runs/${encodeURIComponent(fit.run)}/join`, { peers: addresses(), ...(invite.value.trim() ? { invite: invite.value.trim() } : {}) }, progress, signal);
     forget();
     work.said.textContent = "";
     set(result, "This node is in ", el("a", { href: `#/runs/${encodeURIComponent(r.id)}` }, foreign(r.name || r.id)), ". It can be left again on that page.");

@@ -68,8 +68,8 @@ export function dataView(id) {
       set(about, facts([
         ["Data set", ident(run.dataset)], ["Licence", foreign(run.manifest.data_licence || "not stated")], ["Size", f.bytes(run.manifest.dataset_bytes)],
         ["To train on", `${f.plural(c.rows, "row")} in ${f.plural(c.shard_count, "shard")}`], ["Held out", f.plural(c.eval_rows, "row")],
-        ["Drawn", `${f.count(c.draws)} times a row, up to round ${f.count(c.round)}`],
-        ["Drawn for nothing", c.lost ? `${f.count(c.lost)} times a row, for deltas that were refused (of which the fewest steps are counted) or counted for nothing` : "never"],
+        ["Drawn", `${f.plural(c.draws, "draw")} of a row, up to round ${f.count(c.round)}`],
+        ["Drawn for nothing", c.lost ? `${f.plural(c.lost, "draw")}, for deltas that were refused (of which the fewest steps are counted) or counted for nothing` : "never"],
       ]));
     },
   };

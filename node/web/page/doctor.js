@@ -87,7 +87,9 @@ export function doctorView() {
     events: () => false,
     leave() { busy?.abort(); },
     async refresh(signal) {
-      if (!speed && !busy) show(await get("/doctor", signal));
+      if (speed || busy) return;
+      const c = await get("/doctor", signal);
+      if (!speed && !busy) show(c);
     },
   };
 }

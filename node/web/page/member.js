@@ -83,7 +83,7 @@ export function memberView(id, peer) {
     async refresh(signal) {
       const me = (await get("/status", signal)).peer;
       const run = await get(`/runs/${encodeURIComponent(id)}`, signal);
-      sums ??= await get(`/runs/${encodeURIComponent(id)}/peers`, signal);
+      if (!sums || sums.round < sums.head) sums = await get(`/runs/${encodeURIComponent(id)}/peers`, signal);
       await follow(run, signal);
       if (signal.aborted) return;
       const rounds = known, all = deltas(rounds);

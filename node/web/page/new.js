@@ -14,11 +14,16 @@ const steps = [["model", "Model"], ["data", "Data"], ["budget", "Budget"], ["pub
 
 let kept = null; // the one of this tab
 let keptFor = ""; // the access with which it was made
+let shown = null; // the view of it that was made last
 
 export function newView(step = "model") {
   if (keptFor !== access) [kept, keptFor] = [wizard(), access];
-  kept.show(step);
-  return { title: "Launch a run", node: kept.node, events: () => false, refresh: kept.refresh };
+  const mine = kept;
+  mine.show(step);
+  // From step to step the next view is there before this one is left.
+  const view = { title: "Launch a run", node: mine.node, events: () => false, refresh: mine.refresh, leave() { if (shown === view) mine.leave(); } };
+  shown = view;
+  return view;
 }
 
 function wizard() {
@@ -71,6 +76,7 @@ function wizard() {
       draw();
       publish.update();
     },
+    leave() { budget.leave(); },
     async refresh(signal) {
       const [models, sets, any] = await Promise.all([get("/models", signal), get("/datasets", signal), get("/presets/alpaca", signal)]);
       model.update(models.models);

@@ -2,7 +2,7 @@
 // run file is the one truth: each control reads it and writes into it, and the
 // plan is that of its text.
 
-import { access, get, run as operate } from "./api.js";
+import { access, get, run as operate, APIError } from "./api.js";
 import { el } from "./dom.js";
 import { field, job } from "./job.js";
 import { planPanel } from "./plan.js";
@@ -41,6 +41,7 @@ export function budgetStep(planned) {
   const work = job(buttons);
   let source = "run.toml"; // what errors name
   let model = null, data = null, asked = null, timer = 0, shown = false;
+  let turns = 0; // of texts that are fetched: the last one asked for is taken
 
   const inputs = controls.map(([label, table, key, asText, note]) => {
     const input = el("input", { type: "text", autocomplete: "off", spellcheck: "false", inputmode: asText ? null : "decimal" });
@@ -64,7 +65,8 @@ export function budgetStep(planned) {
       const v = getKey(text.value, table, key);
       if (input !== document.activeElement && input.value !== v) input.value = v;
     }
-    use.value = getKey(text.value, "licence", "use");
+    const made = getKey(text.value, "licence", "use");
+    use.value = made === "unstated" ? "" : made;
   }
 
   // write makes t the run file, and plans it soon.
@@ -73,6 +75,7 @@ export function budgetStep(planned) {
     read();
     buttons();
     if (t !== asked) {
+      asked = null; // and is planned anew if it comes back
       planned(null);
       panel.hide();
     }
@@ -101,13 +104,15 @@ export function budgetStep(planned) {
   }
 
   async function begin() {
+    const turn = ++turns;
     const q = new URLSearchParams({ name: getKey(text.value, "", "name") || "my-run", model: model?.id ?? "", dataset: data?.id ?? "" });
     try {
       const t = (await get(`/presets/${preset.value || "alpaca"}?${q}`)).toml;
+      if (turn !== turns) return;
       source = "run.toml";
-      write(t);
+      write(keep(t));
     } catch (err) {
-      await work.again("", () => { throw err; });
+      if (turn === turns) await work.again("", () => { throw err; });
     }
   }
 
@@ -115,9 +120,18 @@ export function budgetStep(planned) {
   fill.addEventListener("click", begin);
   now.addEventListener("click", plan);
   file.addEventListener("change", async () => {
-    if (!file.files[0]) return;
-    source = file.files[0].name;
-    write(keep(await file.files[0].text()));
+    const one = file.files[0];
+    if (!one) return;
+    file.value = ""; // the same one can be chosen again
+    const turn = ++turns;
+    try {
+      const t = (await one.text()).replaceAll("\r\n", "\n");
+      if (turn !== turns) return;
+      source = one.name;
+      write(keep(t));
+    } catch {
+      await work.again("", () => { throw new APIError(0, "E_USAGE", `${one.name} cannot be read`, "is it still there, and may this browser read it?"); });
+    }
   });
 
   // keep gives a text the model and the data that were chosen.
@@ -142,7 +156,10 @@ export function budgetStep(planned) {
       if (!text.value.trim()) await begin();
       else write(keep(text.value));
     },
-    leave() { shown = false; },
+    leave() {
+      shown = false;
+      clearTimeout(timer);
+    },
     with(m, d) {
       [model, data] = [m, d];
       if (text.value.trim()) write(keep(text.value));

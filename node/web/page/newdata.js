@@ -60,7 +60,7 @@ function source(what, one, changed) {
   let files = [];
   function draw() {
     list.replaceChildren(...files.map((file) => el("li", null, foreign(file.name), ` ${f.bytes(file.size)} `, el("button", {
-      type: "button", class: "small", "aria-label": `Leave out ${harmless(file.name)}`, on: { click: () => { files = files.filter((x) => x !== file); draw(); changed([file]); } },
+      type: "button", class: "small", "aria-label": `Leave out ${harmless(file.name)}`, on: { click: () => { files = files.filter((x) => x !== file); draw(); input.focus(); changed([file]); } },
     }, "leave out"))));
   }
   input.addEventListener("change", () => {
@@ -74,6 +74,11 @@ function source(what, one, changed) {
   return {
     node: el("div", { class: "row" }, field(`${what}, of this computer`, input), field("… or on the machine of mootd", paths, one ? "Its whole path." : "Whole paths, one a line.")),
     list,
+    // lock keeps what is chosen as it is.
+    lock(on) {
+      paths.readOnly = on;
+      for (const c of [input, ...list.querySelectorAll("button")]) c.disabled = on;
+    },
     get files() { return files; },
     get paths() { return linesOf(paths); },
     get empty() { return !files.length && !linesOf(paths).length; },
@@ -86,10 +91,10 @@ export function dataStep(chosen, learner) {
   const may = access === "full";
   const list = pick({
     legend: "Data sets on this node", none: "There is none yet: import one below.", chosen,
-    label: (d) => [el("strong", null, foreign(d.name || d.id)), " ", ident(d.id), ` ${d.format}, ${f.plural(d.train_rows, "row")} to train on, ${f.count(d.eval_rows)} held out, ${f.bytes(d.bytes)}, licence `, foreign(d.licence || "not stated")],
+    label: (d) => [el("strong", null, foreign(d.name || d.id)), " ", ident(d.id), " ", foreign(d.format), `, ${f.plural(d.train_rows, "row")} to train on, ${f.count(d.eval_rows)} held out, ${f.bytes(d.bytes)}, licence `, foreign(d.licence || "not stated")],
   });
   const there = sent();
-  const rows = source("Files of rows", false, look), heldOut = source("A file of held-out rows", true, (gone) => { there.forget(gone); buttons(); });
+  const rows = source("Files of rows", false, look), heldOut = source("A file of held-out rows", true, (gone) => { there.forget(gone); stale(); buttons(); });
   const form = el("select", null, options(formWords));
   const mapping = el("div", { class: "row" });
   const template = el("select", null, options({ "": "that of the form", alpaca: "Alpaca's prompt", chat: "the model's chat template", none: "none" }));
@@ -101,11 +106,20 @@ export function dataStep(chosen, learner) {
   const checkButton = el("button", { type: "button" }, "Check all rows"), start = el("button", { type: "submit", class: "main" }, "Import the rows");
   const previews = el("div"), checked = el("div"), result = el("div", { role: "status" });
   const work = job(buttons);
+  let reading = false; // what is under way reads the files that are chosen, as they are
+  let turns = 0; // of what is checked
   let columns = [], detected = "", suggested = {}; // of the preview
   const taken = new Map(); // which column somebody chose for a field
 
   const shareField = field("Held out, in percent", share), fileField = el("div", null, heldOut.node, heldOut.list);
+  // stale takes back what was said of other rows, or of another way to read them.
+  function stale() {
+    turns++;
+    set(checked);
+    if (!work.busy) work.said.textContent = "";
+  }
   function buttons() {
+    for (const s of [rows, heldOut]) s.lock(work.busy && reading);
     shareField.hidden = hold.value !== "share";
     fileField.hidden = hold.value !== "file";
     checkButton.disabled = work.busy || !may || rows.empty;
@@ -114,8 +128,9 @@ export function dataStep(chosen, learner) {
 
   // look reads how the files begin.
   function look(gone) {
+    reading = false;
     there.forget(gone);
-    set(checked);
+    stale();
     result.replaceChildren();
     buttons();
     if (rows.empty) {
@@ -149,7 +164,7 @@ export function dataStep(chosen, learner) {
         columns.filter((c) => c !== name).map((c) => el("option", { value: c }, short(c))));
       const v = taken.get(name) ?? suggested[name] ?? "";
       select.value = columns.includes(v) && v !== name ? v : "";
-      select.addEventListener("change", () => { taken.set(name, select.value); set(checked); });
+      select.addEventListener("change", () => { taken.set(name, select.value); stale(); });
       select.dataset.field = name;
       return field(`${name} is`, select);
     }));
@@ -173,7 +188,9 @@ export function dataStep(chosen, learner) {
   const value = (v) => (!v || !v.kind ? "–" : [foreign(v.text), v.bytes > new TextEncoder().encode(v.text).length && ` (${f.bytes(v.bytes)})`]);
 
   checkButton.addEventListener("click", () => {
-    set(checked);
+    stale();
+    const turn = turns;
+    reading = true;
     work.do("the rows are checked", async (signal, progress) => {
       const model = learner();
       const files = await all(rows, signal, progress);
@@ -182,6 +199,10 @@ export function dataStep(chosen, learner) {
         ...common(files), ...(held.length ? { eval: held[0] } : {}), problems: 100,
         ...(model ? { model: model.id, ...(template.value ? { template: template.value } : {}), ...(tokens.valueAsNumber >= 2 ? { max_tokens: Math.floor(tokens.valueAsNumber) } : {}) } : {}),
       }, progress, signal);
+      if (turn !== turns) { // it was of something else
+        work.said.textContent = "";
+        return;
+      }
       work.said.textContent = verdict(c);
       set(checked, !model && el("p", { class: "note" }, "No model was chosen, so that only the form of the rows was checked: neither tokens nor samples can be told."), c.files.map(report));
     });
@@ -218,11 +239,13 @@ export function dataStep(chosen, learner) {
     el("div", { class: "row" }, field("Licence of the data", licence, "For those who join."), field("Where it is from", origin), field("Longest row, in tokens", tokens, "For the check.")),
     check("Order the training rows at random", shuffle), check("Leave out rows that cannot be trained on, and count them", drop),
     el("p", { class: "tools" }, checkButton, start, work.stop), work.said, work.wrong, checked, result);
-  form.addEventListener("change", () => { map(); set(checked); });
+  form.addEventListener("change", map);
+  for (const x of [form, template, tokens, hold]) x.addEventListener("change", stale);
   hold.addEventListener("change", buttons);
   node.addEventListener("submit", (e) => {
     e.preventDefault();
     result.replaceChildren();
+    reading = true;
     work.do("the rows are read", async (signal, progress) => {
       const files = await all(rows, signal, progress);
       const held = hold.value === "file" ? await all(heldOut, signal, progress) : [];

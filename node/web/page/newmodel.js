@@ -14,7 +14,7 @@ export function modelStep(chosen) {
   const may = access === "full";
   const list = pick({
     legend: "Models on this node", none: "There is none yet: import one below.", chosen,
-    label: (m) => [el("strong", null, foreign(m.name || m.id)), " ", ident(m.id), ` ${m.type}, ${f.compact(m.parameters)} parameters, ${f.bytes(m.bytes)}, licence `, foreign(m.licence || "not stated")],
+    label: (m) => [el("strong", null, foreign(m.name || m.id)), " ", ident(m.id), " ", foreign(m.type), `, ${f.compact(m.parameters)} parameters, ${f.bytes(m.bytes)}, licence `, foreign(m.licence || "not stated")],
     off: (m) => !m.trainable && [" It cannot be trained: ", foreign(m.why || "this version does not know it")],
   });
   const dir = el("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "/home/me/models/SmolLM2-135M" });

@@ -9,6 +9,7 @@ export function pick({ legend, none, label, off, chosen }) {
   const name = uid("pick");
   const box = el("div", { class: "picks" });
   let list = [], value = null, shown = "";
+  let fresh = null; // what was added: an answer that is under way does not have it
 
   box.addEventListener("change", (e) => {
     value = list.find((x) => x.id === e.target.value) ?? null;
@@ -37,6 +38,8 @@ export function pick({ legend, none, label, off, chosen }) {
     // is not chosen any more.
     update(l) {
       list = [...l].reverse();
+      if (fresh && !list.some((x) => x.id === fresh.id)) list.unshift(fresh);
+      fresh = null;
       if (value && !list.some((x) => x.id === value.id)) {
         value = null;
         chosen(null);
@@ -46,7 +49,7 @@ export function pick({ legend, none, label, off, chosen }) {
     // choose adds x if it is new, and chooses it.
     choose(x) {
       list = [x, ...list.filter((o) => o.id !== x.id)];
-      value = x;
+      value = fresh = x;
       draw();
       chosen(x);
     },

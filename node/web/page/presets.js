@@ -26,6 +26,7 @@ export function presetCard(use) {
       const keys = presets[0]?.settings.map((x) => x.key) ?? [];
       const used = (p) => p.settings.every((x) => fixed(x.key) || now(x.key) === x.value);
       const row = (title, cells, head) => el("tr", null, el("th", { scope: "row" }, title), cells.map((c) => el(head ? "th" : "td", { class: "num", scope: head && "col" }, c)));
+      const focus = box.contains(document.activeElement) ? document.activeElement.dataset.preset : undefined;
       set(box, el("div", { class: "scroll", role: "region", "aria-label": "Presets", tabindex: 0 }, el("table", null,
         el("thead", null, el("tr", null, el("th", { scope: "col" }, "Setting"), el("th", { scope: "col", class: "num" }, "Now"), presets.map((p) => el("th", { scope: "col", class: "num" }, foreign(p.name))))),
         el("tbody", null,
@@ -36,6 +37,9 @@ export function presetCard(use) {
         go.dataset.preset = p.name;
         return el("p", { class: "tools" }, go, el("span", { class: "note" }, foreign(p.about)));
       }));
+      if (focus !== undefined && !box.contains(document.activeElement)) { // drawn anew; a button that is in use now takes none
+        ([...box.querySelectorAll("button:enabled")].find((b) => b.dataset.preset === focus) ?? box.querySelector(".scroll")).focus({ preventScroll: true });
+      }
       for (const b of box.querySelectorAll("button")) {
         const p = presets.find((x) => x.name === b.dataset.preset);
         b.onclick = () => use(Object.fromEntries(p.settings.filter((x) => !fixed(x.key)).map((x) => [x.key, [x.value]])));

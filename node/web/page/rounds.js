@@ -35,6 +35,7 @@ export class History {
     let known = before();
     const last = known.at(-1);
     const follows = first.round === 1 || (last && last.round === first.round - 1 && last.record === first.parent);
+    let fetched = false;
     if (!follows || this.behind) {
       const s = await get(`/runs/${encodeURIComponent(this.#id)}/series?points=${POINTS}`, signal);
       this.#rounds = s.points;
@@ -43,8 +44,9 @@ export class History {
       this.whole = s.rounds === s.points.length;
       if (this.behind && s.round < first.round - 1) return;
       known = before();
+      fetched = true;
     }
-    const later = this.#rounds.filter((r) => r.round > newest); // they were decided in between
+    const later = fetched ? this.#rounds.filter((r) => r.round > newest) : []; // they were decided in between
     this.#rounds = [...known, ...recent.map(point), ...later];
     this.#mean();
     this.read = this.head = this.#rounds.at(-1).round;

@@ -34,7 +34,8 @@ export function runView(id, log) {
   const history = historyOf(id);
   let coverRound = -1, coverKnown = false, cover = null;
   let totals = null, totalsOf = ""; // by peer, up to this record
-  let older = []; // rounds before the last few, those that were asked for
+  let older = []; // rounds that were asked for, and all since
+  const gone = new AbortController(); // when the page is left
   let run = null, me = "", by = localStorage.getItem(KEY), log2 = false, mean = true;
   if (!axes[by]) by = "tokens";
 
@@ -148,20 +149,21 @@ export function runView(id, log) {
     try {
       await what();
     } catch (err) {
-      fetched.textContent = err.message;
+      if (!gone.signal.aborted) fetched.textContent = err.message;
     }
     earlier.disabled = everyRound.disabled = false;
   };
   const path = `/runs/${encodeURIComponent(id)}`;
   const earlier = el("button", { type: "button", class: "small", hidden: true, on: { click: () => fetching(async () => {
-    const to = (older[0]?.round ?? run.rounds[0].round) - 1;
-    older = [...await allRounds(id, Math.max(1, to - 99), to), ...older.filter((r) => r.round > to), ...run.rounds];
+    const recent = run.rounds, to = (older[0]?.round ?? recent[0].round) - 1;
+    const before = await allRounds(id, Math.max(1, to - 99), to, { signal: gone.signal });
+    older = [...before, ...older.filter((r) => r.round > to), ...recent];
     older = [...new Map(older.map((r) => [r.round, r])).values()];
     fetched.textContent = "";
     draw();
   }) } }, "Show 100 earlier rounds");
   const everyRound = el("button", { type: "button", class: "small", hidden: true, on: { click: () => fetching(async () => {
-    const all = await allRounds(id, 1, run.round, { progress: (n) => { fetched.textContent = `${f.count(n)} of ${f.plural(run.round, "round")}`; } });
+    const all = await allRounds(id, 1, run.round, { signal: gone.signal, progress: (n) => { fetched.textContent = `${f.count(n)} of ${f.plural(run.round, "round")}`; } });
     save(`${id.slice(0, 14)}-all-rounds.csv`, csvBlob(rounds.grid(all)));
     fetched.textContent = `${f.plural(all.length, "round")} saved`;
   }) } }, "CSV of all rounds");
@@ -222,7 +224,10 @@ export function runView(id, log) {
       refusedText.textContent = `The last ${f.count(totals.refusals.length)} of ${f.count(totals.refused)}.`;
     }
     const first = run.rounds[0]?.round ?? 1;
-    const shown = [...older.filter((r) => r.round < first), ...run.rounds];
+    const end = older.at(-1);
+    if (end && !run.rounds.some((r) => r.record === end.record || r.parent === end.record)) older = []; // another branch, or rounds between were missed
+    if (older.length) older = [...older.filter((r) => r.round < first), ...run.rounds];
+    const shown = older.length ? older : run.rounds;
     rounds.update(shown);
     earlier.hidden = !shown.length || shown[0].round <= 1;
     everyRound.hidden = earlier.hidden;
@@ -374,13 +379,17 @@ export function runView(id, log) {
         card("Manifest", manifest, access !== "public" && el("p", { class: "tools" }, runFile, cloned)),
         el("div", { class: "stack" }, card("Identifiers", ids), card("Events", none, el("div", { class: "feed", tabindex: 0, role: "region", "aria-label": "Events" }, feed))))),
     events: (e) => !e.run || !run || e.run === run.id,
-    leave() { clearTimeout(soon); },
+    leave() {
+      clearTimeout(soon);
+      gone.abort();
+    },
     async refresh(signal) {
       me ||= (await get("/status", signal)).peer;
       run = await get(`/runs/${encodeURIComponent(id)}`, signal);
-      const sums = !totals || totalsOf !== run.head || totals.round < totals.head ? get(`${path}/peers`, signal) : totals;
-      [totals] = await Promise.all([sums, history.update(run.rounds, signal)]);
-      totalsOf = run.head;
+      const now = run;
+      const sums = !totals || totalsOf !== now.head || totals.round < totals.head ? get(`${path}/peers`, signal) : totals;
+      [totals] = await Promise.all([sums, history.update(now.rounds, signal)]);
+      totalsOf = now.head;
       this.every = history.behind || totals.round < totals.head ? 1500 : undefined;
       if (signal.aborted) return;
       if (run.round !== coverRound || !coverKnown) {
@@ -400,7 +409,7 @@ export function runView(id, log) {
       next.update(run.next_seats);
       draw();
       drawCurrent();
-      phases.update(log, run.id, run.rounds.at(-1)?.tempo?.next_deadline_s ?? run.manifest.period_s);
+      phases.update(log, run.id, (n) => run.rounds.find((r) => r.round === n - 1)?.tempo?.next_deadline_s ?? run.manifest.period_s);
       drawAlerts();
       if (access !== "public") {
         drawSamples();

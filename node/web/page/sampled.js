@@ -8,7 +8,10 @@ export function keepSamples(run, shown) {
   const prompts = shown.prompts.slice(0, 3);
   const columns = shown.columns.map((c) => ({ title: c.title, texts: prompts.map((_, i) => c.outputs[i]?.text ?? c.error ?? "") }));
   const text = JSON.stringify({ prompts, columns });
-  if (text.length <= MOST) sessionStorage.setItem(KEY + run, text);
+  if (text.length > MOST) return;
+  try {
+    sessionStorage.setItem(KEY + run, text);
+  } catch { /* the browser keeps no more */ }
 }
 
 // keptSamples are {prompts, columns: [{title, texts}]}, or null.

@@ -52,8 +52,8 @@ export function dropped(log, run, from) {
   return out;
 }
 
-// timeline makes the picture. update takes the events, the run, and after how
-// many seconds a round has its deadline.
+// timeline makes the picture. update takes the events, the run, and a function
+// of a round's number: after how many seconds it has its deadline.
 export function timeline(file) {
   const picture = svg("svg", { role: "img", class: "plot" });
   const frame = el("div", { class: "frame" }, picture);
@@ -137,9 +137,9 @@ export function timeline(file) {
     update(log, run, deadline) {
       list = spans(log, run);
       const begins = new Map(list.filter((s) => !["idle", "sync", "assembly"].includes(s.phase)).map((s) => [s.round, s.from]).reverse()); // of each round
-      due = deadline ? [...begins.values()].map((t) => t + 1000 * deadline) : [];
+      due = [...begins].map(([n, t]) => t + 1000 * deadline(n));
       came = list.length ? arrivals(log, run, list[0].from) : [];
-      for (const a of came) a.late = Boolean(deadline) && begins.has(a.round) && clockOf(begins.get(a.round), deadline, a.at).late;
+      for (const a of came) a.late = begins.has(a.round) && clockOf(begins.get(a.round), deadline(a.round), a.at).late;
       gone = list.length ? dropped(log, run, list[0].from) : [];
       draw();
       drawTable();
