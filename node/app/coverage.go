@@ -87,7 +87,7 @@ func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 	out := c.tell(id)
 	out.EvalRows = uint64(c.data.Index().Eval.Rows)
 	if c.leaks.done {
-		out.Leaks = &c.leaks.found
+		out.Leaks = new(c.leaks.found)
 	}
 	c.settle(now, &out)
 	return out, nil
@@ -96,7 +96,7 @@ func (n *node) Coverage(ctx context.Context, id string) (api.Coverage, error) {
 // settle keeps the answer in the place of the counts, when the run is over.
 func (c *covered) settle(now api.Run, out *api.Coverage) {
 	c.ended = nil
-	if now.Final && now.Head == c.head && !c.partial && (c.data == nil || c.leaks.done) {
+	if now.Final && now.Head == c.head && !c.partial && (c.data == nil || c.leaks.done || c.leaks.skipped) {
 		c.ended, c.rows, c.draws, c.sum, c.grid, c.data, c.opened = out, nil, nil, nil, nil, nil, false
 	}
 }
@@ -113,6 +113,11 @@ func (c *covered) reset() {
 
 // drawing is how many rows a run draws: for a step, and of a delta the fewest steps.
 type drawing struct{ batch, minSteps uint64 }
+
+// of is how many rows so many steps draw, as far as they are followed.
+func (d drawing) of(steps uint64) uint64 {
+	return min(steps, maxCoverDraws/max(d.batch, 1)) * d.batch
+}
 
 // coverFor bounds how long one question counts older rounds; the next goes on.
 const coverFor = 500 * time.Millisecond
@@ -170,7 +175,7 @@ func (c *covered) count(r api.Round, d drawing) error {
 		if x.Steps == 0 && x.Tokens > 0 { // of a cell, whose seats alone know
 			return api.Errorf(api.CodeRefused, "which rows a run with cells was trained on is not known: its records have no steps")
 		}
-		n := min(x.Steps, maxCoverDraws/max(d.batch, 1)) * d.batch
+		n := d.of(x.Steps)
 		if x.Weight == 0 {
 			c.lose(r.Round, head, id, n)
 			continue
@@ -198,7 +203,7 @@ func (c *covered) count(r api.Round, d drawing) error {
 	}
 	for _, x := range r.Refused {
 		if id, err := peer.Decode(x.Peer); err == nil { // else it is of a cell
-			c.lose(r.Round, head, id, d.minSteps*d.batch)
+			c.lose(r.Round, head, id, d.of(d.minSteps))
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/multiformats/go-multihash"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/shard"
 )
 
 // chain is a participant that has rounds.
@@ -114,6 +115,13 @@ func TestCoverage(t *testing.T) {
 	if n := len(got.Grid.Passes); n > api.MaxGridPasses || n < api.MaxGridPasses/2 || got.Grid.Passes[n-1].Last != (draws-20)/35+1 || len(got.Grid.Shards) != 4 || got.ShardCount != 4 || got.ShardsSeen != 3 {
 		t.Errorf("%d passes, the last %+v, %d columns, %d of %d shards seen", n, got.Grid.Passes[n-1], len(got.Grid.Shards), got.ShardsSeen, got.ShardCount)
 	}
+	// However many steps the manifest wants, a refused delta is not followed for
+	// ever.
+	c = &covered{rows: []int{100}}
+	c.reset()
+	if err := c.count(api.Round{Round: 1, Parent: recordCID(0, "d"), Refused: []api.Refusal{{Peer: peers[0]}}}, drawing{1 << 16, 1e6}); err != nil || c.lost != maxCoverDraws {
+		t.Errorf("%d draws for nothing, %v", c.lost, err)
+	}
 	// Many shards are told together.
 	c = &covered{rows: slices.Repeat([]int{1}, 3*api.MaxCoverageShards+1)}
 	c.reset()
@@ -134,6 +142,12 @@ func recordCID(n uint64, branch string) string {
 // TestCoverageIsFreed: of a run that is over the answer stays and the counts go;
 // what nobody asks for goes too, and what is asked for stays.
 func TestCoverageIsFreed(t *testing.T) {
+	for _, l := range []leaks{{}, {skipped: true}, {done: true}} {
+		c := &covered{head: "b", data: new(shard.Dataset), leaks: l}
+		if c.settle(api.Run{Head: "b", Final: true}, new(api.Coverage)); (c.ended != nil) != (l.done || l.skipped) {
+			t.Errorf("settled %v with leaks %+v", c.ended != nil, l)
+		}
+	}
 	c := &covered{rows: []int{3}}
 	c.reset()
 	c.head, c.opened = "b", true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/moot-net/moot/shard"
@@ -16,6 +17,7 @@ type leaks struct {
 	eval, train int                 // shards that were read
 	found       uint64
 	done        bool
+	skipped     bool // too many rows are held out
 }
 
 // parts is a data set, as far as it is read here.
@@ -28,13 +30,21 @@ type parts interface {
 // maxHeldOut bounds the rows that are held in memory.
 const maxHeldOut = 1 << 21
 
-// read goes on reading until it is done, or until until. What was read when ctx ends
-// stays.
+// read goes on reading until it is done, until until, or to what was not pulled
+// yet. What was read when ctx ends stays.
 func (l *leaks) read(ctx context.Context, d parts, until time.Time) error {
-	x := d.Index()
-	if l.done || x.Eval.Rows > maxHeldOut {
+	l.skipped = d.Index().Eval.Rows > maxHeldOut
+	if l.done || l.skipped {
 		return nil
 	}
+	if err := l.goOn(ctx, d, until); !errors.Is(err, shard.ErrIncomplete) {
+		return err
+	}
+	return nil
+}
+
+func (l *leaks) goOn(ctx context.Context, d parts, until time.Time) error {
+	x := d.Index()
 	if l.held == nil {
 		l.held = make(map[[16]byte]uint64)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/moot-net/moot/shard"
 )
 
-// rowsOf is a data set in memory.
+// rowsOf is a data set in memory; what is nil is not here yet.
 type rowsOf struct{ train, eval [][]shard.Row }
 
 func (d rowsOf) Index() (x shard.DatasetIndex) {
@@ -23,8 +23,15 @@ func (d rowsOf) Index() (x shard.DatasetIndex) {
 	return x
 }
 
-func (d rowsOf) ReadShard(_ context.Context, i int) ([]shard.Row, error) { return d.train[i], nil }
-func (d rowsOf) ReadEval(_ context.Context, i int) ([]shard.Row, error)  { return d.eval[i], nil }
+func (d rowsOf) ReadShard(_ context.Context, i int) ([]shard.Row, error) { return rowsAt(d.train, i) }
+func (d rowsOf) ReadEval(_ context.Context, i int) ([]shard.Row, error)  { return rowsAt(d.eval, i) }
+
+func rowsAt(shards [][]shard.Row, i int) ([]shard.Row, error) {
+	if shards[i] == nil {
+		return nil, fmt.Errorf("read shard %d: %w", i, shard.ErrIncomplete)
+	}
+	return shards[i], nil
+}
 
 // TestLeaks: held-out rows that are trained on are counted, each of them, however
 // often reading is interrupted.
@@ -47,6 +54,17 @@ func TestLeaks(t *testing.T) {
 	}
 	if l.found != 3 || l.held != nil {
 		t.Errorf("%d rows were found, want 3", l.found)
+	}
+	// What is pulled meanwhile is read when it is here.
+	last := d.train[2]
+	d.train[2] = nil
+	l = new(leaks)
+	if err := l.read(t.Context(), d, time.Now().Add(time.Hour)); err != nil || l.done {
+		t.Error(l.done, err)
+	}
+	d.train[2] = last
+	if err := l.read(t.Context(), d, time.Now().Add(time.Hour)); err != nil || !l.done || l.found != 3 {
+		t.Error(l.done, l.found, err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
