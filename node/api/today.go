@@ -19,7 +19,8 @@ type TodayRun struct {
 	NoWeight map[string]int `json:"no_weight,omitempty"`
 	Refused  map[string]int `json:"refused,omitempty"`
 	Verdicts map[string]int `json:"verdicts,omitempty"`
-	// Partly says that more rounds were decided than are looked at.
+	// Partly says that more rounds were decided than are looked at, or than were
+	// counted so far; ask again.
 	Partly bool `json:"partly,omitempty"`
 }
 

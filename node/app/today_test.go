@@ -1,7 +1,12 @@
 package app
 
 import (
+	"context"
+	"errors"
+	"slices"
+	"sort"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,12 +24,8 @@ type rounded struct {
 }
 
 func (r *rounded) Rounds(from uint64, limit int) ([]api.Round, error) {
-	var l []api.Round
-	for _, x := range r.rounds {
-		if x.Round >= from && len(l) < limit {
-			l = append(l, x)
-		}
-	}
+	i := sort.Search(len(r.rounds), func(i int) bool { return r.rounds[i].Round >= from })
+	l := slices.Clone(r.rounds[i:min(i+limit, len(r.rounds))])
 	r.read += len(l)
 	return l, nil
 }
@@ -60,7 +61,7 @@ func TestToday(t *testing.T) {
 	r, c := &rounded{begin: begin}, new(counted)
 	check := func(since time.Time) api.TodayRun {
 		t.Helper()
-		got, err := c.count(t.Context(), r, "me", since, uint64(len(r.rounds)))
+		got, err := c.count(t.Context(), r, "me", since, uint64(len(r.rounds)), time.Now().Add(time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,12 +100,12 @@ func TestToday(t *testing.T) {
 		r.rounds[i].Decided = time.Time{}
 	}
 	*c = counted{}
-	got, err := c.count(t.Context(), r, "me", begin, 520)
+	got, err := c.count(t.Context(), r, "me", begin, 520, time.Now().Add(time.Hour))
 	if err != nil || cmp.Diff(r.plainly(begin), got) != "" {
 		t.Errorf("with gaps %+v, %v; want %+v", got, err, r.plainly(begin))
 	}
 	// The next day nothing of this one is left.
-	if got, err := c.count(t.Context(), r, "me", midnight.AddDate(0, 0, 1), 520); err != nil || got.Rounds != 0 || got.Tokens != 0 {
+	if got, err := c.count(t.Context(), r, "me", midnight.AddDate(0, 0, 1), 520, time.Now().Add(time.Hour)); err != nil || got.Rounds != 0 || got.Tokens != 0 {
 		t.Errorf("the next day: %+v, %v", got, err)
 	}
 }
@@ -113,8 +114,48 @@ func TestToday(t *testing.T) {
 func TestTodayPartly(t *testing.T) {
 	r := &rounded{begin: time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)}
 	r.grow(todayRounds+500, "a")
-	got, err := new(counted).count(t.Context(), r, "me", r.begin, uint64(len(r.rounds)))
+	got, err := new(counted).count(t.Context(), r, "me", r.begin, uint64(len(r.rounds)), time.Now().Add(time.Hour))
 	if err != nil || !got.Partly || got.Rounds < todayRounds || got.Rounds > todayRounds+todayPage {
 		t.Errorf("%d rounds, partly %v, %v", got.Rounds, got.Partly, err)
 	}
+}
+
+// slow takes a second for each page.
+type slow struct{ *rounded }
+
+func (s slow) Rounds(from uint64, limit int) ([]api.Round, error) {
+	time.Sleep(time.Second)
+	return s.rounded.Rounds(from, limit)
+}
+
+// What one question has no time for, the next ones count, also after one that
+// nobody waits for any more.
+func TestTodayGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Date(2026, 5, 1, 20, 0, 0, 0, time.UTC)
+		r, c := &rounded{begin: begin}, new(counted)
+		r.grow(1000, "a")
+		midnight := begin.Add(4 * time.Hour)
+		for asked := 1; ; asked++ {
+			until, limit := 2500*time.Millisecond, time.Hour
+			if asked%2 == 0 {
+				until, limit = limit, until
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			got, err := c.count(ctx, slow{r}, "me", midnight, 1000, time.Now().Add(until))
+			cancel()
+			switch {
+			case asked > 30:
+				t.Fatal("it is never done")
+			case errors.Is(err, context.DeadlineExceeded) && asked%2 == 0:
+			case err != nil:
+				t.Fatal(err)
+			case !got.Partly:
+				if diff := cmp.Diff(r.plainly(midnight), got); diff != "" || asked < 5 {
+					t.Errorf("after %d questions (-want +got):\n%s", asked, diff)
+				}
+				return
+			}
+		}
+	})
 }
