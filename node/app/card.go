@@ -20,8 +20,9 @@ const cardFile = "README.md"
 
 // modelCard describes an export: what it is, where it comes from, and how
 // anybody can compute it again. Names come from strangers: they are put where
-// they cannot become markup.
-func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round, data *shard.Dataset) string {
+// they cannot become markup. hub is what the hub calls the base model, "" if that
+// is not known.
+func modelCard(id string, m *run.Manifest, hub string, e *api.Export, rounds []api.Round, data *shard.Dataset) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("---")
@@ -30,8 +31,8 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round, da
 	}
 	line("license: other")
 	line("license_name: %q", plainText(orElse(m.Licences.Model, "unknown")))
-	if repo := hubName(m.Licences.ModelSource); repo != "" {
-		line("base_model: %q", repo)
+	if hub != "" {
+		line("base_model: %q", hub)
 	}
 	full := m.Mode == run.ModeFull
 	if full {
@@ -66,10 +67,10 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round, da
 	row("record", "`%s`", e.Head)
 	row("state", "`%s`", e.State)
 	row("base model", "`%s`", e.Model)
-	row("source of the base model", "%s", plainText(m.Licences.ModelSource))
+	row("source of the base model, as the launcher says", "%s", plainText(m.Licences.ModelSource))
 	row("licence of the base model", "%s", plainText(orElse(m.Licences.Model, "not stated")))
 	row("data set", "`%s`", m.Dataset)
-	row("source of the data", "%s", plainText(m.Licences.DataSource))
+	row("source of the data, as the launcher says", "%s", plainText(m.Licences.DataSource))
 	row("licence of the data", "%s", plainText(orElse(m.Licences.Data, "not stated")))
 	if m.Licences.Use != run.UseUnstated {
 		row("made for", "%s use", m.Licences.Use)
@@ -87,11 +88,11 @@ func modelCard(id string, m *run.Manifest, e *api.Export, rounds []api.Round, da
 		last := rounds[len(rounds)-1]
 		row("training", "%d rounds that trained, %d tokens", last.TrainedRounds, last.Tokens)
 		if l := last.EvalLoss; l != nil {
-			before := ""
+			before, after := "", ""
 			if first := rounds[0]; first.TrainedRounds == 0 && first.EvalLoss != nil {
-				before = fmt.Sprintf("%.4f before training, ", *first.EvalLoss)
+				before, after = fmt.Sprintf("%.4f before training, ", *first.EvalLoss), " after it"
 			}
-			row("loss on held-out rows", "%s%.4f (perplexity %.3f) after it", before, *l, math.Exp(*l))
+			row("loss on held-out rows", "%s%.4f (perplexity %.3f)%s", before, *l, math.Exp(*l), after)
 		}
 	}
 	if data != nil {

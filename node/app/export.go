@@ -32,7 +32,8 @@ import (
 const ggufFile = "adapter.gguf"
 
 // Export implements api.Backend. The bytes of the adapter depend on the state and
-// the manifest alone, so that everybody who exports a round has the same files.
+// the manifest alone, so that everybody who exports a round has the same; what the
+// base model is called beside them also on where this node has it from.
 func (n *node) Export(ctx context.Context, req api.ExportRequest, progress api.ProgressFunc) (api.Export, error) {
 	switch {
 	case req.Snapshot != "":
@@ -108,7 +109,8 @@ func (n *node) exportState(ctx context.Context, req api.ExportRequest, id string
 	if err != nil {
 		data = nil // it is not here; the card then has its name alone
 	}
-	x := &export{node: n, req: &req, hub: hubName(m.Licences.ModelSource), card: func(e *api.Export) string { return modelCard(id, m, e, rounds, data) }, progress: progress}
+	hub := n.hubOf(m)
+	x := &export{node: n, req: &req, hub: hub, card: func(e *api.Export) string { return modelCard(id, m, hub, e, rounds, data) }, progress: progress}
 	if x.base, err = n.modelDir(ctx, m.Model); err != nil {
 		if e.Format != api.ExportPEFT {
 			return api.Export{}, err
@@ -254,7 +256,7 @@ type export struct {
 	req      *api.ExportRequest
 	a        *lora.Adapter
 	base     string // folder of the base model, "" when it is not here
-	hub      string // its name at the hub, "" when nobody says
+	hub      string // its name at the hub, "" when it was not imported from there
 	card     func(*api.Export) string
 	progress api.ProgressFunc
 }
@@ -343,7 +345,7 @@ func exportedFiles(dir string) ([]string, error) {
 }
 
 func (x *export) peft(ctx context.Context, dir string, e *api.Export) (err error) {
-	// Of a base model that the hub has, PEFT knows the name. Others have one name
+	// Of a base model that is from the hub, PEFT knows the name. Others have one name
 	// that is the same everywhere, their CID.
 	if err := x.a.Write(dir, orElse(x.hub, e.Model)); err != nil {
 		return err

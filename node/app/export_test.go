@@ -233,9 +233,21 @@ func TestModelCard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	card := modelCard(id, &m, &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"}, rounds, data)
+	// A name at the hub is only used by who has the model from there.
+	if hub := n.hubOf(&m); hub != "" {
+		t.Errorf("the base model is %q, because the launcher says so", hub)
+	}
+	entry, _ := n.models.get(m.Model.String())
+	entry.Source = "https://huggingface.co/moot/tiny"
+	if err := n.models.put(entry); err != nil {
+		t.Fatal(err)
+	}
+	if hub := n.hubOf(&m); hub != "moot/tiny" {
+		t.Errorf("the base model is %q", hub)
+	}
+	card := modelCard(id, &m, "moot/tiny", &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"}, rounds, data)
 	for _, want := range []string{
-		"library_name: peft", "base_model: \"moot/tiny\"\n", "| source of the base model | moot/tiny at 1a2b |", "| source of the data |  b rows  |", "moot replay " + id, "| `a` | 12 |\n| `b` | 10 |", m.Model.String(), m.Dataset.String(),
+		"library_name: peft", "base_model: \"moot/tiny\"\n", "| source of the base model, as the launcher says | moot/tiny at 1a2b |", "| source of the data, as the launcher says |  b rows  |", "moot replay " + id, "| `a` | 12 |\n| `b` | 10 |", m.Model.String(), m.Dataset.String(),
 		"| licence of the data | CC0-1.0 |", "2 rounds that trained, 22 tokens", "| loss on held-out rows | 2.5000 before training, 0.2500 (perplexity 1.284) after it |", "# x  script  # y\n", "| made for | research use |",
 		"from 2,400 rows in", "120 other rows held out", "- `" + data.TrainShards()[0].String() + "`\n- `" + data.TrainShards()[1].String() + "`\n",
 		"moot adapter export " + id + " --round 2 --format peft",

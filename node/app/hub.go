@@ -42,6 +42,16 @@ func checkSource(source string) error {
 	return nil
 }
 
+// hubOf is the repository of a run's base model, if this node imported the model
+// from there: nobody checks what a manifest says, and tools pull what it names.
+func (n *node) hubOf(m *run.Manifest) string {
+	hub := hubName(m.Licences.ModelSource)
+	if e, ok := n.models.get(m.Model.String()); !ok || hubName(e.Source) != hub {
+		return ""
+	}
+	return hub
+}
+
 // hubName is the repository that a source names, "OWNER/NAME", as tools of
 // Hugging Face take it; "" if it names none.
 func hubName(source string) string {
