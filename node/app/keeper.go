@@ -126,7 +126,8 @@ func (k *keeper) run(ctx context.Context) error {
 		o := k.observe(settings)
 		k.mu.Lock()
 		k.seen, k.looked, k.seenAt = o, true, time.Now()
-		k.finished = k.over()
+		over := k.over()
+		k.finished = k.control.Finish && (k.finished || over) // what begins after a restart is not looked at
 		k.decide(ctx)
 		end := k.finished && k.control.Exit
 		k.mu.Unlock()
@@ -229,7 +230,10 @@ func (k *keeper) change(ctx context.Context, fn func(*volunteer.Control)) error 
 	if err := c.Save(k.path); err != nil {
 		return api.Errorf(api.CodeDisk, "keep what was asked for: %w", err)
 	}
-	k.control, k.rounds, k.finished = c, nil, false
+	if !c.Finish || !k.control.Finish {
+		k.rounds, k.finished = nil, false
+	}
+	k.control = c
 	k.decide(ctx)
 	return nil
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -46,8 +47,8 @@ func keepAnswered(t *testing.T, dir string, s volunteer.Settings, answer *bool, 
 	return keepOn(t, dir, s, answer, joined, "")
 }
 
-func keepOn(t *testing.T, dir string, s volunteer.Settings, answer *bool, joined bool, device string) *kept {
-	k := &kept{}
+func keepOn(t *testing.T, dir string, s volunteer.Settings, answer *bool, joined bool, device string, has ...api.Run) *kept {
+	k := &kept{has: has}
 	k.keeper = newKeeper(keeperOptions{
 		dir: dir, device: device, settings: s, duty: 100, log: slog.New(slog.DiscardHandler), changed: func() {},
 		runs: func() []api.Run {
@@ -196,6 +197,34 @@ func TestKeeperFinishesAndStays(t *testing.T) {
 		}
 		if v := k.now(); !v.Works() || !k.open() || k.gate.Draining() {
 			t.Errorf("resumed: %+v, open %v", v, k.open())
+		}
+	})
+}
+
+// TestKeeperStaysFinished: after a restart, a run that trains again in the same
+// round begins nothing for who finished, nor does another wish.
+func TestKeeperStaysFinished(t *testing.T) {
+	dir := t.TempDir()
+	if err := (volunteer.Control{Consent: true, Finish: true}).Save(filepath.Join(dir, controlFile)); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		k := keepOn(t, dir, volunteer.Settings{}, nil, true, "", api.Run{ID: "a", Joined: true, State: api.RunSyncing, Round: 7})
+		if v := k.now(); v.Reason != volunteer.Finished || k.open() {
+			t.Errorf("after a restart: %+v, open %v", v, k.open())
+		}
+		k.set(func() { k.has[0].State = api.RunTraining })
+		if v := k.after(observeInterval); v.Reason != volunteer.Finished || k.open() || k.drains() {
+			t.Errorf("in the round: %+v, open %v", v, k.open())
+		}
+		if err := k.ask(t.Context(), api.ControlRequest{Action: api.ControlFinish, Exit: true}); err != nil {
+			t.Fatal(err)
+		}
+		if k.open() {
+			t.Error("the gate is open after the wish to end")
+		}
+		if k.after(observeInterval); !k.ended() {
+			t.Error("it did not end")
 		}
 	})
 }
