@@ -241,7 +241,7 @@ func (n *node) describeModel(ctx context.Context, f *runfile.File, m *run.Manife
 	}
 	m.Model, m.ModelBytes = root, uint64(entry.Bytes)
 	m.Licences.Model = clip(orElse(f.Licence.Model, entry.Licence))
-	m.Licences.ModelSource = orElse(f.Licence.ModelSource, entry.Source)
+	m.Licences.ModelSource = orElse(f.Licence.ModelSource, clipTo(printable(entry.Source), run.MaxSourceBytes))
 	return &cfg, nil
 }
 

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/moot-net/moot/node/api"
 )
@@ -62,7 +61,7 @@ func (n *node) Upload(ctx context.Context, req api.UploadRequest, body io.Reader
 		return u, err
 	}
 	u.File = filepath.Join(dir, u.ID, u.Name)
-	n.log.InfoContext(ctx, "file uploaded", "component", "node", "bytes", u.Bytes, "file", u.File)
+	n.log.InfoContext(ctx, "file uploaded", "component", "node", "bytes", u.Bytes, "upload", u.ID)
 	return u, nil
 }
 
@@ -105,7 +104,7 @@ func writeUpload(ctx context.Context, path string, size int64, body io.Reader) e
 		return err
 	}
 	got, err := io.Copy(f, contextReader{ctx, io.LimitReader(body, size+1)})
-	if err = errors.Join(err, f.Close()); err == nil && got != size {
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil && got != size {
 		err = api.Errorf(api.CodeUsage, "%d of %d bytes came", got, size).WithHint("send it again")
 	}
 	return err
@@ -134,7 +133,7 @@ func (n *node) uploads(ctx context.Context) ([]api.Upload, error) {
 		}
 		if time.Since(u.Received) > uploadLife {
 			if err := os.RemoveAll(filepath.Dir(u.File)); err != nil {
-				n.log.WarnContext(ctx, "old upload was not removed", "component", "node", "file", u.File, "err", err)
+				n.log.WarnContext(ctx, "old upload was not removed", "component", "node", "upload", u.ID, "err", err)
 			}
 			continue
 		}
@@ -196,10 +195,11 @@ func uploadName(name string) string {
 	if len(ext) > 16 {
 		ext = ""
 	}
-	base := strings.Trim(cutText(strings.TrimSuffix(name, ext), maxUploadName-len(ext)), " .")
+	base := strings.Trim(strings.TrimSuffix(name, ext), " .")
 	if base == "" || reservedNames[strings.ToLower(strings.SplitN(base, ".", 2)[0])] {
 		base = "rows_" + base
 	}
+	base = strings.TrimRight(clipTo(base, maxUploadName-len(ext)), " .")
 	return strings.TrimRight(base+ext, " .")
 }
 
@@ -211,14 +211,3 @@ var reservedNames = func() map[string]bool {
 	}
 	return m
 }()
-
-// cutText cuts a text to so many bytes, at the end of a character.
-func cutText(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	for most > 0 && !utf8.RuneStart(s[most]) {
-		most--
-	}
-	return s[:most]
-}

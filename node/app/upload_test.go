@@ -193,6 +193,9 @@ func TestUploadName(t *testing.T) {
 			t.Errorf("%q is stored as %q, want %q", name, got, want)
 		}
 	}
+	if got := uploadName("con." + strings.Repeat("x", 94) + ".jsonl"); len(got) > maxUploadName || !strings.HasPrefix(got, "rows_con.x") || !strings.HasSuffix(got, "x.jsonl") {
+		t.Errorf("a long one is stored as %q", got)
+	}
 	for _, name := range []string{strings.Repeat("x", 300) + ".jsonl", strings.Repeat("ü", 300) + ".jsonl", "x." + strings.Repeat("y", 300)} {
 		if got := uploadName(name); len(got) > maxUploadName || !strings.HasPrefix(name, strings.TrimSuffix(got, ".jsonl")) {
 			t.Errorf("%q is stored as %q", name, got)
