@@ -100,8 +100,13 @@ func (a *attacker) control(ctx context.Context) {
 
 // published is data as a peer publishes it in the run's topic.
 func (a *attacker) published(k crypto.PrivKey, data []byte) *pubsubpb.Message {
+	return a.publishedAs(k, binary.BigEndian.AppendUint64(nil, a.rnd.Uint64()), data)
+}
+
+// publishedAs is published, under a number.
+func (a *attacker) publishedAs(k crypto.PrivKey, number, data []byte) *pubsubpb.Message {
 	topic := gossip.RunTopic(a.run)
-	m := &pubsubpb.Message{From: []byte(idOf(k)), Data: data, Seqno: binary.BigEndian.AppendUint64(nil, a.rnd.Uint64()), Topic: &topic}
+	m := &pubsubpb.Message{From: []byte(idOf(k)), Data: data, Seqno: number, Topic: &topic}
 	b, err := proto.Marshal(m)
 	if err != nil {
 		a.t.Error(err)

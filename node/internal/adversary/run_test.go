@@ -73,6 +73,20 @@ func TestRun(t *testing.T) {
 	}
 	cancel()
 	attack.Wait()
+	// Now that rounds are short and it hears of each in time: it has said nothing
+	// else, and who misses three rounds has no seat to be banned from.
+	two := newTwoFaced(t, newAttacker(t, first, run, a.first, *seed+2), victims)
+	ctx, cancel = context.WithCancel(t.Context())
+	var lies sync.WaitGroup
+	defer lies.Wait()
+	defer cancel()
+	lies.Go(func() { two.lie(ctx) })
+	began = time.Now()
+	first.await(run, "who votes twice is banned", func(api.Run) bool { return two.banned.Load() != nil })
+	if r := two.banned.Load(); len(r.Proofs) != 1 || seatOf(r, two.id()) >= 0 {
+		t.Errorf("the record that bans it has %d proofs and leaves it its seat: %v", len(r.Proofs), seatOf(r, two.id()) >= 0)
+	}
+	t.Logf("who votes twice was banned in round %d, after %v", two.banned.Load().Round, time.Since(began).Round(time.Second))
 	first.await(run, "there is one record of a round", func(r api.Run) bool {
 		for _, v := range victims {
 			x, err := v.Run(t.Context(), run.String())

@@ -172,6 +172,7 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 	score, thresholds := scoring(o.AppScore)
 	return append(fenced, []pubsub.Option{
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
+		pubsub.WithMessageIdFn(messageID),
 		pubsub.WithGossipSubProtocols(protocols(), pubsub.GossipSubDefaultFeatures),
 		// Own messages go to every peer of the topic, not only to the mesh:
 		// runs are small, and a mesh takes a heartbeat to form.

@@ -380,9 +380,22 @@ func TestEvidence(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for round := range msg.Round(maxEvidence) { // of one that does it in each round
+		var p [2]msg.Signed
+		for i := range p {
+			h := &msg.Have{Run: runID, Round: round + 1, Head: l.Head().ID, Peer: id, LossMicro: uint64(i)}
+			var err error
+			if p[i], err = msg.Seal(key, h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.AddEvidence(p[0], p[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
 	l.Close()
 	l = open(t, dir)
-	if e := l.Evidence(); len(e) != 1 || e[0].A.CID != s[0].CID || e[0].B.CID != s[1].CID {
+	if e := l.Evidence(); len(e) != 2 || e[0].A.CID != s[0].CID || e[0].B.CID != s[1].CID {
 		t.Errorf("evidence %v", e)
 	}
 }

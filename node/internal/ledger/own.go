@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -119,13 +120,14 @@ func (l *Ledger) compact() error {
 	return nil
 }
 
-// AddEvidence keeps two messages that contradict each other. Of more than a
-// few hundred pairs the rest is dropped.
+// AddEvidence keeps two messages that contradict each other, a pair of each kind
+// for each peer: more prove no more, and whoever likes could fill the disk. Of more
+// than a few hundred pairs the rest is dropped.
 func (l *Ledger) AddEvidence(a, b msg.Signed) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.evidence) >= maxEvidence || slices.ContainsFunc(l.evidence, func(e Evidence) bool {
-		return e.A.CID == a.CID && e.B.CID == b.CID || e.A.CID == b.CID && e.B.CID == a.CID
+		return e.A.From == a.From && reflect.TypeOf(e.A.Message) == reflect.TypeOf(a.Message)
 	}) {
 		return nil
 	}

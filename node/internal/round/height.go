@@ -175,7 +175,7 @@ func (m *Machine) note(h *height, list []msg.Signed, s msg.Signed) []msg.Signed 
 // keeps them for a record.
 func (m *Machine) contradicted(a, b msg.Signed) {
 	m.emit(Evidence{a, b})
-	m.proofs.add(a, b)
+	m.proofs.add(a, b, m.head.Record)
 }
 
 // addCommit takes a commit. With check its delta is pulled.
@@ -262,6 +262,19 @@ func (m *Machine) addVote(h *height, s msg.Signed) {
 	v := s.Message.(*msg.Vote)
 	if seat := seatOf(h.seats, v.Peer); seat >= 0 && h.accepts(v.Round, v.Head) {
 		h.votes[seat] = m.note(h, h.votes[seat], s)
+	}
+}
+
+// addVotesOf notes the votes of the certificate of h's record that somebody else
+// has: what a seat said to others, and not here, shows that it said two things.
+func (m *Machine) addVotesOf(h *height, c *msg.Certificate) {
+	if h == nil {
+		return
+	}
+	for _, e := range c.Votes {
+		if s, err := m.open(e); err == nil {
+			m.addVote(h, s)
+		}
 	}
 }
 

@@ -109,7 +109,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 	m.deltas.fill(cfg.Chain)
 	m.restore(cfg.Own)
 	for _, e := range cfg.Evidence {
-		m.proofs.add(e[0], e[1])
+		m.proofs.add(e[0], e[1], head.Record)
 	}
 	if !head.Record.Final {
 		m.cur = m.newHeight(head)

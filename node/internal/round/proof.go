@@ -99,17 +99,34 @@ const maxProofs = 64
 // proofBook is the proofs that this peer knows of, one for each peer.
 type proofBook struct{ list []proof } // sorted by peer
 
-func (b *proofBook) add(x, y msg.Signed) {
+// add keeps a proof. When the book is full, one goes that the record after head
+// has no use for: of a peer that is banned, or else of one without a seat.
+func (b *proofBook) add(x, y msg.Signed, head *msg.Record) {
 	p, ok := newProof(x, y)
-	if !ok || len(b.list) >= maxProofs {
+	if !ok {
 		return
 	}
-	i, found := slices.BinarySearchFunc(b.list, p, func(a, b proof) int {
+	if _, found := b.find(p); found {
+		return
+	}
+	if len(b.list) >= maxProofs {
+		i := slices.IndexFunc(b.list, func(o proof) bool { return standings(head.Standings).banned(o.peer()) })
+		if i < 0 {
+			i = slices.IndexFunc(b.list, func(o proof) bool { return seatOf(head.NextSeats, o.peer()) < 0 })
+		}
+		if i < 0 {
+			return
+		}
+		b.list = slices.Delete(b.list, i, i+1)
+	}
+	i, _ := b.find(p)
+	b.list = slices.Insert(b.list, i, p)
+}
+
+func (b *proofBook) find(p proof) (int, bool) {
+	return slices.BinarySearchFunc(b.list, p, func(a, b proof) int {
 		return bytes.Compare([]byte(a.peer()), []byte(b.peer()))
 	})
-	if !found {
-		b.list = slices.Insert(b.list, i, p)
-	}
 }
 
 // against returns the proofs that the next record can hold.

@@ -271,6 +271,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	}
 	if r.ParentCertificate != nil && !h.closed {
 		m.certify(r.ParentCertificate)
+		m.addVotesOf(m.prev, r.ParentCertificate)
 	}
 	for _, x := range v.haves {
 		m.addHave(h, x)
@@ -292,7 +293,7 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 		m.addOrder(x)
 	}
 	for _, x := range v.proofs {
-		m.proofs.add(x.first, x.second)
+		m.proofs.add(x.first, x.second, m.head.Record)
 	}
 	c := &candidate{id: id, encoded: encoded, record: r, cons: v.Consequence, proofs: v.proofs, from: s}
 	h.candidates = append(h.candidates, c)
