@@ -73,8 +73,8 @@ func TestRun(t *testing.T) {
 	}
 	cancel()
 	attack.Wait()
-	// Now that rounds are short and it hears of each in time: it has said nothing
-	// else, and who misses three rounds has no seat to be banned from.
+	// Only now: under attack a liar hears of rounds too late, and who is in two records
+	// in a row with nothing has no seat that a proof could take away.
 	two := newTwoFaced(t, newAttacker(t, first, run, a.first, *seed+2), victims)
 	ctx, cancel = context.WithCancel(t.Context())
 	var lies sync.WaitGroup
