@@ -58,8 +58,10 @@ func TestToday(t *testing.T) {
 	rows := `[...document.querySelectorAll("[aria-label=Presets] tbody tr")].map((r) => [...r.cells].map((c) => c.innerText).join(" ")).join(" | ")`
 	tb.until(rows + ` === "of the processors, on average 50.0 % 10.0 % 100.0 % | threads 2 1 4 | work.duty_percent 100 40 100 | work.on_battery false false false"`)
 	tb.shoot("presets")
+	tb.eval(`[...document.querySelectorAll("main button")].find((b) => b.textContent === "Use quiet").focus()`, nil)
 	tb.press("Use quiet")
 	tb.until(`[...document.querySelectorAll("main button:disabled")].some((b) => b.textContent === "quiet is in use")`)
+	tb.until(`document.activeElement.getAttribute("aria-label") === "Presets"`) // the button takes no focus any more
 	s, err := w.fake.Settings(t.Context())
 	if err != nil || s.Settings[2].Values[0] != "40" || s.Settings[0].Next[0] != "1" {
 		t.Errorf("settings %+v, %v", s, err)

@@ -323,12 +323,37 @@ func TestImportErrors(t *testing.T) {
 	w.fake.UploadDir(t.TempDir())
 	tb.press("Check all rows")
 	tb.until(`document.body.innerText.includes("1 row can be imported.") && document.body.innerText.includes("No model was chosen")`)
+	// While the rows are read nothing of them can be left out.
+	entered, answer := make(chan struct{}), make(chan struct{})
+	w.failing.Store(func(method string) error {
+		if method == "CheckDataset" {
+			close(entered)
+			<-answer
+		}
+		return nil
+	})
+	locked := `[document.querySelector("main li .small").disabled, document.querySelector("main input[type=file]").disabled, document.querySelector("main .import textarea").readOnly].join()`
+	tb.press("Check all rows")
+	<-entered
+	if s := tb.text(locked); s != "true,true,true" {
+		t.Errorf("files that are read can be left out: %s", s)
+	}
+	tb.write("Template", "none") // another question than the one that is asked
+	close(answer)
+	tb.until(locked + ` === "false,false,false"`)
+	w.failing.Store(func(string) error { return nil })
+	if s := tb.text(`document.body.innerText.includes("can be imported.") || document.body.innerText.includes("No model was chosen")`); s != "false" {
+		t.Error("a check of another template is shown")
+	}
 	tb.press("leave out")
 	tb.until(`document.querySelectorAll("main li .small").length === 0 && [...document.querySelectorAll("main button")].find((b) => b.textContent === "Import the rows").disabled`)
 	if l, err := w.fake.Uploads(t.Context()); err != nil {
 		t.Error(err)
 	} else if len(l) > 0 {
 		tb.until(`fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + token + `"}}).then((r) => r.json()).then((v) => v.uploads.length === 0)`)
+	}
+	if s := tb.text(`document.activeElement.type`); s != "file" {
+		t.Errorf("the focus went to %q", s)
 	}
 
 	// An import that is stopped ends in the daemon, too.

@@ -80,8 +80,24 @@ func TestLongRun(t *testing.T) {
 	tb.press("Show 100 earlier rounds")
 	tb.until(`document.querySelectorAll("[aria-label=Rounds] tbody tr").length === 220`)
 
+	// They stay while rounds follow; none is missing between them and the last few.
+	follow := func(from, to uint64) {
+		for i := from; i <= to; i++ {
+			r := apitest.DecidedRound("long", i, false, peers...)
+			r.TrainLoss, r.EvalLoss = new(1.3), new(1.2)
+			w.fake.Decide(d.ID, r)
+		}
+	}
+	follow(rounds+2, rounds+6)
+	tb.until(tile + ` === "10,006" && document.querySelectorAll("[aria-label=Rounds] tbody tr").length === 225`)
+	follow(rounds+7, rounds+36)
+	tb.until(tile + ` === "10,036"`)
+	if s := tb.text(`((l) => l[0] + " " + l.every((n, i) => n === l[0] - i))([...document.querySelectorAll("[aria-label=Rounds] tbody a")].map((a) => Number(a.textContent)))`); s != "10036 true" {
+		t.Errorf("rounds are missing: %s", s)
+	}
+
 	// One peer, of its last rounds.
-	tb.goTo("#/runs/"+d.ID+"/peers/"+w.me, `document.querySelector("main").innerText.includes("Rounds 9,502 to 10,001.")`)
+	tb.goTo("#/runs/"+d.ID+"/peers/"+w.me, `document.querySelector("main").innerText.includes("Rounds 9,537 to 10,036.")`)
 	tb.goTo("#/runs/"+d.ID+"/peers", `document.querySelectorAll("tbody tr").length === `+fmt.Sprint(n+1))
 	tb.goTo("#/runs/"+d.ID+"/export", `document.querySelector("option[value=best]")?.textContent.includes("4321")`)
 	tb.clean()

@@ -170,8 +170,7 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// TestSize: the budget of the page, compressed, is 150 KB; it had 105 KB when
-// this was written.
+// TestSize: the page has at most 150 KB, compressed.
 func TestSize(t *testing.T) {
 	var n int
 	for _, text := range page(t) {
