@@ -62,18 +62,18 @@ func newAttacker(t testing.TB, v *victim, run, first cid.Cid, seed uint64) *atta
 	t.Helper()
 	a := &attacker{t: t, to: v.info, run: run, first: first, rnd: rand.New(rand.NewPCG(seed, 8)), done: new(atomic.Int64)}
 	a.key = newKey(a.rnd)
-	a.h = a.host(a.key)
+	h, err := newHost(a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.h = h
 	t.Cleanup(func() { a.h.Close() })
 	a.connect(t.Context(), a.h)
 	return a
 }
 
-func (a *attacker) host(k crypto.PrivKey) *p2p.Host {
-	h, err := p2p.New(p2p.Options{Key: k, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoPortMap: true, NoRelay: true})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return h
+func newHost(k crypto.PrivKey) (*p2p.Host, error) {
+	return p2p.New(p2p.Options{Key: k, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoPortMap: true, NoRelay: true})
 }
 
 func (a *attacker) id() peer.ID { return a.h.ID() }
@@ -155,7 +155,7 @@ func (a *attacker) cid() cid.Cid { return msg.RawCID(a.bytes(16)) }
 
 func frame(b []byte) []byte { return append(binary.AppendUvarint(nil, uint64(len(b))), b...) }
 
-// item is a length and bytes, as the requests of section 7 are made of.
+// items are each a length and bytes, as the requests of section 7 are made of.
 func items(list ...[]byte) []byte {
 	var b []byte
 	for _, x := range list {
@@ -180,9 +180,6 @@ func idOf(k crypto.PrivKey) peer.ID {
 	}
 	return id
 }
-
-// genesis is the CID of the run's first record.
-func (a *attacker) genesis() cid.Cid { return a.first }
 
 // head is the node's head.
 func (a *attacker) head(ctx context.Context) cid.Cid {

@@ -30,8 +30,13 @@ func (a *attacker) rpcs(ctx context.Context, identities int, next func(x *attack
 		x.rnd = newRand(a.rnd)
 		if i > 0 {
 			x.key = newKey(x.rnd)
-			x.h = x.host(x.key)
-			defer x.h.Close()
+			h, err := newHost(x.key)
+			if err != nil {
+				a.t.Error(err)
+				break
+			}
+			defer h.Close()
+			x.h = h
 			x.connect(ctx, x.h)
 		}
 		wg.Go(func() {

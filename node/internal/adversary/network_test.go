@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,7 +31,7 @@ func (a *attacker) requests() map[protocol.ID][]byte {
 	return map[protocol.ID][]byte{
 		"/moot/sync/1":       frame(items(run, record)),
 		"/moot/branch/1":     frame(items(run, record)),
-		"/moot/proof/1":      frame(items(run, record)),
+		"/moot/proof/2":      frame(items(run, record)),
 		"/moot/before/1":     frame(append(items(run, record), 10)),
 		"/moot/difference/1": frame(items(run, record)),
 		"/moot/cellmsg/1":    frame(a.vote()),
@@ -73,6 +74,11 @@ func (a *attacker) oversize(ctx context.Context) {
 
 // truncated sends each request up to each of its bytes, and one byte wrong.
 func (a *attacker) truncated(ctx context.Context) {
+	for p := range a.requests() {
+		if !slices.Contains(a.protocols(), p) {
+			a.t.Errorf("the node does not speak %s", p)
+		}
+	}
 	for {
 		for p, b := range a.requests() {
 			for i := range b {
@@ -147,10 +153,10 @@ func (a *attacker) endless(ctx context.Context) {
 
 // takesNothing asks for what is there, and does not read the answers.
 func (a *attacker) takesNothing(ctx context.Context) {
-	run, genesis := a.run.Bytes(), a.genesis().Bytes()
+	run, genesis := a.run.Bytes(), a.first.Bytes()
 	asks := map[protocol.ID][]byte{
 		"/moot/sync/1":   frame(items(run, genesis)),
-		"/moot/proof/1":  frame(items(run, genesis)),
+		"/moot/proof/2":  frame(items(run, genesis)),
 		"/moot/before/1": frame(append(items(run, a.head(ctx).Bytes()), 0x80, 4)),
 		"/moot/kad/1.0.0": frame(a.marshal(&dhtpb.Message{
 			Type: dhtpb.Message_FIND_NODE, Key: a.bytes(32),
@@ -190,8 +196,8 @@ func (a *attacker) asks(ctx context.Context) {
 	for range 16 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				for _, p := range []string{"/moot/sync/1", "/moot/proof/1", "/moot/branch/1", "/moot/difference/1", "/moot/before/1"} {
-					known := a.genesis()
+				for _, p := range []string{"/moot/sync/1", "/moot/proof/2", "/moot/branch/1", "/moot/difference/1", "/moot/before/1"} {
+					known := a.first
 					if p == "/moot/before/1" || p == "/moot/difference/1" {
 						known = head
 					}
@@ -329,9 +335,14 @@ func (a *attacker) wants(ctx context.Context) {
 func (a *attacker) identities(ctx context.Context) {
 	var wg sync.WaitGroup
 	for range 4 {
+		rnd := newRand(a.rnd)
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				h := a.host(newKey(a.rnd))
+				h, err := newHost(newKey(rnd))
+				if err != nil {
+					a.t.Error(err)
+					return
+				}
 				if a.connect(ctx, h) {
 					a.done.Add(1)
 					_, _ = h.Request(ctx, a.to.ID, "/moot/peers/1", append(append([]byte{1}, frame([]byte(a.run.String()))...), 0), 1<<20)

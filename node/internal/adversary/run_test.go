@@ -50,10 +50,14 @@ func TestRun(t *testing.T) {
 	var attack sync.WaitGroup
 	defer attack.Wait()
 	defer cancel()
+	strangers := make([]uint64, len(victims))
+	for i := range strangers {
+		strangers[i] = a.rnd.Uint64() // which is the seat's from here on
+	}
 	h.take(ctx, &attack, victims)
 	begun := first.await(run, "the liar has a seat", func(r api.Run) bool { return h.seated() })
-	for _, v := range victims { // each by strangers, too
-		x := newAttacker(t, v, run, a.first, a.rnd.Uint64())
+	for i, v := range victims { // each by strangers, too
+		x := newAttacker(t, v, run, a.first, strangers[i])
 		attack.Go(func() { x.valid(ctx) })
 		attack.Go(func() { x.asks(ctx) })
 		v.resetPeak()
@@ -126,7 +130,7 @@ type hostileSeat struct {
 func (h *hostileSeat) take(ctx context.Context, wg *sync.WaitGroup, victims []*victim) {
 	t := h.t
 	for _, p := range []protocol.ID{
-		"/moot/sync/1", "/moot/proof/1", "/moot/branch/1", "/moot/before/1", "/moot/difference/1", "/moot/presence/1",
+		"/moot/sync/1", "/moot/proof/2", "/moot/branch/1", "/moot/before/1", "/moot/difference/1", "/moot/presence/1",
 	} {
 		h.h.Libp2p().SetStreamHandler(p, func(s network.Stream) { h.lie(ctx, s) })
 	}

@@ -222,7 +222,7 @@ func (v *victim) resetPeak() {
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", v.cmd.Process.Pid), []byte("5"), 0) // else it is the most so far
 }
 
-// status reads a line of the process's status, in MB.
+// memory reads a line of the process's status, in MB.
 func (v *victim) memory(line string) (mb int) {
 	v.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", v.cmd.Process.Pid))
