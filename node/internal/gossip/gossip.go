@@ -149,7 +149,9 @@ func New(h host.Host, o Options) (*Gossip, error) {
 }
 
 func (g *Gossip) options(o Options) []pubsub.Option {
-	counted := newSubscribers(pubsub.NewRegexpSubscriptionFilter(topicPattern))
+	counted := newSubscribers(pubsub.NewRegexpSubscriptionFilter(topicPattern), func(p peer.ID) bool {
+		return g.host.Network().Connectedness(p) != network.NotConnected
+	})
 	g.gone(counted.gone)
 	var filter pubsub.SubscriptionFilter = counted
 	var fenced []pubsub.Option

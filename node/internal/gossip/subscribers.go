@@ -12,13 +12,14 @@ import (
 // them, and a peer may tell of more with every frame.
 type subscribers struct {
 	pubsub.SubscriptionFilter
+	connected func(peer.ID) bool
 
 	mu     sync.Mutex
 	topics map[peer.ID]map[string]bool // guarded by mu; no empty ones
 }
 
-func newSubscribers(f pubsub.SubscriptionFilter) *subscribers {
-	return &subscribers{SubscriptionFilter: f, topics: make(map[peer.ID]map[string]bool)}
+func newSubscribers(f pubsub.SubscriptionFilter, connected func(peer.ID) bool) *subscribers {
+	return &subscribers{SubscriptionFilter: f, connected: connected, topics: make(map[peer.ID]map[string]bool)}
 }
 
 // FilterIncomingSubscriptions implements pubsub.SubscriptionFilter. What is above
@@ -30,6 +31,9 @@ func (s *subscribers) FilterIncomingSubscriptions(from peer.ID, subs []*pb.RPC_S
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.connected(from) {
+		return nil, nil // nobody would tell that it is gone
+	}
 	kept := subs[:0]
 	has := s.topics[from]
 	for _, o := range subs {

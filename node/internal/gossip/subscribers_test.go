@@ -21,7 +21,7 @@ func subscription(on bool, names ...string) (list []*pb.RPC_SubOpts) {
 // A peer listens to so many topics, however many frames it takes to say so.
 func TestSubscribersAreBounded(t *testing.T) {
 	t.Parallel()
-	s := newSubscribers(pubsub.NewRegexpSubscriptionFilter(topicPattern))
+	s := newSubscribers(pubsub.NewRegexpSubscriptionFilter(topicPattern), func(p peer.ID) bool { return p != "left" })
 	tell := func(p peer.ID, on bool, names ...string) int {
 		t.Helper()
 		got, err := s.FilterIncomingSubscriptions(p, subscription(on, names...))
@@ -55,6 +55,9 @@ func TestSubscribersAreBounded(t *testing.T) {
 	}
 	if s.gone("a"); len(s.topics) != 0 {
 		t.Error("a peer is remembered that is gone")
+	}
+	if tell("left", true, name(0)) != 0 || len(s.topics) != 0 {
+		t.Error("a peer is remembered that left before its frame was read")
 	}
 }
 
