@@ -21,11 +21,11 @@ const (
 // answers counts the bytes of large answers that are on their way.
 type answers struct {
 	mu    sync.Mutex
-	bytes [2]int // guarded by mu; to strangers, to preferred peers
-	to    map[peer.ID]int
+	bytes [2]int          // guarded by mu; to strangers, to preferred peers
+	to    map[peer.ID]int // guarded by mu
 }
 
-// enter says whether an answer of n bytes may be sent to p now. A stranger gets
+// enter says whether an answer of n bytes may be sent to p now. One peer gets
 // half of what there is at most, so that there is something for others.
 func (a *answers) enter(p peer.ID, preferred bool, n int) bool {
 	if n < largeAnswer {

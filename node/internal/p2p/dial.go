@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -87,7 +90,26 @@ func (h *Host) dial(ctx context.Context, ai peer.AddrInfo) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	defer HoldAddrs(h.host, ai)()
 	return oneLine(h.host.Connect(ctx, ai))
+}
+
+// HoldAddrs makes addresses of a peer known until release is called, and longer if
+// it is connected then. Without, a peer cannot be dialled while the address book is
+// full: it takes no more of those that are not connected, and strangers can fill it.
+func HoldAddrs(h host.Host, ai peer.AddrInfo) (release func()) {
+	book := h.Peerstore()
+	known := book.Addrs(ai.ID) // which last as long as they would
+	fresh := slices.DeleteFunc(slices.Clone(ai.Addrs), func(a multiaddr.Multiaddr) bool { return multiaddr.Contains(known, a) })
+	if len(fresh) == 0 {
+		return func() {}
+	}
+	book.AddAddrs(ai.ID, fresh[:min(len(fresh), maxAddrsPerPeer)], peerstore.ConnectedAddrTTL)
+	return func() {
+		if h.Network().Connectedness(ai.ID) == network.NotConnected {
+			book.UpdateAddrs(ai.ID, peerstore.ConnectedAddrTTL, peerstore.TempAddrTTL)
+		}
+	}
 }
 
 // errNotNow says that a peer failed a moment ago, or is being dialled.

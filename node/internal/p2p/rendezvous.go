@@ -37,7 +37,7 @@ type meeting struct {
 	joined  int       // how many Rendezvous are under way
 	asked   time.Time // when a peer last asked
 	members map[peer.ID]*member
-	dropped []peer.ID     // members that were forgotten, and may be protected
+	dropped []peer.ID     // members that were forgotten, and may be protected; none while joined is 0
 	wake    chan struct{} // one more pass is worth it; of capacity 1
 }
 
@@ -63,7 +63,9 @@ func (m *meeting) add(p peer.ID, rec *peer.PeerRecord, raw []byte, now time.Time
 				}
 			}
 			delete(m.members, oldest)
-			m.dropped = append(m.dropped, oldest)
+			if m.joined > 0 {
+				m.dropped = append(m.dropped, oldest)
+			}
 		}
 		mem = &member{addr: peer.AddrInfo{ID: p}}
 		m.members[p] = mem
@@ -161,6 +163,10 @@ func (h *Host) leave(name string, m *meeting) {
 	for p := range m.members {
 		h.host.ConnManager().Unprotect(p, "run "+name)
 	}
+	for _, p := range m.dropped {
+		h.host.ConnManager().Unprotect(p, "run "+name)
+	}
+	m.dropped = nil
 }
 
 // Members are the connected peers that said they are in the run called name.

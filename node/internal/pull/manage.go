@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multistream"
 
@@ -106,15 +105,18 @@ func (f *fetch) connected() (out []peer.ID) {
 
 // route asks the router for peers now and then.
 func (f *fetch) route(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
+		var release []func()
 		for info := range f.p.opt.Router.FindProvidersAsync(ctx, f.root, maxRouted) {
-			f.p.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
+			release = append(release, p2p.HoldAddrs(f.p.host, info))
 			f.suggest([]peer.ID{info.ID}, true)
 		}
 		select {
 		case <-ctx.Done():
-			return
 		case <-time.After(routeTime):
+		}
+		for _, done := range release {
+			done()
 		}
 	}
 }
