@@ -99,7 +99,7 @@ streams() { # ADDRESS N: opens N event streams that stay; let_in is how many it 
     pids+=($!)
   done
   until_true 30 answered "$2" || true
-  let_in=$(cat stream."$proxy".* | grep -c '^HTTP.* 200')
+  let_in=$(cat stream."$proxy".* | grep -c '^HTTP.* 200') || true
 }
 answered() { [ "$(cat stream."$proxy".* 2>/dev/null | grep -c '^HTTP')" -ge "$1" ]; }
 

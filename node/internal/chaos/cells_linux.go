@@ -60,7 +60,7 @@ func runCells(ctx context.Context, s *swarm, r *result) error {
 	if s.peers <= oneCell {
 		return fmt.Errorf("%d peers make no cells, --peers must be above %d", s.peers, oneCell)
 	}
-	// It begins with nearly all that one cell could have; the others come a round later.
+	// It begins with as many as one cell has; the others come a round later.
 	s.runFile = fmt.Sprintf(cellsRunFile, s.period, cellRounds, s.peers+s.peers/8, oneCell)
 	if err := s.begin(ctx, s.peers, cellRounds, nil); err != nil {
 		return err
