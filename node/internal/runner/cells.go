@@ -102,6 +102,7 @@ func (r *Runner) foldCell(ctx context.Context, e round.Fold) (round.Folded, erro
 	if err != nil {
 		return round.Folded{}, fmt.Errorf("store the mean of a cell: %w", err)
 	}
+	r.deltas.leftovers.made(id, e.Round)
 	return round.Folded{ID: e.ID, State: id, Applied: c.Applied}, nil
 }
 

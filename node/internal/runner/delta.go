@@ -91,6 +91,7 @@ func (d *deltas) getBits(ctx context.Context, id cid.Cid, bits int, round msg.Ro
 	}
 	d.mu.Unlock()
 	if delta != nil {
+		d.leftovers.of(id, round)
 		return delta, nil
 	}
 	size := fold.EncodedBytes(d.layout, cmp.Or(bits, d.bits))

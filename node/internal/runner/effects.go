@@ -132,9 +132,9 @@ func (r *Runner) sync(ctx context.Context, e round.Sync) {
 	}
 	r.running.Go(func() {
 		defer r.syncing.Store(false)
-		ctx, cancel := context.WithTimeout(ctx, syncPatience)
+		asking, cancel := context.WithTimeout(ctx, syncPatience)
 		defer cancel()
-		if !e.Branch.Defined() && !r.proveHead(ctx, e.From) {
+		if !e.Branch.Defined() && !r.proveHead(asking, e.From) {
 			return // the head is proven and its records are here, or another peer will be asked
 		}
 		protocol, req := syncProtocol, syncRequest{Run: r.id}
@@ -146,7 +146,7 @@ func (r *Runner) sync(ctx context.Context, e round.Sync) {
 		default:
 			req.Locator = r.ledger.Locator(maxLocator - 1)
 		}
-		b, err := r.ask(ctx, e.From, protocol, req.encode())
+		b, err := r.ask(asking, e.From, protocol, req.encode())
 		var items []syncItem
 		if err == nil {
 			items, err = decodeSyncItems(b)

@@ -274,7 +274,10 @@ func newRunner(h *Hub, id cid.Cid, m *run.Manifest, dir string, layout *fold.Lay
 	}
 	r.deltas.fetcher = fetcher{h.o.Puller, claim, r.beginsDelta}
 	r.whole.Store(isWhole(dir))
-	var err error
+	err := r.deltas.leftovers.open(context.Background(), dir, h.o.Store.Has)
+	if err != nil {
+		log.Warn("deltas that no record includes stay", "err", err)
+	}
 	if r.online, err = readOnline(dir); err != nil {
 		log.Warn("who was online is not known", "err", err)
 	}

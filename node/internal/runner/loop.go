@@ -140,6 +140,7 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 		if c, ok := e.Signed.Message.(*msg.Commit); ok {
 			l.r.emitCommit(c)
 			r.copies.announce(c.Round, e.Signed.CID)
+			r.deltas.leftovers.made(c.Delta, c.Round)
 			r.running.Go(func() { r.compare(r.scopes.of(c.Round), c, e.Signed.CID) })
 		}
 		return r.ledger.StoreOwn(e.Signed)
@@ -306,8 +307,8 @@ func (r *Runner) caughtUp(v *round.View) bool {
 	return !ahead(v)
 }
 
-// ahead reports whether others seem to be further: half of those with a seat, of
-// all if none of these was heard. One that says so alone may lie.
+// ahead reports whether others seem to be further: half of those in the seats of our
+// head, of all if none of these was heard. One that says so alone may lie.
 func ahead(v *round.View) bool {
 	var heard, further [2]int // with a seat, all
 	for _, m := range v.Members {

@@ -194,7 +194,6 @@ func (l *driver) move(ctx context.Context, mv move) error {
 			return err
 		}
 		r.ground.know(head.Record)
-		r.prefer(head.Record)
 		if e, ok := r.ledger.Entry(head.Record.Round); ok {
 			desc := r.describe(head, e)
 			r.emit(api.Event{Type: api.EventRound, N: uint64(head.Record.Round), Round: &desc, Loss: desc.TrainLoss})
@@ -203,6 +202,7 @@ func (l *driver) move(ctx context.Context, mv move) error {
 			"round", head.Record.Round, "from", mv.segment[0].Record.Round, "bytes", r.brought.Load())
 	}
 	head := r.ledger.Head()
+	r.prefer(head.Record)
 	r.scopes.decided(head.Record.Round)
 	l.device.stop()
 	l.device.dropAudit()
