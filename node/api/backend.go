@@ -146,7 +146,8 @@ type Backend interface {
 	Coverage(ctx context.Context, id string) (Coverage, error)
 	// RunFileOf writes the run file that makes the settings of a run again.
 	RunFileOf(ctx context.Context, id string) (ClonedRunFile, error)
-	// Series tells a run by rounds, in at most limit points, of 2 to MaxPoints.
+	// Series tells a run by rounds, in at most limit points, but up to
+	// 20 always.
 	Series(ctx context.Context, id string, limit int) (Series, error)
 	// RunPeers says what each peer did in a run.
 	RunPeers(ctx context.Context, id string) (RunPeers, error)

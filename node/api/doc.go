@@ -49,7 +49,7 @@
 //	GET  /api/v1/runs                      Runs
 //	POST /api/v1/runs                      LaunchRequest, stream ending in Run
 //	GET  /api/v1/runs/{id}                 RunDetail
-//	GET  /api/v1/runs/{id}/rounds          Rounds (?from=N&limit=N)
+//	GET  /api/v1/runs/{id}/rounds          Rounds (?from=N&limit=N&peer=ID)
 //	GET  /api/v1/runs/{id}/rounds/{n}      Round
 //	POST /api/v1/runs/plan                 LaunchRequest, stream ending in Plan
 //	POST /api/v1/runs/{id}/check           CheckRunRequest, stream ending in Fit

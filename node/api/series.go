@@ -107,7 +107,8 @@ type Digest struct {
 	// Self is the peer whose own tokens are told.
 	Self string
 
-	rounds       []RoundPoint
+	rounds       []RoundPoint // shared with what With makes of it
+	tail         []RoundPoint // that came with With
 	mean, weight float64 // of the training loss
 	peers        map[string]*RunPeer
 	sum          uint64 // of weights
@@ -118,18 +119,19 @@ type Digest struct {
 
 // Last is the last round that was added, and its record; 0 if none was.
 func (d *Digest) Last() (round uint64, record string) {
-	if len(d.rounds) == 0 {
-		return 0, ""
+	for _, l := range [][]RoundPoint{d.tail, d.rounds} {
+		if n := len(l); n > 0 {
+			return l[n-1].Round, l[n-1].Record
+		}
 	}
-	r := &d.rounds[len(d.rounds)-1]
-	return r.Round, r.Record
+	return 0, ""
 }
 
 // With is a Digest with further rounds, which come after those of d. d stays as
 // it is.
 func (d *Digest) With(rounds []Round) *Digest {
 	out := *d
-	out.rounds, out.refusals = slices.Clip(d.rounds), slices.Clip(d.refusals)
+	out.rounds, out.tail, out.refusals = slices.Clip(d.rounds), slices.Clip(d.tail), slices.Clip(d.refusals)
 	out.peers = make(map[string]*RunPeer, len(d.peers))
 	for id, p := range d.peers {
 		c := *p
@@ -140,13 +142,21 @@ func (d *Digest) With(rounds []Round) *Digest {
 		out.peers[id] = &c
 	}
 	for _, r := range rounds {
-		out.Add(r)
+		out.tail = append(out.tail, out.add(r))
 	}
 	return &out
 }
 
 // Add adds the next round.
 func (d *Digest) Add(r Round) {
+	if p := d.add(r); len(d.tail) > 0 {
+		d.tail = append(d.tail, p)
+	} else {
+		d.rounds = append(d.rounds, p)
+	}
+}
+
+func (d *Digest) add(r Round) RoundPoint {
 	p := RoundPoint{
 		Round: r.Round, Record: r.Record, Decided: r.Decided, Seconds: r.Seconds, Certified: r.Certified, Seats: r.Seats,
 		Deltas: len(r.Contributions), Refused: len(r.Refused), Tokens: r.Tokens, TrainLoss: r.TrainLoss, EvalLoss: r.EvalLoss,
@@ -186,7 +196,7 @@ func (d *Digest) Add(r Round) {
 		mean := d.mean / d.weight
 		p.TrainMean = &mean
 	}
-	d.rounds = append(d.rounds, p)
+	return p
 }
 
 func (d *Digest) contribution(round uint64, c Contribution) {
@@ -216,22 +226,26 @@ func (d *Digest) peer(id string) *RunPeer {
 	return p
 }
 
-// Series tells the rounds, in at most limit points.
+// Series tells the rounds, in at most limit points, but up to 20 always.
 func (d *Digest) Series(limit int) Series {
-	s := Series{Rounds: len(d.rounds), Points: d.rounds}
+	rounds := d.rounds
+	if len(d.tail) > 0 {
+		rounds = slices.Concat(rounds, d.tail)
+	}
+	s := Series{Rounds: len(rounds), Points: rounds}
 	s.Round, _ = d.Last()
 	limit = max(limit, minPoints)
-	if len(d.rounds) <= limit {
+	if len(rounds) <= limit {
 		return s
 	}
 	exact := min(pointsExact, limit/2)
-	old := d.rounds[:len(d.rounds)-exact]
+	old := rounds[:len(rounds)-exact]
 	stretches := max(1, (limit-exact)/pointsAlike)
 	s.Points = make([]RoundPoint, 0, limit)
 	for i := range stretches {
 		s.Points = append(s.Points, outstanding(old[i*len(old)/stretches:(i+1)*len(old)/stretches])...)
 	}
-	s.Points = append(s.Points, d.rounds[len(old):]...)
+	s.Points = append(s.Points, rounds[len(old):]...)
 	return s
 }
 

@@ -67,6 +67,16 @@ func TestSeries(t *testing.T) {
 	if s := d.Series(api.MaxPoints); *s.Points[len(s.Points)-1].TrainMean < 2.2 || *s.Points[len(s.Points)-1].TrainMean > 2.8 {
 		t.Errorf("the running mean is %v", *s.Points[len(s.Points)-1].TrainMean)
 	}
+	// Further rounds change nothing in what they come after.
+	next := func(n uint64) api.Round { return apitest.DecidedRound("x", n, false, "p1", "p2") }
+	more := d.With([]api.Round{next(rounds + 1)}).With([]api.Round{next(rounds + 2)})
+	more.Add(next(rounds + 3))
+	if s := more.Series(100); s.Rounds != rounds+3 || s.Round != rounds+3 || s.Points[len(s.Points)-3].Round != rounds+1 || more.Peers().Round != rounds+3 {
+		t.Errorf("%d rounds up to %d", s.Rounds, s.Round)
+	}
+	if s := d.Series(100); s.Rounds != rounds || s.Round != rounds || s.Points[len(s.Points)-1].Round != rounds {
+		t.Errorf("%d rounds up to %d, after others were added elsewhere", s.Rounds, s.Round)
+	}
 	v := d.Peers()
 	if v.Known != 5 || v.Peers[0].Rounds != rounds || v.Peers[0].Share != 0.5 || len(v.Refusals) != 3 || v.Refusals[0].Reason != "timeout" {
 		t.Errorf("peers %+v", v)

@@ -332,7 +332,8 @@ func (c *Client) RunFileOf(ctx context.Context, id string) (api.ClonedRunFile, e
 	return call[api.ClonedRunFile](ctx, c, http.MethodGet, runPath(id)+"/file", nil)
 }
 
-// Series tells a run by rounds, in at most limit points.
+// Series tells a run by rounds, in at most limit points, but up to 20 always; a
+// page for everybody tells as many as it likes.
 func (c *Client) Series(ctx context.Context, id string, limit int) (api.Series, error) {
 	return call[api.Series](ctx, c, http.MethodGet, runPath(id)+"/series?points="+strconv.Itoa(limit), nil)
 }
