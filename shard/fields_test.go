@@ -1,13 +1,16 @@
 package shard
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/parquet-go/parquet-go"
 )
 
 // Rows whose fields have other names become the same data set as those that
@@ -177,4 +180,33 @@ func FuzzFields(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Of a Parquet file with very many columns the first ones are shown, and the
+// names of all.
+func TestPreviewOfManyColumns(t *testing.T) {
+	group, row := parquet.Group{}, map[string]string{}
+	for i := range 2 * maxExtraColumns {
+		name := fmt.Sprintf("c%02d", i)
+		group[name], row[name] = parquet.String(), "x"
+	}
+	var b bytes.Buffer
+	w := parquet.NewGenericWriter[map[string]string](&b, parquet.NewSchema("rows", group))
+	_, err := w.Write([]map[string]string{row})
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := PreviewInput(t.Context(), writeRows(t, "many.parquet", b.String()), 1)
+	if err != nil || len(p.Columns) != len(row) || len(p.Rows) != 1 {
+		t.Fatalf("%d columns, %d rows, %v", len(p.Columns), len(p.Rows), err)
+	}
+	shown := 0
+	for _, v := range p.Rows[0].Values {
+		if v.Text == "x" {
+			shown++
+		}
+	}
+	if shown != maxExtraColumns {
+		t.Errorf("%d columns are shown", shown)
+	}
 }

@@ -43,6 +43,7 @@ const (
 	maxPreviewRows    = 100
 	maxPreviewColumns = 100
 	maxPreviewBytes   = 2000 // of one value
+	maxExtraColumns   = 20   // of a Parquet file; each is read again for the next
 )
 
 // errPreviewed ends the reading of a file.
@@ -62,10 +63,14 @@ func PreviewInput(ctx context.Context, path string, n int) (Preview, error) {
 }
 
 // previewColumns reads the columns of a Parquet file too of which p has only the
-// names. Of one that cannot be shown, such as of pictures, the name is enough.
+// names. Of one that cannot be shown, such as of pictures, and of very many the
+// name is enough.
 func previewColumns(ctx context.Context, path string, n int, p Preview) Preview {
 	var shown []string
 	for _, name := range p.Columns {
+		if len(shown) == maxExtraColumns {
+			break
+		}
 		if slices.Contains(fieldNames, name) {
 			continue
 		}
