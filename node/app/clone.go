@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/runfile"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
 )
@@ -19,11 +20,16 @@ func (n *node) RunFileOf(_ context.Context, id string) (api.ClonedRunFile, error
 	if err != nil {
 		return api.ClonedRunFile{}, err
 	}
-	return api.ClonedRunFile{Run: id, TOML: cloneFile(id, p.Manifest())}, nil
+	text := cloneFile(id, p.Manifest())
+	if len(text) > runfile.MaxBytes {
+		text = fmt.Sprintf("# It is longer than the %d bytes that can be launched: shorten its lists.\n", runfile.MaxBytes) + text
+	}
+	return api.ClonedRunFile{Run: id, TOML: text}, nil
 }
 
 // cloneFile writes the run file from which launching makes the settings of m again,
-// whatever the defaults are by then. Launcher and time are those of the launch.
+// whatever the defaults are by then, but for licences and sources that it does not
+// state. Launcher and time are those of the launch.
 func cloneFile(id string, m *run.Manifest) string {
 	var b strings.Builder
 	f := tomlWriter{&b}

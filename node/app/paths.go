@@ -21,7 +21,7 @@ func Paths(dataDir string) []Path {
 	return []Path{
 		{"data", dataDir},
 		in("identity", identityFile), in("store", storeDir), in("models", modelsDir), in("datasets", datasetsDir),
-		in("runs", runsDir), in("peers", peersFile), in("traffic", trafficFile), in("control", controlFile), in("events", eventsFile), in("usage", usageFile),
+		in("runs", runsDir), in("peers", peersFile), in("traffic", trafficFile), in("control", controlFile), in("events", eventsFile), in("usage", usageFile), in("uploads", uploadsDir),
 		in("api", api.EndpointFile), in("token", api.TokenFile),
 		{"nodes", p2p.LocalFolder()}, // their addresses, while network.mdns is on
 	}
