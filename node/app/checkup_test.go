@@ -79,7 +79,7 @@ func TestCheckup(t *testing.T) {
 				t.Errorf("%s has %s", f.Name, secret)
 			}
 		}
-		if f.Name == "mootd.log" && !strings.Contains(string(text), "node: state changed") {
+		if f.Name == "mootd.log" && !strings.Contains(string(text), "state changed") {
 			t.Errorf("the log is not there: %s", text)
 		}
 	}

@@ -24,7 +24,8 @@ func (d rowsOf) Index() (x shard.DatasetIndex) {
 }
 
 func (d rowsOf) ReadShard(_ context.Context, i int) ([]shard.Row, error) { return rowsAt(d.train, i) }
-func (d rowsOf) ReadEval(_ context.Context, i int) ([]shard.Row, error)  { return rowsAt(d.eval, i) }
+
+func (d rowsOf) ReadEval(_ context.Context, i int) ([]shard.Row, error) { return rowsAt(d.eval, i) }
 
 func rowsAt(shards [][]shard.Row, i int) ([]shard.Row, error) {
 	if shards[i] == nil {

@@ -233,9 +233,15 @@ func TestProcess(t *testing.T) {
 	if _, percent := p.Look(); percent != nil {
 		t.Errorf("%v %% of no time", *percent)
 	}
-	for begin := time.Now(); time.Since(begin) < 50*time.Millisecond; { // processor time has a grain
+	var bytes *int64
+	var percent *float64
+	for begin := time.Now(); time.Since(begin) < 10*time.Second && (percent == nil || *percent == 0); { // processor time has a grain
+		for spin := time.Now(); time.Since(spin) < 50*time.Millisecond; {
+		}
+		if bytes, percent = p.Look(); runtime.GOOS != "linux" {
+			break
+		}
 	}
-	bytes, percent := p.Look()
 	if runtime.GOOS != "linux" {
 		t.Skip("what a process takes is only checked on Linux")
 	}
