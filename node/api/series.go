@@ -109,7 +109,7 @@ type Digest struct {
 
 	rounds       []RoundPoint // shared with what With makes of it
 	tail         []RoundPoint // that came with With
-	mean, weight float64 // of the training loss
+	mean, weight float64      // of the training loss
 	peers        map[string]*RunPeer
 	sum          uint64 // of weights
 	refusals     []RunRefusal
