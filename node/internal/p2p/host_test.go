@@ -510,9 +510,34 @@ func TestMeetingsAreBounded(t *testing.T) {
 		if i == 0 && len(h.meetings["run0"].members) > maxMembers {
 			t.Fatalf("%d members of one run", len(h.meetings["run0"].members))
 		}
+		if i == 0 && len(h.meetings["run0"].dropped) > 0 {
+			t.Fatal("members are remembered that were forgotten, of a run that this node is not in")
+		}
 	}
 	if len(h.meetings) > maxMeetings {
 		t.Errorf("%d runs are remembered", len(h.meetings))
+	}
+}
+
+// Who was a member of a run that this node leaves is not kept connected for it, also
+// if it was forgotten a moment ago.
+func TestLeaveLetsGo(t *testing.T) {
+	h := newHost(t, Options{})
+	m, err := h.enter("run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []peer.ID{"forgotten", "known"}
+	for _, p := range list {
+		h.host.ConnManager().Protect(p, "run run")
+	}
+	m.add("known", nil, nil, time.Now())
+	m.dropped = append(m.dropped, "forgotten")
+	h.leave("run", m)
+	for _, p := range list {
+		if h.host.ConnManager().IsProtected(p, "run run") {
+			t.Errorf("%q is protected", string(p))
+		}
 	}
 }
 
