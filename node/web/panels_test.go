@@ -26,6 +26,9 @@ func TestAwaited(t *testing.T) {
 		w.fake.AddRun(d)
 		r := apitest.DecidedRound(name, 1, false, peers[:2]...)
 		r.Decided, r.Seats = time.Now().Add(-past), 4
+		if period == 15 {
+			r.Tempo = &api.Tempo{NextDeadline: 19.5} // of round 2, not of round 1
+		}
 		r.Refused = []api.Refusal{{Peer: peers[2], Commit: apitest.ID("x"), Reason: "timeout"}}
 		at := r.Decided.Add(-20 * time.Second)
 		for _, phase := range []string{"train", "exchange", "vote"} {
@@ -39,7 +42,7 @@ func TestAwaited(t *testing.T) {
 		w.fake.Log.Publish(api.Event{Type: api.EventPhase, Run: d.ID, N: 2, Phase: "train", Time: r.Decided})
 		return d.ID
 	}
-	long, short := begin("long", 3600, 0), begin("short", 15, 11*time.Second)
+	long, short := begin("long", 3600, 0), begin("short", 15, 15*time.Second)
 	tb := w.enter(b, 1200, 900)
 	main := `document.querySelector("main").innerText`
 	tb.goTo("#/runs/"+long, main+`.includes("3 seats, named when four fifths of the time are over, in ")`)
