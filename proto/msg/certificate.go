@@ -17,7 +17,7 @@ type Certificate struct {
 }
 
 // Voters are the peers whose keys are in the votes. The signatures are not
-// checked: it is for certificates that were.
+// checked: it is for certificates that were, or will be.
 func (m *Certificate) Voters() []peer.ID {
 	var list []peer.ID
 	for _, v := range m.Votes {

@@ -152,7 +152,8 @@ func (l *Ledger) dropLoose() error {
 // Jump makes the last record of segment the head. base is in the chain, and what
 // followed it is dropped; steps are records between base and segment, those of a
 // proof, in any order; the records of segment follow each other. What lies between
-// is missing until Fill brings it.
+// is missing until Fill brings it, and so are steps without a certificate, of which a
+// proof may leave it out.
 func (l *Ledger) Jump(now time.Time, base cid.Cid, steps, segment []round.Link) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -169,7 +170,9 @@ func (l *Ledger) Jump(now time.Time, base cid.Cid, steps, segment []round.Link) 
 	if first.Record.Round == l.entries[at].Round+1 && first.Record.Parent != base {
 		return fmt.Errorf("jump to %s: %w", head.ID, ErrChain)
 	}
-	steps = slices.DeleteFunc(slices.Clone(steps), func(k round.Link) bool { return k.Record.Round >= first.Record.Round })
+	steps = slices.DeleteFunc(slices.Clone(steps), func(k round.Link) bool {
+		return k.Certificate == nil || k.Record.Round >= first.Record.Round
+	})
 	jump := appendFrame(nil, kindJump, append(base.Bytes(), head.ID.Bytes()...))
 	l.loose = nil
 	if err := l.appendLoose(now, append(steps, segment...), jump); err != nil {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
@@ -437,14 +438,19 @@ func TestFollow(t *testing.T) {
 // records, and nothing else.
 func TestProof(t *testing.T) {
 	l := open(t, t.TempDir())
-	if got := l.Proof(l.Head().ID, 1<<20); got != nil {
+	if got := l.Proof(t.Context(), l.Head().ID, 1<<20); got != nil {
 		t.Errorf("%d records prove genesis", len(got))
 	}
 	for i := range 40 {
 		adopt(t, l, next(t, l.Head(), i, i < 37 && i != 20))
 	}
 	from, _ := l.Entry(0)
-	items := l.Proof(from.ID, 1<<20)
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := l.Proof(done, from.ID, 1<<20); got != nil {
+		t.Errorf("%d records for who waits no longer", len(got))
+	}
+	items := l.Proof(t.Context(), from.ID, 1<<20)
 	if len(items) != 1 {
 		t.Fatalf("%d records, want the one that the launcher voted for", len(items))
 	}
@@ -453,21 +459,21 @@ func TestProof(t *testing.T) {
 	}
 	// Without skips there are steps from parent to child alone.
 	mid, _ := l.Entry(30)
-	if items = l.Proof(mid.ID, 1<<20); len(items) != 7 {
+	if items = l.Proof(t.Context(), mid.ID, 1<<20); len(items) != 7 {
 		t.Errorf("%d records from round 30 to 37", len(items))
 	}
 	// The launcher has all seats, and its last vote is enough.
 	if last := items[6]; len(items[0].Certificate) > 0 || len(last.Certificate) == 0 {
 		t.Error("records that only lead on have certificates, or the last one has none")
 	}
-	if items = l.Proof(mid.ID, len(items[6].Record)+len(items[6].Certificate)+20); len(items) != 1 || len(items[0].Certificate) == 0 {
+	if items = l.Proof(t.Context(), mid.ID, len(items[6].Record)+len(items[6].Certificate)+20); len(items) != 1 || len(items[0].Certificate) == 0 {
 		t.Errorf("%d records where one has room", len(items))
 	}
 	before, _ := l.Entry(20)
-	if items = l.Proof(before.ID, 1<<20); len(items) != 17 {
+	if items = l.Proof(t.Context(), before.ID, 1<<20); len(items) != 17 {
 		t.Errorf("%d records over one that nobody certified, to round 37", len(items))
 	}
-	if items = l.Proof(msg.RawCID([]byte("unknown")), 1<<20); len(items) != 0 {
+	if items = l.Proof(t.Context(), msg.RawCID([]byte("unknown")), 1<<20); len(items) != 0 {
 		t.Errorf("%d records for who knows nothing of the chain", len(items))
 	}
 }

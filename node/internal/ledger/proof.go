@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"math"
 
 	"github.com/ipfs/go-cid"
@@ -9,8 +10,9 @@ import (
 	"github.com/moot-net/moot/proto/msg"
 )
 
-// maxProof is how many records a proof has at most.
-const maxProof = 64
+// maxProofReads is how many records are read at most to find a proof: who asks for one
+// waits no longer, and neither do others.
+const maxProofReads = 1 << 12
 
 // provenSteps is the last proof that was asked for: it is nearly always the one
 // from genesis, and takes a while to find.
@@ -23,8 +25,8 @@ type provenSteps struct {
 // Proof lists records of the chain by which somebody who knows the record from
 // can tell that the last certified one is of the same chain; nothing if from is
 // not in it, or is the last itself. If that does not fit into maxBytes the proof is of
-// an earlier record.
-func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
+// an earlier record. Nothing, too, if ctx is done, or if it takes too long to find.
+func (l *Ledger) Proof(ctx context.Context, from cid.Cid, maxBytes int) []round.Item {
 	l.mu.Lock()
 	first, ok := l.byID[from]
 	last := l.lastCertified()
@@ -35,12 +37,22 @@ func (l *Ledger) Proof(from cid.Cid, maxBytes int) []round.Item {
 	}
 	if proven.from != from || proven.to != to || proven.maxBytes != maxBytes {
 		// Without the lock: it may have to read many records.
+		reads := 0
 		at := func(n msg.Round) (round.Link, bool) {
+			if reads == maxProofReads || ctx.Err() != nil {
+				return round.Link{}, false
+			}
+			reads++
 			k, _, ok := l.At(n)
 			return k, ok
 		}
-		fits := func(steps []round.ProofStep) bool { return len(steps) <= maxProof && l.bytesOf(steps) <= maxBytes }
+		fits := func(steps []round.ProofStep) bool {
+			return len(steps) <= round.MaxProofSteps && l.bytesOf(steps) <= maxBytes
+		}
 		proven = provenSteps{from, to, maxBytes, round.Prove(msg.Round(first), msg.Round(last), fits, at)}
+		if ctx.Err() != nil {
+			return nil // it may be another the next time
+		}
 	}
 	list := l.provenItems(proven, first, last, maxBytes)
 	items := l.items(list)

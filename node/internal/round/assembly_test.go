@@ -72,6 +72,37 @@ func TestSlowInAssembly(t *testing.T) {
 	}
 }
 
+// TestAbsentInAssembly: the first proposer waits for a have that does not come as long
+// as for one that is slow, and no longer, if nothing else wakes it.
+func TestAbsentInAssembly(t *testing.T) {
+	s := gathering(t, 7)
+	head := s.nodes[0].chain.Head()
+	seat := Proposers(head.ID, head.Record.NextSeats)[0]
+	first := s.nodes[s.indexOf(head.Record.NextSeats[seat])]
+	s.nodes[(first.i+1)%7].stop()
+	current := func() bool {
+		h := first.m.cur
+		return h != nil && h.parent.ID.Equals(head.ID) && !h.quorumAt.IsZero()
+	}
+	if !s.runUntil(time.Minute, current) {
+		t.Fatalf("no quorum of haves\n%s", s.describe())
+	}
+	s.runFor(first.m.timing.Grace) // for all haves that there will be
+	h := first.m.cur
+	now, want := first.clock(), h.quorumAt.Add(first.m.graceOf(h))
+	if h.haveCount() != 6 || !now.Before(want) {
+		t.Fatalf("%d haves, %v before the end of the wait", h.haveCount(), want.Sub(now))
+	}
+	for first.m.own.at(h.slot()).proposals[0] == nil && !now.After(want) {
+		first.m.repeats = nil
+		now = first.m.Deadline()
+		first.m.Step(now, Tick{})
+	}
+	if !now.Equal(want) {
+		t.Errorf("proposed %v after a quorum of haves, want %v", now.Sub(h.quorumAt), want.Sub(h.quorumAt))
+	}
+}
+
 // TestHastyInAssembly: of three seats one that says at once that the time is up does
 // not make rounds of assembly as fast as it likes.
 func TestHastyInAssembly(t *testing.T) {
@@ -83,3 +114,4 @@ func TestHastyInAssembly(t *testing.T) {
 		t.Errorf("%d rounds in %v", n, s.now.Sub(began))
 	}
 }
+func m0(h *height, first *simNode) any { return first.m.own.at(h.slot()).proposals }

@@ -213,7 +213,7 @@ func (ru *Rules) judge(list []measured) {
 	for i := range list {
 		switch e := &list[i]; {
 		case e.untrue:
-			e.judgement.WorthQ16, e.judgement.Verdict = 0, msg.Damaging
+			e.judgement.WorthQ16, e.judgement.Verdict, e.accused = 0, msg.Damaging, false
 		case e.withheld && e.judgement.Verdict != msg.Damaging:
 			e.judgement.WorthQ16, e.judgement.Verdict = 0, msg.Useless
 		}

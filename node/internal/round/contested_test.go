@@ -74,15 +74,28 @@ func TestContested(t *testing.T) {
 func TestDisputed(t *testing.T) {
 	ru := &Rules{manifest: newlyAudited(12, 5)}
 	_, id := testKey(0)
-	lack := func(jury int, gains ...int64) uint32 {
-		e := measuredBy(gains...)
-		e.maker, e.jury = id, jury
+	lackOf := func(e measured) uint32 {
+		e.maker = id
 		list := []measured{e}
 		for i := range 5 {
 			list = append(list, measuredBy(1000, 1000+int64(i), 1000))
 		}
 		ru.judge(list)
 		return ru.standingsAfter(&msg.Record{}, 9, list[:1]).of(id).LackQ16
+	}
+	lack := func(jury int, gains ...int64) uint32 {
+		e := measuredBy(gains...)
+		e.jury = jury
+		return lackOf(e)
+	}
+	for _, gains := range [][]int64{{-5000, -5000, 1000}, {1000, 1000, 1000}} {
+		untrue, withheld := measuredBy(gains...), measuredBy(gains...)
+		untrue.untrue, withheld.withheld = true, true
+		for _, e := range []measured{untrue, withheld} {
+			if got := lackOf(e); got != fold.One/2 {
+				t.Errorf("lack %d after gains %v: untrue %v, withheld %v", got, gains, e.untrue, e.withheld)
+			}
+		}
 	}
 	if got := lack(0, -5000, -5000, 1000); got != 0 {
 		t.Errorf("lack %d after two of three accused", got)

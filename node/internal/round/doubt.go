@@ -36,8 +36,7 @@ const (
 // newer reports whether audits are judged by the newer rules.
 func (ru *Rules) newer() bool { return ru.manifest.Trust.Judgement > 0 }
 
-// newest reports whether audits that contradict each other have all witnesses
-// audit the next deltas.
+// newest reports whether audits are judged by the newest rules.
 func (ru *Rules) newest() bool { return ru.manifest.Trust.Judgement > 1 }
 
 // worthless reports whether a standing has so little worth that deltas do not
@@ -83,8 +82,9 @@ func (ru *Rules) newPanel(parent Link, ring auditRing, makers []peer.ID) panel {
 	return p
 }
 
-// alarmed reports whether so many were found wanting, or accused, lately that who
-// audits may be lying: then a few auditors that agree accuse, and all decide.
+// alarmed reports whether so many were found wanting or accused lately, or audits
+// were contested, that who audits may be lying: then a few auditors that agree accuse,
+// and all decide.
 func (ru *Rules) alarmed(list []measured) bool {
 	if !ru.newest() {
 		return false

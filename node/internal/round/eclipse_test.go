@@ -8,8 +8,8 @@ import (
 	"github.com/moot-net/moot/proto/msg"
 )
 
-// A peer that is behind hears of a thousand who claim to be far ahead, with all
-// tokens that there can be. It asks who has a seat soon, and never asks one alone.
+// A peer that is behind hears of hundreds who claim to be far ahead, with all
+// tokens that there can be. It asks who has a seat soon, and never only that one.
 func TestLiarsAheadAreNotAskedAlone(t *testing.T) {
 	b := newBench(t, 4, 0)
 	honest := b.others()[0]

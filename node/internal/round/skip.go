@@ -78,22 +78,26 @@ func (v voucher) of(l Link) error {
 	return nil
 }
 
+// MaxProofSteps is how many records a proof has at most.
+const MaxProofSteps = 64
+
 // VerifyProof checks a proof that a record is of the chain of a run, without the
 // records between: each step names the one before, the first one known. Of the known
 // one, and of each that has a certificate, more than half of the next witnesses voted
-// for later steps. It returns the steps; the last is the record.
+// for later steps. It returns the steps; the last is the record. Signatures, which take
+// the most time, come last.
 func (ru *Rules) VerifyProof(known Link, steps []Item) ([]Link, error) {
 	if !known.Record.Run.Equals(ru.run) {
 		return nil, fmt.Errorf("proof of head: the known record is of run %v, not %v", known.Record.Run, ru.run)
+	}
+	if n := len(steps); n > MaxProofSteps {
+		return nil, fmt.Errorf("proof of head: %d records, must be at most %d", n, MaxProofSteps)
 	}
 	var links []Link
 	for before := known; len(links) < len(steps); before = links[len(links)-1] {
 		next, err := steps[len(links)].link()
 		if err == nil {
 			err = follows(before, next)
-		}
-		if err == nil && next.Certificate != nil {
-			err = verifyCertificate(next.Certificate, next.ID, next.Record, msg.Open)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("proof of head: %w", err)
@@ -103,10 +107,18 @@ func (ru *Rules) VerifyProof(known Link, steps []Item) ([]Link, error) {
 	if err := vouchedFor(known, links); err != nil {
 		return nil, fmt.Errorf("proof of head: %w", err)
 	}
+	for _, l := range links {
+		if l.Certificate == nil {
+			continue
+		}
+		if err := verifyCertificate(l.Certificate, l.ID, l.Record, msg.Open); err != nil {
+			return nil, fmt.Errorf("proof of head: %w", err)
+		}
+	}
 	return links, nil
 }
 
-// vouchedFor is VerifyProof when each step was looked at by itself.
+// vouchedFor is VerifyProof for who is said to have voted.
 func vouchedFor(known Link, steps []Link) error {
 	v := make(voucher)
 	for i := len(steps) - 1; i >= 0; i-- {

@@ -296,11 +296,16 @@ func TestProveProvisional(t *testing.T) {
 	if steps := Prove(41, 50, atMost(100), a.at); steps != nil {
 		t.Errorf("steps from a record that is not there: %v", steps)
 	}
-	// The launcher alone can vouch for what follows genesis, and did not.
-	if steps := Prove(0, 40, atMost(100), a.at); len(steps) > 0 {
-		if _, err := a.rules.VerifyProof(a.links[0], a.items(steps)); err != nil {
-			t.Errorf("a proof that is none: %v", err)
+	// The launcher alone can vouch for what follows genesis.
+	_, launcher := testKey(0)
+	voted := false
+	for i, l := range a.links {
+		if l.Certificate != nil && slices.Contains(l.Certificate.Voters(), launcher) {
+			voted, a.links[i].Certificate = true, nil
 		}
+	}
+	if steps := Prove(0, 40, atMost(100), a.at); !voted || steps != nil {
+		t.Errorf("steps %v without a vote of the launcher; it had voted: %v", steps, voted)
 	}
 }
 
@@ -394,6 +399,21 @@ func TestProofHostile(t *testing.T) {
 		if got, err := a.rules.VerifyProof(tt.known, items); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %d steps, error %v, want %q", tt.name, len(got), err, tt.want)
 		}
+	}
+	unsigned := itemOf(t, liars.links[64])
+	unsigned.Certificate[len(unsigned.Certificate)-1] ^= 1
+	if _, err := a.rules.VerifyProof(genesis, []Item{unsigned}); err == nil || !strings.Contains(err.Error(), "next witnesses") {
+		t.Errorf("signatures are checked before it is looked whose they are: %v", err)
+	}
+	var long []Item
+	for _, l := range newAnnals(t, MaxProofSteps+1, four, nil).links[1:] {
+		long = append(long, itemOf(t, l))
+	}
+	if _, err := a.rules.VerifyProof(genesis, long); err == nil || !strings.Contains(err.Error(), "must be at most") {
+		t.Errorf("%d steps: %v", len(long), err)
+	}
+	if _, err := a.rules.VerifyProof(genesis, long[:MaxProofSteps]); err != nil {
+		t.Errorf("%d steps: %v", MaxProofSteps, err)
 	}
 	good := itemOf(t, honest)
 	for i := range 200 { // any byte that changes makes it another record, or none

@@ -81,8 +81,8 @@ func (ru *Rules) settle(e *msg.Standing, m measured, bound uint64, round msg.Rou
 	work := min(m.tokens, bound) * worth >> 16
 	e.Pace = (e.Pace*(1<<paceShift-1) + work) >> paceShift
 	switch {
-	case ru.newest() && m.accused && m.jury == 0:
-		// Its auditors do not agree: what it is worth all will say of its next one.
+	case ru.newest() && m.accused && !m.withheld && m.jury == 0:
+		// It is by few, and not decided yet: what it is worth all will say of its next one.
 	case m.unclear && m.judgement.Verdict != msg.Damaging && !m.accused && !m.withheld:
 		e.LackQ16 = ru.faded(*e, m)
 	case ru.newer() && worth == 0:

@@ -98,7 +98,7 @@ func (m *Machine) Deadline() time.Time {
 			at(h.assembled.Add(m.timing.Grace))
 		}
 		if !h.quorumAt.IsZero() {
-			at(h.quorumAt.Add(m.timing.Grace))
+			at(h.quorumAt.Add(m.graceOf(h)))
 		}
 		for a := uint32(1); !h.t0.IsZero() && a <= msg.MaxAttempt; a++ {
 			at(m.attemptAt(h, a))

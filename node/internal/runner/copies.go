@@ -110,8 +110,9 @@ func (k *copies) distances() [][]neighbour {
 // usualDistance is how far a delta is from the others but one: the lower median,
 // or nearer while so few are known that a third of the seats, which may lie, could
 // have all that is as far. So neither copies of it nor deltas that point elsewhere
-// decide. It is 0 as long as the liars could be most of the others. So with four or
-// two seats there are only copies without noise.
+// decide (with three of twelve seats absent, copies of a third may). It is 0 as long
+// as the liars could be most of the others. So with four or two seats there are only
+// copies without noise.
 func usualDistance(others []neighbour, except, seats int) float64 {
 	rest := len(others) - 1
 	if rest < 1 || rest < 2*((seats-1)/3)+1 {

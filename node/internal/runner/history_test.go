@@ -64,14 +64,28 @@ func (x *testNode) quick() {
 }
 
 // Who comes late takes part with the last records, and has all others in the end.
-func TestJoinLate(t *testing.T) {
-	t.Parallel()
+func TestJoinLate(t *testing.T) { t.Parallel(); testJoinLate(t, 50, 0) }
+
+// The same of who was away. Its proof has steps without their certificates.
+func TestJoinLateAgain(t *testing.T) { t.Parallel(); testJoinLate(t, 63, 50) }
+
+// testJoinLate has nodes with keys from first on; the late one has some records.
+func testJoinLate(t *testing.T, first, had int) {
 	const past = 300
-	a := newNode(t, 50)
+	a := newNode(t, first)
 	man, c := pastRun(t, a, past, nil)
 	a.has(t, man, c)
 	ra, _ := a.takePart(t, man)
-	late := newNode(t, 51, a.addr())
+	late := newNode(t, first+1, a.addr())
+	if had > 0 {
+		known := *c
+		known.Links = c.Links[:had+1]
+		late.has(t, man, &known)
+		steps := round.Prove(msg.Round(had), past, func([]round.ProofStep) bool { return true }, func(n msg.Round) (round.Link, bool) { k, _, ok := ra.ledger.At(n); return k, ok })
+		if !slices.ContainsFunc(steps, func(s round.ProofStep) bool { return s.Bare }) {
+			t.Fatalf("no step of %v is without its certificate", steps)
+		}
+	}
 	late.quick()
 	late.hub.fillPause, late.hub.fillWait = time.Hour, time.Hour
 	rl, stop := late.takePart(t, man)

@@ -141,7 +141,7 @@ func (h *Hub) answerProof(ctx context.Context, from peer.ID, b []byte) ([]byte, 
 	case len(req.Locator) != 1:
 		return nil, fmt.Errorf("%w: %d records that are known, must be 1", errSyncFrame, len(req.Locator))
 	}
-	return h.tellItems(ctx, from, func() []syncItem { return r.ledger.Proof(req.Locator[0], maxSyncResponse) })
+	return h.tellItems(ctx, from, func() []syncItem { return r.ledger.Proof(ctx, req.Locator[0], maxSyncResponse) })
 }
 
 // tellItems encodes what read gives, when it is the asker's turn.

@@ -26,14 +26,14 @@ func TestProvenHead(t *testing.T) {
 		t.Fatalf("proven is %v, the head is %v of round %d", p, head.ID, head.Record.Round)
 	}
 	genesis, _, _ := rl.ledger.At(0)
-	items := r.ledger.Proof(genesis.ID, maxSyncResponse)
+	items := r.ledger.Proof(t.Context(), genesis.ID, maxSyncResponse)
 	if len(items) == 0 || len(items) > 3 {
 		t.Errorf("%d records prove the head of %d rounds", len(items), head.Record.Round)
 	}
-	if items := r.ledger.Proof(head.ID, maxSyncResponse); len(items) > 0 {
+	if items := r.ledger.Proof(t.Context(), head.ID, maxSyncResponse); len(items) > 0 {
 		t.Errorf("%d records prove what is known", len(items))
 	}
-	if items := r.ledger.Proof(genesis.ID, 100); len(items) > 0 {
+	if items := r.ledger.Proof(t.Context(), genesis.ID, 100); len(items) > 0 {
 		t.Error("a proof is longer than it may be")
 	}
 	rules, err := round.NewRules(man)
