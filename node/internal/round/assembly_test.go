@@ -114,4 +114,3 @@ func TestHastyInAssembly(t *testing.T) {
 		t.Errorf("%d rounds in %v", n, s.now.Sub(began))
 	}
 }
-func m0(h *height, first *simNode) any { return first.m.own.at(h.slot()).proposals }
