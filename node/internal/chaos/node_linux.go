@@ -229,8 +229,8 @@ func (n *node) stop() error {
 	if !n.alive() {
 		return nil
 	}
-	if err := n.signal(syscall.SIGINT); err != nil {
-		return err
+	if err := n.signal(syscall.SIGINT); err != nil && n.alive() && !errors.Is(err, os.ErrProcessDone) {
+		return err // else it ended meanwhile
 	}
 	select {
 	case <-exited:
