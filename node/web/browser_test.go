@@ -260,12 +260,16 @@ func (tb *tab) downloaded(script string) (name string, content []byte) {
 	type file struct{ guid, name string }
 	done := make(chan file, 1)
 	names := make(map[string]string) // touched by listen alone
+	target := chromedp.FromContext(tb.ctx).Target
 	ctx, cancel := context.WithCancel(tb.ctx)
 	defer cancel()
 	tb.must(chromedp.ListenBrowser(ctx, func(ev any) {
 		switch ev := ev.(type) {
 		case *cdpbrowser.EventDownloadWillBegin:
-			names[ev.GUID] = ev.SuggestedFilename
+			// The browser tells of the files of all tests that go on at this time.
+			if string(ev.FrameID) == string(target.TargetID) {
+				names[ev.GUID] = ev.SuggestedFilename
+			}
 		case *cdpbrowser.EventDownloadProgress:
 			if name, ok := names[ev.GUID]; ok && ev.State == "completed" {
 				select {
