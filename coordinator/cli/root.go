@@ -50,7 +50,7 @@ object. The exit code says what went wrong: 2 usage, 3 run file, 4 no daemon,
 		group("run", "Describe and plan runs, list them, show their rounds and change their course", newRunInit(e), newRunPlan(e), newRunClone(e), newRunList(e), newRunShow(e),
 			newRunPause(e), newRunResume(e), newRunExtend(e), newRunAmend(e), newRunStop(e), newRunSnapshot(e)),
 		group("peer", "List peers", newPeerList(e)),
-		group("adapter", "Export what was trained", newAdapterExport(e)),
+		group("adapter", "Export what was trained, and verify exports", newAdapterExport(e), newAdapterVerify(e)),
 		newLaunch(e), newJoin(e), newInvite(e), newLeave(e), newWatch(e), newStatus(e), newDashboard(e), newStop(e),
 		newGenerate(e), newEvaluate(e), newJudge(e), newReplay(e), newSim(e), newVersion(e), newDemo(e),
 	)

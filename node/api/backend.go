@@ -91,6 +91,9 @@ type Backend interface {
 	// Export writes an adapter, tests what it wrote, and reports E_VERIFY when
 	// it does not stand the test: then nothing is left.
 	Export(ctx context.Context, req ExportRequest, progress ProgressFunc) (Export, error)
+	// VerifyAdapter looks at an export again, and at adapters from anywhere. What
+	// is wrong with it is in the answer.
+	VerifyAdapter(ctx context.Context, req VerifyAdapterRequest, progress ProgressFunc) (AdapterCheck, error)
 	// Generate answers prompts, greedily. Outputs are in the order of the
 	// prompts.
 	Generate(ctx context.Context, req GenerateRequest, progress ProgressFunc) (Generation, error)

@@ -63,6 +63,7 @@
 //	GET  /api/v1/events                    Event stream of everything
 //	POST /api/v1/generate                  GenerateRequest, stream ending in Generation
 //	POST /api/v1/export                    ExportRequest of a folder, stream ending in Export
+//	POST /api/v1/adapters/verify           VerifyAdapterRequest, stream ending in AdapterCheck
 //	POST /api/v1/evaluate                  EvaluateRequest, stream ending in Evaluation
 //	POST /api/v1/compare                   CompareRequest, stream ending in Comparison
 //	GET  /api/v1/runs/{id}/coverage        Coverage

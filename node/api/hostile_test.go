@@ -25,7 +25,7 @@ func FuzzAPI(f *testing.F) {
 	node := apitest.New("node")
 	node.Err = func(method string) error {
 		switch method { // which would write or read files
-		case "DemoAssets", "ExportShards", "ImportShards", "ImportModel", "ImportDataset", "CheckDataset", "PreviewDataset":
+		case "DemoAssets", "ExportShards", "ImportShards", "ImportModel", "ImportDataset", "CheckDataset", "PreviewDataset", "VerifyAdapter":
 			return api.Errorf(api.CodeRefused, "not in this test")
 		}
 		return nil

@@ -75,6 +75,7 @@ func described() []route {
 		{"GET /api/v1/events", "What happens on the node", nil, Event{}, formEvents, []string{"since"}},
 		{"POST /api/v1/generate", "Answers prompts", GenerateRequest{}, Generation{}, formLines, nil},
 		{"POST /api/v1/export", "Writes an adapter in another form", ExportRequest{}, Export{}, formLines, nil},
+		{"POST /api/v1/adapters/verify", "Tests an export, or an adapter from anywhere", VerifyAdapterRequest{}, AdapterCheck{}, formLines, nil},
 		{"POST /api/v1/evaluate", "Measures a model on held-out rows", EvaluateRequest{}, Evaluation{}, formLines, nil},
 		{"POST /api/v1/compare", "Asks several versions of a model the same", CompareRequest{}, Comparison{}, formLines, nil},
 		{"GET /api/v1/runs/{id}/coverage", "Which rows a run was trained on", nil, Coverage{}, formObject, nil},

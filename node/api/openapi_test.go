@@ -127,6 +127,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"GET /api/v1/runs/{id}/rounds/{n}", "/api/v1/runs/" + run.ID + "/rounds/1", nil},
 		{"POST /api/v1/runs/{id}/join", "/api/v1/runs/" + run.ID + "/join", struct{}{}},
 		{"POST /api/v1/runs/{id}/export", "/api/v1/runs/" + run.ID + "/export", api.ExportRequest{Dir: filepath.Join(dir, "out")}},
+		{"POST /api/v1/adapters/verify", "", api.VerifyAdapterRequest{Path: filepath.Join(dir, "out")}},
 		{"POST /api/v1/runs/{id}/invite", "/api/v1/runs/" + run.ID + "/invite", api.InviteRequest{Rounds: 5}},
 		{"POST /api/v1/runs/{id}/order", "/api/v1/runs/" + run.ID + "/order", api.OrderRequest{Action: api.OrderPause}},
 		{"POST /api/v1/runs/{id}/snapshot", "/api/v1/runs/" + run.ID + "/snapshot", api.SnapshotRequest{}},

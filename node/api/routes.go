@@ -50,6 +50,7 @@ func (s *Server) routes(more prometheus.Gatherer) map[string]http.HandlerFunc {
 		"GET /api/v1/events":               s.events,
 		"POST /api/v1/generate":            s.generate,
 		"POST /api/v1/export":              s.export,
+		"POST /api/v1/adapters/verify":     long(s, s.fillVerifyAdapter, s.verifyAdapter),
 		"POST /api/v1/evaluate":            s.evaluate,
 		"POST /api/v1/compare":             long(s, s.fillCompare, s.backend.Compare),
 		"GET /api/v1/runs/{id}/coverage":   once(s, s.coverage),

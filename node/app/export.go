@@ -110,7 +110,7 @@ func (n *node) exportState(ctx context.Context, req api.ExportRequest, id string
 		data = nil // it is not here; the card then has its name alone
 	}
 	hub := n.hubOf(m)
-	x := &export{node: n, req: &req, hub: hub, card: func(e *api.Export) string { return modelCard(id, m, hub, e, rounds, data) }, progress: progress}
+	x := &export{node: n, req: &req, manifest: m, hub: hub, card: func(e *api.Export) string { return modelCard(id, m, hub, e, rounds, data) }, progress: progress}
 	if x.base, err = n.modelDir(ctx, m.Model); err != nil {
 		if e.Format != api.ExportPEFT {
 			return api.Export{}, err
@@ -258,6 +258,7 @@ type export struct {
 	base     string // folder of the base model, "" when it is not here
 	hub      string // its name at the hub, "" when it was not imported from there
 	card     func(*api.Export) string
+	manifest *run.Manifest // of the run, or nil
 	progress api.ProgressFunc
 }
 
@@ -301,10 +302,39 @@ func (x *export) write(ctx context.Context, e *api.Export) error {
 		}
 		e.Files = append(e.Files, f)
 	}
+	o, err := x.writeOrigin(temp, e)
+	if err != nil {
+		return err
+	}
+	last := len(names) - 1
+	names, e.Files = slices.Insert(names, last, originFile), slices.Insert(e.Files, last, o)
 	if err := os.Chmod(temp, 0o755); err != nil { // MkdirTemp lets only us in
 		return err
 	}
 	return moveExport(temp, dir, names)
+}
+
+// writeOrigin says in a file where the others are from.
+func (x *export) writeOrigin(dir string, e *api.Export) (api.ExportFile, error) {
+	o := origin{
+		Schema: originSchema, Format: e.Format, Run: e.Run, Round: e.Round, Head: e.Head, State: e.State, MergedInto: e.MergedInto,
+		Files: slices.DeleteFunc(slices.Clone(e.Files), func(f api.ExportFile) bool { return f.Name == cardFile }),
+	}
+	if !filepath.IsAbs(e.Model) { // which would tell where somebody has it
+		o.Model = e.Model
+	}
+	if x.manifest != nil {
+		o.Mode, o.Dataset = x.manifest.Mode.String(), x.manifest.Dataset.String()
+	}
+	b, err := o.encode()
+	if err != nil {
+		return api.ExportFile{}, err
+	}
+	path := filepath.Join(dir, originFile)
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		return api.ExportFile{}, err
+	}
+	return sealFile(path)
 }
 
 // killedAge is how old what another export to the same folder left must be until

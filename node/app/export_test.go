@@ -82,7 +82,7 @@ func TestExportGGUF(t *testing.T) {
 	n, r, id := trained(t, "")
 	full := exportTo(t, n, api.ExportRequest{Run: id, Format: api.ExportGGUF})
 	half := exportTo(t, n, api.ExportRequest{Run: id, Format: api.ExportGGUF, DType: "f16"})
-	if full.Files[1].Name != ggufFile || half.Files[1].Bytes >= full.Files[1].Bytes || half.Test.Difference <= full.Test.Difference {
+	if full.Files[2].Name != ggufFile || half.Files[2].Bytes >= full.Files[2].Bytes || half.Test.Difference <= full.Test.Difference {
 		t.Errorf("f32 %+v, f16 %+v", full, half)
 	}
 	a, err := adapterOf(r.manifest, r.snapshot.State, modulesOf(r.manifest))

@@ -432,7 +432,7 @@ func TestExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, o := range []api.Export{again, into} {
-		if diff := cmp.Diff(e.Files, o.Files); diff != "" || len(e.Files) != 3 {
+		if diff := cmp.Diff(e.Files, o.Files); diff != "" || len(e.Files) != 4 {
 			t.Errorf("the same state gives other bytes:\n%s", diff)
 		}
 	}

@@ -181,6 +181,9 @@ func TestEveryRoute(t *testing.T) {
 	if e, err := c.Export(ctx, api.ExportRequest{Run: r.ID, Dir: out}, nil); err != nil || len(e.Files) != 2 || e.Dir != out {
 		t.Errorf("Export = %+v, %v", e, err)
 	}
+	if v, err := c.VerifyAdapter(ctx, api.VerifyAdapterRequest{Path: out}, nil); err != nil || !v.OK || v.Path != out || len(v.Checks) != 5 {
+		t.Errorf("VerifyAdapter = %+v, %v", v, err)
+	}
 	prompt := api.Prompt{Instruction: "hello"}
 	if g, err := c.Generate(ctx, api.GenerateRequest{Subject: api.Subject{Model: m.ID}, Prompts: []api.Prompt{prompt}}, nil); err != nil || g.Outputs[0].Text != "hello hello" {
 		t.Errorf("Generate = %+v, %v", g, err)

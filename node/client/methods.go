@@ -172,6 +172,11 @@ func (c *Client) Export(ctx context.Context, req api.ExportRequest, progress api
 	return stream[api.Export](ctx, c, path+"/export", req, progress)
 }
 
+// VerifyAdapter tests an export, or an adapter from anywhere.
+func (c *Client) VerifyAdapter(ctx context.Context, req api.VerifyAdapterRequest, progress api.ProgressFunc) (api.AdapterCheck, error) {
+	return stream[api.AdapterCheck](ctx, c, "/api/v1/adapters/verify", req, progress)
+}
+
 // Generate answers prompts.
 func (c *Client) Generate(ctx context.Context, req api.GenerateRequest, progress api.ProgressFunc) (api.Generation, error) {
 	return stream[api.Generation](ctx, c, "/api/v1/generate", req, progress)

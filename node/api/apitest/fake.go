@@ -4,6 +4,7 @@ package apitest
 
 import (
 	"archive/zip"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
@@ -755,6 +756,34 @@ func (f *Fake) Export(ctx context.Context, req api.ExportRequest, progress api.P
 	}
 	work(progress, "write")
 	return e, nil
+}
+
+// VerifyAdapter implements api.Backend: a folder is right whose files have what
+// Export writes.
+func (f *Fake) VerifyAdapter(ctx context.Context, req api.VerifyAdapterRequest, progress api.ProgressFunc) (api.AdapterCheck, error) {
+	if err := f.enter(ctx, "VerifyAdapter"); err != nil {
+		return api.AdapterCheck{}, err
+	}
+	work(progress, "files")
+	list, err := os.ReadDir(req.Path)
+	if err != nil {
+		return api.AdapterCheck{}, api.Errorf(api.CodeNotFound, "verify: %w", err)
+	}
+	v := api.AdapterCheck{
+		Path: req.Path, Format: api.ExportPEFT, Model: cmp.Or(req.Model, ID("model")), Layers: 28, Parameters: 9472, OK: true,
+		Test: &api.ExportTest{Difference: 1e-7, Effect: 0.5, Tolerance: 1e-5},
+	}
+	for _, name := range []string{"files", "base", "tensors", "run", "effect"} {
+		v.Checks = append(v.Checks, api.Check{Name: name, Level: api.CheckOK, Text: "as it should be"})
+	}
+	for _, e := range list {
+		b, err := os.ReadFile(filepath.Join(req.Path, e.Name()))
+		if err == nil && !strings.HasPrefix(string(b), e.Name()+" of ") {
+			v.OK = false
+			v.Checks[0] = api.Check{Name: "files", Level: api.CheckFail, Text: e.Name() + " has other bytes than when it was exported", Fix: "export it again"}
+		}
+	}
+	return v, nil
 }
 
 // Generate implements api.Backend: a base model repeats, an adapter answers.

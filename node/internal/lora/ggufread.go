@@ -83,6 +83,11 @@ func (a *Adapter) takeGGUF(p *Part, f *ggufContent, family ggufFamily, base GGUF
 		return fmt.Errorf("%w: tensors of %d x %d and %d x %d, want %d x %d and %d x %d", ErrGGUF,
 			ta.rows, ta.cols, tb.rows, tb.cols, p.Rank, p.In, p.Out, p.Rank)
 	}
+	for _, t := range []ggufTensor{ta, tb} {
+		if err := finite(t.name, t.values); err != nil {
+			return err
+		}
+	}
 	copy(a.Tensor(p.A), ta.values)
 	from, err := family.order(name, base, p.Out)
 	if err != nil {
