@@ -1,14 +1,11 @@
 package msg
 
 import (
-	"bytes"
 	"fmt"
 	"math/bits"
 
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	wirev1 "github.com/moot-net/moot/proto/wire/v1"
@@ -137,8 +134,6 @@ type CellResult struct {
 	Votes   []CellVote // sorted by seat
 }
 
-const signatureBytes = 64
-
 // Validate implements Message.
 func (m *CellResult) Validate() error {
 	c := check("cell result")
@@ -186,58 +181,16 @@ func (s *CellSummary) Vote(id peer.ID) *Vote {
 	return &Vote{Run: s.Run, Round: s.Round, Head: s.Head, Record: s.CID(), Peer: id, Cell: s.Cell}
 }
 
-// Envelope fields.
-const (
-	fieldKey, fieldType, fieldPayload, fieldSignature = 1, 2, 3, 5
-)
-
 // Envelope returns the envelope of a vote with this signature; whether it is
 // one, Open says.
 func (s *CellSummary) Envelope(id peer.ID, signature []byte) ([]byte, error) {
-	key, err := id.ExtractPublicKey()
-	if err != nil {
-		return nil, &InvalidError{"cell result", err.Error()}
-	}
-	k, err := crypto.PublicKeyToProto(key)
-	if err != nil {
-		return nil, &InvalidError{"cell result", err.Error()}
-	}
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(k)
-	if err != nil {
-		return nil, &InvalidError{"cell result", err.Error()}
-	}
-	payload, err := marshal(s.Vote(id).toWire())
-	if err != nil {
-		return nil, err
-	}
-	var b []byte
-	for _, f := range []struct {
-		number protowire.Number
-		value  []byte
-	}{{fieldKey, encoded}, {fieldType, []byte(kindVote)}, {fieldPayload, payload}, {fieldSignature, signature}} {
-		b = protowire.AppendTag(b, f.number, protowire.BytesType)
-		b = protowire.AppendBytes(b, f.value)
-	}
-	return b, nil
+	return envelopeWith(signature, s.Vote(id))
 }
 
 // CellVoteOf returns what a result has of a vote.
 func CellVoteOf(s Signed, seat uint32) (CellVote, error) {
-	for b := s.Envelope; len(b) > 0; {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 || kind != protowire.BytesType {
-			break
-		}
-		value, m := protowire.ConsumeBytes(b[n:])
-		if m < 0 {
-			break
-		}
-		if number == fieldSignature {
-			return CellVote{Seat: seat, Signature: bytes.Clone(value)}, nil
-		}
-		b = b[n+m:]
-	}
-	return CellVote{}, fmt.Errorf("vote of %v: the envelope has no signature", s.From)
+	signature, err := signatureOf(s)
+	return CellVote{Seat: seat, Signature: signature}, err
 }
 
 func (s *CellSummary) toWire() *wirev1.CellSummary {

@@ -254,7 +254,7 @@ func FuzzOpen(f *testing.F) {
 // FuzzPayload starts behind the signature.
 func FuzzPayload(f *testing.F) {
 	_, id := testKey(f, 1)
-	kinds := []kind{kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus}
+	kinds := []kind{kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus, kindInvite, kindCell, kindOrder, kindReport, kindPledge}
 	for _, m := range samples(f, id) {
 		f.Add(uint8(slices.Index(kinds, m.kind())), payloadOf(f, m))
 	}

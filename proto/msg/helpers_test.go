@@ -216,6 +216,24 @@ func sampleJudged(t testing.TB) *Record {
 	return r
 }
 
+// sampleTwice has the pledges of a peer that proposed two records in one attempt.
+func sampleTwice(t testing.TB) *Record {
+	t.Helper()
+	r := sampleRecord(t)
+	priv, id := testKey(t, 1)
+	p := samplePledge(id)
+	p.Cell = 0
+	one := mustSeal(t, priv, p)
+	q := *p
+	q.Record = testCID("another")
+	two := mustSeal(t, priv, &q)
+	if compareCIDs(one.CID, two.CID) > 0 {
+		one, two = two, one
+	}
+	r.Proofs = []Proof{{one.Envelope, two.Envelope}}
+	return r
+}
+
 func sampleGenesis(t testing.TB) *Record {
 	t.Helper()
 	_, a := testKey(t, 1)
@@ -262,7 +280,27 @@ func samples(t testing.TB, from peer.ID) []Message {
 		sampleResult(t, from),
 		sampleTimes(from),
 		auditedResult(t, from),
+		samplePledge(from),
+		samplePledged(t, from),
 	}
+}
+
+func samplePledge(from peer.ID) *Pledge {
+	return &Pledge{Run: testCID("run"), Round: 7, Head: testCID("head"), Attempt: 2, Record: testCID("record"), Peer: from, Cell: 3}
+}
+
+// samplePledged is a proposal with a pledge, of one of the first peers.
+func samplePledged(t testing.TB, from peer.ID) *Proposal {
+	t.Helper()
+	priv, id := testKey(t, 1)
+	for i := 2; id != from; i++ {
+		priv, id = testKey(t, i)
+	}
+	m := sampleProposal(t, from)
+	if err := m.Promise(func(p Message) (Signed, error) { return Seal(priv, p) }); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // auditedResult is that of a run with audits.

@@ -10,7 +10,7 @@ import (
 type Round uint64
 
 // Message is one of *Commit, *Have, *JoinRequest, *Order, *Proposal, *Vote,
-// *Status, *Invite, *CellResult and *Report; the set is closed.
+// *Status, *Invite, *CellResult, *Report and *Pledge; the set is closed.
 type Message interface {
 	// Validate reports the first rule that the message breaks, without
 	// looking at anything but the message. The error is an *InvalidError.
@@ -50,11 +50,12 @@ const (
 	kindCell     kind = "/moot/cell/1"
 	kindOrder    kind = "/moot/order/1"
 	kindReport   kind = "/moot/report/1"
+	kindPledge   kind = "/moot/pledge/1"
 )
 
 func (k kind) known() bool {
 	switch k {
-	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus, kindInvite, kindOrder, kindCell, kindReport:
+	case kindCommit, kindHave, kindJoin, kindProposal, kindVote, kindStatus, kindInvite, kindOrder, kindCell, kindReport, kindPledge:
 		return true
 	}
 	return false

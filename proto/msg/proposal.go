@@ -15,6 +15,8 @@ type Proposal struct {
 	Attempt uint32
 	Peer    peer.ID
 	Record  []byte // as Record.Encode gives it
+	// Pledge is the signature of the Pledge for it, in runs that ask for one.
+	Pledge []byte `json:",omitzero"`
 
 	decoded *Record // by Validate; nil: it was not called
 }
@@ -30,10 +32,11 @@ func (m *Proposal) Decoded() (*Record, error) {
 
 // Equal compares what is on the wire.
 func (m *Proposal) Equal(o *Proposal) bool {
-	return m.Run.Equals(o.Run) && m.Round == o.Round && m.Attempt == o.Attempt && m.Peer == o.Peer && bytes.Equal(m.Record, o.Record)
+	return m.Run.Equals(o.Run) && m.Round == o.Round && m.Attempt == o.Attempt && m.Peer == o.Peer && bytes.Equal(m.Record, o.Record) && bytes.Equal(m.Pledge, o.Pledge)
 }
 
-// Validate implements Message. It decodes the record.
+// Validate implements Message. It decodes the record, and checks the signature of a
+// pledge.
 func (m *Proposal) Validate() error {
 	c := check("proposal")
 	c.rawCID("run", m.Run)
@@ -52,6 +55,10 @@ func (m *Proposal) Validate() error {
 	c.that(r.Round == m.Round, "record is of round %d, must be of %d", r.Round, m.Round)
 	c.that(r.Attempt <= m.Attempt, "record is of attempt %d, must be at most %d", r.Attempt, m.Attempt)
 	m.decoded = r
+	if c.err == nil && len(m.Pledge) > 0 {
+		_, err := m.Pledged()
+		c.that(err == nil, "pledge: %v", err)
+	}
 	return c.result()
 }
 

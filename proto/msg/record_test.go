@@ -193,7 +193,7 @@ func TestLargestProposal(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleTrend(f), sampleTempo(f), sampleGenesis(f), sampleWide(f), auditedCellRecord(f)} {
+	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleTrend(f), sampleTempo(f), sampleGenesis(f), sampleWide(f), auditedCellRecord(f), sampleTwice(f)} {
 		b, err := r.Encode()
 		if err != nil {
 			f.Fatal(err)

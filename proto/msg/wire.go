@@ -27,6 +27,8 @@ func fromWire(k kind, b []byte) (Message, error) {
 		return convert(k, b, &wirev1.Status{}, statusFromWire)
 	case kindReport:
 		return convert(k, b, &wirev1.Report{}, reportFromWire)
+	case kindPledge:
+		return convert(k, b, &wirev1.Pledge{}, pledgeFromWire)
 	case kindInvite:
 		return convert(k, b, &wirev1.Invite{}, inviteFromWire)
 	case kindCell:
@@ -231,6 +233,7 @@ func (m *Proposal) toWire() proto.Message {
 		Attempt: m.Attempt,
 		Peer:    []byte(m.Peer),
 		Record:  m.Record,
+		Pledge:  m.Pledge,
 	}
 }
 
@@ -242,6 +245,20 @@ func proposalFromWire(w *wirev1.Proposal) (*Proposal, error) {
 		Attempt: w.Attempt,
 		Peer:    peer.ID(w.Peer),
 		Record:  w.Record,
+		Pledge:  w.Pledge,
+	}, r.err
+}
+
+func (m *Pledge) toWire() proto.Message {
+	return &wirev1.Pledge{
+		Run: m.Run.Bytes(), Round: uint64(m.Round), Head: m.Head.Bytes(), Attempt: m.Attempt, Record: m.Record.Bytes(), Peer: []byte(m.Peer), Cell: m.Cell,
+	}
+}
+
+func pledgeFromWire(w *wirev1.Pledge) (*Pledge, error) {
+	var r cidReader
+	return &Pledge{
+		Run: r.read(w.Run), Round: Round(w.Round), Head: r.read(w.Head), Attempt: w.Attempt, Record: r.read(w.Record), Peer: peer.ID(w.Peer), Cell: w.Cell,
 	}, r.err
 }
 

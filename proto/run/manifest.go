@@ -158,6 +158,9 @@ type Manifest struct {
 	// SkipLinks: records name some of the records before their parents, so that
 	// a head can be checked with few of them.
 	SkipLinks bool `json:",omitzero"`
+	// Pledges: proposals come with a signed word short enough for a record, so that
+	// who proposes two records in one attempt is banned for it.
+	Pledges bool `json:",omitzero"`
 	// RotateRounds is after how many rounds some seats of a full run go to peers
 	// that wait for one; 0: never.
 	RotateRounds uint32 `json:",omitzero"`

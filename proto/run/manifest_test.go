@@ -508,6 +508,14 @@ func measuredRun(t testing.TB) *Manifest {
 	return m
 }
 
+// pledged is of a run whose proposals have pledges.
+func pledged(t testing.TB) *Manifest {
+	t.Helper()
+	m := sample(t)
+	m.Pledges = true
+	return m
+}
+
 // overlapping is of a run whose seats train while their deltas travel.
 func overlapping(t testing.TB) *Manifest {
 	m := sample(t)
@@ -525,7 +533,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t), pledged(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)

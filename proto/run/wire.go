@@ -59,6 +59,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		RotateRounds: m.RotateRounds,
 		MinCodecBits: m.MinCodecBits,
 		SkipLinks:    m.SkipLinks,
+		Pledges:      m.Pledges,
 
 		FollowArrivals: m.FollowArrivals,
 		EvalPeers:      m.EvalPeers,
@@ -148,6 +149,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		RotateRounds: w.RotateRounds,
 		MinCodecBits: w.MinCodecBits,
 		SkipLinks:    w.SkipLinks,
+		Pledges:      w.Pledges,
 
 		FollowArrivals: w.FollowArrivals,
 		EvalPeers:      w.EvalPeers,

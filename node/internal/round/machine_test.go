@@ -24,7 +24,12 @@ type bench struct {
 // is stepped.
 func newBench(t *testing.T, n, proposes int) *bench {
 	t.Helper()
-	s := running(t, 31, n, simOpts{}, 0)
+	return newBenchOf(t, testManifest(func(m *run.Manifest) { m.MinPeers = uint32(n) }), n, proposes)
+}
+
+func newBenchOf(t *testing.T, manifest *run.Manifest, n, proposes int) *bench {
+	t.Helper()
+	s := runningOf(t, 31, n, manifest, simOpts{}, 0)
 	if !s.runUntil(time.Minute, func() bool {
 		for _, x := range s.nodes {
 			if !x.chain.Head().ID.Equals(s.nodes[0].chain.Head().ID) {

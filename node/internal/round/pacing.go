@@ -55,8 +55,11 @@ func (m *Machine) PassesOn(s msg.Signed) bool { return passesOn(m.head, len(m.me
 func (v *View) PassesOn(s msg.Signed) bool { return passesOn(v.Head, len(v.Members), s) }
 
 func passesOn(head Link, members int, s msg.Signed) bool {
-	if _, ok := s.Message.(*msg.Status); ok {
+	switch s.Message.(type) {
+	case *msg.Status:
 		return audible(head.Record.NextSeats, s.From, members)
+	case *msg.Invite, *msg.Pledge:
+		return false // they are parts of other messages
 	}
 	at, round, ok := headOf(s.Message)
 	if p, is := s.Message.(*msg.Proposal); is {

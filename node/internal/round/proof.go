@@ -20,7 +20,7 @@ func (p proof) message() msg.Proof {
 }
 
 // newProof orders two messages; not ok if they prove nothing that a record can
-// hold. Proposals are too large for it.
+// hold. Proposals are too large for it; their pledges are not.
 func newProof(a, b msg.Signed) (proof, bool) {
 	if compareCIDs(a.CID, b.CID) > 0 {
 		a, b = b, a
@@ -44,14 +44,31 @@ func (p proof) valid() error {
 		_, same = b.Message.(*msg.Have)
 	case *msg.Vote:
 		_, same = b.Message.(*msg.Vote)
+	case *msg.Pledge:
+		return contradicting(a.Message.(*msg.Pledge), b.Message)
 	}
 	if !same {
-		return fmt.Errorf("a proof is of two commits, haves or votes")
+		return fmt.Errorf("a proof is of two commits, haves, votes or pledges")
 	}
 	x, m, _ := slotOf(a.Message)
 	y, n, _ := slotOf(b.Message)
 	if !x.Equals(y) || m != n || !a.Message.RunID().Equals(b.Message.RunID()) {
 		return fmt.Errorf("a proof is of two messages for one head")
+	}
+	return nil
+}
+
+// contradicting checks what two pledges prove: that somebody proposed two records in
+// one attempt.
+func contradicting(a *msg.Pledge, other msg.Message) error {
+	b, ok := other.(*msg.Pledge)
+	switch {
+	case !ok:
+		return fmt.Errorf("a proof is of two messages of one kind")
+	case !a.Run.Equals(b.Run) || a.Round != b.Round || !a.Head.Equals(b.Head) || a.Attempt != b.Attempt || (a.Cell > 0) != (b.Cell > 0):
+		return fmt.Errorf("a proof is of two pledges for one attempt")
+	case a.Record.Equals(b.Record):
+		return fmt.Errorf("a proof is of two pledges for different records")
 	}
 	return nil
 }
@@ -73,7 +90,10 @@ func (ru *Rules) openProofs(parent *msg.Record, r *msg.Record, open opener) ([]p
 		if err := p.valid(); err != nil {
 			return nil, err
 		}
+		_, pledges := first.Message.(*msg.Pledge)
 		switch n := len(list); {
+		case pledges && !ru.manifest.Pledges:
+			return nil, fmt.Errorf("a proof is of pledges, which this run does not have")
 		case !first.Message.RunID().Equals(ru.run):
 			return nil, fmt.Errorf("a proof is of another run")
 		case seatOf(r.Seats, p.peer()) < 0 || standings(parent.Standings).banned(p.peer()):

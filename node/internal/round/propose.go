@@ -226,10 +226,13 @@ func (m *Machine) publishProposal(h *height, attempt uint32, r *msg.Record) {
 	if err != nil {
 		return
 	}
-	s, ok := m.send(&msg.Proposal{
-		Run: m.rules.run, Round: h.round, Attempt: attempt, Peer: m.cfg.Self, Record: b,
-	})
-	if ok {
+	p := &msg.Proposal{Run: m.rules.run, Round: h.round, Attempt: attempt, Peer: m.cfg.Self, Record: b}
+	if m.rules.manifest.Pledges {
+		if err := p.Promise(m.cfg.Sign); err != nil {
+			return
+		}
+	}
+	if s, ok := m.send(p); ok {
 		m.place(s)
 	}
 }
@@ -242,11 +245,14 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	if seat < 0 || p.Attempt > msg.MaxAttempt || !h.proposer(p.Attempt, seat) {
 		return
 	}
+	if pledged := len(p.Pledge) > 0; pledged != m.rules.manifest.Pledges {
+		m.emit(Misbehaved{Peer: s.From, Err: fmt.Errorf("proposal: with a pledge is %v, must be %v in this run", pledged, !pledged)})
+		return
+	}
 	slot := &h.proposals[p.Attempt][seat]
 	if slot.signed.Message != nil {
 		if !slot.told && !slot.signed.CID.Equals(s.CID) {
-			slot.told = true
-			m.contradicted(slot.signed, s)
+			slot.told = m.proposedTwice(slot.signed, s)
 		}
 		return
 	}
@@ -297,6 +303,29 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 	}
 	c := &candidate{id: id, encoded: encoded, record: r, cons: v.Consequence, proofs: v.proofs, from: s}
 	h.candidates = append(h.candidates, c)
+}
+
+// proposedTwice tells of two proposals of a peer for one attempt, by their pledges
+// if the run has them. It returns false if they do not contradict each other.
+func (m *Machine) proposedTwice(a, b msg.Signed) bool {
+	if !m.rules.manifest.Pledges {
+		m.contradicted(a, b)
+		return true
+	}
+	p, q := a.Message.(*msg.Proposal), b.Message.(*msg.Proposal)
+	if bytes.Equal(p.Record, q.Record) {
+		return false
+	}
+	x, err := p.Pledged()
+	if err != nil {
+		return false
+	}
+	y, err := q.Pledged()
+	if err != nil {
+		return false
+	}
+	m.contradicted(x, y)
+	return true
 }
 
 // repeats reports whether s is a proposal that is here. They are published

@@ -14,7 +14,12 @@ import (
 // running is a network of n seats that has trained for two rounds.
 func running(t testing.TB, seed uint64, n int, opts simOpts, extra int) *sim {
 	t.Helper()
-	s := newSim(t, seed, n+extra, testManifest(func(m *run.Manifest) { m.MinPeers = uint32(n) }), opts)
+	return runningOf(t, seed, n, testManifest(func(m *run.Manifest) { m.MinPeers = uint32(n) }), opts, extra)
+}
+
+func runningOf(t testing.TB, seed uint64, n int, manifest *run.Manifest, opts simOpts, extra int) *sim {
+	t.Helper()
+	s := newSim(t, seed, n+extra, manifest, opts)
 	for _, n := range s.nodes[:n] {
 		n.start()
 	}

@@ -254,6 +254,7 @@ type Manifest struct {
 	MinCodecBits   uint32                 `protobuf:"varint,41,opt,name=min_codec_bits,json=minCodecBits,proto3" json:"min_codec_bits,omitempty"`
 	FollowArrivals bool                   `protobuf:"varint,45,opt,name=follow_arrivals,json=followArrivals,proto3" json:"follow_arrivals,omitempty"`
 	EvalPeers      uint32                 `protobuf:"varint,50,opt,name=eval_peers,json=evalPeers,proto3" json:"eval_peers,omitempty"`
+	Pledges        bool                   `protobuf:"varint,55,opt,name=pledges,proto3" json:"pledges,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -517,6 +518,13 @@ func (x *Manifest) GetEvalPeers() uint32 {
 		return x.EvalPeers
 	}
 	return 0
+}
+
+func (x *Manifest) GetPledges() bool {
+	if x != nil {
+		return x.Pledges
+	}
+	return false
 }
 
 type Stop struct {
@@ -1291,7 +1299,7 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xa9\t\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xc3\t\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1332,7 +1340,8 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\x0emin_codec_bits\x18) \x01(\rR\fminCodecBits\x12'\n" +
 	"\x0ffollow_arrivals\x18- \x01(\bR\x0efollowArrivals\x12\x1d\n" +
 	"\n" +
-	"eval_peers\x182 \x01(\rR\tevalPeers\"u\n" +
+	"eval_peers\x182 \x01(\rR\tevalPeers\x12\x18\n" +
+	"\apledges\x187 \x01(\bR\apledges\"u\n" +
 	"\x04Stop\x12\x1a\n" +
 	"\bpatience\x18\x01 \x01(\rR\bpatience\x12.\n" +
 	"\x13min_improvement_ppm\x18\x02 \x01(\rR\x11minImprovementPpm\x12!\n" +

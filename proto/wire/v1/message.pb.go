@@ -926,6 +926,7 @@ type Proposal struct {
 	Attempt       uint32                 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Peer          []byte                 `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
 	Record        []byte                 `protobuf:"bytes,5,opt,name=record,proto3" json:"record,omitempty"` // an encoded Record
+	Pledge        []byte                 `protobuf:"bytes,6,opt,name=pledge,proto3" json:"pledge,omitempty"` // the signature of the Pledge for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -995,6 +996,106 @@ func (x *Proposal) GetRecord() []byte {
 	return nil
 }
 
+func (x *Proposal) GetPledge() []byte {
+	if x != nil {
+		return x.Pledge
+	}
+	return nil
+}
+
+// Payload type /moot/pledge/1.
+type Pledge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Round         uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
+	Head          []byte                 `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	Attempt       uint32                 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Record        []byte                 `protobuf:"bytes,5,opt,name=record,proto3" json:"record,omitempty"` // its CID
+	Peer          []byte                 `protobuf:"bytes,6,opt,name=peer,proto3" json:"peer,omitempty"`
+	Cell          uint32                 `protobuf:"varint,7,opt,name=cell,proto3" json:"cell,omitempty"` // in a cell's own round: its number, from 1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pledge) Reset() {
+	*x = Pledge{}
+	mi := &file_v1_message_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pledge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pledge) ProtoMessage() {}
+
+func (x *Pledge) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_message_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pledge.ProtoReflect.Descriptor instead.
+func (*Pledge) Descriptor() ([]byte, []int) {
+	return file_v1_message_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Pledge) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *Pledge) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *Pledge) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *Pledge) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Pledge) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *Pledge) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Pledge) GetCell() uint32 {
+	if x != nil {
+		return x.Cell
+	}
+	return 0
+}
+
 // Payload type /moot/vote/1.
 type Vote struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1011,7 +1112,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_v1_message_proto_msgTypes[11]
+	mi := &file_v1_message_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1124,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[11]
+	mi := &file_v1_message_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1137,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{11}
+	return file_v1_message_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Vote) GetRun() []byte {
@@ -1109,7 +1210,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_v1_message_proto_msgTypes[12]
+	mi := &file_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1222,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[12]
+	mi := &file_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1235,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Status) GetRun() []byte {
@@ -1233,7 +1334,7 @@ type CellResult struct {
 
 func (x *CellResult) Reset() {
 	*x = CellResult{}
-	mi := &file_v1_message_proto_msgTypes[13]
+	mi := &file_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1346,7 @@ func (x *CellResult) String() string {
 func (*CellResult) ProtoMessage() {}
 
 func (x *CellResult) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[13]
+	mi := &file_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1359,7 @@ func (x *CellResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellResult.ProtoReflect.Descriptor instead.
 func (*CellResult) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CellResult) GetSummary() *CellSummary {
@@ -1309,7 +1410,7 @@ type CellSummary struct {
 
 func (x *CellSummary) Reset() {
 	*x = CellSummary{}
-	mi := &file_v1_message_proto_msgTypes[14]
+	mi := &file_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1422,7 @@ func (x *CellSummary) String() string {
 func (*CellSummary) ProtoMessage() {}
 
 func (x *CellSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[14]
+	mi := &file_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1435,7 @@ func (x *CellSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellSummary.ProtoReflect.Descriptor instead.
 func (*CellSummary) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CellSummary) GetRun() []byte {
@@ -1452,7 +1553,7 @@ type CellVote struct {
 
 func (x *CellVote) Reset() {
 	*x = CellVote{}
-	mi := &file_v1_message_proto_msgTypes[15]
+	mi := &file_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1565,7 @@ func (x *CellVote) String() string {
 func (*CellVote) ProtoMessage() {}
 
 func (x *CellVote) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_message_proto_msgTypes[15]
+	mi := &file_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1578,7 @@ func (x *CellVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellVote.ProtoReflect.Descriptor instead.
 func (*CellVote) Descriptor() ([]byte, []int) {
-	return file_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CellVote) GetSeat() uint32 {
@@ -1583,13 +1684,22 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\fR\x03key\x12\x14\n" +
-	"\x05until\x18\x04 \x01(\x04R\x05until\"x\n" +
+	"\x05until\x18\x04 \x01(\x04R\x05until\"\x90\x01\n" +
 	"\bProposal\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x12\n" +
 	"\x04peer\x18\x04 \x01(\fR\x04peer\x12\x16\n" +
-	"\x06record\x18\x05 \x01(\fR\x06record\"\x9c\x01\n" +
+	"\x06record\x18\x05 \x01(\fR\x06record\x12\x16\n" +
+	"\x06pledge\x18\x06 \x01(\fR\x06pledge\"\x9e\x01\n" +
+	"\x06Pledge\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
+	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\fR\x04head\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\rR\aattempt\x12\x16\n" +
+	"\x06record\x18\x05 \x01(\fR\x06record\x12\x12\n" +
+	"\x04peer\x18\x06 \x01(\fR\x04peer\x12\x12\n" +
+	"\x04cell\x18\a \x01(\rR\x04cell\"\x9c\x01\n" +
 	"\x04Vote\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -1652,7 +1762,7 @@ func file_v1_message_proto_rawDescGZIP() []byte {
 	return file_v1_message_proto_rawDescData
 }
 
-var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_v1_message_proto_goTypes = []any{
 	(*Commit)(nil),      // 0: moot.wire.v1.Commit
 	(*Have)(nil),        // 1: moot.wire.v1.Have
@@ -1665,11 +1775,12 @@ var file_v1_message_proto_goTypes = []any{
 	(*Order)(nil),       // 8: moot.wire.v1.Order
 	(*Invite)(nil),      // 9: moot.wire.v1.Invite
 	(*Proposal)(nil),    // 10: moot.wire.v1.Proposal
-	(*Vote)(nil),        // 11: moot.wire.v1.Vote
-	(*Status)(nil),      // 12: moot.wire.v1.Status
-	(*CellResult)(nil),  // 13: moot.wire.v1.CellResult
-	(*CellSummary)(nil), // 14: moot.wire.v1.CellSummary
-	(*CellVote)(nil),    // 15: moot.wire.v1.CellVote
+	(*Pledge)(nil),      // 11: moot.wire.v1.Pledge
+	(*Vote)(nil),        // 12: moot.wire.v1.Vote
+	(*Status)(nil),      // 13: moot.wire.v1.Status
+	(*CellResult)(nil),  // 14: moot.wire.v1.CellResult
+	(*CellSummary)(nil), // 15: moot.wire.v1.CellSummary
+	(*CellVote)(nil),    // 16: moot.wire.v1.CellVote
 }
 var file_v1_message_proto_depIdxs = []int32{
 	6,  // 0: moot.wire.v1.Have.entries:type_name -> moot.wire.v1.HaveEntry
@@ -1678,8 +1789,8 @@ var file_v1_message_proto_depIdxs = []int32{
 	4,  // 3: moot.wire.v1.Have.retraces:type_name -> moot.wire.v1.Retrace
 	3,  // 4: moot.wire.v1.Report.audits:type_name -> moot.wire.v1.Audit
 	4,  // 5: moot.wire.v1.Report.retraces:type_name -> moot.wire.v1.Retrace
-	14, // 6: moot.wire.v1.CellResult.summary:type_name -> moot.wire.v1.CellSummary
-	15, // 7: moot.wire.v1.CellResult.votes:type_name -> moot.wire.v1.CellVote
+	15, // 6: moot.wire.v1.CellResult.summary:type_name -> moot.wire.v1.CellSummary
+	16, // 7: moot.wire.v1.CellResult.votes:type_name -> moot.wire.v1.CellVote
 	8,  // [8:8] is the sub-list for method output_type
 	8,  // [8:8] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
@@ -1698,7 +1809,7 @@ func file_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_message_proto_rawDesc), len(file_v1_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
