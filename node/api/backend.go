@@ -38,9 +38,19 @@ type Backend interface {
 	// Upload stores a file of rows until it is removed, or a day is over. A file
 	// that ends early is an error, and leaves nothing.
 	Upload(ctx context.Context, req UploadRequest, body io.Reader) (Upload, error)
+	// UploadPart adds to a file that comes in parts, and makes it with the first;
+	// E_RETRY when the part does not begin where the file ends, or another one is
+	// under way. Of a part that ends early there stays what came.
+	UploadPart(ctx context.Context, req UploadPartRequest, body io.Reader) (UploadPart, error)
+	// UploadParts lists files of which not all came, oldest first.
+	UploadParts(ctx context.Context) ([]UploadPart, error)
+	// FinishUpload makes an upload of a file of which all parts came, or tells of
+	// it once more; E_DATA, and nothing stays, when it is not what was sent.
+	FinishUpload(ctx context.Context, id string, req FinishUploadRequest, progress ProgressFunc) (Upload, error)
 	// Uploads lists the files that were uploaded, oldest first.
 	Uploads(ctx context.Context) ([]Upload, error)
-	// RemoveUpload removes one, E_NOTFOUND when it is not there.
+	// RemoveUpload removes one, also one of which not all came; E_NOTFOUND when it
+	// is not there.
 	RemoveUpload(ctx context.Context, id string) (Upload, error)
 	// Models and Datasets list what this node holds, oldest first.
 	Models(ctx context.Context) ([]Model, error)

@@ -45,6 +45,8 @@
 //	POST /api/v1/datasets/preview          PreviewRequest, answers DatasetPreview
 //	POST /api/v1/uploads                   a file (?name=NAME), answers Upload
 //	GET  /api/v1/uploads                   Uploads
+//	PUT  /api/v1/uploads/{id}              a part of a file (?name=NAME&bytes=N&offset=N), answers UploadPart
+//	POST /api/v1/uploads/{id}/finish       FinishUploadRequest, stream ending in Upload
 //	DELETE /api/v1/uploads/{id}            Upload
 //	GET  /api/v1/runs                      Runs
 //	POST /api/v1/runs                      LaunchRequest, stream ending in Run

@@ -57,7 +57,9 @@ func described() []route {
 		{"POST /api/v1/datasets/preview", "Reads the first rows of files, as they are", PreviewRequest{}, DatasetPreview{}, formObject, nil},
 		{"POST /api/v1/uploads", "Takes a file of rows from an asker on another machine", fileBody{}, Upload{}, formObject, []string{"name"}},
 		{"GET /api/v1/uploads", "The files that were uploaded and are still here, oldest first", nil, Uploads{}, formObject, nil},
-		{"DELETE /api/v1/uploads/{id}", "Removes an uploaded file", nil, Upload{}, formObject, nil},
+		{"PUT /api/v1/uploads/{id}", "Takes a part of a file, from where the last one ended", fileBody{}, UploadPart{}, formObject, []string{"name", "bytes", "offset"}},
+		{"POST /api/v1/uploads/{id}/finish", "Checks a file of which all parts came", FinishUploadRequest{}, Upload{}, formLines, nil},
+		{"DELETE /api/v1/uploads/{id}", "Removes an uploaded file, or the part of one", nil, Upload{}, formObject, nil},
 		{"GET /api/v1/runs", "The runs that the node knows, oldest first", nil, Runs{}, formObject, paging},
 		{"POST /api/v1/runs", "Launches a run", LaunchRequest{}, Run{}, formLines, nil},
 		{"POST /api/v1/runs/plan", "Looks at a run file as a launch does", LaunchRequest{}, Plan{}, formLines, nil},
@@ -151,7 +153,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 type schemas struct{ components map[string]any }
 
 // kindOf are the types of parameters.
-var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string", "name": "string", "model": "string", "dataset": "string", "span": "string", "points": "integer", "peer": "string"}
+var kindOf = map[string]string{"id": "string", "n": "integer", "from": "integer", "limit": "integer", "since": "string", "after": "string", "level": "string", "round": "string", "format": "string", "name": "string", "model": "string", "dataset": "string", "span": "string", "points": "integer", "peer": "string", "bytes": "integer", "offset": "integer"}
 
 func (g *schemas) operation(path string, r route) map[string]any {
 	op := map[string]any{"summary": r.summary, "operationId": operationID(r.pattern)}

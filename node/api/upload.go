@@ -32,6 +32,8 @@ type Upload struct {
 // Uploads answers a list of uploads.
 type Uploads struct {
 	Uploads []Upload `json:"uploads"`
+	// Parts are files of which not all came yet, the oldest first.
+	Parts []UploadPart `json:"parts"`
 	// MaxBytes is how many bytes a file may have, and all of them together.
 	MaxBytes int64 `json:"max_bytes"`
 }
@@ -44,26 +46,29 @@ const (
 	maxUploadName  = 255
 )
 
-func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
-	req, err := fillUpload(r)
-	var release func()
-	if err == nil {
-		release, err = slot(s.streams, "operations")
+// takeFile makes a handler of what takes a body of any length.
+func takeFile[Q, T any](s *Server, fill func(r *http.Request) (Q, error), take func(ctx context.Context, req Q, body io.Reader) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		req, err := fill(r)
+		var release func()
+		if err == nil {
+			release, err = slot(s.streams, "operations")
+		}
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		defer release()
+		body := &slowBody{http.NewResponseController(w), r.Body}
+		v, err := take(r.Context(), req, body)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			e := Errorf(CodeUsage, "%w", err)
+			e.status = http.StatusRequestTimeout
+			err = e
+		}
+		_ = body.SetReadDeadline(time.Time{}) // the connection goes on
+		s.answer(w, r, v, err)
 	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	defer release()
-	body := &slowBody{http.NewResponseController(w), r.Body}
-	u, err := s.backend.Upload(r.Context(), req, body)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		e := Errorf(CodeUsage, "%w", err)
-		e.status = http.StatusRequestTimeout
-		err = e
-	}
-	_ = body.SetReadDeadline(time.Time{}) // the connection goes on
-	s.answer(w, r, u, err)
 }
 
 // fillUpload checks what is known before the file comes.
@@ -87,10 +92,14 @@ func fillUpload(r *http.Request) (UploadRequest, error) {
 	case req.Bytes == 0:
 		return req, Errorf(CodeUsage, "%s is empty", clip(req.Name))
 	case req.Bytes > MaxUploadBytes:
-		return refuse(http.StatusRequestEntityTooLarge, Errorf(CodeUsage, "%s has %d bytes, at most %d are taken", clip(req.Name), req.Bytes, int64(MaxUploadBytes)).
-			WithHint(`copy it to the node's machine and give its path, here or to "moot data import"`))
+		return refuse(http.StatusRequestEntityTooLarge, uploadTooLarge(req.Name, req.Bytes))
 	}
 	return req, nil
+}
+
+func uploadTooLarge(name string, size int64) *Error {
+	return Errorf(CodeUsage, "%s has %d bytes, at most %d are taken", clip(name), size, int64(MaxUploadBytes)).
+		WithHint(`copy it to the node's machine and give its path, here or to "moot data import"`)
 }
 
 // slowBody is a body of any length, of which something has to come every now
@@ -107,7 +116,11 @@ func (b *slowBody) Read(p []byte) (int, error) {
 
 func (s *Server) uploads(ctx context.Context, _ *http.Request) (Uploads, error) {
 	l, err := s.backend.Uploads(ctx)
-	return Uploads{list(l), MaxUploadBytes}, err
+	if err != nil {
+		return Uploads{}, err
+	}
+	parts, err := s.backend.UploadParts(ctx)
+	return Uploads{list(l), list(parts), MaxUploadBytes}, err
 }
 
 func (s *Server) removeUpload(ctx context.Context, r *http.Request) (Upload, error) {

@@ -92,6 +92,7 @@ type node struct {
 	// guarded by uploading: what is under way
 	uploadingBytes int64
 	uploadingFiles int
+	uploadingParts map[string]bool // by ID: a part is written, or the file finished
 
 	measuring sync.Mutex // by who measures how fast disk and processor are
 

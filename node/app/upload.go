@@ -29,14 +29,7 @@ const (
 
 // Upload implements api.Backend.
 func (n *node) Upload(ctx context.Context, req api.UploadRequest, body io.Reader) (u api.Upload, err error) {
-	defer func() {
-		switch {
-		case err != nil && isDiskFull(err):
-			err = api.Errorf(api.CodeDisk, "upload %s: %w", uploadName(req.Name), err).WithHint("make room, or start mootd with another --data-dir")
-		case err != nil:
-			err = fmt.Errorf("upload %s: %w", uploadName(req.Name), err)
-		}
-	}()
+	defer func() { err = uploadError(req.Name, err) }()
 	done, err := n.admitUpload(ctx, req.Bytes)
 	if err != nil {
 		return u, err
@@ -65,28 +58,24 @@ func (n *node) Upload(ctx context.Context, req api.UploadRequest, body io.Reader
 	return u, nil
 }
 
+// uploadError says which upload it was.
+func uploadError(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case isDiskFull(err):
+		return api.Errorf(api.CodeDisk, "upload %s: %w", uploadName(name), err).WithHint("make room, or start mootd with another --data-dir")
+	}
+	return fmt.Errorf("upload %s: %w", uploadName(name), err)
+}
+
 // admitUpload finds out whether there is room for an upload, and keeps it until
 // done is called.
 func (n *node) admitUpload(ctx context.Context, size int64) (done func(), err error) {
-	if err := n.checkSpace(size); err != nil {
-		return nil, err
-	}
 	n.uploading.Lock()
 	defer n.uploading.Unlock()
-	l, err := n.uploads(ctx)
-	if err != nil {
+	if err := n.roomForUpload(ctx, size); err != nil {
 		return nil, err
-	}
-	sum, count := size+n.uploadingBytes, len(l)+n.uploadingFiles
-	for _, u := range l {
-		sum += u.Bytes
-	}
-	const hint = "remove one that is not needed any more, or give the path of a file on the node's machine"
-	switch {
-	case count >= api.MaxUploads:
-		return nil, api.Errorf(api.CodeConflict, "%d files are here already, at most %d are kept", count, api.MaxUploads).WithHint(hint)
-	case sum > api.MaxUploadBytes:
-		return nil, api.Errorf(api.CodeConflict, "with its %d bytes and what is here already there would be %d, at most %d are kept", size, sum, int64(api.MaxUploadBytes)).WithHint(hint)
 	}
 	n.uploadingBytes += size
 	n.uploadingFiles++
@@ -96,6 +85,39 @@ func (n *node) admitUpload(ctx context.Context, size int64) (done func(), err er
 		n.uploadingBytes -= size
 		n.uploadingFiles--
 	}, nil
+}
+
+// roomForUpload refuses a file when there would be too many, or too many bytes. A
+// file that comes in parts counts as if all of it was there.
+//
+// n.uploading is held.
+func (n *node) roomForUpload(ctx context.Context, size int64) error {
+	if err := n.checkSpace(size); err != nil {
+		return err
+	}
+	l, err := n.uploads(ctx)
+	if err != nil {
+		return err
+	}
+	parts, err := n.uploadParts(ctx)
+	if err != nil {
+		return err
+	}
+	sum, count := size+n.uploadingBytes, len(l)+len(parts)+n.uploadingFiles
+	for _, u := range l {
+		sum += u.Bytes
+	}
+	for _, p := range parts {
+		sum += p.Bytes
+	}
+	const hint = "remove one that is not needed any more, or give the path of a file on the node's machine"
+	switch {
+	case count >= api.MaxUploads:
+		return api.Errorf(api.CodeConflict, "%d files are here already, at most %d are kept", count, api.MaxUploads).WithHint(hint)
+	case sum > api.MaxUploadBytes:
+		return api.Errorf(api.CodeConflict, "with its %d bytes and what is here already there would be %d, at most %d are kept", size, sum, int64(api.MaxUploadBytes)).WithHint(hint)
+	}
+	return nil
 }
 
 func writeUpload(ctx context.Context, path string, size int64, body io.Reader) error {
@@ -145,27 +167,44 @@ func (n *node) uploads(ctx context.Context) ([]api.Upload, error) {
 
 // readUpload finds an upload by its ID; what has another name is none.
 func (n *node) readUpload(id string) (api.Upload, error) {
-	if b, err := hex.DecodeString(id); err != nil || len(b) != 8 || strings.ToLower(id) != id {
+	if !isUploadID(id) {
 		return api.Upload{}, fs.ErrNotExist
 	}
 	dir := filepath.Join(n.dir, uploadsDir, id)
-	files, err := os.ReadDir(dir)
-	if err == nil && len(files) != 1 {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		return api.Upload{}, err
-	}
-	info, err := files[0].Info()
+	info, err := onlyFile(dir)
 	if err != nil {
 		return api.Upload{}, err
 	}
 	return api.Upload{ID: id, Name: info.Name(), Bytes: info.Size(), File: filepath.Join(dir, info.Name()), Received: info.ModTime().UTC()}, nil
 }
 
+func isUploadID(id string) bool {
+	b, err := hex.DecodeString(id)
+	return err == nil && len(b) == 8 && strings.ToLower(id) == id
+}
+
+// onlyFile finds the one file of a folder.
+func onlyFile(dir string) (fs.FileInfo, error) {
+	files, err := os.ReadDir(dir)
+	if err == nil && len(files) != 1 {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	return files[0].Info()
+}
+
 // RemoveUpload implements api.Backend.
 func (n *node) RemoveUpload(_ context.Context, id string) (api.Upload, error) {
 	u, err := n.readUpload(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		p, dir, perr := n.findUploadPart(id)
+		if perr == nil {
+			u = api.Upload{ID: p.ID, Name: p.Name, Bytes: p.Have, File: filepath.Join(dir, p.Name), Received: p.Last}
+			err = nil
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return u, api.Errorf(api.CodeNotFound, "there is no upload %.40q", id).WithHint("an upload goes after a day; send the file again")
 	}

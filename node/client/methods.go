@@ -69,6 +69,18 @@ func (c *Client) Upload(ctx context.Context, req api.UploadRequest, body io.Read
 	return call[api.Upload](ctx, c, http.MethodPost, "/api/v1/uploads?name="+url.QueryEscape(req.Name), file{body, req.Bytes})
 }
 
+// UploadPart sends a part of a file, from where the last one ended. Where that is
+// after a break, Uploads tells.
+func (c *Client) UploadPart(ctx context.Context, req api.UploadPartRequest, body io.Reader) (api.UploadPart, error) {
+	q := url.Values{"name": {req.Name}, "bytes": {strconv.FormatInt(req.Bytes, 10)}, "offset": {strconv.FormatInt(req.Offset, 10)}}
+	return call[api.UploadPart](ctx, c, http.MethodPut, "/api/v1/uploads/"+url.PathEscape(req.ID)+"?"+q.Encode(), file{body, req.Size})
+}
+
+// FinishUpload has a file checked of which all parts were sent.
+func (c *Client) FinishUpload(ctx context.Context, id string, req api.FinishUploadRequest, progress api.ProgressFunc) (api.Upload, error) {
+	return stream[api.Upload](ctx, c, "/api/v1/uploads/"+url.PathEscape(id)+"/finish", req, progress)
+}
+
 // Uploads lists the files that were uploaded and are still there.
 func (c *Client) Uploads(ctx context.Context) (api.Uploads, error) {
 	return call[api.Uploads](ctx, c, http.MethodGet, "/api/v1/uploads", nil)

@@ -1,13 +1,19 @@
 package web_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/api/apitest"
@@ -367,4 +373,243 @@ func TestImportErrors(t *testing.T) {
 	if s := tb.text(`violations.join()`); s != "" {
 		t.Errorf("against the policy: %s", s)
 	}
+}
+
+// piecemeal is a daemon that breaks off in the middle of a part, takes none until
+// it is up again, and counts what comes.
+type piecemeal struct {
+	*apitest.Fake
+	broken chan struct{} // closed at the break
+	up     atomic.Bool
+
+	mu sync.Mutex
+	// guarded by mu
+	got   int64
+	whole []int64 // of each file that was finished: how much had come until then
+}
+
+func (p *piecemeal) UploadPart(ctx context.Context, req api.UploadPartRequest, body io.Reader) (api.UploadPart, error) {
+	up := p.up.Load() || req.Offset == 0
+	if !up {
+		select {
+		case <-p.broken:
+			panic(http.ErrAbortHandler)
+		default:
+			body = io.LimitReader(body, 1<<20)
+		}
+	}
+	u, err := p.Fake.UploadPart(ctx, req, body)
+	p.mu.Lock()
+	if err == nil {
+		p.got += u.Have - req.Offset
+	}
+	p.mu.Unlock()
+	if !up {
+		close(p.broken)
+		panic(http.ErrAbortHandler)
+	}
+	return u, err
+}
+
+func (p *piecemeal) FinishUpload(ctx context.Context, id string, req api.FinishUploadRequest, progress api.ProgressFunc) (api.Upload, error) {
+	u, err := p.Fake.FinishUpload(ctx, id, req, progress)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		p.whole = append(p.whole, p.got)
+	}
+	return u, err
+}
+
+// attachLarge gives a file of 9 MiB to the control for rows; it is the same each
+// time.
+func (tb *tab) attachLarge() {
+	tb.t.Helper()
+	tb.eval(`(() => {
+		const l = [...document.querySelectorAll("main label")].find((l) => l.textContent === "Files of rows, of this computer"), c = document.getElementById(l.htmlFor), d = new DataTransfer();
+		d.items.add(new File(["a row of a table\n".repeat(9 * 65536).slice(0, 9 * 1048576)], "large.jsonl", {lastModified: 1}));
+		c.files = d.files;
+		c.dispatchEvent(new Event("change", {bubbles: true}));
+	})()`, nil)
+}
+
+// TestUploadGoesOn: a file that is sent goes on where it was when the daemon ends
+// in the middle of a part and starts again with another token, and so it does when
+// the page is loaded again and the same file chosen; nothing is sent twice, and
+// what is not the file any more is sent anew.
+func TestUploadGoesOn(t *testing.T) {
+	w := newWorld(t)
+	w.stop()
+	p := &piecemeal{Fake: w.fake, broken: make(chan struct{})}
+	w.backend = p
+	w.fake.UploadDir(t.TempDir())
+	w.serve(t, "127.0.0.1:0", token)
+	addr := strings.TrimPrefix(w.url, "http://")
+	tb := w.enter(openBrowser(t), 1200, 900)
+	tb.goTo("#/new/data", `document.querySelector("main details")?.open`)
+	tb.attachLarge()
+	<-p.broken
+	w.stop()
+	waits := `[...document.querySelectorAll("main [role=status]")].some((n) => n.textContent.includes("large.jsonl waits, and goes on by itself"))`
+	tb.until(waits + ` || document.querySelector("h1").textContent === "Sign in"`)
+	other := strings.Repeat("e", 64)
+	p.up.Store(true)
+	w.serve(t, addr, other)
+	tb.until(`document.querySelector("h1").textContent === "Sign in"`)
+	tb.eval(fmt.Sprintf(`document.querySelector("main input").value = %q; document.querySelector("form").requestSubmit()`, other), nil)
+	looked := `document.querySelectorAll("main tbody tr").length > 2`
+	tb.until(looked)
+	check := func(what string, want ...int64) {
+		t.Helper()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if diff := cmp.Diff(want, p.whole); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	const size = 9 << 20
+	check("after a break", size)
+
+	// The page is loaded again while a part of the file is there.
+	u, err := w.fake.Uploads(t.Context())
+	if err != nil || len(u) != 1 || u[0].Bytes != size {
+		t.Fatalf("%+v, %v", u, err)
+	}
+	content, err := os.ReadFile(u[0].File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.fake.RemoveUpload(t.Context(), u[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	part := func(content []byte) {
+		t.Helper()
+		req := api.UploadPartRequest{ID: u[0].ID, Name: "large.jsonl", Bytes: size, Size: int64(len(content))}
+		if _, err := w.fake.UploadPart(t.Context(), req, bytes.NewReader(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part(content[:7<<20])
+	tb.reload()
+	tb.until(`document.body?.innerText.includes("large.jsonl was chosen before this page was loaded again")`)
+	tb.attachLarge()
+	tb.until(looked)
+	check("after a reload", size, size+2<<20)
+	if s := tb.text(`document.body.innerText.includes("was chosen before")`); s != "false" {
+		t.Error("it still asks for the file that was chosen")
+	}
+
+	// What is there is not the file: all of it is sent.
+	if _, err := w.fake.RemoveUpload(t.Context(), u[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	part(make([]byte, 5<<20))
+	tb.press("Check all rows")
+	tb.until(`document.body.innerText.includes("can be imported.")`)
+	check("another content", size, size+2<<20, size+2<<20+4<<20+size)
+	tb.press("leave out")
+	tb.until(`fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + other + `"}}).then((r) => r.json()).then((v) => v.uploads.length + v.parts.length === 0)`)
+}
+
+// TestDraft: what was entered of a launch is there again after a reload, until
+// somebody starts anew, or launches it.
+func TestDraft(t *testing.T) {
+	w := newWorld(t)
+	w.stop()
+	w.backend = &recorded{planner: planner{w.fake}}
+	w.serve(t, "127.0.0.1:0", token)
+	dir := filepath.Join(t.TempDir(), "tiny")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rows := filepath.Join(t.TempDir(), "rows.jsonl")
+	for name, content := range map[string]string{filepath.Join(dir, "config.json"): "{}", rows: "a row"} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tb := w.enter(openBrowser(t), 1200, 900)
+	tb.goTo("#/new/model", `document.querySelector("main details")?.open`)
+	anew := `[...document.querySelectorAll("main .tools button:not([hidden])")].filter((b) => /^Start anew|^Forget/.test(b.textContent))`
+	if s := tb.text(anew + `.length + " " + sessionStorage.getItem("moot.draft")`); s != "0 null" {
+		t.Errorf("of nothing there is a draft: %s", s)
+	}
+	tb.write("Folder", dir)
+	tb.write("Where it is from", evil)
+	tb.press("Import the model")
+	tb.until(`document.querySelector(".picks input:checked")`)
+	tb.press("Next: Data")
+	tb.until(`document.querySelector("h1").textContent.includes("step 2")`)
+	tb.eval(`document.querySelector("main details").open = true`, nil)
+	tb.write("… or on the machine of mootd", rows)
+	tb.until(`document.querySelectorAll("main tbody tr").length > 0`)
+	tb.write("Template", "alpaca")
+	tb.write("Licence of the data", "CC0-1.0")
+	tb.write("input is", "answer")
+	tb.press("Import the rows")
+	tb.until(`document.body.innerText.includes("Imported:") && document.querySelector(".picks input:checked")`)
+	tb.press("Next: Budget")
+	text := `document.querySelector("main textarea").value`
+	tb.until(`/model = "baf/.test(` + text + `)`)
+	tb.write("Name", "kept")
+	tb.write("Rounds", "17")
+	tb.until(`document.body.innerText.includes("It can be launched.")`)
+	file := tb.text(text)
+	values := `[...document.querySelectorAll("main .card input:not([type=radio], [type=file]), main .card select, main .card textarea")].map((c) => c.type === "checkbox" ? c.checked : c.value).join("|")`
+	all := make(map[string]string)
+	steps := []string{"model", "data", "budget"}
+	ready := func(step string) {
+		tb.goTo("#/new/"+step, fmt.Sprintf(`location.hash === "#/new/%s" && document.querySelector("h1")?.textContent.includes("%s")`, step, step))
+	}
+	for _, step := range steps {
+		ready(step)
+		all[step] = tb.text(values)
+	}
+	tb.reload()
+	tb.until(`document.body?.innerText.includes("is here again.")`)
+	tb.until(`document.body.innerText.includes("It can be launched.")`)
+	if s := tb.text(text); s != file {
+		t.Errorf("the run file is\n%s\nwant\n%s", s, file)
+	}
+	for _, step := range steps {
+		ready(step)
+		if step != "budget" {
+			tb.until(`document.querySelector(".picks input:checked")`)
+		}
+		if s := tb.text(values); s != all[step] {
+			t.Errorf("%s has %q, want %q", step, s, all[step])
+		}
+	}
+	if s := tb.text(`sessionStorage.getItem("moot.draft").includes(sessionStorage.getItem("moot.token"))`); s != "false" {
+		t.Error("the token is in the draft")
+	}
+
+	// Once more is asked before all is forgotten.
+	tb.eval(anew+`[0].focus(); `+anew+`[0].click()`, nil)
+	if s := tb.text(anew + `[0].textContent`); s != "Forget all that was entered" {
+		t.Errorf("it is not asked once more: %s", s)
+	}
+	tb.eval(anew+`[0].click()`, nil)
+	tb.until(`document.querySelector("h1").textContent.includes("step 1") && ` + anew + `.length === 0`)
+	tb.until(`document.querySelectorAll(".picks input").length === 1`)
+	tb.reload()
+	tb.until(`document.querySelectorAll(".picks input").length === 1`)
+	if s := tb.text(values + ` + document.querySelectorAll(".picks input:checked").length + document.body.innerText.includes("is here again")`); strings.Contains(s, dir) || !strings.HasSuffix(s, "0false") {
+		t.Errorf("it is here again: %s", s)
+	}
+
+	// What was launched is not offered again.
+	tb.eval(`document.querySelector(".picks input").click()`, nil)
+	ready("data")
+	tb.until(`document.querySelector(".picks input")`)
+	tb.eval(`document.querySelector(".picks input").click()`, nil)
+	ready("publish")
+	tb.until(`document.body.innerText.includes("not planned yet") || document.querySelector(".consent input:enabled")`)
+	tb.agree()
+	tb.press("Launch")
+	tb.until(`document.body.innerText.includes("moot join baf")`)
+	if s := tb.text(`String(sessionStorage.getItem("moot.draft"))`); s != "null" {
+		t.Errorf("what was launched is kept: %s", s)
+	}
+	tb.clean()
 }

@@ -59,6 +59,7 @@ type Fake struct {
 	data      []api.Dataset
 	uploads   []api.Upload
 	uploadDir string
+	parts     map[string]*part // by ID
 	runs      []*run
 	pinned    map[string]bool
 	set       map[string][]string // settings in the file
@@ -367,6 +368,10 @@ func (f *Fake) RemoveUpload(_ context.Context, id string) (api.Upload, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i := slices.IndexFunc(f.uploads, func(u api.Upload) bool { return u.ID == id })
+	if p, ok := f.parts[id]; ok {
+		delete(f.parts, id)
+		return api.Upload{ID: id, Name: p.Name, Bytes: p.Have}, nil
+	}
 	if i < 0 {
 		return api.Upload{}, api.Errorf(api.CodeNotFound, "there is no upload %.40q", id)
 	}

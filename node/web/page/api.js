@@ -112,27 +112,28 @@ export async function download(path, signal, method = "GET") {
   return { name, blob: await resp.blob() };
 }
 
-// upload sends a file, and tells how far it is: fetch cannot.
-export function upload(file, progress, signal) {
+// sendPart sends a part of a file, and tells how much of it went: fetch cannot.
+export function sendPart(path, bytes, progress, signal) {
   return new Promise((done, fail) => {
     const req = new XMLHttpRequest();
     const stop = () => req.abort();
-    req.open("POST", `/api/v1/uploads?name=${encodeURIComponent(file.name)}`);
+    req.open("PUT", `/api/v1${path}`);
     req.responseType = "json";
+    req.timeout = 0; // of a slow line; the daemon ends what does not come on
     req.setRequestHeader("Authorization", `Bearer ${token}`);
     req.setRequestHeader("Content-Type", "application/octet-stream");
-    req.upload.addEventListener("progress", (e) => progress?.({ phase: `upload of ${file.name}`, done: e.loaded, total: e.total, unit: "bytes" }));
+    req.upload.addEventListener("progress", (e) => progress(e.loaded));
     req.addEventListener("load", () => {
       const e = req.response?.error ?? {};
       if (req.status === 200 && req.response) return done(req.response);
       fail(new APIError(req.status, e.code ?? "E_DAEMON", e.message ?? `the daemon answered ${req.status}`, e.hint));
     });
-    req.addEventListener("error", () => fail(new APIError(0, "E_DAEMON", `${file.name} was not sent: the file cannot be read any more, or the daemon does not answer`, "is the file still there, and mootd running?")));
+    req.addEventListener("error", () => fail(new APIError(0, "E_DAEMON", "the daemon does not answer", "is mootd running?")));
     req.addEventListener("abort", () => fail(signal?.reason ?? new DOMException("stopped", "AbortError")));
     req.addEventListener("loadend", () => signal?.removeEventListener("abort", stop));
     if (signal?.aborted) return fail(signal.reason);
     signal?.addEventListener("abort", stop);
-    req.send(file);
+    req.send(bytes);
   });
 }
 

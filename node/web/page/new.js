@@ -1,9 +1,10 @@
 // To launch a run in four steps: model, data, budget, publish. What was entered
-// stays as long as the tab does, and what is under way goes on, whichever page is
-// looked at.
+// stays as long as the tab does, also when the page is loaded again, and what is
+// under way goes on, whichever page is looked at.
 
 import { access, get, run as operate } from "./api.js";
 import { el, copyable, facts, foreign, ident, set } from "./dom.js";
+import { clearDraft, loadDraft, saveDraft } from "./draft.js";
 import { job } from "./job.js";
 import { modelStep } from "./newmodel.js";
 import { dataStep } from "./newdata.js";
@@ -11,6 +12,8 @@ import { budgetStep } from "./newbudget.js";
 import * as f from "./format.js";
 
 const steps = [["model", "Model"], ["data", "Data"], ["budget", "Budget"], ["publish", "Publish"]];
+
+const ANEW = "Start anew";
 
 let kept = null; // the one of this tab
 let keptFor = ""; // the access with which it was made
@@ -31,13 +34,17 @@ function wizard() {
   const model = modelStep(changed);
   const data = dataStep(changed, () => model.value);
   const budget = budgetStep((p) => { ready = p; publish.update(); });
-  const publish = publishStep(() => ({ ready, model: model.value, data: data.value }));
+  const publish = publishStep(() => ({ ready, model: model.value, data: data.value }), () => {
+    clearDraft();
+    anew.hidden = true;
+  });
   const parts = { model, data, budget, publish };
   const heading = el("h1", { tabindex: -1 });
   const links = steps.map(([id, title], i) => ({ id, a: el("a", { href: `#/new/${id}` }, `${i + 1}. ${title}`), note: el("span", { class: "note" }) }));
   const back = el("button", { type: "button" }), next = el("button", { type: "button", class: "main" });
   const box = el("div", { class: "card" });
-  let at = 0;
+  const anew = el("button", { type: "button", hidden: true }, ANEW), resumed = el("p", { class: "note", role: "status", hidden: true });
+  let at = -1; // nothing was shown yet
 
   const go = (i) => { location.hash = `#/new/${steps[i][0]}`; };
   back.addEventListener("click", () => go(at - 1));
@@ -45,10 +52,54 @@ function wizard() {
 
   function changed() {
     budget.with(model.value, data.value);
+    keep();
     draw();
   }
 
+  // keep keeps what was entered.
+  function keep() {
+    if (access !== "full") return;
+    saveDraft({ model: model.draft, data: data.draft, budget: budget.draft, launched: publish.launched, time: Date.now() });
+    anew.hidden = false;
+  }
+
+  // resume takes up what is kept.
+  function resume() {
+    const d = access === "full" && loadDraft();
+    if (!d) return;
+    try {
+      model.restore(d.model);
+      data.restore(d.data);
+      budget.restore(d.budget);
+      publish.launched = d.launched;
+    } catch (err) { // it is of another version of this page
+      console.warn(err);
+      clearDraft();
+      return;
+    }
+    anew.hidden = resumed.hidden = false;
+    resumed.textContent = `What was entered until ${f.clock(d.time)} is here again.`;
+  }
+
+  // It is asked once more before all is forgotten.
+  anew.addEventListener("click", () => {
+    if (anew.textContent === ANEW) {
+      anew.textContent = "Forget all that was entered";
+      return;
+    }
+    model.end();
+    data.end();
+    budget.leave();
+    clearDraft();
+    kept = null;
+    keptFor = "";
+    if (location.hash === "#/new/model") dispatchEvent(new HashChangeEvent("hashchange"));
+    else go(0);
+  });
+  anew.addEventListener("blur", () => { anew.textContent = ANEW; });
+
   function draw() {
+    if (at < 0) return;
     for (const [i, { id, a, note }] of links.entries()) {
       if (i === at) a.setAttribute("aria-current", "step");
       else a.removeAttribute("aria-current");
@@ -62,12 +113,16 @@ function wizard() {
     next.disabled = next.hidden || (at < 2 && !parts[steps[at][0]].value);
   }
 
-  return {
-    node: el("div", null, heading,
+  const node = el("div", null, heading,
       access === "full" ? el("p", { class: "lead" }, "Nothing is shown to others before the last step, and you agreed.") : el("p", { class: "lead" }, "This page may look, and not change anything: open it with the daemon's full token."),
       el("nav", { class: "steps", "aria-label": "Steps" }, el("ol", null, links.map(({ a, note }) => el("li", null, a, note)))),
-      box, el("p", { class: "tools" }, back, next)),
+      resumed, box, el("p", { class: "tools" }, back, next, anew));
+  for (const type of ["input", "change"]) box.addEventListener(type, keep);
+  resume();
+  return {
+    node,
     show(step) {
+      if (at >= 0 && step !== steps[at][0]) resumed.hidden = true;
       at = steps.findIndex(([id]) => id === step);
       heading.textContent = `Launch a run: step ${at + 1} of ${steps.length}, ${steps[at][1].toLowerCase()}`;
       box.replaceChildren(el("h2", null, steps[at][1]), parts[step].node);
@@ -88,7 +143,8 @@ function wizard() {
 }
 
 // publishStep launches what was planned.
-function publishStep(state) {
+// It calls done after that.
+function publishStep(state, done) {
   const consent = el("input", { type: "checkbox" });
   const launch = el("button", { type: "button", class: "main" }, "Launch");
   const about = el("div"), result = el("div", { role: "status" });
@@ -133,6 +189,7 @@ function publishStep(state) {
     const { ready } = state();
     const r = await operate("/runs", { name: ready.name, toml: ready.toml }, progress, signal);
     launched = ready.toml; // whatever else fails
+    done();
     update();
     const status = await get("/status", signal).catch(() => ({}));
     const addrs = status.addrs ?? [];
@@ -143,5 +200,5 @@ function publishStep(state) {
   }));
 
   const node = el("div", null, about, ask, el("p", { class: "tools" }, launch, work.stop), work.said, work.wrong, result);
-  return { node, update };
+  return { node, update, get launched() { return launched; }, set launched(toml) { launched = toml; } };
 }

@@ -41,6 +41,7 @@ export function budgetStep(planned) {
   const work = job(buttons);
   let source = "run.toml"; // what errors name
   let model = null, data = null, asked = null, timer = 0, shown = false;
+  let wanted = ""; // the preset that is to be chosen as soon as it is there
   let turns = 0; // of texts that are fetched: the last one asked for is taken
 
   const inputs = controls.map(([label, table, key, asText, note]) => {
@@ -149,7 +150,14 @@ export function budgetStep(planned) {
       el("div", { class: "three grid" }, inputs.map((i) => i.node), field("Made for", use, "A licence that forbids it is refused.")),
       el("details", null, el("summary", null, "The run file"), field("Run file", text, "What is commented out is the default.")),
       el("p", { class: "tools" }, now, work.stop), work.said, work.wrong, panel.node),
-    get text() { return text.value; },
+    get draft() { return { preset: wanted || preset.value, source, text: text.value }; },
+    restore(d) {
+      wanted = d.preset;
+      source = d.source;
+      text.value = d.text;
+      read();
+      buttons();
+    },
     // enter is called when the step is shown, leave when it is not any more.
     async enter() {
       shown = true;
@@ -166,6 +174,7 @@ export function budgetStep(planned) {
     },
     update(presets) {
       if (preset.options.length !== presets.length) preset.replaceChildren(...presets.map((v) => el("option", { value: v }, v)));
+      if (presets.includes(wanted)) [preset.value, wanted] = [wanted, ""];
     },
   };
 }

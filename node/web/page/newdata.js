@@ -2,11 +2,13 @@
 // looked into, checked and imported. Files of the browser's machine are sent to
 // the daemon first; it forgets them after the import, or after a day.
 
-import { access, change, get, run as operate, upload, APIError } from "./api.js";
+import { access, change, get, run as operate, APIError } from "./api.js";
+import { fillIn, valuesOf } from "./draft.js";
 import { el, badge, facts, foreign, harmless, ident, set } from "./dom.js";
 import { field, job, sample } from "./job.js";
 import { pick } from "./pick.js";
 import { table } from "./table.js";
+import { upload, uploadID } from "./upload.js";
 import * as f from "./format.js";
 
 // forms are the forms of rows with their fields; those with ? may be missing.
@@ -41,12 +43,14 @@ function sent() {
       }
       return out;
     },
-    // forget removes them from the daemon's machine.
+    // forget removes them, or what was sent of them, from the daemon's machine.
     async forget(files) {
       for (const file of files) {
         const u = uploads.get(file);
         uploads.delete(file);
-        if (u) await change("DELETE", `/uploads/${u.id}`).catch(() => {}); // it goes by itself, too
+        try {
+          await change("DELETE", `/uploads/${u?.id ?? await uploadID(file)}`);
+        } catch { /* nothing of it is there, or it goes by itself */ }
       }
     },
   };
@@ -58,8 +62,10 @@ function source(what, one, changed) {
   const paths = one ? el("input", { type: "text", spellcheck: "false", autocomplete: "off" }) : el("textarea", { rows: 2, spellcheck: "false", placeholder: "/home/me/rows.jsonl" });
   const list = el("ul", { class: "plain" });
   let files = [];
+  let before = []; // names of those that were chosen before the page was loaded again
   function draw() {
-    list.replaceChildren(...files.map((file) => el("li", null, foreign(file.name), ` ${f.bytes(file.size)} `, el("button", {
+    before = before.filter((name) => !files.some((file) => file.name === name));
+    list.replaceChildren(...before.map((name) => el("li", { class: "note" }, foreign(name), " was chosen before this page was loaded again. Choose it once more; what was sent of it is not sent again.")), ...files.map((file) => el("li", null, foreign(file.name), ` ${f.bytes(file.size)} `, el("button", {
       type: "button", class: "small", "aria-label": `Leave out ${harmless(file.name)}`, on: { click: () => { files = files.filter((x) => x !== file); draw(); input.focus(); changed([file]); } },
     }, "leave out"))));
   }
@@ -78,6 +84,12 @@ function source(what, one, changed) {
     lock(on) {
       paths.readOnly = on;
       for (const c of [input, ...list.querySelectorAll("button")]) c.disabled = on;
+    },
+    get draft() { return { paths: paths.value, files: [...before, ...files.map((file) => file.name)] }; },
+    restore(d) {
+      paths.value = d.paths;
+      before = d.files;
+      draw();
     },
     get files() { return files; },
     get paths() { return linesOf(paths); },
@@ -110,6 +122,8 @@ export function dataStep(chosen, learner) {
   let turns = 0; // of what is checked
   let columns = [], detected = "", suggested = {}; // of the preview
   const taken = new Map(); // which column somebody chose for a field
+
+  const controls = { form, template, hold, share, shuffle, drop, licence, origin, tokens };
 
   const shareField = field("Held out, in percent", share), fileField = el("div", null, heldOut.node, heldOut.list);
   // stale takes back what was said of other rows, or of another way to read them.
@@ -266,6 +280,22 @@ export function dataStep(chosen, learner) {
   return {
     node: el("div", null, list.node, more),
     get value() { return list.value; },
+    get draft() { return { ...valuesOf(controls), taken: [...taken], rows: rows.draft, held: heldOut.draft, id: list.id }; },
+    restore(d) {
+      fillIn(controls, d);
+      for (const [name, column] of d.taken) taken.set(name, column);
+      rows.restore(d.rows);
+      heldOut.restore(d.held);
+      list.want(d.id);
+      more.open = told = Boolean(rows.draft.paths || rows.draft.files.length);
+      if (!rows.empty) look([]);
+      buttons();
+    },
+    // end stops what is under way, and has the daemon forget what was sent.
+    end() {
+      work.end();
+      there.forget([...rows.files, ...heldOut.files]);
+    },
     update(sets) {
       list.update(sets);
       if (!told && !sets.length) more.open = true;

@@ -2,6 +2,7 @@
 // is imported.
 
 import { access, run as operate } from "./api.js";
+import { fillIn, valuesOf } from "./draft.js";
 import { el, foreign, ident, set } from "./dom.js";
 import { field, job } from "./job.js";
 import { pick } from "./pick.js";
@@ -47,13 +48,21 @@ export function modelStep(chosen) {
       if (!m.trainable) chosen(null);
     });
   });
+  const controls = { dir, origin, nf4, copy, links };
   buttons();
   const more = el("details", null, el("summary", null, "Import a checkpoint"), form);
   let told = false;
   return {
     node: el("div", null, list.node, more),
     get value() { return list.value?.trainable ? list.value : null; },
-    get busy() { return work.busy; },
+    get draft() { return { ...valuesOf(controls), id: list.id }; },
+    restore(d) {
+      fillIn(controls, d);
+      list.want(d.id);
+      more.open = told = Boolean(d.dir);
+      buttons();
+    },
+    end() { work.end(); },
     update(models) {
       list.update(models);
       if (!told && !models.some((m) => m.trainable)) more.open = true;

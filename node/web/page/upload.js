@@ -1,0 +1,79 @@
+// Files of the browser's machine, sent in parts: after a break, and when the same
+// file is chosen again after the page was loaded anew, it goes on where the daemon
+// has it to. At the end both compare a digest of all.
+
+import { get, run as operate, sendPart, APIError } from "./api.js";
+
+const PIECE = 4 << 20; // as api.UploadPiece: of what a digest is made, and what is sent at once
+const FIRST_MS = 500, MOST_MS = 10_000; // between tries
+
+const hex = (buffer) => [...new Uint8Array(buffer)].map((b) => b.toString(16).padStart(2, "0")).join("");
+const sha256 = (bytes) => crypto.subtle.digest("SHA-256", bytes);
+
+// bytesOf reads a part of a file.
+async function bytesOf(file, from) {
+  try {
+    return await file.slice(from, from + PIECE).arrayBuffer();
+  } catch {
+    throw new APIError(0, "E_USAGE", `${file.name} cannot be read any more`, "was it changed or moved? choose it again");
+  }
+}
+
+// uploadID is the same for the same file, and for no other: by its name, its size, when
+// it was changed and how it begins.
+export async function uploadID(file) {
+  const begin = await sha256(await bytesOf(file, 0));
+  return hex(await sha256(new TextEncoder().encode(JSON.stringify([file.name, file.size, file.lastModified, hex(begin)])))).slice(0, 16);
+}
+
+// passing says whether a failure goes by itself: nobody answers, the daemon has
+// started again and wants another token, or a part that was cut off is still waited
+// for.
+const passing = (err) => ["E_DAEMON", "E_RETRY"].includes(err.code) || [401, 408, 429].includes(err.status);
+
+// upload sends a file, and returns what the daemon says of it.
+export async function upload(file, progress, signal) {
+  const tell = (phase, done) => progress?.({ phase: `${phase} of ${file.name}`, done, total: file.size, unit: "bytes" });
+  const id = await uploadID(file), path = `/uploads/${id}`;
+  const digests = []; // of the pieces
+  let wait = FIRST_MS, anew = false;
+  for (;;) {
+    signal?.throwIfAborted();
+    try {
+      const { uploads, parts } = await get("/uploads", signal);
+      let have = uploads.some((u) => u.id === id) ? file.size : parts.find((p) => p.id === id)?.have ?? 0;
+      while (have < file.size) {
+        const bytes = await bytesOf(file, have);
+        const q = new URLSearchParams({ name: file.name, bytes: file.size, offset: have });
+        tell("upload", have);
+        const from = have;
+        have = (await sendPart(`${path}?${q}`, bytes, (n) => tell("upload", from + Math.min(n, bytes.byteLength)), signal)).have;
+        wait = FIRST_MS;
+      }
+      while (digests.length * PIECE < file.size) {
+        tell("check", digests.length * PIECE);
+        digests.push(new Uint8Array(await sha256(await bytesOf(file, digests.length * PIECE))));
+        signal?.throwIfAborted();
+      }
+      const all = new Uint8Array(await new Blob(digests).arrayBuffer());
+      return await operate(`${path}/finish`, { digest: hex(await sha256(all)) }, progress, signal);
+    } catch (err) {
+      if (signal?.aborted) throw err;
+      if (err.code === "E_DATA" && !anew) { // what was here already was of another file, or is broken
+        anew = true;
+        continue;
+      }
+      if (err.code !== "E_NOTFOUND" && !passing(err)) throw err;
+      progress?.({ text: `${file.name} waits, and goes on by itself: ${err.message}` });
+      await pause(wait, signal);
+      wait = Math.min(2 * wait, MOST_MS);
+    }
+  }
+}
+
+function pause(ms, signal) {
+  return new Promise((done) => {
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", () => { clearTimeout(timer); done(); }, { once: true });
+  });
+}
