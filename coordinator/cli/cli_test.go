@@ -118,8 +118,8 @@ func TestScripts(t *testing.T) {
 			"watching": func(ts *testscript.TestScript, _ bool, _ []string) {
 				select {
 				case <-fake(ts).watched:
-				case <-time.After(10 * time.Second):
-					ts.Fatalf("nobody watches after 10 s")
+				case <-time.After(2 * time.Minute):
+					ts.Fatalf("nobody watches after two minutes")
 				}
 			},
 			"exits": exits,

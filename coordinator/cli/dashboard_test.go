@@ -94,7 +94,7 @@ func TestPublicDashboard(t *testing.T) {
 	// What happens comes through: the daemon's events are followed.
 	<-f.watched
 	f.Decide(apitest.ID("demo"), apitest.DecidedRound("demo", 1, false, apitest.PeerID("node")))
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if _, body := get("api/v1/runs/" + apitest.ID("demo")); strings.Contains(body, `"round":1,`) {
 			break
 		} else if time.Now().After(end) {
@@ -102,7 +102,7 @@ func TestPublicDashboard(t *testing.T) {
 		}
 	}
 	f.stop()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if code, body := get("api/v1/status"); code == 502 && strings.Contains(body, string(api.CodeDaemon)) && !strings.Contains(body, f.dir) && !strings.Contains(body, "127.0.0.1") {
 			break
 		} else if time.Now().After(end) {

@@ -49,7 +49,7 @@ func TestJoinAsksOnATerminal(t *testing.T) {
 				}
 			}
 		}()
-		watch := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+		watch := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 		defer watch.Stop()
 		_ = cmd.Wait() // the exit code says it
 		<-read

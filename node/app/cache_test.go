@@ -257,9 +257,7 @@ func TestVerifyRepairs(t *testing.T) {
 		t.Fatalf("VerifyShards = %+v, %v", v, err)
 	}
 	<-n.runs.running
-	if err := n.host.Connect(ctx, from.host.Addrs()[0]); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() bool { return n.host.Connect(t.Context(), from.host.Addrs()[0]) == nil })
 	v, err = n.VerifyShards(ctx, api.VerifyRequest{ID: m.ID, Repair: true}, quiet)
 	if err != nil || v.Repaired != 1 || len(v.Broken) != 0 {
 		t.Fatalf("VerifyShards = %+v, %v", v, err)

@@ -253,7 +253,7 @@ func (f *fakeRuns) began(t *testing.T, i int) *fakeRun {
 	r := f.all()[i]
 	select {
 	case <-r.began:
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the run did not begin")
 	}
 	return r
@@ -262,7 +262,7 @@ func (f *fakeRuns) began(t *testing.T, i int) *fakeRun {
 // eventually waits for what another goroutine does.
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not happen in time")
 		}

@@ -109,7 +109,7 @@ inner.sequence_tokens = 96
 	}
 	wait := func(what string, ok func(first, second api.Run) bool) (first, second api.Run) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			p, err := a.Run(t.Context(), ids[0])
 			if err != nil {
 				t.Fatal(err)

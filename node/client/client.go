@@ -20,7 +20,7 @@ import (
 
 // What a client waits for.
 const (
-	dialTimeout = 3 * time.Second
+	dialTimeout = 10 * time.Second
 	// The daemon shows every 15 s that a long operation lives; what is silent
 	// for several times as long does not.
 	headerTimeout = 60 * time.Second

@@ -40,8 +40,8 @@ func take(t *testing.T, events <-chan api.Event, n int) []string {
 			if e.Type != api.EventStreamEnd {
 				got = append(got, string(e.Type)+" "+e.Text)
 			}
-		case <-time.After(10 * time.Second):
-			t.Fatalf("after %q nothing came for 10 s", got)
+		case <-time.After(2 * time.Minute):
+			t.Fatalf("after %q nothing came for two minutes", got)
 		}
 	}
 	return got

@@ -56,7 +56,7 @@ func (w *watched) Watch(ctx context.Context, run string, after api.Cursor, emit 
 // within waits for something on this side of the connection.
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("it never came to this: %s", what)
 		}
@@ -71,17 +71,14 @@ func TestUpdates(t *testing.T) {
 	w := newWorld(t)
 	b := openBrowser(t)
 	tb := w.enter(b, 1200, 800)
+	// The page asks anyhow after 10 s, but not this one: what it shows came with events.
+	tb.eval(`globalThis.setTimeout = ((set) => (f, ms, ...more) => ms >= 10_000 ? 0 : set(f, ms, ...more))(setTimeout)`, nil)
 	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
 	tb.eval(`document.querySelector("[aria-label=Rounds] tbody a").focus()`, nil) // of round 25
 	begin := time.Now()
 	w.decide(26, []string{w.me, apitest.PeerID("b"), apitest.PeerID("c"), apitest.PeerID("d")})
 	tb.until(tile + ` === "26"`)
-	// It is asked for anyhow after 10 s.
-	if took := time.Since(begin).Round(time.Millisecond); took > 8*time.Second {
-		t.Errorf("a round was seen only %v after it was decided", took)
-	} else {
-		t.Logf("a round was seen %v after it was decided", took)
-	}
+	t.Logf("a round was seen %v after it was decided", time.Since(begin).Round(time.Millisecond))
 	if s := tb.text(`document.querySelector("[aria-label=Rounds] tbody a").textContent + " " + document.activeElement.textContent`); s != "26 25" {
 		t.Errorf("the first round and the focused one are %q, want 26 25", s)
 	}

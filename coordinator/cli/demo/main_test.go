@@ -49,5 +49,5 @@ func parentMain() {
 		panic(err)
 	}
 	fmt.Println(p.pid())
-	time.Sleep(time.Minute)
+	time.Sleep(10 * time.Minute)
 }

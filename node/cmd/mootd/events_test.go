@@ -18,7 +18,7 @@ import (
 // returns the ids and the types of all.
 func sse(t *testing.T, dir, url, after string, done func(data string) bool) (ids, types []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/api/v1/events", nil)
 	if err != nil {

@@ -53,7 +53,7 @@ func TestTopFollowsTheDaemon(t *testing.T) {
 	slave.Close()
 	shows := func(texts ...string) {
 		t.Helper()
-		deadline := time.Now().Add(30 * time.Second)
+		deadline := time.Now().Add(2 * time.Minute)
 		for _, text := range texts {
 			for !strings.Contains(screen.Render(), text) {
 				if time.Now().After(deadline) {

@@ -91,12 +91,27 @@ func Within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
+// Connect connects to an address. On a machine that does nothing for a while a
+// handshake may take too long: then it tries again.
+func Connect(t testing.TB, h *p2p.Host, addr string) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		err := h.Connect(t.Context(), addr)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // WaitFor waits until ok.
 func WaitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited a minute for: %s", what)
+			t.Fatalf("waited three minutes for: %s", what)
 		}
 	}
 }

@@ -41,9 +41,7 @@ func newHost(t *testing.T, more ...libp2p.Option) host.Host {
 
 func connect(t *testing.T, a, b host.Host) {
 	t.Helper()
-	if err := a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: b.Addrs()}); err != nil {
-		t.Fatal(err)
-	}
+	waitFor(t, "a connection", func() bool { return a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: b.Addrs()}) == nil })
 }
 
 // node gossips about one topic and keeps what it hears.

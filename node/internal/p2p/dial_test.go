@@ -31,9 +31,7 @@ func TestFullAddressBook(t *testing.T) {
 	if book.AddAddr(nowhere, dead, peerstore.TempAddrTTL); len(book.Addrs(nowhere)) != 0 {
 		t.Fatal("the address book is not full")
 	}
-	if err := h.Connect(t.Context(), other.Addrs()[0]); err != nil {
-		t.Error(err)
-	}
+	waitFor(t, "a connection", func() bool { return h.Connect(t.Context(), other.Addrs()[0]) == nil })
 	if err := h.Connect(t.Context(), fmt.Sprintf("%s/p2p/%s", dead, nowhere)); err == nil {
 		t.Error("connected to nobody")
 	}

@@ -292,9 +292,7 @@ func TestPeersTellsOfConnections(t *testing.T) {
 	b := newHost(t, Options{Agent: "moot/b"})
 	start(t, a)
 	start(t, b)
-	if err := b.Connect(t.Context(), a.Addrs()[0]); err != nil {
-		t.Fatal(err)
-	}
+	waitFor(t, "a connection", func() bool { return b.Connect(t.Context(), a.Addrs()[0]) == nil })
 	var p Peer
 	waitFor(t, "agent and latency", func() bool {
 		ps := b.Peers()
@@ -317,9 +315,7 @@ func TestPeersTellsOfConnections(t *testing.T) {
 func TestBlockedPeerStaysAway(t *testing.T) {
 	t.Parallel()
 	a, b := newHost(t, Options{}), newHost(t, Options{})
-	if err := b.Connect(t.Context(), a.Addrs()[0]); err != nil {
-		t.Fatal(err)
-	}
+	waitFor(t, "a connection", func() bool { return b.Connect(t.Context(), a.Addrs()[0]) == nil })
 	a.Block(b.ID(), "test", time.Hour)
 	waitFor(t, "the connection to end", func() bool { return !a.connected(b.ID()) && !b.connected(a.ID()) })
 	if err := a.Connect(t.Context(), b.Addrs()[0]); err == nil {

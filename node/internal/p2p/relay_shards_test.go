@@ -72,9 +72,7 @@ func TestRelayCarriesShards(t *testing.T) {
 				return o
 			}
 			a, b := behind(), behind()
-			if err := b.Connect(t.Context(), at); err != nil {
-				t.Fatal(err)
-			}
+			waitFor(t, "a connection", func() bool { return b.Connect(t.Context(), at) == nil })
 			for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // the service begins a moment later
 				if _, err = circuit.Reserve(t.Context(), b, at); err == nil {
 					break
@@ -92,9 +90,7 @@ func TestRelayCarriesShards(t *testing.T) {
 			over := peer.AddrInfo{ID: b.ID(), Addrs: []multiaddr.Multiaddr{
 				multiaddr.StringCast(at.Addrs[0].String() + "/p2p/" + h.ID().String() + "/p2p-circuit"),
 			}}
-			if err := a.Connect(t.Context(), over); err != nil {
-				t.Fatal(err)
-			}
+			waitFor(t, "a connection", func() bool { return a.Connect(t.Context(), over) == nil })
 			s, err := a.NewStream(network.WithAllowLimitedConn(t.Context(), "test"), b.ID(), "/echo/1")
 			if err != nil {
 				t.Fatal(err)

@@ -19,9 +19,7 @@ const echo = "/moot/echo/1"
 func pair(t *testing.T) (server, client *Host) {
 	t.Helper()
 	server, client = newHost(t, Options{}), newHost(t, Options{})
-	if err := client.Connect(t.Context(), server.Addrs()[0]); err != nil {
-		t.Fatal(err)
-	}
+	waitFor(t, "a connection", func() bool { return client.Connect(t.Context(), server.Addrs()[0]) == nil })
 	return server, client
 }
 

@@ -29,9 +29,7 @@ func TestVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	if err := h.Connect(t.Context(), old.Addrs()[0]); err != nil {
-		t.Fatal(err)
-	}
+	waitFor(t, "a connection", func() bool { return h.Connect(t.Context(), old.Addrs()[0]) == nil })
 	for proto, want := range map[string]string{
 		"/moot/thing/3": "the peer (moot/0.1.0) speaks version 1, 2 of /moot/thing, this node version 3; the older of the two has to be updated",
 		"/moot/other/1": "the peer (moot/0.1.0) does not speak /moot/other",

@@ -21,9 +21,7 @@ func TestFetcher(t *testing.T) {
 	fetchtest.Fetcher(t, func(t *testing.T, bs blockstore.Blockstore, o fetchtest.NodeOptions) *fetchtest.Node {
 		n := newNode(t, bs, nodeOptions{key: o.Key, listen: o.Listen})
 		for _, s := range o.Seeds {
-			if err := n.h.Connect(t.Context(), s.Host.Addrs()[0]); err != nil {
-				t.Fatal(err)
-			}
+			fetchtest.Connect(t, n.h, s.Host.Addrs()[0])
 		}
 		return &fetchtest.Node{
 			Host: n.h, Store: bs, Stop: n.stop, Banned: n.bans.list,
@@ -132,9 +130,7 @@ func TestChain(t *testing.T) {
 	last.h.Block(seed.h.ID(), "a DHT finds everybody", time.Hour)
 	ended := make(chan error, 1)
 	go func() { ended <- last.p.Fetch(within(t, time.Minute), root, FetchOptions{}) }()
-	if err := middle.h.Connect(t.Context(), seed.h.Addrs()[0]); err != nil {
-		t.Fatal(err)
-	}
+	fetchtest.Connect(t, middle.h, seed.h.Addrs()[0])
 	if err := middle.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -251,9 +247,7 @@ func TestOtherVersion(t *testing.T) {
 		s.Reset()
 	})
 	n := newNode(t, memory(), nodeOptions{alone: true})
-	if err := n.h.Connect(t.Context(), old.Addrs()[0]); err != nil {
-		t.Fatal(err)
-	}
+	fetchtest.Connect(t, n.h, old.Addrs()[0])
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)

@@ -110,9 +110,7 @@ func TestRot(t *testing.T) {
 	waitFor(t, "the peer to see both wrong blocks", func() bool { return told() >= 2 })
 	late := newNode(t, fetchtest.Memory(), nodeOptions{})
 	copySome(t, late.bs, good, nil)
-	if err := n.h.Connect(t.Context(), late.h.Addrs()[0]); err != nil {
-		t.Fatal(err)
-	}
+	fetchtest.Connect(t, n.h, late.h.Addrs()[0])
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}

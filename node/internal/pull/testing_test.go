@@ -98,9 +98,7 @@ func newNode(t testing.TB, bs blockstore.Blockstore, o nodeOptions) *node {
 	})
 	t.Cleanup(n.stop)
 	for _, s := range o.seeds {
-		if err := n.h.Connect(t.Context(), s.h.Addrs()[0]); err != nil {
-			t.Fatal(err)
-		}
+		fetchtest.Connect(t, n.h, s.h.Addrs()[0])
 	}
 	return n
 }

@@ -72,9 +72,7 @@ func TestStranger(t *testing.T) {
 			defer cancel()
 			go func() { _ = stranger.host.Rendezvous(ctx, id.String()) }()
 			for _, addr := range []string{a.addr(), b.addr()} {
-				if err := stranger.host.Connect(t.Context(), addr); err != nil {
-					t.Fatal(err)
-				}
+				until(t, "a connection", func() bool { return stranger.host.Connect(t.Context(), addr) == nil })
 			}
 
 			ra, _ := a.takePart(t, man)
@@ -150,9 +148,7 @@ func TestStranger(t *testing.T) {
 			}
 			// That it listens at all: what somebody says who knows no members, it hears.
 			other := newNode(t, n+3, stranger.addr())
-			if err := other.host.Connect(t.Context(), stranger.addr()); err != nil {
-				t.Fatal(err)
-			}
+			until(t, "a connection", func() bool { return other.host.Connect(t.Context(), stranger.addr()) == nil })
 			loud, err := other.hub.o.Gossip.Join(gossip.RunTopic(id), func(context.Context, peer.ID, []byte) (any, gossip.Verdict) {
 				return nil, gossip.Accept
 			})
@@ -189,18 +185,14 @@ func TestBorrowedBadge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := thief.host.Connect(t.Context(), a.addr()); err != nil {
-		t.Fatal(err)
-	}
+	until(t, "a connection", func() bool { return thief.host.Connect(t.Context(), a.addr()) == nil })
 	if _, err := thief.host.Request(t.Context(), a.hub.self, memberProtocol, s.Envelope, msg.MaxMessageBytes); err == nil || ra.ground.Member(thief.hub.self) {
 		t.Errorf("somebody else's proof makes a member: %v", err)
 	}
 	if ra.ground.Member(self) {
 		t.Error("the one who did not come is a member")
 	}
-	if err := b.host.Connect(t.Context(), a.addr()); err != nil {
-		t.Fatal(err)
-	}
+	until(t, "a connection", func() bool { return b.host.Connect(t.Context(), a.addr()) == nil })
 	if _, err := b.host.Request(t.Context(), a.hub.self, memberProtocol, s.Envelope, msg.MaxMessageBytes); err != nil || !ra.ground.Member(self) {
 		t.Errorf("a proof does not make a member: %v", err)
 	}

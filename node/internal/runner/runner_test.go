@@ -24,12 +24,12 @@ func TestRunOfThree(t *testing.T) {
 	t.Parallel()
 	a := newNode(t, 1)
 	b, c := newNode(t, 2, a.addr()), newNode(t, 3, a.addr())
-	man := launch(t, a, func(m *run.Manifest) { m.MinPeers = 3 })
+	man := launch(t, a, func(m *run.Manifest) { m.MinPeers, m.MaxRounds = 3, 1000 })
 	ra, _ := a.takePart(t, man)
 	rb, _ := b.takePart(t, man)
 	rc, _ := c.takePart(t, man)
 	var told []api.Progress
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	if err := rb.Ready(ctx, func(p api.Progress) { told = append(told, p) }); err != nil {
 		t.Fatal(err)
@@ -37,31 +37,47 @@ func TestRunOfThree(t *testing.T) {
 	if len(told) == 0 {
 		t.Error("nothing was told of the pull")
 	}
+	// On a slow machine any of them may be late in a round, and so there are as many as
+	// it takes until each has contributed, and three have trained.
+	together := 0 // rounds to which more than one contributed
+	until(t, "contribution of each", func() bool {
+		rounds, err := rc.Rounds(1, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		makers := make(map[string]bool)
+		together = 0
+		for _, r := range rounds {
+			for _, c := range r.Contributions {
+				makers[c.Peer] = true
+			}
+			if len(r.Contributions) > 1 {
+				together++
+			}
+		}
+		return len(makers) == 3 && together > 0 && rc.Summary().TrainedRounds >= 3
+	})
+	until(t, "order that is taken", func() bool { return ra.Order(ctx, msg.Order{Action: msg.ActionStop}) == nil })
 	sameEnd(t, ra, rb, rc)
-	rounds, err := rc.Rounds(1, 100)
+	rounds, err := rc.Rounds(1, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	trained := 0
-	makers := make(map[string]bool)
+	trained, certified := 0, 0
 	for _, r := range rounds {
 		if len(r.Contributions) == 0 {
 			continue
 		}
 		trained++
-		for _, c := range r.Contributions {
-			makers[c.Peer] = true
+		if r.TrainLoss == nil {
+			t.Errorf("round %d of %d contributions has no loss", r.Round, len(r.Contributions))
 		}
-		// On a slow machine one of them may be late in a round.
-		if !r.Certified || r.TrainLoss == nil || len(r.Contributions) < 2 {
-			t.Errorf("round %d: certified %v, loss %v, %d contributions", r.Round, r.Certified, r.TrainLoss != nil, len(r.Contributions))
+		if r.Certified {
+			certified++
 		}
 	}
-	if len(makers) != 3 {
-		t.Errorf("%d peers contributed, want 3", len(makers))
-	}
-	if trained != 3 {
-		t.Errorf("%d rounds trained, want 3", trained)
+	if got := rc.Summary().TrainedRounds; uint64(trained) != got || certified == 0 {
+		t.Errorf("%d rounds have contributions, %d of them certified; %d are said to have trained", trained, certified, got)
 	}
 	// The state is whole on all of them, and the same bytes.
 	var want []byte
@@ -248,8 +264,12 @@ func TestRefusedDeltas(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDeltas(a.store, fetcher{p: a.hub.o.Puller}, layout, 2, 2)
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
+			ctx := t.Context()
+			if tt.want == msg.Timeout {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+				defer cancel()
+			}
 			c := commit
 			tt.change(&c)
 			if got := d.check(ctx, &c); got != tt.want {
