@@ -47,6 +47,7 @@ type Ledger struct {
 	left     leftEntries     // guarded by mu; what was in the chain and is not any more
 	links    []round.Link    // guarded by mu; decoded ones, newest last
 	said     []msg.Signed    // guarded by mu; what own.log holds
+	spent    []cid.Cid       // guarded by mu; heads for which it does not hold all that was said, oldest first
 	evidence []Evidence      // guarded by mu
 	proven   provenSteps     // guarded by mu
 }
@@ -101,6 +102,9 @@ func Open(dir string, genesis *msg.Record) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l.own, ownCut, err = openLog(filepath.Join(dir, "own.log"), ownMagic, func(f frame) error {
+		if f.kind == kindSpent {
+			return l.replaySpent(f.payload)
+		}
 		s, err := msg.Open(f.payload)
 		if err != nil {
 			return fmt.Errorf("own message: %w", err)
@@ -113,6 +117,11 @@ func Open(dir string, genesis *msg.Record) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l.cut = chainCut + ownCut
+	if l.own.damaged {
+		if err := l.spend(l.lastHeads()); err != nil {
+			return nil, errors.Join(fmt.Errorf("open ledger: %w", err), l.Close())
+		}
+	}
 	if err := l.dropLoose(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), l.Close())
 	}

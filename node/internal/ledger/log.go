@@ -23,6 +23,7 @@ const (
 	kindLoose    = 5
 	kindJump     = 6
 	kindOwn      = 1
+	kindSpent    = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -33,6 +34,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type frameLog struct {
 	f   *os.File
 	end int64
+	// damaged: what was cut off had been written as a whole, so it may have been
+	// more than the last, unsynced write of a crash.
+	damaged bool
 	// broken is set when a write failed and the file could not be cut back:
 	// what is at its end is unknown.
 	broken error
@@ -89,6 +93,7 @@ func (l *frameLog) load(magic string, fn func(frame) error) (cut int64, err erro
 	for {
 		fr, err := readFrame(r, l.end)
 		if err != nil {
+			l.damaged = !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
 			break // a torn or damaged end
 		}
 		if err := fn(fr); err != nil {

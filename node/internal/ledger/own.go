@@ -47,10 +47,7 @@ func (l *Ledger) Own() []msg.Signed {
 // matters drops messages for heads that are behind by more than a few records,
 // and all join requests and orders but the last. It is called with mu held.
 func (l *Ledger) matters() []msg.Signed {
-	var heads []cid.Cid
-	for i := max(0, len(l.entries)-4); i < len(l.entries); i++ {
-		heads = append(heads, l.entries[i].ID)
-	}
+	heads := l.lastHeads()
 	var out []msg.Signed
 	var join, order *msg.Signed
 	for _, s := range l.said {
@@ -76,6 +73,79 @@ func (l *Ledger) matters() []msg.Signed {
 		}
 	}
 	return out
+}
+
+// lastHeads are those that rounds may be under way for.
+func (l *Ledger) lastHeads() []cid.Cid {
+	var heads []cid.Cid
+	for i := max(0, len(l.entries)-4); i < len(l.entries); i++ {
+		heads = append(heads, l.entries[i].ID)
+	}
+	return heads
+}
+
+// Spent lists heads for which this peer signed something that Own does not
+// return, or may have done so: it must not sign anything for them again, also when
+// the chain goes back to one of them.
+func (l *Ledger) Spent() []cid.Cid {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(slices.Clone(l.spent), headsOf(l.said, l.matters())...)
+}
+
+// headsOf are the heads of those messages that are not kept.
+func headsOf(list, kept []msg.Signed) []cid.Cid {
+	var heads []cid.Cid
+	for _, s := range list {
+		h := headOf(s.Message)
+		if h.Defined() && !slices.ContainsFunc(kept, func(k msg.Signed) bool { return k.CID == s.CID }) && !slices.Contains(heads, h) {
+			heads = append(heads, h)
+		}
+	}
+	return heads
+}
+
+// maxSpent is how many heads are remembered: as many as a round.Machine does.
+const maxSpent = 4096
+
+// spend notes heads durably.
+func (l *Ledger) spend(heads []cid.Cid) error {
+	if err := l.own.append(appendFrame(nil, kindSpent, joinCIDs(heads))); err != nil {
+		return err
+	}
+	l.addSpent(heads)
+	return nil
+}
+
+func (l *Ledger) addSpent(heads []cid.Cid) {
+	for _, h := range heads {
+		if !slices.Contains(l.spent, h) {
+			l.spent = append(l.spent, h)
+		}
+	}
+	l.spent = l.spent[max(0, len(l.spent)-maxSpent):]
+}
+
+func (l *Ledger) replaySpent(b []byte) error {
+	if len(b)%cidBytes != 0 {
+		return errors.New("frame of heads of a wrong size")
+	}
+	for ; len(b) > 0; b = b[cidBytes:] {
+		h, err := cid.Cast(b[:cidBytes])
+		if err != nil {
+			return fmt.Errorf("head that was signed for: %w", err)
+		}
+		l.addSpent([]cid.Cid{h})
+	}
+	return nil
+}
+
+func joinCIDs(list []cid.Cid) []byte {
+	var b []byte
+	for _, c := range list {
+		b = append(b, c.Bytes()...)
+	}
+	return b
 }
 
 // passed reports whether a record is in the chain and not one of its last.
@@ -105,15 +175,20 @@ func headOf(m msg.Message) cid.Cid {
 // compact is called with mu held.
 func (l *Ledger) compact() error {
 	keep := l.matters()
-	var b []byte
+	dropped := headsOf(l.said, keep)
+	before := l.spent
+	l.addSpent(dropped)
+	b := appendFrame(nil, kindSpent, joinCIDs(l.spent))
 	for _, s := range keep {
 		b = appendFrame(b, kindOwn, s.Envelope)
 	}
 	if int64(len(b)) > maxOwnBytes/2 {
+		l.spent = before
 		return nil // it would be back at once
 	}
 	n, err := replaceLog(l.own, ownMagic, b)
 	if err != nil {
+		l.spent = before
 		return err
 	}
 	l.own, l.said = n, keep

@@ -43,6 +43,9 @@ type Config struct {
 	// are sent again instead of made anew, and the sequence number of join
 	// requests goes on.
 	Own []msg.Signed
+	// Spent are heads for which Self signed what it does not have any more. It
+	// signs nothing for them again.
+	Spent []cid.Cid
 	// Evidence is what was told by Evidence effects before, in pairs.
 	Evidence [][2]msg.Signed
 	// Credentials are shown with requests for a seat.

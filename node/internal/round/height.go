@@ -273,6 +273,7 @@ func (m *Machine) addVotesOf(h *height, c *msg.Certificate) {
 	}
 	for _, e := range c.Votes {
 		if s, err := m.open(e); err == nil {
+			m.recall(s)
 			m.addVote(h, s)
 		}
 	}

@@ -109,10 +109,10 @@ func (l Link) names() []namedRecord {
 
 // Restart returns a machine for a chain that was moved under this one, by a jump to
 // a head that was proven: it begins anew, with what it knows that does not depend on
-// the chain. own is as in Config. This machine must not be used any more.
-func (m *Machine) Restart(now time.Time, own []msg.Signed) (*Machine, error) {
+// the chain. own and spent are as in Config. This machine must not be used any more.
+func (m *Machine) Restart(now time.Time, own []msg.Signed, spent []cid.Cid) (*Machine, error) {
 	cfg := m.cfg
-	cfg.Own, cfg.Evidence = own, nil
+	cfg.Own, cfg.Spent, cfg.Evidence = own, spent, nil
 	n, err := New(cfg, now)
 	if err != nil {
 		return nil, err

@@ -122,7 +122,7 @@ func TestRestart(t *testing.T) {
 	launcher := b.nodes[0]
 	b.receive(launcher, &msg.Order{Run: b.node.m.rules.run, Peer: launcher.id, Seq: 1, Action: msg.ActionPause})
 	old := b.node.m
-	n, err := old.Restart(b.now, nil)
+	n, err := old.Restart(b.now, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

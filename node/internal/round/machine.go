@@ -161,6 +161,11 @@ func (m *Machine) restore(own []msg.Signed) {
 		}
 		return compareCIDs(a.signed.CID, b.signed.CID)
 	})
+	for _, head := range m.cfg.Spent {
+		if !m.isSole(head) {
+			m.own.forget(head)
+		}
+	}
 	for _, d := range list {
 		m.own.add(d.signed)
 	}
@@ -407,6 +412,7 @@ func (m *Machine) receive(s msg.Signed) {
 	if s.Message == nil || !s.Message.RunID().Equals(m.rules.run) {
 		return
 	}
+	m.recall(s)
 	switch v := s.Message.(type) {
 	case *msg.Status:
 		m.members.add(m, v)

@@ -19,8 +19,15 @@ type signedFor struct {
 
 const (
 	keepHeads   = 8    // of which Self's messages are kept
-	rememberFor = 4096 // heads for which Self is known to have signed
+	rememberFor = 8192 // heads, those in cells counted too, for which Self is known to have signed
 )
+
+// isSole reports whether there is one seat, which is Self's: then nobody else can go on,
+// and nobody to be told two things.
+func (m *Machine) isSole(head cid.Cid) bool {
+	l, ok := m.chain.link(head)
+	return ok && len(l.Record.NextSeats) == 1 && l.Record.NextSeats[0].Peer == m.cfg.Self
+}
 
 // ownBook is what Self signed, by head.
 type ownBook struct {
@@ -33,6 +40,25 @@ func (b *ownBook) at(head cid.Cid) *signedFor {
 		return e
 	}
 	return &signedFor{}
+}
+
+// forget notes that Self signed something for a head, and for its cell.
+func (b *ownBook) forget(head cid.Cid) {
+	for _, slot := range []cid.Cid{head, cellSlot(head)} {
+		if b.byHead[slot] == nil {
+			b.heads = append(b.heads, slot)
+		}
+		b.byHead[slot] = &signedFor{forgotten: true}
+	}
+	b.bound()
+}
+
+// bound drops the oldest heads.
+func (b *ownBook) bound() {
+	for len(b.heads) > rememberFor {
+		delete(b.byHead, b.heads[0])
+		b.heads = b.heads[1:]
+	}
 }
 
 // add takes an own message. It must not be one of a kind that is there.
@@ -49,10 +75,7 @@ func (b *ownBook) add(s msg.Signed) {
 		if n := len(b.heads); n > keepHeads {
 			b.byHead[b.heads[n-1-keepHeads]] = &signedFor{forgotten: true}
 		}
-		if len(b.heads) > rememberFor {
-			delete(b.byHead, b.heads[0])
-			b.heads = b.heads[1:]
-		}
+		b.bound()
 	}
 	if e.forgotten {
 		return
@@ -80,6 +103,46 @@ func (e *signedFor) all() []msg.Signed {
 		}
 	}
 	return list
+}
+
+// recall takes a message that Self signed and does not know: its folder was restored
+// from an older one, or somebody runs another node with its key. What others heard
+// is what Self said.
+func (m *Machine) recall(s msg.Signed) {
+	if s.From != m.cfg.Self {
+		return
+	}
+	slot, _, ok := slotOf(s.Message)
+	if !ok || m.own.at(slot).said(s.Message) {
+		return
+	}
+	m.own.add(s)
+	m.emit(Store{s})
+	h := m.cur
+	if h != nil && h.sub != nil && slot.Equals(h.sub.slot()) {
+		h = h.sub
+	}
+	if _, have := s.Message.(*msg.Have); have && h != nil && slot.Equals(h.slot()) && h.t0.IsZero() {
+		h.t0 = m.now
+	}
+}
+
+// said reports whether something of the kind of v was said for the head, or may have
+// been.
+func (e *signedFor) said(v msg.Message) bool {
+	switch v := v.(type) {
+	case *msg.Commit:
+		return e.forgotten || e.commit != nil
+	case *msg.Have:
+		return e.forgotten || e.have != nil
+	case *msg.Vote:
+		return e.forgotten || e.vote != nil
+	case *msg.Report:
+		return e.forgotten || e.report != nil
+	case *msg.Proposal:
+		return e.forgotten || e.proposals[v.Attempt] != nil
+	}
+	return true
 }
 
 // headOf returns the head and round that a message is for; not ok for those

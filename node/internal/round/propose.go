@@ -280,9 +280,11 @@ func (m *Machine) addProposal(h *height, s msg.Signed) {
 		m.addVotesOf(m.prev, r.ParentCertificate)
 	}
 	for _, x := range v.haves {
+		m.recall(x)
 		m.addHave(h, x)
 	}
 	for _, x := range v.commits {
+		m.recall(x)
 		if _, ok := x.Message.(*msg.CellResult); ok {
 			m.addResult(h, x)
 			continue

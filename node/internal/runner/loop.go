@@ -64,7 +64,7 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 	}
 	m, err := round.New(round.Config{
 		Credentials: credentials, Evidence: evidence,
-		Manifest: r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, Own: r.ledger.Own(),
+		Manifest: r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, Own: r.ledger.Own(), Spent: r.ledger.Spent(),
 		Sign: func(m msg.Message) (msg.Signed, error) { return msg.Seal(r.hub.o.Key, m) },
 	}, time.Now())
 	if err != nil {

@@ -206,7 +206,7 @@ func (l *driver) move(ctx context.Context, mv move) error {
 	r.scopes.decided(head.Record.Round)
 	l.device.stop()
 	l.device.dropAudit()
-	m, err := l.m.Restart(time.Now(), r.ledger.Own())
+	m, err := l.m.Restart(time.Now(), r.ledger.Own(), r.ledger.Spent())
 	if err != nil {
 		return fmt.Errorf("go on at round %d: %w", head.Record.Round, err)
 	}

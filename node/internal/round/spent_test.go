@@ -1,0 +1,151 @@
+package round
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// TestCrashPoints: before whichever effect of two whole rounds a crash comes, in a
+// run with pledges too, nothing is signed anew that may have been sent. The
+// simulation holds it.
+func TestCrashPoints(t *testing.T) {
+	proposed := 0
+	for at := range seeds(36) {
+		s := newSim(t, 70, 4, pledging(4), simOpts{})
+		s.startAll()
+		s.runUntil(time.Minute, func() bool { return s.minRound() >= 2 })
+		victim := s.nodes[at%2]
+		victim.crashAt = at
+		if !s.runUntil(time.Minute, func() bool { return !victim.up }) {
+			t.Fatalf("no crash before effect %d", at)
+		}
+		for _, m := range victim.stored {
+			if _, ok := m.Message.(*msg.Proposal); ok {
+				proposed++
+			}
+		}
+		s.after(time.Duration(s.rnd.IntN(6000))*time.Millisecond, func() { victim.start() })
+		s.progress(2*time.Minute, 3, true)
+		if len(s.evidence) > 0 {
+			t.Fatalf("effect %d: evidence against %v", at, s.evidence)
+		}
+	}
+	if proposed == 0 {
+		t.Error("the crashed ones never proposed anything")
+	}
+}
+
+// forgetful is the bench's node with another memory of what it signed.
+func (b *bench) forgetful(own []msg.Signed, spent ...cid.Cid) {
+	b.t.Helper()
+	n := b.node
+	m, err := New(Config{
+		Manifest: b.manifest, Run: b.runID, Self: n.id, Chain: n.chain, Own: own, Spent: spent,
+		Sign: func(v msg.Message) (msg.Signed, error) { return msg.Seal(n.priv, v) },
+	}, b.now)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	n.m, n.stored = m, nil
+	b.step(0, Tick{})
+	b.step(0, Want{Seat: true})
+}
+
+func (b *bench) signedForHead() []msg.Signed {
+	var list []msg.Signed
+	for _, s := range b.node.stored {
+		if _, _, ok := headOf(s.Message); ok {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// TestSpentHead: for a head for which something may have been signed that is not
+// known any more nothing is signed; the next one is as usual. Who is the only seat
+// goes on.
+func TestSpentHead(t *testing.T) {
+	b := newBench(t, 4, 3)
+	b.forgetful(nil, b.head().ID)
+	b.train()
+	by, r := b.toVote(seatOf(b.head().Record.NextSeats, b.node.id))
+	b.receive(by, b.proposal(r, by, 0))
+	b.step(time.Minute, Tick{})
+	if list := b.signedForHead(); len(list) > 0 {
+		t.Fatalf("signed %T for a head that is spent", list[0].Message)
+	}
+	for _, o := range b.others() {
+		b.receive(o, b.voteFor(o, r))
+	}
+	if !b.head().ID.Equals(mustCID(t, r)) {
+		t.Fatal("it does not follow")
+	}
+	b.step(time.Minute, Tick{})
+	if len(b.signedForHead()) == 0 {
+		t.Error("nothing is signed for the next head")
+	}
+
+	sole := newBench(t, 1, 0)
+	sole.forgetful(nil, sole.head().ID)
+	sole.step(time.Minute, Tick{})
+	if len(sole.signedForHead()) == 0 {
+		t.Error("a run of one seat stands still")
+	}
+}
+
+// TestRecall: what others heard from this peer it has said, also if it does not
+// know it: as when its folder was restored, or another node has its key.
+func TestRecall(t *testing.T) {
+	b := newBench(t, 4, 3)
+	by, r := b.toVote(seatOf(b.head().Record.NextSeats, b.node.id))
+	vote := b.voteFor(b.node, r)
+	vote.Record = testCID("another")
+	have := &msg.Have{Run: b.runID, Round: r.Round, Head: r.Parent, Peer: b.node.id}
+	b.forgetful(nil)
+	b.step(0, Received{b.node.seal(vote)})
+	b.step(0, Received{b.node.seal(have)})
+	if n := len(b.signedForHead()); n != 2 {
+		t.Fatalf("%d messages are stored, want those that came back", n)
+	}
+	b.receive(by, b.proposal(r, by, 0))
+	b.step(time.Minute, Tick{})
+	for _, s := range b.signedForHead() {
+		switch m := s.Message.(type) {
+		case *msg.Vote:
+			if !m.Record.Equals(vote.Record) {
+				t.Error("it votes once more")
+			}
+		case *msg.Have:
+			if len(m.Entries) > 0 || len(m.Joins) > 0 {
+				t.Error("it gives another have")
+			}
+		}
+	}
+	if b.node.m.cur != nil && b.node.m.cur.parent.ID.Equals(r.Parent) && b.node.m.cur.t0.IsZero() {
+		t.Error("its attempts never begin")
+	}
+	// A have in a proposal is heard, too.
+	b = newBench(t, 4, 3)
+	by, r = b.toVote(3)
+	inside := false
+	for _, e := range r.Haves {
+		s, err := msg.Open(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inside = inside || s.From == b.node.id
+	}
+	b.forgetful(nil)
+	b.receive(by, b.proposal(r, by, 0))
+	known := b.node.m.own.at(r.Parent).have
+	if inside != (known != nil) {
+		t.Errorf("its have is in the proposal: %v; it knows it: %v", inside, known != nil)
+	}
+	if !inside {
+		t.Error("the proposal has no have of it")
+	}
+}
