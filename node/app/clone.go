@@ -44,6 +44,7 @@ func cloneFile(id string, m *run.Manifest) string {
 	f.whole("max_tokens", m.MaxTokens)
 	f.whole("seats", uint64(m.Seats))
 	f.whole("rotate_rounds", uint64(m.RotateRounds))
+	f.whole("keep_rounds", uint64(m.KeepRounds))
 	f.whole("min_peers", uint64(m.MinPeers))
 	f.whole("codec_bits", uint64(m.CodecBits))
 	f.whole("min_codec_bits", uint64(m.MinCodecBits))

@@ -21,6 +21,7 @@ rounds = 7
 max_tokens = 1000000
 seats = 5
 rotate_rounds = 0
+keep_rounds = 30
 period = "1500ms"
 codec_bits = 4
 min_codec_bits = 2

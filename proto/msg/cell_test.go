@@ -110,8 +110,8 @@ func auditedCellRecord(t testing.TB) *Record {
 // TestStandingNumbers: each field of a standing, and of a judgement that a round
 // with cells can have, is in its row on the wire.
 func TestStandingNumbers(t *testing.T) {
-	if n := reflect.TypeFor[Standing]().NumField() - 1; n != standingNumbers {
-		t.Errorf("a standing has %d fields beside the peer, its row has %d numbers", n, standingNumbers)
+	if n := reflect.TypeFor[Standing]().NumField() - 2; n != standingNumbers { // Peer, Kept
+		t.Errorf("a standing has %d fields that a seat can have, its row has %d numbers", n, standingNumbers)
 	}
 	if n := reflect.TypeFor[Judgement]().NumField(); n != judgementNumbers+3 { // TakenBack, Retraced, ErrorPPM
 		t.Errorf("a judgement has %d fields", n)
@@ -146,6 +146,9 @@ func TestHostileRows(t *testing.T) {
 		{"owed beyond 32 bits", func(w *wirev1.Record) { w.SeatStandings[0] = 1 << 40 }},
 		{"a seat's standing among the others", func(w *wirev1.Record) {
 			w.Standings = append(w.Standings, &wirev1.Standing{Peer: w.NextSeats[1].Peer, Owed: 1})
+		}},
+		{"a seat that is kept for who has one", func(w *wirev1.Record) {
+			w.Standings = append(w.Standings, &wirev1.Standing{Peer: w.NextSeats[2].Peer, Kept: 9})
 		}},
 		{"a judgement cut", func(w *wirev1.Record) { w.CellJudgements = w.CellJudgements[1:] }},
 		{"a seat below zero", func(w *wirev1.Record) { w.CellJudgements[0] = -1 }},

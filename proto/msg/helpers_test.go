@@ -234,6 +234,16 @@ func sampleTwice(t testing.TB) *Record {
 	return r
 }
 
+// sampleKept is a record of a run that keeps the seat of a peer that is away.
+func sampleKept(t testing.TB) *Record {
+	t.Helper()
+	r := sampleJudged(t)
+	_, away := testKey(t, 60)
+	r.Standings = append(r.Standings, Standing{Peer: away, Pace: 900, LackQ16: 1000, Work: 12_000, Kept: 15})
+	slices.SortFunc(r.Standings, func(a, b Standing) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
+	return r
+}
+
 func sampleGenesis(t testing.TB) *Record {
 	t.Helper()
 	_, a := testKey(t, 1)

@@ -1,6 +1,7 @@
 package msg
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -129,6 +130,7 @@ type Standing struct {
 	Pace      uint64 // mean of the audited tokens of a round, fading
 	LackQ16   uint32 // one minus the mean worth, fading
 	Work      uint64 // audited tokens in all
+	Kept      Round  `json:",omitzero"` // a seat is kept for it up to the record of this round; 0: none
 }
 
 // Proof is two messages that no honest peer signs both of.
@@ -359,6 +361,11 @@ func (c *checker) standings(list []Standing, seats []Seat) {
 		c.between("standings: pace", e.Pace, 0, MaxTokens)
 		c.between("standings: lack", uint64(e.LackQ16), 0, 1<<16)
 		c.between("standings: work", e.Work, 0, MaxRunTokens)
+		c.between("standings: kept", uint64(e.Kept), 0, 2*MaxRound)
+		if e.Kept > 0 {
+			_, seated := slices.BinarySearchFunc(seats, e.Peer, func(s Seat, id peer.ID) int { return bytes.Compare([]byte(s.Peer), []byte(id)) })
+			c.that(!seated, "standings: %v has a seat, and one is kept for it", e.Peer)
+		}
 	}
 }
 

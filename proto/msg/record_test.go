@@ -19,7 +19,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	empty := sampleRecord(t)
 	empty.Commits, empty.Contributions, empty.Refused, empty.Joins = nil, nil, nil, nil
 	for name, r := range map[string]*Record{
-		"sample": sampleRecord(t), "judged": sampleJudged(t), "healed": sampleHealed(t), "trend": sampleTrend(t), "tempo": sampleTempo(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
+		"sample": sampleRecord(t), "judged": sampleJudged(t), "healed": sampleHealed(t), "trend": sampleTrend(t), "tempo": sampleTempo(t), "kept": sampleKept(t), "genesis": sampleGenesis(t), "provisional parent": provisional, "nothing included": empty,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := r.Encode()
@@ -162,7 +162,11 @@ func TestLargestProposal(t *testing.T) {
 	}
 	for i := range MaxStandings {
 		_, id := testKey(t, i)
-		r.Standings = append(r.Standings, Standing{id, MaxOwed, MaxStrikesQ8, 2 * MaxRound, Banned, MaxTokens, 1 << 16, MaxRunTokens})
+		kept := Round(2 * MaxRound)
+		if slices.ContainsFunc(r.NextSeats, func(s Seat) bool { return s.Peer == id }) {
+			kept = 0
+		}
+		r.Standings = append(r.Standings, Standing{id, MaxOwed, MaxStrikesQ8, 2 * MaxRound, Banned, MaxTokens, 1 << 16, MaxRunTokens, kept})
 	}
 	slices.SortFunc(r.Standings, func(a, b Standing) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
 	for i := range MaxProofs {
@@ -193,7 +197,7 @@ func TestLargestProposal(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleTrend(f), sampleTempo(f), sampleGenesis(f), sampleWide(f), auditedCellRecord(f), sampleTwice(f)} {
+	for _, r := range []*Record{sampleRecord(f), sampleJudged(f), sampleHealed(f), sampleTrend(f), sampleTempo(f), sampleKept(f), sampleGenesis(f), sampleWide(f), auditedCellRecord(f), sampleTwice(f)} {
 		b, err := r.Encode()
 		if err != nil {
 			f.Fatal(err)

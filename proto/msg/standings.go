@@ -11,7 +11,8 @@ import (
 // With many seats their peer IDs would be most of their standings. So those of
 // seats are on the wire as rows of numbers, in the order of the next seats.
 
-// standingNumbers is how many numbers a standing has.
+// standingNumbers is how many numbers the standing of a seat has: all but Kept, for
+// who has a seat has none that is kept.
 const standingNumbers = 7
 
 // StandingsKept is how many standings a record can have: of all peers, or with

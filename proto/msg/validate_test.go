@@ -197,6 +197,7 @@ func TestValidateRecord(t *testing.T) {
 		{record(func(r *Record) { r.Skips = []cid.Cid{r.Parent, testFolder("x")} }), "record: skips is"},
 		{record(func(r *Record) { r.Standings = []Standing{{Peer: "x"}} }), "record: standings is"},
 		{record(func(r *Record) { r.Standings = []Standing{{Peer: r.Proposer}, {Peer: r.Proposer}} }), "is out of order"},
+		{record(func(r *Record) { r.Standings = []Standing{{Peer: r.NextSeats[0].Peer, Kept: 1}} }), "has a seat, and one is kept for it"},
 		{record(func(r *Record) { r.Standings = []Standing{{Peer: r.Proposer, Until: 1}} }), "record: standings: reason is 0 with a ban until 1"},
 		{record(func(r *Record) { e := sampleMerge(); e.Tokens = 0; r.Merge = &e }), "record: merge: tokens is 0"},
 		{genesis(func(r *Record) { e := sampleMerge(); r.Merge = &e }), "genesis has seats"},

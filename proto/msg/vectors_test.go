@@ -53,6 +53,7 @@ func TestVectorsMessages(t *testing.T) {
 		{Name: "round 7, of a cell in a run with audits", Record: auditedCellRecord(t)},
 		{Name: "round 7, with cells and audits", Record: sampleWide(t)},
 		{Name: "round 7, of who proposed twice", Record: sampleTwice(t)},
+		{Name: "round 7, with a seat that is kept", Record: sampleKept(t)},
 	} {
 		b, err := r.Record.Encode()
 		if err != nil {

@@ -379,7 +379,7 @@ func (r *Record) toWire() *wirev1.Record {
 	for _, s := range list {
 		w.Standings = append(w.Standings, &wirev1.Standing{
 			Peer: []byte(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: uint64(s.Until), Reason: uint32(s.Reason),
-			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
+			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work, Kept: uint64(s.Kept),
 		})
 	}
 	if r.Tempo != nil {
@@ -466,7 +466,7 @@ func recordFromWire(w *wirev1.Record) (*Record, error) {
 	for _, s := range w.Standings {
 		m.Standings = append(m.Standings, Standing{
 			Peer: peer.ID(s.Peer), Owed: s.Owed, StrikesQ8: s.StrikesQ8, Until: Round(s.Until), Reason: Reason(s.Reason),
-			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work,
+			Pace: s.Pace, LackQ16: s.LackQ16, Work: s.Work, Kept: Round(s.Kept),
 		})
 	}
 	if w.Tempo != nil {

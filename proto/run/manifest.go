@@ -164,6 +164,10 @@ type Manifest struct {
 	// RotateRounds is after how many rounds some seats of a full run go to peers
 	// that wait for one; 0: never.
 	RotateRounds uint32 `json:",omitzero"`
+	// KeepRounds is for how many rounds the seat of a peer that has worked, and is
+	// away, is kept for it; peers that have worked come before others then. 0: whoever
+	// asks gets a free seat.
+	KeepRounds uint32 `json:",omitzero"`
 	// MinCodecBits is down to which codec a run goes whose deltas do not come in
 	// time; CodecBits is the one that it begins with and comes back to. 0: it stays
 	// at that.

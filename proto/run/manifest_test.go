@@ -63,7 +63,7 @@ func TestManifestRoundTrip(t *testing.T) {
 	guarded := sample(t)
 	guarded.Licences.Use = UseResearch
 	guarded.Trust, guarded.Admission = Trust{Auditors: 3, AuditSamples: 32, Probation: 5, TakeBack: true}, Admission{AdmissionList, []peer.ID{guarded.Launcher}, 20}
-	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t, 1), "newly judged": judged(t, 2), "timely": timely(t), "measured": measuredRun(t), "overlapping": overlapping(t), "sourced": sourced(t)} {
+	for name, m := range map[string]*Manifest{"sample": sample(t), "guarded": guarded, "zeros": bare, "options": options(t), "full": full(t), "watched": watched(t), "crowded": crowded(t), "laddered": laddered(t), "judged": judged(t, 1), "newly judged": judged(t, 2), "timely": timely(t), "measured": measuredRun(t), "overlapping": overlapping(t), "keeping": keeping(t), "sourced": sourced(t)} {
 		t.Run(name, func(t *testing.T) {
 			b, err := m.Encode()
 			if err != nil {
@@ -184,6 +184,8 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.FollowArrivals, m.Seats = true, 49 }, "follow_arrivals is true, must be false with more than 48 seats"},
 		{func(m *Manifest) { m.EvalPeers = 49 }, "eval_peers is 49, must be at most 48"},
 		{func(m *Manifest) { m.RotateRounds = 1e6 + 1 }, "rotate_rounds is 1000001, must be at most 1000000"},
+		{func(m *Manifest) { m.KeepRounds = 1001 }, "keep_rounds is 1001, must be at most 1000"},
+		{func(m *Manifest) { m.KeepRounds = 1 }, "keep_rounds is 1, must be 0 without audits, which say who has worked"},
 		{func(m *Manifest) { m.MinPeers = 0 }, "min_peers is 0, must be at least 1"},
 		{func(m *Manifest) { m.MinPeers = 33 }, "min_peers is 33, must be at most 32"},
 		{func(m *Manifest) { m.MaxRounds = 0 }, "rounds is 0, must be at least 1"},
@@ -493,6 +495,13 @@ func judged(t testing.TB, rules uint32) *Manifest {
 	return m
 }
 
+// keeping is of a run that keeps seats of peers that are away.
+func keeping(t testing.TB) *Manifest {
+	m := judged(t, NewestJudgement)
+	m.KeepRounds = 8
+	return m
+}
+
 // timely is of a run that finds its steps and its deadlines by itself.
 func timely(t *testing.T) *Manifest {
 	m := sample(t)
@@ -533,7 +542,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t), pledged(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t), pledged(t), keeping(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -553,7 +562,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	for _, m := range []*Manifest{options(f), full(f), judged(f, 2), measuredRun(f), overlapping(f)} {
+	for _, m := range []*Manifest{options(f), full(f), judged(f, 2), measuredRun(f), overlapping(f), keeping(f)} {
 		if b, err = m.Encode(); err != nil {
 			f.Fatal(err)
 		}

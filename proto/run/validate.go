@@ -15,10 +15,12 @@ const (
 	MaxRank      = 1024
 	MaxAuditors  = msg.MaxAudits
 	MaxProbation = 1000
-	MaxAllowed   = 4096
-	MaxWorkBits  = 32
-	MaxAlpha     = 1 << 16
-	MaxTargets   = fold.MaxTensors / 2
+	// MaxKeepRounds is for how many rounds seats are kept at most.
+	MaxKeepRounds = 1000
+	MaxAllowed    = 4096
+	MaxWorkBits   = 32
+	MaxAlpha      = 1 << 16
+	MaxTargets    = fold.MaxTensors / 2
 	// MaxFullParams bounds a model of which all parameters are trained: every
 	// round moves all of them between all peers.
 	MaxFullParams = 150_000_000
@@ -97,6 +99,7 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		{"eval_samples", uint64(m.EvalSamples), 1, 1e6},
 		{"eval_peers", uint64(m.EvalPeers), 0, msg.MaxSeats},
 		{"rotate_rounds", uint64(m.RotateRounds), 0, 1e6},
+		{"keep_rounds", uint64(m.KeepRounds), 0, MaxKeepRounds},
 		{"trust.auditors", uint64(m.Trust.Auditors), 0, MaxAuditors},
 		{"trust.audit_samples", uint64(m.Trust.AuditSamples), 0, 1e6},
 		{"trust.probation", uint64(m.Trust.Probation), 0, MaxProbation},
@@ -128,6 +131,8 @@ func (m *Manifest) checkNumbers() *InvalidError {
 		return invalid("trust.retrace_ppm", "is %d, must be 0 without audits", t.RetracePPM)
 	} else if t.Auditors == 0 && t.Judgement > 0 {
 		return invalid("trust.judgement", "is %d, must be 0 without audits", t.Judgement)
+	} else if t.Auditors == 0 && m.KeepRounds > 0 {
+		return invalid("keep_rounds", "is %d, must be 0 without audits, which say who has worked", m.KeepRounds)
 	} else if t.Auditors == 0 && t.Probation > 0 {
 		return invalid("trust.probation", "is %d, must be 0 without audits", t.Probation)
 	} else if (t.Auditors == 0) != (t.AuditSamples == 0) {

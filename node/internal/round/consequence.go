@@ -363,7 +363,9 @@ func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int)
 	for _, s := range b.Haves {
 		present[seatOf(r.Seats, s.From)] = true
 	}
-	stay := c.standings.remove(staying(r, b, present))
+	stay := staying(r, b, present)
+	ru.keep(&c.standings, r, stay)
+	stay = c.standings.remove(stay)
 	var requests []msg.Signed
 	for _, id := range listedBy(counting, t, func(v *msg.Have) []cid.Cid { return v.Joins }) {
 		s, ok := b.Find(id)
@@ -377,16 +379,19 @@ func (ru *Rules) seatNext(c *Consequence, b Basis, counting []msg.Signed, t int)
 	}
 	newcomer := msg.Seat{Since: r.Round + 1, Fresh: r.Tokens > 0}
 	var effective []msg.Signed
-	r.NextSeats, effective = ru.admit(b.Parent.ID, stay, requests, newcomer)
+	door := ru.newDoor(b.Parent.ID, c.standings)
+	r.NextSeats, effective = admit(&door, stay, requests, newcomer)
 	if ru.rotates(r.Round, b.Parent.Record.TrainedRounds) {
-		more := []msg.Signed(nil)
-		r.NextSeats, more = ru.rotate(ru.newRotation(b.Parent.ID, c.standings, r.NextSeats), r.NextSeats, waitingOf(r.NextSeats, requests), newcomer)
+		more, rotation := []msg.Signed(nil), ru.newRotation(b.Parent.ID, c.standings, r.NextSeats)
+		rotation.kept = door.kept()
+		r.NextSeats, more = ru.rotate(rotation, r.NextSeats, waitingOf(r.NextSeats, requests), newcomer)
 		effective = append(effective, more...)
 		slices.SortFunc(effective, func(a, b msg.Signed) int { return compareCIDs(a.CID, b.CID) })
 	}
 	for _, s := range effective {
 		r.Joins = append(r.Joins, s.Envelope)
 	}
+	c.standings.release(r)
 }
 
 // listedBy returns what at least t haves list, sorted.
@@ -412,11 +417,9 @@ func listedBy(haves []msg.Signed, t int, list func(*msg.Have) []cid.Cid) []cid.C
 
 // admit applies join requests to the seats that stay. It returns the seats and
 // the requests that took effect, sorted by CID.
-func (ru *Rules) admit(
-	head cid.Cid, stay []msg.Seat, requests []msg.Signed, newcomer msg.Seat,
-) ([]msg.Seat, []msg.Signed) {
+func admit(d *door, stay []msg.Seat, requests []msg.Signed, newcomer msg.Seat) ([]msg.Seat, []msg.Signed) {
 	seats := slices.Clone(stay)
-	requests = inRankOrder(head, newestOfEach(requests))
+	requests = d.inOrder(newestOfEach(requests))
 	var effective []msg.Signed
 	for _, s := range requests {
 		if i := seatOf(seats, s.From); s.Message.(*msg.JoinRequest).Leave && i >= 0 && len(seats) > 1 {
@@ -425,11 +428,12 @@ func (ru *Rules) admit(
 		}
 	}
 	for _, s := range requests {
-		if s.Message.(*msg.JoinRequest).Leave || seatOf(seats, s.From) >= 0 || len(seats) >= int(ru.manifest.Seats) {
+		if s.Message.(*msg.JoinRequest).Leave || seatOf(seats, s.From) >= 0 || d.free(d.claim(s.From), len(seats)) <= 0 {
 			continue
 		}
 		newcomer.Peer = s.From
 		seats = insertSeat(seats, newcomer)
+		d.entered(s.From)
 		effective = append(effective, s)
 	}
 	slices.SortFunc(effective, func(a, b msg.Signed) int { return compareCIDs(a.CID, b.CID) })
@@ -462,8 +466,8 @@ func newestOfEach(requests []msg.Signed) []msg.Signed {
 	return slices.CompactFunc(list, func(a, b msg.Signed) bool { return a.From == b.From })
 }
 
-// inRankOrder returns the requests, of different peers, in the order in which
-// they take effect.
+// inRankOrder returns the requests, of different peers, in the order that the
+// head draws.
 func inRankOrder(head cid.Cid, list []msg.Signed) []msg.Signed {
 	type ranked struct {
 		signed msg.Signed

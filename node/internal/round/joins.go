@@ -23,6 +23,8 @@ type joinPool struct {
 	took      map[peer.ID]uint64
 	tookPeers []peer.ID // oldest first
 	changes   int       // of what all returns
+	// known, if not nil, says whose requests stay when there are too many.
+	known func(peer.ID) bool
 }
 
 func newJoinPool() joinPool {
@@ -44,12 +46,25 @@ func (p *joinPool) add(s msg.Signed) {
 		if was > seq || was == seq && compareCIDs(old.CID, s.CID) <= 0 {
 			s = old
 		}
-	} else if len(p.peers) == maxRequests {
-		delete(p.byPeer, p.peers[0])
-		p.peers = slices.Delete(p.peers, 0, 1)
+	} else if len(p.peers) == maxRequests && !p.makeRoom(s.From) {
+		return
 	}
 	p.byPeer[s.From] = s
 	p.peers = append(p.peers, s.From)
+}
+
+// makeRoom drops a request: of peers that are not known the least recently heard
+// of, if there are any. One of such a peer does not take the place of others.
+func (p *joinPool) makeRoom(from peer.ID) bool {
+	known := func(id peer.ID) bool { return p.known != nil && p.known(id) }
+	i := slices.IndexFunc(p.peers, func(id peer.ID) bool { return !known(id) })
+	if i < 0 && !known(from) {
+		return false
+	}
+	i = max(i, 0)
+	delete(p.byPeer, p.peers[i])
+	p.peers = slices.Delete(p.peers, i, i+1)
+	return true
 }
 
 // has reports whether there is a request of a peer.
@@ -106,23 +121,18 @@ func (m *Machine) useful(h *height) (joins []cid.Cid, seats []msg.Seat) {
 			requests = append(requests, s)
 		}
 	}
-	requests = m.fitting(h, requests)
+	d := m.doorOf(h)
+	requests = m.fitting(h, d, requests)
 	if len(requests) == 0 {
 		return nil, stay
 	}
-	seats, _ = m.rules.admit(h.parent.ID, stay, requests, msg.Seat{Since: h.round + 1})
-	room := int(m.cfg.Manifest.Seats) - len(h.seats)
-	for i, s := range h.seats {
-		if s.Missed == msg.MaxMissed && len(h.haves[i]) == 0 {
-			room++
-		}
-	}
-	for _, s := range inRankOrder(h.parent.ID, requests) {
+	taken := h.taken()
+	for _, s := range d.inOrder(requests) {
 		leave := s.Message.(*msg.JoinRequest).Leave
 		if leave {
-			room++
+			taken--
 		}
-		if (leave || room > 0) && len(joins) < msg.MaxJoins {
+		if (leave || d.free(d.claim(s.From), taken) > 0) && len(joins) < msg.MaxJoins {
 			joins = append(joins, s.CID)
 		}
 	}
@@ -132,6 +142,7 @@ func (m *Machine) useful(h *height) (joins []cid.Cid, seats []msg.Seat) {
 		}
 	}
 	slices.SortFunc(joins, compareCIDs)
+	seats, _ = admit(&d, stay, requests, msg.Seat{Since: h.round + 1})
 	return joins, seats
 }
 

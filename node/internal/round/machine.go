@@ -105,6 +105,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 		joins:   newJoinPool(),
 		members: newMembers(),
 	}
+	m.joins.known = m.works
 	m.chain = chainView{chain: cfg.Chain}
 	m.deltas.fill(cfg.Chain)
 	m.restore(cfg.Own)

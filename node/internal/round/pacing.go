@@ -220,18 +220,6 @@ func (h *height) heard(s msg.Signed) bool {
 	return false
 }
 
-// room is how many seats are free, or about to be because their peers are
-// absent.
-func (m *Machine) room(h *height) int {
-	n := int(m.cfg.Manifest.Seats) - len(h.seats)
-	for i, s := range h.seats {
-		if s.Missed == msg.MaxMissed && len(h.haves[i]) == 0 {
-			n++
-		}
-	}
-	return n
-}
-
 // wishSoon lets a request that nobody was told of yet have its turn with a new
 // head: those that take effect first are published first.
 func (m *Machine) wishSoon() {
@@ -251,19 +239,22 @@ func (m *Machine) publishWish() {
 }
 
 // wins reports whether an own request for a seat may have an effect in this
-// round, as far as is known: those take effect first that head and peer ID rank
-// first, so the others need not be published.
+// round, as far as is known: those take effect first that the head and what they
+// have worked put first, so the others need not be published.
 func (m *Machine) wins(h *height) bool {
-	own := rank(h.parent.ID, m.cfg.Self)
+	d := m.doorOf(h)
+	own, claim := rank(h.parent.ID, m.cfg.Self), d.claim(m.cfg.Self)
 	ahead := 0
 	for _, id := range m.joins.peers {
 		if id == m.cfg.Self || m.joins.byPeer[id].Message.(*msg.JoinRequest).Leave || seatOf(h.seats, id) >= 0 {
 			continue
 		}
-		if r := rank(h.parent.ID, id); string(r[:]) < string(own[:]) {
+		r := rank(h.parent.ID, id)
+		// Whoever a seat is kept for takes none from others.
+		if c := d.claim(id); c == claim && string(r[:]) < string(own[:]) || c < claim && c != claimKept {
 			ahead++
 		}
 	}
-	room := m.room(h)
+	room := d.free(claim, h.taken())
 	return room > 0 && ahead < room+spareRequests || m.rotationWins(h)
 }

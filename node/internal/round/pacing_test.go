@@ -159,7 +159,7 @@ func TestRequestsInTurn(t *testing.T) {
 	// A full run has no room for anybody.
 	full := *b.manifest
 	full.Seats = uint32(len(h.seats))
-	m.cfg.Manifest, m.cfg.Self = &full, self
+	m.cfg.Manifest, m.rules.manifest, m.cfg.Self = &full, &full, self
 	if m.wins(h) {
 		t.Error("a request was told though there is no seat")
 	}

@@ -67,7 +67,7 @@ func (m *Machine) Asking() []peer.ID {
 }
 
 // fitting returns the requests for whose networks there are seats left.
-func (m *Machine) fitting(h *height, requests []msg.Signed) []msg.Signed {
+func (m *Machine) fitting(h *height, d door, requests []msg.Signed) []msg.Signed {
 	if m.places == nil {
 		return requests
 	}
@@ -76,7 +76,7 @@ func (m *Machine) fitting(h *height, requests []msg.Signed) []msg.Signed {
 		seats[m.places[s.Peer]]++
 	}
 	var out []msg.Signed
-	for _, s := range inRankOrder(h.parent.ID, requests) {
+	for _, s := range d.inOrder(requests) {
 		if s.Message.(*msg.JoinRequest).Leave || s.From == m.cfg.Self {
 			out = append(out, s)
 			continue

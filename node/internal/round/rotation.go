@@ -65,6 +65,7 @@ type rotation struct {
 	standings standings
 	median    uint64
 	audited   bool
+	kept      int // seats that are empty, and not free
 }
 
 func (ru *Rules) newRotation(head cid.Cid, s standings, seats []msg.Seat) rotation {
@@ -98,7 +99,7 @@ func (r rotation) of(id peer.ID) contender {
 // rotate gives seats of a full run to peers that wait. It returns the seats and
 // the requests that took effect.
 func (ru *Rules) rotate(r rotation, seats []msg.Seat, waiting []msg.Signed, newcomer msg.Seat) ([]msg.Seat, []msg.Signed) {
-	if len(seats) < int(ru.manifest.Seats) {
+	if len(seats)+r.kept < int(ru.manifest.Seats) {
 		return seats, nil
 	}
 	var holders, askers []contender
@@ -155,7 +156,8 @@ func waitingOf(seats []msg.Seat, requests []msg.Signed) []msg.Signed {
 // before its verdicts; not ok if there is none.
 func (m *Machine) rotationOf(h *height) (rotation, bool) {
 	p := h.parent.Record
-	if !m.rules.rotates(h.round, p.TrainedRounds) || len(h.seats) < int(m.cfg.Manifest.Seats) {
+	d := m.rules.newDoor(h.parent.ID, p.Standings)
+	if !m.rules.rotates(h.round, p.TrainedRounds) || d.free(claimNone, len(h.seats)) > 0 {
 		return rotation{}, false
 	}
 	return m.rules.newRotation(h.parent.ID, p.Standings, h.seats), true

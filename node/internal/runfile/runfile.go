@@ -46,6 +46,12 @@ type File struct {
 	// run go to peers that wait for one; who did more audited work keeps its seat
 	// longer. Default 16; 0: never.
 	RotateRounds uint32 `toml:"rotate_rounds"`
+	// KeepRounds is for how many rounds the seat of a peer that has worked, and is
+	// away, stays empty for it when others wait; of those who ask for a free seat, who has
+	// worked comes first then. Where peers restart for longer than that, more is better; where
+	// they go for good, a seat is empty so long. Default 8 with audits, else 0: whoever asks
+	// gets a free seat.
+	KeepRounds uint32 `toml:"keep_rounds"`
 	// MinPeers is how many peers have to be there before training starts;
 	// once it has started it goes on with any number. Default 1.
 	MinPeers uint32 `toml:"min_peers"`
@@ -395,6 +401,9 @@ func (f *File) defaults(text []byte) {
 	setF(&f.Outer.LearningRate, 0.7)
 	setF(&f.Outer.Momentum, 0.6)
 	f.Trust.defaults(f)
+	if lineOf(text, "keep_rounds") == 0 && *f.Trust.Auditors > 0 {
+		f.KeepRounds = 8
+	}
 	if f.Stop.MinImprovement == nil {
 		f.Stop.MinImprovement = new(0.0)
 		if f.Stop.Patience > 0 {
@@ -490,6 +499,7 @@ func (f *File) check() (key, msg string) {
 		{"seats", float64(f.Seats), 1, 1024},
 		{"min_peers", float64(f.MinPeers), 1, float64(min(f.Seats, oneCell))},
 		{"rotate_rounds", float64(f.RotateRounds), 0, 1e6},
+		{"keep_rounds", float64(f.KeepRounds), 0, 1000},
 		{"eval_samples", float64(f.EvalSamples), 1, 1e5},
 		{"eval_peers", float64(f.EvalPeers), 0, 48},
 		{"lora.rank", float64(f.LoRA.Rank), least, maxRank},

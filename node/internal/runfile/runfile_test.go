@@ -220,6 +220,23 @@ func TestRotateRounds(t *testing.T) {
 	}
 }
 
+// TestKeepRounds: seats are kept in runs with audits, unless the file says that they
+// are not.
+func TestKeepRounds(t *testing.T) {
+	for _, tt := range []struct {
+		before, after string
+		want          uint32
+	}{{"", "", 8}, {"keep_rounds = 0\n", "", 0}, {"keep_rounds = 30\n", "", 30}, {"", "[trust]\nauditors = 0\n", 0}} {
+		f, err := Parse("run.toml", []byte(tt.before+minimal+tt.after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.KeepRounds != tt.want {
+			t.Errorf("with %q: %d, want %d", tt.before+tt.after, f.KeepRounds, tt.want)
+		}
+	}
+}
+
 // TestFollowArrivals: deadlines follow arrivals unless the file says that they do
 // not, or the run has cells.
 func TestFollowArrivals(t *testing.T) {

@@ -73,7 +73,7 @@ func sybils(t *trial) error {
 	const honestPeers = 32
 	count := t.long(1000, 30)
 	m := quickManifest()
-	m.MinPeers = 4
+	m.MinPeers, m.KeepRounds = 4, 8 // as run files have it
 	layout, err := m.Layout()
 	if err != nil {
 		return err

@@ -252,6 +252,7 @@ type Manifest struct {
 	SkipLinks      bool                   `protobuf:"varint,34,opt,name=skip_links,json=skipLinks,proto3" json:"skip_links,omitempty"`
 	RotateRounds   uint32                 `protobuf:"varint,40,opt,name=rotate_rounds,json=rotateRounds,proto3" json:"rotate_rounds,omitempty"`
 	MinCodecBits   uint32                 `protobuf:"varint,41,opt,name=min_codec_bits,json=minCodecBits,proto3" json:"min_codec_bits,omitempty"`
+	KeepRounds     uint32                 `protobuf:"varint,42,opt,name=keep_rounds,json=keepRounds,proto3" json:"keep_rounds,omitempty"`
 	FollowArrivals bool                   `protobuf:"varint,45,opt,name=follow_arrivals,json=followArrivals,proto3" json:"follow_arrivals,omitempty"`
 	EvalPeers      uint32                 `protobuf:"varint,50,opt,name=eval_peers,json=evalPeers,proto3" json:"eval_peers,omitempty"`
 	Pledges        bool                   `protobuf:"varint,55,opt,name=pledges,proto3" json:"pledges,omitempty"`
@@ -502,6 +503,13 @@ func (x *Manifest) GetRotateRounds() uint32 {
 func (x *Manifest) GetMinCodecBits() uint32 {
 	if x != nil {
 		return x.MinCodecBits
+	}
+	return 0
+}
+
+func (x *Manifest) GetKeepRounds() uint32 {
+	if x != nil {
+		return x.KeepRounds
 	}
 	return 0
 }
@@ -1299,7 +1307,7 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xc3\t\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xe4\t\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1337,7 +1345,9 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
 	"skip_links\x18\" \x01(\bR\tskipLinks\x12#\n" +
 	"\rrotate_rounds\x18( \x01(\rR\frotateRounds\x12$\n" +
-	"\x0emin_codec_bits\x18) \x01(\rR\fminCodecBits\x12'\n" +
+	"\x0emin_codec_bits\x18) \x01(\rR\fminCodecBits\x12\x1f\n" +
+	"\vkeep_rounds\x18* \x01(\rR\n" +
+	"keepRounds\x12'\n" +
 	"\x0ffollow_arrivals\x18- \x01(\bR\x0efollowArrivals\x12\x1d\n" +
 	"\n" +
 	"eval_peers\x182 \x01(\rR\tevalPeers\x12\x18\n" +

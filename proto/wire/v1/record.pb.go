@@ -907,6 +907,7 @@ type Standing struct {
 	Pace          uint64                 `protobuf:"varint,6,opt,name=pace,proto3" json:"pace,omitempty"`
 	LackQ16       uint32                 `protobuf:"varint,7,opt,name=lack_q16,json=lackQ16,proto3" json:"lack_q16,omitempty"`
 	Work          uint64                 `protobuf:"varint,8,opt,name=work,proto3" json:"work,omitempty"`
+	Kept          uint64                 `protobuf:"varint,9,opt,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -993,6 +994,13 @@ func (x *Standing) GetLackQ16() uint32 {
 func (x *Standing) GetWork() uint64 {
 	if x != nil {
 		return x.Work
+	}
+	return 0
+}
+
+func (x *Standing) GetKept() uint64 {
+	if x != nil {
+		return x.Kept
 	}
 	return 0
 }
@@ -1263,7 +1271,7 @@ const file_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"taken_back\x18\x06 \x01(\bR\ttakenBack\x12\x1a\n" +
 	"\bretraced\x18\a \x01(\rR\bretraced\x12\x1b\n" +
-	"\terror_ppm\x18\b \x01(\rR\berrorPpm\"\xc2\x01\n" +
+	"\terror_ppm\x18\b \x01(\rR\berrorPpm\"\xd6\x01\n" +
 	"\bStanding\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x12\n" +
 	"\x04owed\x18\x02 \x01(\rR\x04owed\x12\x1d\n" +
@@ -1273,7 +1281,8 @@ const file_v1_record_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\rR\x06reason\x12\x12\n" +
 	"\x04pace\x18\x06 \x01(\x04R\x04pace\x12\x19\n" +
 	"\black_q16\x18\a \x01(\rR\alackQ16\x12\x12\n" +
-	"\x04work\x18\b \x01(\x04R\x04work\"5\n" +
+	"\x04work\x18\b \x01(\x04R\x04work\x12\x12\n" +
+	"\x04kept\x18\t \x01(\x04R\x04kept\"5\n" +
 	"\x05Proof\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\fR\x05first\x12\x16\n" +
 	"\x06second\x18\x02 \x01(\fR\x06second\"M\n" +
