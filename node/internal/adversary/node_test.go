@@ -78,9 +78,11 @@ func TestNode(t *testing.T) {
 			before := v.await(run, "it is known", func(api.Run) bool { return true })
 			v.resetPeak()
 			rss, cpu, disk, began := v.memory("VmRSS"), v.cpu(), v.diskBytes(t), time.Now()
-			ctx, cancel := context.WithTimeout(t.Context(), *hold)
-			defer cancel()
-			tt.do(a, ctx)
+			for a.done.Load() < 1 && time.Since(began) < 2*time.Minute { // again on a machine that did nothing meanwhile
+				ctx, cancel := context.WithTimeout(t.Context(), *hold)
+				tt.do(a, ctx)
+				cancel()
+			}
 			after := v.await(run, "it trains on", func(r api.Run) bool { return r.CertifiedRounds > before.CertifiedRounds })
 			took := time.Since(began)
 			peak := v.memory("VmHWM")

@@ -73,7 +73,7 @@ func (d *daemon) start() {
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		e, err := api.ReadEndpoint(d.dir)
 		if err == nil && e.PID == d.cmd.Process.Pid && len(e.Addrs) > 0 {
 			d.peer = e.Peer
@@ -125,7 +125,7 @@ func (l ledger) look(t *testing.T, d *daemon, run string) {
 		return // it is being killed
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	rounds, err := c.AllRounds(ctx, run)
 	if err != nil {

@@ -100,7 +100,7 @@ func (c *terminal) press(keys string) {
 // until waits for a screen.
 func (c *terminal) until(what string, ok func(screen string) bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(c.text()); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(c.text()); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.t.Fatalf("no %s on\n%s", what, c.text())
 		}
@@ -122,7 +122,7 @@ func (c *terminal) start(ctx context.Context, open func() (Source, error)) (ende
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			c.t.Fatalf("it does not end\n%s", c.text())
 			return nil
 		}

@@ -235,7 +235,7 @@ func TestProcess(t *testing.T) {
 	}
 	var bytes *int64
 	var percent *float64
-	for begin := time.Now(); time.Since(begin) < 10*time.Second && (percent == nil || *percent == 0); { // processor time has a grain
+	for begin := time.Now(); time.Since(begin) < 2*time.Minute && (percent == nil || *percent == 0); { // processor time has a grain
 		for spin := time.Now(); time.Since(spin) < 50*time.Millisecond; {
 		}
 		if bytes, percent = p.Look(); runtime.GOOS != "linux" {
