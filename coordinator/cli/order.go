@@ -101,6 +101,9 @@ func newRunExtend(e *env) *cobra.Command {
 		Example: "  moot run extend last --by 50",
 		Args:    needs(false, "ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if more == 0 {
+				return api.Errorf(api.CodeUsage, "--by is 0, must be at least 1").WithHint("%q ends a run sooner", "moot run amend "+args[0]+" --rounds NUMBER")
+			}
 			c, err := e.open()
 			if err != nil {
 				return err

@@ -122,49 +122,54 @@ func (n *node) fitDisk(ctx context.Context, m *run.Manifest, l *fold.Layout) (in
 	for _, p := range i.Parts {
 		i.NeedBytes += p.Bytes
 	}
-	var err error
-	if i.HaveBytes, err = n.available(ctx); err != nil {
+	i.Text = fmt.Sprintf("the run takes %s of disk (%s)", megabytes(i.NeedBytes), partsText(i.Parts))
+	have, known, err := n.available(ctx)
+	if err != nil {
 		return 0, i, err
 	}
-	i.Verdict = verdict(i.NeedBytes, i.HaveBytes)
-	i.Text = fmt.Sprintf("the run takes %s of disk (%s)", megabytes(i.NeedBytes), partsText(i.Parts))
-	if i.HaveBytes < 0 {
+	if !known {
+		i.HaveBytes, i.Verdict = -1, api.VerdictUnknown
 		return sum, i, nil
 	}
+	i.HaveBytes = max(have, 0)
+	i.Verdict = verdict(i.NeedBytes, i.HaveBytes)
 	i.Text += fmt.Sprintf(", %s are free for it", megabytes(i.HaveBytes))
 	if i.Verdict == api.VerdictExceeds {
-		i.Code, i.Way = api.CodeDisk, n.diskWay(i.NeedBytes-i.HaveBytes)
+		if keep := n.minFree.Load(); keep > 0 {
+			i.Text += fmt.Sprintf(" besides the %s that stay free (min_free_mb)", megabytes(keep))
+		}
+		i.Code, i.Way = api.CodeDisk, n.diskWay(i.NeedBytes-have)
 	}
 	return sum, i, nil
 }
 
 // available is how many bytes the node may still write, after it removed what
-// it may remove; -1 if that cannot be told.
-func (n *node) available(ctx context.Context) (int64, error) {
+// it may remove: less than none where less is free than shall stay free. It may
+// not be known.
+func (n *node) available(ctx context.Context) (have int64, known bool, err error) {
 	inUse, err := n.inUse()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	// What could be removed for as much as there can be.
 	p, err := n.store.Prune(ctx, shard.PruneOptions{Bytes: 1 << 62, Keep: inUse, DryRun: true})
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	have := int64(-1)
 	if free, err := freeBytes(n.dir); err == nil {
-		have = max(free-n.minFree.Load()+p.Bytes, 0)
+		have, known = free-n.minFree.Load()+p.Bytes, true
 	}
 	if most := n.maxBytes.Load(); most > 0 {
 		_, used, err := n.store.Usage(ctx)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
-		under := max(most-used+p.Bytes, 0)
-		if have < 0 || under < have {
-			have = under
+		under := most - used + p.Bytes
+		if !known || under < have {
+			have, known = under, true
 		}
 	}
-	return have, nil
+	return have, known, nil
 }
 
 // diskWay says how so many bytes more could be had.

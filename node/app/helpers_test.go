@@ -36,7 +36,7 @@ func testLog(t testing.TB) *slog.Logger {
 
 // testNode is a node without API in dir, whose runs are made by open (nil: real
 // ones). It runs until stop is called or the test ends.
-func testNode(t *testing.T, dir string, open func(dir string, m *run.Manifest) (participant, error)) (n *node, stop func()) {
+func testNode(t *testing.T, dir string, open func(dir string, m *run.Manifest) (participant, error), prepare ...func(*node)) (n *node, stop func()) {
 	t.Helper()
 	store, err := openDataDir(dir, testLog(t))
 	if err != nil {
@@ -46,6 +46,9 @@ func testNode(t *testing.T, dir string, open func(dir string, m *run.Manifest) (
 	n, err = newNode(Options{Config: testConfig(dir), Log: testLog(t), open: open}, store, cancel)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, p := range prepare {
+		p(n)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- runStages(ctx, n.log, n.stages()) }()
@@ -148,6 +151,8 @@ type fakeRun struct {
 	manifest *run.Manifest
 	began    chan struct{} // closed by Run
 	fail     chan error    // ends Run
+	ready    error         // of Ready
+	now      *api.Run      // what it says of itself; nil: that it trains
 	snapshot runner.Snapshot
 
 	mu     sync.Mutex
@@ -192,7 +197,7 @@ func (f *fakeRun) Close() error { f.call("Close"); return nil }
 func (f *fakeRun) Ready(ctx context.Context, _ api.ProgressFunc) error {
 	select {
 	case <-f.began:
-		return nil
+		return f.ready
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -206,6 +211,11 @@ func (f *fakeRun) Manifest() *run.Manifest { return f.manifest }
 
 func (f *fakeRun) Summary() api.Run {
 	id, _ := f.manifest.ID()
+	if f.now != nil {
+		r := *f.now
+		r.ID = id.String()
+		return r
+	}
 	return api.Run{ID: id.String(), Name: f.manifest.Name, State: api.RunTraining, Phase: "train", Round: 2}
 }
 
@@ -228,6 +238,9 @@ func (f *fakeRun) StateAt(context.Context, *uint64, cid.Cid) (runner.Snapshot, e
 
 // fakeRuns makes fake runs, and keeps all of them.
 type fakeRuns struct {
+	ready error    // of all; see fakeRun
+	now   *api.Run // of all
+
 	mu   sync.Mutex
 	made []*fakeRun // guarded by mu
 }
@@ -236,6 +249,7 @@ func (f *fakeRuns) open(dir string, m *run.Manifest) (participant, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := newFakeRun(dir, m)
+	r.ready, r.now = f.ready, f.now
 	f.made = append(f.made, r)
 	return r, nil
 }

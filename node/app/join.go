@@ -94,6 +94,7 @@ func (n *node) Join(ctx context.Context, req api.JoinRequest, progress api.Progr
 		if v := n.runs.view(m); v.err != nil {
 			err = v.err
 		}
+		err = n.runs.fullDisk(err)
 		if !was && isRefusal(err) { // it would be refused again
 			_ = n.runs.leave(ctx, m) // then it is a member that cannot take part
 		}
@@ -388,8 +389,9 @@ func (r *runs) connect(ctx context.Context, addr string) {
 }
 
 // checkRoom says what a run needs, and reports why this node cannot or may not
-// take part. Nothing of the model but its configuration was pulled then.
-func (r *runs) checkRoom(ctx context.Context, m *member, s *stay, manifest *run.Manifest) error {
+// take part. Nothing of the model but its configuration was pulled then, if the
+// run was not begun here before.
+func (r *runs) checkRoom(ctx context.Context, m *member, s *stay, manifest *run.Manifest, begun bool) error {
 	from := peersOf(r.view(m).file.Peers)
 	if show := r.node.introduce; show != nil {
 		if err := show(ctx, r.folder(m.id), manifest, from); err != nil {
@@ -402,14 +404,27 @@ func (r *runs) checkRoom(ctx context.Context, m *member, s *stay, manifest *run.
 	}
 	s.fit.Store(f)
 	close(s.fitted)
-	if err := f.Err(); err != nil {
-		return err
+	for _, i := range f.Items {
+		err := i.Err()
+		if err != nil && i.Code == api.CodeDisk && begun {
+			// Much of what it takes is here already, and it takes as much only when all
+			// seats are taken: whether the disk suffices will show.
+			r.log.WarnContext(ctx, "the disk may not suffice for a run", "run", api.ShortID(m.id.String()), "err", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return r.checkSpace(ctx, manifest)
 }
 
-// isRefusal reports whether a run was refused because of what it needs.
+// isRefusal reports whether a run was refused because of what it needs, so that
+// it would be refused again.
 func isRefusal(err error) bool {
+	if isDiskFull(err) {
+		return false // it goes on when there is room
+	}
 	switch api.AsError(err).Code {
 	case api.CodeRAM, api.CodeVRAM, api.CodeDisk, api.CodeRefused:
 		return true

@@ -218,6 +218,7 @@ const (
 // goOn begins another stay when there is room on the disk again, unless
 // somebody else has done something about it.
 func (r *runs) goOn(m *member, s *stay) {
+	room := r.roomFor(m, s)
 	tick := time.NewTicker(r.retry)
 	defer tick.Stop()
 	for {
@@ -229,7 +230,7 @@ func (r *runs) goOn(m *member, s *stay) {
 		free, err := r.free(r.dir)
 		r.mu.Lock()
 		mine := m.stay == s && m.file.Joined
-		if mine && (err != nil || free >= enoughRoom) {
+		if mine && (err != nil || free >= room) {
 			r.log.InfoContext(r.ctx, "there is room on the disk, the run goes on", "run", api.ShortID(m.id.String()), "bytes", free)
 			r.start(m)
 			mine = false
@@ -267,18 +268,17 @@ func (r *runs) stayIn(ctx context.Context, m *member, s *stay) (full bool) {
 		r.node.poke()
 		err = r.takePart(ctx, m)
 	case ctx.Err() == nil: // else the runner tells
-		r.node.emit(api.Event{Type: api.EventRunState, Run: id, State: string(api.RunFailed), Why: err.Error()})
+		r.node.emit(api.Event{Type: api.EventRunState, Run: id, State: string(api.RunFailed), Why: r.fullDisk(err).Error()})
 	}
 	if err == nil || ctx.Err() != nil {
 		return false
 	}
-	if full = isDiskFull(err); full {
-		err = api.Errorf(api.CodeDisk, "the disk is full: %w", err).WithHint("the run goes on when there is room; \"moot cache list\" lists what the node holds")
-	}
+	full = isDiskFull(err)
+	r.log.ErrorContext(ctx, "run failed on this node", "run", api.ShortID(id), "err", err)
+	err = r.fullDisk(err)
 	r.mu.Lock()
 	m.err = err
 	r.mu.Unlock()
-	r.log.ErrorContext(ctx, "run failed on this node", "run", api.ShortID(id), "err", err)
 	r.node.emit(api.Event{Type: api.EventAlert, Run: id, Text: err.Error()})
 	return full
 }
@@ -289,14 +289,21 @@ func (r *runs) openRun(ctx context.Context, m *member, s *stay) error {
 	p := m.runner
 	used := m.used
 	r.mu.Unlock()
+	begun := false
+	if p != nil {
+		now := p.Summary()
+		if begun = now.Round > 0; now.Final && !used {
+			return nil // it needs nothing any more
+		}
+	}
 	if p != nil && !used {
-		return r.checkRoom(ctx, m, s, p.Manifest())
+		return r.checkRoom(ctx, m, s, p.Manifest(), begun)
 	}
 	manifest, err := r.findManifest(ctx, m)
 	if err != nil {
 		return err
 	}
-	if err := r.checkRoom(ctx, m, s, manifest); err != nil {
+	if err := r.checkRoom(ctx, m, s, manifest, begun); err != nil {
 		return err
 	}
 	if p != nil { // it runs once, and a run is open once at a time

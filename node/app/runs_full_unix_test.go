@@ -4,7 +4,6 @@ package app
 
 import (
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,7 +41,7 @@ func TestRunThatWasLeftDoesNotGoOn(t *testing.T) {
 	look <- struct{}{}
 	look <- struct{}{} // the first one is over
 	l, err := n.Runs(t.Context())
-	if err != nil || l[0].State != api.RunFailed || !strings.HasPrefix(l[0].Why, "the disk is full: adopt a record") {
+	if err != nil || l[0].State != api.RunFailed || l[0].Why != "the disk of "+n.dir+" is full" {
 		t.Errorf("runs %+v, %v", l, err)
 	}
 	if _, err := n.Leave(t.Context(), id); err != nil {

@@ -130,6 +130,9 @@ func (r *Runner) tellState(s *api.Run, head round.Link) {
 	switch {
 	case !st.ready:
 		s.State, s.Why = api.RunSyncing, "the others of the run are being looked for"
+		if n := head.Record.Round; n > 0 {
+			s.Why = fmt.Sprintf("round %d is here; what came after it is asked for", n)
+		}
 		if p := r.proven.Load(); p != nil && p.Record.Round > head.Record.Round {
 			s.Why = fmt.Sprintf("records of %d of %d rounds are here", head.Record.Round, p.Record.Round)
 		}
