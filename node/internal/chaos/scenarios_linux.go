@@ -29,6 +29,8 @@ var scenarios = []scenario{
 	{"disk-full", "the disk of a peer is full for 20 s", false, diskFull},
 	{"clock-skew", "a clock is 10 min ahead and one 10 min behind, and one is set back in the middle", true, clockSkew},
 	{"launcher-gone", "the launcher, which is the only bootstrap, dies; two newcomers know one volunteer", false, launcherGone},
+	{"orders", "the launcher pauses, resumes, extends, amends and stops the run, and dies while it is paused; one joins meanwhile", false, orders},
+	{"bad-pull", "a newcomer on a slow line is killed three times while it pulls the model, and then its disk is full", false, badPull},
 }
 
 func kill9(ctx context.Context, s *swarm, r *result) error {
