@@ -13,7 +13,7 @@ import (
 )
 
 func newRunPlan(e *env) *cobra.Command {
-	var model, data string
+	var req api.LaunchRequest
 	cmd := &cobra.Command{
 		Use:   "plan FILE",
 		Short: "Check a run file before anybody else sees the run",
@@ -21,22 +21,25 @@ func newRunPlan(e *env) *cobra.Command {
 trained, the licences, every row of the data as the model sees it (the tokens that
 the loss counts stand between [[ and ]]), the memory that kinds of devices need,
 what a round moves over links of several speeds, how long the run lasts, and how
-strong the agreement of so many peers is. Nothing is published.
+strong the agreement of so many peers is. Some steps are taken to see how fast this
+machine is. Nothing is published.
 
 When "moot launch" would refuse the run, the exit code is that of the first reason.`,
 		Example: `  moot run plan run.toml
   moot run plan run.toml --model last --data last --json`,
 		Args: needs(false, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runRunPlan(cmd.Context(), e, args[0], model, data)
+			return runRunPlan(cmd.Context(), e, args[0], req)
 		},
 	}
-	cmd.Flags().StringVar(&model, "model", "", "`ID` of the base model, instead of the file's")
-	cmd.Flags().StringVar(&data, "data", "", "`ID` of the data set, instead of the file's")
+	cmd.Flags().StringVar(&req.Model, "model", "", "`ID` of the base model, instead of the file's")
+	cmd.Flags().StringVar(&req.Dataset, "data", "", "`ID` of the data set, instead of the file's")
+	cmd.Flags().IntVar(&req.Sharing, "sharing", 1, "reckon with this `number` of peers that compute on one machine")
+	cmd.Flags().BoolVar(&req.Quick, "quick", false, "do not time steps: then how long rounds take is not known, only how long at most")
 	return cmd
 }
 
-func runRunPlan(ctx context.Context, e *env, file, model, data string) error {
+func runRunPlan(ctx context.Context, e *env, file string, req api.LaunchRequest) error {
 	text, err := readRunFile(file)
 	if err != nil {
 		return err
@@ -45,7 +48,8 @@ func runRunPlan(ctx context.Context, e *env, file, model, data string) error {
 	if err != nil {
 		return err
 	}
-	plan, err := c.Plan(ctx, api.LaunchRequest{Name: file, TOML: text, Model: model, Dataset: data}, e.board.progress(""))
+	req.Name, req.TOML = file, text
+	plan, err := c.Plan(ctx, req, e.board.progress(""))
 	if err != nil {
 		return err
 	}
@@ -112,9 +116,14 @@ func planPage(p *page, plan *api.Plan) {
 		seconds(plan.Length.Seconds), plain.Plural(plan.Length.SamplesPerSeat, "row"), plain.Plural(plan.Length.TokensPerSeat, "counted token"))
 	rows = rows[:0]
 	for _, s := range plan.Swarms {
-		rows = append(rows, []string{fmt.Sprint(s.Peers), plain.Group(s.Rounds), seconds(s.Seconds), fmt.Sprintf("%.1f", s.Passes), s.Guarantee.Text})
+		expected := "?"
+		if s.ExpectedRounds > 0 {
+			expected = plain.Group(s.ExpectedRounds) + " in " + seconds(s.ExpectedSeconds)
+		}
+		rows = append(rows, []string{fmt.Sprint(s.Peers), plain.Group(s.Rounds), seconds(s.Seconds), fmt.Sprintf("%.1f", s.Passes), expected, s.Guarantee.Text})
 	}
-	p.table([]string{">PEERS", ">ROUNDS", ">AT MOST", ">PASSES", "GUARANTEE"}, rows)
+	p.table([]string{">PEERS", ">ROUNDS", ">AT MOST", ">PASSES", ">EXPECTED", "GUARANTEE"}, rows)
+	planPace(p, &plan.Pace)
 	p.line("a round is over sooner when all seats have taken their steps")
 	if v := plan.Eval; v.Rows > 0 {
 		who := "each peer"
@@ -135,6 +144,22 @@ func planPage(p *page, plan *api.Plan) {
 	if len(plan.Refused) == 0 {
 		p.line("It can be launched.")
 	}
+}
+
+// planPace says what is expected by.
+func planPace(p *page, v *api.PlanPace) {
+	if v.Steps == 0 {
+		if v.Why != "" {
+			p.line("how long rounds last was not timed: %s", plain.Clean(v.Why))
+		}
+		return
+	}
+	shared := ""
+	if v.Sharing > 1 {
+		shared = fmt.Sprintf(", %d peers on one", v.Sharing)
+	}
+	p.line("expected: all machines are like this one%s (%s), on which a step takes %s, and a round has %s in %s", shared, plain.Clean(v.Device), seconds(v.StepSeconds),
+		plain.Plural(v.Steps, "step"), seconds(v.TrainSeconds))
 }
 
 // amounts are what an item needs, what there is, the verdict and the parts.

@@ -118,6 +118,7 @@ type Plan struct {
 	Traffic PlanTraffic  `json:"traffic"`
 	Length  PlanLength   `json:"length"`
 	Eval    PlanEval     `json:"eval"`
+	Pace    PlanPace     `json:"pace"`
 	Swarms  []PlanSwarm  `json:"swarms"`
 }
 
@@ -212,11 +213,37 @@ type PlanSwarm struct {
 	Rounds  uint64  `json:"rounds"`
 	Seconds float64 `json:"seconds"`
 	Passes  float64 `json:"passes"`
+	// Expected is what comes out if all machines are like this one, with links of
+	// 100 Mbit/s, and nobody comes or goes. 0: it was not timed; see PlanPace.Why.
+	ExpectedRounds       uint64  `json:"expected_rounds"`
+	ExpectedRoundSeconds float64 `json:"expected_round_s"`
+	ExpectedSeconds      float64 `json:"expected_s"`
+}
+
+// PlanPace is how fast this machine is, timed with some steps of the run.
+type PlanPace struct {
+	Device string `json:"device,omitempty"`
+	// Sharing is how many peers are thought to compute on this machine.
+	Sharing int `json:"sharing,omitempty"`
+	// StepSeconds is that of one peer alone; 0: it was not timed, for the reason in
+	// Why.
+	StepSeconds float64 `json:"step_s"`
+	// Steps are those that it then takes in a round, and TrainSeconds how long that
+	// takes.
+	Steps        uint64  `json:"steps"`
+	TrainSeconds float64 `json:"train_s"`
+	Why          string  `json:"why,omitempty"`
 }
 
 func (s *Server) fillPlan(ctx context.Context, req *LaunchRequest) error {
+	if req.Sharing < 0 || req.Sharing > maxSharing {
+		return Errorf(CodeUsage, "sharing is %d, must be from 0 to %d", req.Sharing, maxSharing)
+	}
 	return s.fillLaunch(ctx, req)
 }
+
+// maxSharing bounds LaunchRequest.Sharing.
+const maxSharing = 1000
 
 func (q *CheckRunRequest) check() error {
 	if len(q.Peers) > maxJoinPeers {

@@ -12,6 +12,11 @@ type LaunchRequest struct {
 	// data. A Backend finds them in TOML and these fields empty.
 	Model   string `json:"model,omitempty"`
 	Dataset string `json:"dataset,omitempty"`
+	// Sharing is, of a plan alone, how many peers of the run are to compute on one
+	// machine. Default 1. Quick leaves out of a plan what takes time: how fast this
+	// machine is.
+	Sharing int  `json:"sharing,omitempty"`
+	Quick   bool `json:"quick,omitempty"`
 }
 
 // JoinRequest asks to become a member of a run.

@@ -94,6 +94,10 @@ type node struct {
 	uploadingFiles int
 	uploadingParts map[string]bool // by ID: a part is written, or the file finished
 
+	// What plans found out, of the last ones.
+	checkedRows memo[[2]api.FileCheck]
+	paces       memo[float64]
+
 	measuring sync.Mutex // by who measures how fast disk and processor are
 
 	folders sync.Map // of cid.Cid to chan struct{}: who writes the folder of a model

@@ -97,8 +97,15 @@ func (n *node) plan(ctx context.Context, req *api.LaunchRequest, now time.Time, 
 	}
 	p.Traffic, p.Length = planTraffic(m, layout), planLength(m, &p.Data)
 	p.Eval = planEval(m, &p.Data)
+	if !req.Quick {
+		if p.Pace, err = n.planPace(ctx, m, here, req.Sharing, progress); err != nil {
+			return nil, nil, err
+		}
+	}
 	for _, peers := range []int{4, 16, 64} {
-		p.Swarms = append(p.Swarms, planSwarm(m, &p.Data, peers))
+		s := planSwarm(m, &p.Data, peers)
+		paceSwarm(m, &p.Data, p.Traffic.DeltaBytes, &p.Pace, &s)
+		p.Swarms = append(p.Swarms, s)
 	}
 	p.Warnings = append(p.Warnings, n.planWarnings(m, p)...)
 	return m, p, nil
@@ -112,16 +119,15 @@ func (n *node) planData(ctx context.Context, m *run.Manifest, progress api.Progr
 	if err != nil {
 		return p, err
 	}
-	t, err := dataset.ParseTemplate(m.Template)
+	e, err := encoderOf(m, dir)
 	if err != nil {
 		return p, err
 	}
-	e, err := dataset.LoadEncoder(dir, t, int(m.Inner.MaxTokens))
-	if err != nil {
-		return p, encoderError(m.Model.String(), err)
-	}
-	if m.Inner.OverLong == run.OverLongDrop {
-		e.DropLong()
+	// What is named by a CID is the same the next time.
+	key := fmt.Sprint(m.Model, m.Dataset, m.Template, m.Inner.MaxTokens, m.Inner.OverLong)
+	if v, ok := n.checkedRows.get(key); ok {
+		p.Train, p.Eval = v[0], v[1]
+		return p, nil
 	}
 	d, err := shard.OpenDataset(ctx, n.store, m.Dataset)
 	if err != nil {
@@ -135,7 +141,24 @@ func (n *node) planData(ctx context.Context, m *run.Manifest, progress api.Progr
 	}
 	p.Train, p.Eval = fileCheck("train", m.Template, training), fileCheck("eval", m.Template, heldOut)
 	p.Eval.Samples = []api.SampleShown{} // those of the other are enough
+	n.checkedRows.put(key, [2]api.FileCheck{p.Train, p.Eval})
 	return p, nil
+}
+
+// encoderOf makes tokens of rows as a run does.
+func encoderOf(m *run.Manifest, dir string) (*dataset.Encoder, error) {
+	t, err := dataset.ParseTemplate(m.Template)
+	if err != nil {
+		return nil, err
+	}
+	e, err := dataset.LoadEncoder(dir, t, int(m.Inner.MaxTokens))
+	if err != nil {
+		return nil, encoderError(m.Model.String(), err)
+	}
+	if m.Inner.OverLong == run.OverLongDrop {
+		e.DropLong()
+	}
+	return e, nil
 }
 
 // dataRefused is why nothing can be learned from a data set, or nothing be
@@ -304,6 +327,9 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 			warn("with %d peers, %d rounds of %d steps are %.0f of max_tokens = %d: unless its rounds get more steps, the run ends before that, and its learning rate, which goes by tokens, does not fall as far as it should",
 				first.Peers, m.MaxRounds, in.StartSteps, most, m.MaxTokens)
 		}
+	}
+	if most := uint64(cmp.Or(m.Inner.StartSteps, m.Inner.MaxSteps)); p.Pace.Steps > 0 && 2*p.Pace.Steps < most {
+		warn("a machine like this one takes %d of %d steps in a round: a longer period, or fewer rows in a step, would give it more", p.Pace.Steps, most)
 	}
 	if int(m.MinPeers) < 4 {
 		peers := "1 peer"

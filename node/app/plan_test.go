@@ -97,6 +97,27 @@ max_steps = 10
 	if len(p.Devices) != 5 || p.Devices[0].Memory.Verdict != api.VerdictFits {
 		t.Errorf("devices are %+v", p.Devices)
 	}
+	// What is expected goes by steps that were taken here.
+	pace := &p.Pace
+	if pace.StepSeconds <= 0 || pace.Steps == 0 || pace.Steps > 10 || pace.Sharing != 1 || pace.Why != "" {
+		t.Errorf("pace is %+v", pace)
+	}
+	for _, s := range p.Swarms {
+		if s.ExpectedRoundSeconds < pace.TrainSeconds || s.ExpectedRounds < s.Rounds || s.ExpectedSeconds != float64(s.ExpectedRounds)*s.ExpectedRoundSeconds {
+			t.Errorf("expected is %+v", s)
+		}
+	}
+	// The next time nothing is read and nothing is timed again.
+	var phases []string
+	again, err := n.Plan(t.Context(), req, func(p api.Progress) { phases = append(phases, p.Phase) })
+	if err != nil || again.Pace != *pace || !slices.Equal(phases, []string{"check"}) || again.Data.Train.Tokens.Counted != train.Tokens.Counted {
+		t.Errorf("again: phases %q, pace %+v, %v", phases, again.Pace, err)
+	}
+	quick := req
+	quick.Quick = true
+	if p, err := n.Plan(t.Context(), quick, quiet); err != nil || p.Pace.Steps != 0 || p.Swarms[0].ExpectedRounds != 0 {
+		t.Errorf("quick: %+v, %v", p.Pace, err)
+	}
 	// A run that finds its steps by itself has to come to its tokens.
 	short := req
 	short.TOML = strings.Replace(req.TOML, "max_steps = 10", "max_steps = 10\nstart_steps = 1", 1)

@@ -92,7 +92,7 @@ export function budgetStep(planned) {
     panel.hide();
     work.again("model and data are checked", async (signal, progress) => {
       try {
-        const p = await operate("/runs/plan", { name: source, toml }, progress, signal);
+        const p = await operate("/runs/plan", { name: source, toml, quick: true }, progress, signal);
         if (toml !== text.value) return;
         panel.show(p);
         work.said.textContent = p.refused.length ? "It cannot be launched like this." : "It can be launched. Nobody else has seen it yet.";

@@ -1,0 +1,177 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"runtime"
+	"time"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/dataset"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
+)
+
+const (
+	// maxPaceBytes bounds a model that is loaded for nothing but to be timed.
+	maxPaceBytes = 4 << 30
+	// paceTime is for how long steps are taken to time them, loading not counted.
+	paceTime = 3 * time.Second
+	// trainShare is which part of a period is for training; see round.DefaultTiming.
+	trainShare = 0.8
+	// agreeSeconds is what the messages of a round take between machines that are
+	// near one another, and the steps between them.
+	agreeSeconds = 0.3
+	// paceMbit is the link that is reckoned with.
+	paceMbit = 100
+)
+
+// planPace says how fast rounds would be if all machines were like this one.
+func (n *node) planPace(ctx context.Context, m *run.Manifest, here *api.Fit, sharing int, progress api.ProgressFunc) (api.PlanPace, error) {
+	p := api.PlanPace{Sharing: max(1, sharing), Device: n.device}
+	switch {
+	case here.Items[0].Verdict == api.VerdictExceeds:
+		p.Why = "the run does not fit this machine"
+	case m.ModelBytes > maxPaceBytes:
+		p.Why = fmt.Sprintf("a model of more than %s is not loaded only to be timed", megabytes(maxPaceBytes))
+	default:
+		took, err := n.stepSeconds(ctx, m, progress)
+		switch {
+		case ctx.Err() != nil:
+			return p, ctx.Err()
+		case err != nil:
+			p.Why = err.Error()
+		default:
+			p.StepSeconds = took
+			if n.gpu == nil { // processors are shared when there are too few
+				took *= max(1, float64(p.Sharing*n.threads)/float64(runtime.NumCPU()))
+			} else {
+				took *= float64(p.Sharing)
+			}
+			paceRound(m, took, &p)
+		}
+	}
+	return p, nil
+}
+
+// paceRound says how many steps fit into a round, and how long it takes then.
+func paceRound(m *run.Manifest, step float64, p *api.PlanPace) {
+	period := float64(m.PeriodMillis) / 1e3
+	p.Steps = uint64(math.Ceil(trainShare * period / step)) // the last one is not broken off
+	p.Steps = min(max(p.Steps, uint64(m.Inner.MinSteps)), uint64(cmp.Or(m.Inner.StartSteps, m.Inner.MaxSteps)))
+	p.TrainSeconds = float64(p.Steps) * step
+}
+
+// paceSwarm is planSwarm with the steps that machines like this one take.
+func paceSwarm(m *run.Manifest, d *api.PlanData, delta int64, p *api.PlanPace, s *api.PlanSwarm) {
+	if p.Steps == 0 {
+		return
+	}
+	rounds := m.MaxRounds
+	if tokens := float64(s.Seats) * float64(p.Steps) * float64(m.Inner.BatchSamples) * tokensPerSample(d); m.MaxTokens > 0 && tokens > 0 {
+		rounds = min(rounds, uint64(math.Ceil(float64(m.MaxTokens)/tokens)))
+	}
+	link := linkOf(m, delta, s.Seats, paceMbit).Seconds
+	s.ExpectedRounds, s.ExpectedRoundSeconds = rounds, p.TrainSeconds+link+agreeSeconds
+	s.ExpectedSeconds = float64(rounds) * s.ExpectedRoundSeconds
+}
+
+// stepSeconds takes some steps as the run would, and returns how long one takes.
+func (n *node) stepSeconds(ctx context.Context, m *run.Manifest, progress api.ProgressFunc) (float64, error) {
+	key, err := paceKey(m)
+	if err != nil {
+		return 0, err
+	}
+	if v, ok := n.paces.get(key); ok {
+		return v, nil
+	}
+	release, err := n.takeCompute(ctx, progress)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	progress(api.Progress{Phase: "pace", Text: "takes some steps to time them"})
+	dir, err := n.modelDir(ctx, m.Model)
+	if err != nil {
+		return 0, err
+	}
+	o := runner.TrainOptions(m, dir)
+	o.Threads = n.threads
+	if err := n.planMemory(&o); err != nil {
+		return 0, err
+	}
+	if n.gpu != nil {
+		if err := n.openGPU(&o); err != nil {
+			return 0, err
+		}
+	}
+	t, err := train.Open(o)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = t.Close() }() // nothing of it is kept
+	samples, err := n.paceSamples(ctx, m, dir)
+	if err != nil {
+		return 0, err
+	}
+	took, err := timeSteps(ctx, t, samples)
+	if err == nil {
+		n.paces.put(key, took)
+	}
+	return took, err
+}
+
+// paceKey names all that decides how long a step takes.
+func paceKey(m *run.Manifest) (string, error) {
+	b, err := json.Marshal([]any{m.Model, m.Dataset, m.Template, m.Mode, m.LoRA, m.Tensors, m.Inner})
+	return string(b), err
+}
+
+// paceSamples is a batch that the run could draw.
+func (n *node) paceSamples(ctx context.Context, m *run.Manifest, dir string) ([]train.Sample, error) {
+	e, err := encoderOf(m, dir)
+	if err != nil {
+		return nil, err
+	}
+	d, err := shard.OpenDataset(ctx, n.store, m.Dataset)
+	if err != nil {
+		return nil, err
+	}
+	return dataset.NewSource(d, e).Batch(ctx, [32]byte{1}, 0, int(m.Inner.BatchSamples))
+}
+
+// timeSteps returns how long a step on a batch takes. The first is not counted,
+// and when a batch is large, others are on a part of it.
+func timeSteps(ctx context.Context, t *train.Trainer, batch []train.Sample) (float64, error) {
+	all := 0
+	for _, s := range batch {
+		all += len(s.IDs)
+	}
+	if _, _, err := t.Step(ctx, batch[:1], 1e-9); err != nil {
+		return 0, err
+	}
+	var spent time.Duration
+	tokens, size := 0, 1
+	for spent < paceTime {
+		part := batch[:min(size, len(batch))]
+		began := time.Now()
+		if _, _, err := t.Step(ctx, part, 1e-9); err != nil {
+			return 0, err
+		}
+		took := time.Since(began)
+		if len(part) < len(batch) && took < paceTime/8 { // a whole one can be afforded
+			size *= 4
+			continue
+		}
+		spent += took
+		for _, s := range part {
+			tokens += len(s.IDs)
+		}
+	}
+	return spent.Seconds() * float64(all) / float64(tokens), nil
+}

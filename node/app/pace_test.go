@@ -1,0 +1,55 @@
+package app
+
+import (
+	"math"
+	"strconv"
+	"testing"
+
+	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/proto/run"
+)
+
+// TestPaceRound: a round has the steps that fit into the time for training, the
+// last of which is not broken off, and no more than the run takes.
+func TestPaceRound(t *testing.T) {
+	for _, tt := range []struct {
+		step  float64
+		start uint32
+		steps uint64
+		took  float64
+	}{
+		{0.1, 0, 40, 4},     // all, and the round is over early
+		{0.11, 0, 37, 4.07}, // 36 take 3.96 s, and another is begun
+		{0.1, 10, 10, 1},
+		{3, 0, 4, 12}, // the least, though they take longer
+	} {
+		m := &run.Manifest{PeriodMillis: 5000}
+		m.Inner.MinSteps, m.Inner.MaxSteps, m.Inner.StartSteps, m.Inner.BatchSamples = 4, 40, tt.start, 8
+		m.MaxRounds, m.MaxTokens = 100, 10_000
+		var p api.PlanPace
+		if paceRound(m, tt.step, &p); p.Steps != tt.steps || math.Abs(p.TrainSeconds-tt.took) > 1e-9 {
+			t.Errorf("steps of %v s: %+v", tt.step, p)
+		}
+		s := api.PlanSwarm{Seats: 5}
+		d := api.PlanData{Train: api.FileCheck{Rows: 10, Tokens: &api.TokenStats{Counted: 50}}}
+		paceSwarm(m, &d, 1_000_000, &p, &s)
+		rounds := math.Ceil(10_000 / (5 * 5 * 8 * float64(tt.steps)))
+		if round := tt.took + 0.32 + agreeSeconds; s.ExpectedRounds != uint64(rounds) || math.Abs(s.ExpectedSeconds-rounds*round) > 1e-9 {
+			t.Errorf("steps of %v s: %+v", tt.step, s)
+		}
+	}
+}
+
+// A memo forgets what was not asked for.
+func TestMemo(t *testing.T) {
+	m := memo[int]{most: 3}
+	for i := range 5 {
+		m.put(strconv.Itoa(i), i)
+		m.get("0")
+	}
+	for key, want := range map[string]bool{"0": true, "1": false, "2": false, "3": true, "4": true} {
+		if v, ok := m.get(key); ok != want || ok && strconv.Itoa(v) != key {
+			t.Errorf("%s is %d, %v", key, v, ok)
+		}
+	}
+}
