@@ -218,6 +218,7 @@ type sim struct {
 	signed   map[string]cid.Cid       // what left a peer, by kind, peer, head, attempt
 	evidence map[peer.ID]bool         // of whom there was evidence
 	blocked  func(a, b *simNode) bool // the network between two nodes is cut
+	overhear func(msg.Signed)         // hears all that anybody publishes
 	opened   map[string]msg.Signed
 	liars    map[int]bool
 	conflict bool // certificates of one head that differ were expected
@@ -467,6 +468,7 @@ func (n *simNode) do(e Effect) {
 	case Adopt:
 		if !e.Links[0].Record.Parent.Equals(n.chain.Head().ID) {
 			n.reorgs++
+			n.checkLeft(e.Links)
 		}
 		if err := n.chain.adopt(e.Links); err != nil {
 			s.t.Fatal(err)
@@ -535,6 +537,18 @@ func (n *simNode) do(e Effect) {
 		n.misbehaved[e.Peer] = e.Err
 	default:
 		s.t.Fatalf("unknown effect %T", e)
+	}
+}
+
+// checkLeft holds that a certified record is not left for a sibling that is not.
+func (n *simNode) checkLeft(links []Link) {
+	at, ok := n.chain.at[links[0].Record.Parent]
+	if !ok || at+1 >= len(n.chain.links) {
+		return
+	}
+	left := n.chain.links[at+1]
+	if left.Certificate != nil && links[0].Certificate == nil && !left.ID.Equals(links[0].ID) && !n.sim.liars[n.i] {
+		n.sim.t.Fatalf("node %d leaves certified record %v of round %d for %v, which is provisional", n.i, left.ID, left.Record.Round, links[0].ID)
 	}
 }
 
@@ -612,6 +626,9 @@ func (n *simNode) train(e Train) {
 func (n *simNode) publish(m msg.Signed) {
 	if !n.sim.liars[n.i] {
 		n.sim.checkSigned(m)
+	}
+	if n.sim.overhear != nil {
+		n.sim.overhear(m)
 	}
 	audience := n.m.Audience(m)
 	for _, to := range n.sim.nodes {
