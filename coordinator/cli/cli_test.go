@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MOOT_DATA_DIR", filepath.Join(e.WorkDir, "data"))
 			e.Setenv("TZ", "UTC")
+			e.Setenv("GORACE", os.Getenv("GORACE")) // else each command sleeps for a second at its end, with the race detector
 			e.Setenv("RUN", apitest.ID("demo"))
 			e.Setenv("MODEL", apitest.DirID("tiny"))
 			e.Setenv("DATA", apitest.DirID("rows.jsonl"))
