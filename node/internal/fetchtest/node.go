@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/moot-net/moot/node/internal/p2p"
 )
@@ -91,19 +92,25 @@ func Within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// Connect connects to an address. On a machine that does nothing for a while a
-// handshake may take too long: then it tries again.
+// Connect connects to an address, until it is known what the other one speaks. On a machine that does nothing for a while that may take too long: then it
+// tries again.
 func Connect(t testing.TB, h *p2p.Host, addr string) {
 	t.Helper()
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		err := h.Connect(t.Context(), addr)
-		if err == nil {
+	info, err := peer.AddrInfoFromString(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		var known []protocol.ID
+		if err = h.Connect(t.Context(), addr); err == nil { // which waits for what it speaks
+			known, err = h.Libp2p().Peerstore().GetProtocols(info.ID)
+		}
+		if err == nil && len(known) > 0 {
 			return
 		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
+		_ = h.Libp2p().Network().ClosePeer(info.ID) // nobody asks twice over one connection
 	}
+	t.Fatalf("%s is not connected, or does not say what it speaks: %v", addr, err)
 }
 
 // WaitFor waits until ok.

@@ -49,11 +49,15 @@ func TestFetchFromOne(t *testing.T) {
 	if w.Done != size || w.Total != size {
 		t.Errorf("progress ended at %d of %d, want %d", w.Done, w.Total, size)
 	}
-	if got, want := n.p.Stats(), (Stats{PulledBytes: uint64(size)}); got != want {
+	got, sent := n.p.Stats(), seed.p.Stats()
+	if time.Since(begun) > stallTime { // on a machine that did nothing for so long a block may have been asked for again
+		got.DuplicateBytes, sent.SentBytes = 0, min(sent.SentBytes, uint64(size))
+	}
+	if want := (Stats{PulledBytes: uint64(size)}); got != want {
 		t.Errorf("puller: %+v, want %+v", got, want)
 	}
-	if got, want := seed.p.Stats(), (Stats{SentBytes: uint64(size)}); got != want {
-		t.Errorf("seed: %+v, want %+v", got, want)
+	if want := (Stats{SentBytes: uint64(size)}); sent != want {
+		t.Errorf("seed: %+v, want %+v", sent, want)
 	}
 	// Again: nothing is asked for.
 	seed.stop()
@@ -104,9 +108,11 @@ func TestPartialPeers(t *testing.T) {
 		seeds = append(seeds, newNode(t, part, nodeOptions{}))
 	}
 	n := newNode(t, memory(), nodeOptions{seeds: seeds})
+	begun := time.Now()
 	if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	busy := time.Since(begun) > stallTime // then what was asked for again may not have come
 	wantAll(t, n.bs, bs)
 	var sent uint64
 	for i, s := range seeds[:3] {
@@ -115,7 +121,7 @@ func TestPartialPeers(t *testing.T) {
 		}
 		sent += s.p.Stats().SentBytes
 	}
-	if got := n.p.Stats(); got.PulledBytes != uint64(size) || sent != got.PulledBytes+got.DuplicateBytes {
+	if got := n.p.Stats(); got.PulledBytes != uint64(size) || sent < got.PulledBytes || !busy && sent != got.PulledBytes+got.DuplicateBytes {
 		t.Errorf("%+v, %d bytes were sent", got, sent)
 	}
 }
@@ -129,6 +135,7 @@ func TestChain(t *testing.T) {
 	last := newNode(t, memory(), nodeOptions{seeds: []*node{middle}, alone: true})
 	last.h.Block(seed.h.ID(), "a DHT finds everybody", time.Hour)
 	ended := make(chan error, 1)
+	begun := time.Now()
 	go func() { ended <- last.p.Fetch(within(t, time.Minute), root, FetchOptions{}) }()
 	fetchtest.Connect(t, middle.h, seed.h.Addrs()[0])
 	if err := middle.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
@@ -138,7 +145,8 @@ func TestChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantAll(t, last.bs, bs)
-	if got := middle.p.Stats().SentBytes; got != uint64(size) {
+	busy := time.Since(begun) > stallTime // then a block may have been asked for again
+	if got := middle.p.Stats().SentBytes; got < uint64(size) || !busy && got != uint64(size) {
 		t.Errorf("the one in the middle sent %d bytes, want %d", got, size)
 	}
 }

@@ -98,19 +98,20 @@ func testJoinLate(t *testing.T, first, had int) {
 	if n := late.events.count(api.EventRound); n > 10 {
 		t.Errorf("%d rounds were told of, the run had 3 since", n)
 	}
-	if l, _ := rl.Rounds(1, 1000); len(l) == 0 || l[len(l)-1].Round != past+3 {
-		t.Errorf("%d rounds are listed", len(l))
+	end := rl.ledger.Head().Record.Round // on a slow machine some rounds have no contribution
+	if l, _ := rl.Rounds(1, 1000); end < past+3 || len(l) == 0 || l[len(l)-1].Round != uint64(end) {
+		t.Errorf("%d rounds are listed, the last one is %d", len(l), end)
 	}
 	until(t, "summary of the gap", func() bool { // which may be being filled
 		floor, _, _ := rl.ledger.Gap()
 		return rl.Summary().RecordsFrom == uint64(floor)
 	})
 	o := replay.Options{Manifest: man, Chain: chain{l: rl.ledger}, Store: a.store, From: past}
-	if got, err := replay.Run(t.Context(), o); err != nil || got.Folded != 3 || got.State != rl.ledger.Head().Record.State {
+	if got, err := replay.Run(t.Context(), o); err != nil || got.Folded != int(end-past) || got.State != rl.ledger.Head().Record.State {
 		t.Errorf("replay from the round that was joined: %+v, %v", got, err)
 	}
 	o.Chain, o.From = gapped{ra.ledger, past / 3, past - segmentRecords}, past
-	if got, err := replay.Run(t.Context(), o); err != nil || got.Folded != 3 || got.State != rl.ledger.Head().Record.State {
+	if got, err := replay.Run(t.Context(), o); err != nil || got.Folded != int(end-past) || got.State != rl.ledger.Head().Record.State {
 		t.Errorf("replay from a round after a second gap: %+v, %v", got, err)
 	}
 	o.From = past / 2
@@ -123,7 +124,7 @@ func testJoinLate(t *testing.T, first, had int) {
 	late.quick()
 	rl, _ = late.takePart(t, man) // goes on after a restart
 	until(t, "filled gap", func() bool { _, _, ok := rl.ledger.Gap(); return !ok })
-	for n := range msg.Round(past + 4) {
+	for n := range end + 1 {
 		x, _, _ := ra.ledger.At(n)
 		y, _, ok := rl.ledger.At(n)
 		if !ok || x.ID != y.ID || (x.Certificate == nil) != (y.Certificate == nil) {
