@@ -244,3 +244,69 @@ func TestFloodOfRequests(t *testing.T) {
 		}
 	}
 }
+
+// TestRotateWithKeptSeats: a run whose only empty seats are kept is full.
+func TestRotateWithKeptSeats(t *testing.T) {
+	ru, err := NewRules(rotating(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kept, rotates := range []bool{false, true} {
+		went := 0
+		for k := range 20 {
+			r := ru.newRotation(testCID(fmt.Sprint("head ", k)), nil, testSeats(15))
+			r.kept = kept
+			next, effective := ru.rotate(r, testSeats(15), asking(peersFrom(100, 20)), msg.Seat{Since: 9})
+			if went += len(effective); len(next) != 15 {
+				t.Fatalf("%d seats, want the 15 there were", len(next))
+			}
+		}
+		if (went > 0) != rotates {
+			t.Errorf("%d seats are kept: %d went in 20 rotations", kept, went)
+		}
+	}
+}
+
+// TestOwnersAsk: who has a seat that is kept tells everybody that it wants it, wherever it
+// ranks, and a stranger that it does only if there is another one.
+func TestOwnersAsk(t *testing.T) {
+	b := newBench(t, 4, 3)
+	m, h := b.node.m, b.node.m.cur
+	changed := *b.manifest
+	changed.Seats, changed.KeepRounds = uint32(len(h.seats))+1, 8
+	m.cfg.Manifest, m.rules.manifest = &changed, &changed
+	crowd := peersFrom(1000, 200)
+	for _, s := range asking(crowd) {
+		m.joins.add(s)
+	}
+	record := *h.parent.Record
+	var s standings
+	for _, id := range crowd[:20] {
+		worked(&s, id)
+		s.at(id).Kept = h.round + 5
+	}
+	tell := func() (owners, others int) {
+		for i, id := range crowd {
+			if m.cfg.Self = id; m.wins(h) {
+				if i < 20 {
+					owners++
+				} else {
+					others++
+				}
+			}
+		}
+		return owners, others
+	}
+	if owners, others := tell(); owners+others != 1+spareRequests {
+		t.Errorf("%d tell that they want the free seat", owners+others)
+	}
+	record.Standings = s
+	h.parent.Record = &record
+	if owners, others := tell(); owners != 1+spareRequests || others != 0 {
+		t.Errorf("%d owners and %d others tell that they want the seat that is kept", owners, others)
+	}
+	changed.Seats += 2 // of seven, one at most is kept
+	if owners, others := tell(); owners != 3+spareRequests || others != 2+spareRequests {
+		t.Errorf("%d owners and %d others tell that they want one of three seats", owners, others)
+	}
+}
