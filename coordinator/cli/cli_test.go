@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,6 +125,7 @@ func TestScripts(t *testing.T) {
 				}
 			},
 			"exits": exits,
+			"quiet": quiet,
 		},
 	})
 }
@@ -164,6 +166,19 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%q ended with %d, want %s", args[1:], code, args[0])
 	}
 }
+
+// quiet checks that there is nothing on stderr but how far something is, which a
+// machine that is busy for some seconds has time to show.
+func quiet(ts *testscript.TestScript, _ bool, _ []string) {
+	for line := range strings.Lines(ts.ReadFile("stderr")) {
+		if !progressLine.MatchString(line) {
+			ts.Fatalf("on stderr: %s", line)
+		}
+	}
+}
+
+// progressLine is a name, and what is said about it.
+var progressLine = regexp.MustCompile(`^[a-z]+(?: [0-9a-z]+)*  \S`)
 
 // fakeDaemon is the daemon of a script.
 type fakeDaemon struct {

@@ -183,7 +183,7 @@ func TestSlow(t *testing.T) {
 		bubble(t, api.Options{}, func(t *testing.T, p *pipes, _ *apitest.Fake) {
 			c := p.dial()
 			go drip(c, "GET /api/v1/status HTTP/1.1\r\n"+head+strings.Repeat("X: y\r\n", 100))
-			within(t, c, 4*time.Second, 10*time.Second)
+			within(t, c, 10*time.Second, 20*time.Second)
 			c.Close()
 			time.Sleep(time.Minute) // the one who drips ends
 		})
@@ -205,7 +205,7 @@ func TestSlow(t *testing.T) {
 	t.Run("silent", func(t *testing.T) {
 		bubble(t, api.Options{}, func(t *testing.T, p *pipes, _ *apitest.Fake) {
 			c := p.dial()
-			within(t, c, 4*time.Second, 10*time.Second)
+			within(t, c, 10*time.Second, 20*time.Second)
 			c.Close()
 		})
 	})

@@ -41,7 +41,7 @@ type Options struct {
 const (
 	maxBodyBytes    = 1 << 20
 	maxHeaderBytes  = 16 << 10
-	headerTimeout   = 5 * time.Second
+	headerTimeout   = 15 * time.Second // a machine may do nothing for some seconds
 	bodyTimeout     = 30 * time.Second
 	writeTimeout    = 30 * time.Second // of one write
 	idleTimeout     = 2 * time.Minute
