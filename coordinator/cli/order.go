@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -140,8 +142,20 @@ func runOrder(ctx context.Context, e *env, req api.OrderRequest, wait time.Durat
 	if r, err = effect(ctx, c, r, before.Run, wait); err != nil {
 		return err
 	}
-	return e.answer(r, func(p *page) {
+	var pending []api.PendingOrder
+	if ordersOf(r) == ordersOf(before.Run) {
+		now, err := c.Run(ctx, r.ID)
+		if err != nil {
+			return err
+		}
+		r, pending = now.Run, now.Pending
+	}
+	return e.answer(struct {
+		api.Run
+		Pending []api.PendingOrder `json:"pending_orders,omitempty"`
+	}{r, pending}, func(p *page) {
 		runFields(p, r)
+		pendingOrders(p, pending)
 		if ordersOf(r) == ordersOf(before.Run) {
 			p.line("")
 			p.line("The order is given and has not taken effect yet: \"moot run show %s\" tells.", api.ShortID(r.ID))
@@ -150,6 +164,29 @@ func runOrder(ctx context.Context, e *env, req api.OrderRequest, wait time.Durat
 			}
 		}
 	})
+}
+
+// pendingOrders says which orders wait for others to give them, too.
+func pendingOrders(p *page, list []api.PendingOrder) {
+	for _, o := range list {
+		p.field("waits", "%s", pendingText(o))
+	}
+}
+
+// pendingText says who gave an order that has not taken effect, and what it lacks.
+func pendingText(o api.PendingOrder) string {
+	names := make([]string, len(o.Peers))
+	for i, id := range o.Peers {
+		names[i] = api.ShortID(id)
+	}
+	if most := 8; len(names) > most {
+		names = append(names[:most], fmt.Sprintf("and %d more", len(names)-most))
+	}
+	text := "order of " + strings.Join(names, ", ") + ": " + orderWhat(o.Order)
+	if o.Needed == 0 {
+		return text + "; it takes effect with the next round"
+	}
+	return text + fmt.Sprintf("; they did %.1f %% of the audited work, %.1f %% are needed. It holds until another order takes effect", 100*o.Work, 100*o.Needed)
 }
 
 // self is this node's peer ID, "" if it cannot be told.

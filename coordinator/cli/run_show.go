@@ -56,6 +56,7 @@ func runRunShow(ctx context.Context, e *env, id string) error {
 		if c := d.Course; c != nil && c.Rate != 0 {
 			p.field("orders", "the learning rate is multiplied by %g", c.Rate)
 		}
+		pendingOrders(p, d.Pending)
 		m := d.Manifest
 		p.field("trains", "%s", trained(&m))
 		p.field("optimizer", "%s", optimizer(&m))
@@ -146,7 +147,12 @@ func optimizer(m *api.Manifest) string {
 
 // orderText says what an order did.
 func orderText(o api.Order) string {
-	text := "order of " + api.ShortID(o.Peer) + ": " + o.Action
+	return "order of " + api.ShortID(o.Peer) + ": " + orderWhat(o)
+}
+
+// orderWhat says what an order wants.
+func orderWhat(o api.Order) string {
+	text := o.Action
 	if o.Rounds != 0 {
 		text += " rounds to " + plain.Group(o.Rounds)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/moot-net/moot/node/api"
@@ -50,5 +51,16 @@ func TestTempoText(t *testing.T) {
 	}
 	if got := findsTempo(&api.Manifest{StartSteps: 20, FollowArrivals: true}); got != "steps begin with 20 and follow how far deltas go apart; deadlines follow when deltas arrive" {
 		t.Errorf("findsTempo() = %q", got)
+	}
+}
+
+// Who agreed to an order, and what it lacks.
+func TestPendingText(t *testing.T) {
+	o := api.PendingOrder{Order: api.Order{Action: "set", Rounds: 90, Note: "rain\x1b[2J"}, Peers: []string{"a", "b"}, Work: 0.41, Needed: 2. / 3}
+	if got, want := pendingText(o), `order of a, b: set rounds to 90, "rain?[2J"; they did 41.0 % of the audited work, 66.7 % are needed. It holds until another order takes effect`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if o.Needed = 0; !strings.HasSuffix(pendingText(o), "; it takes effect with the next round") {
+		t.Error(pendingText(o))
 	}
 }

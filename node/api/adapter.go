@@ -39,7 +39,8 @@ type ExportRequest struct {
 // Export is an adapter on disk. Run, Round, Head and State are empty for one
 // that came from a folder, Adapter.
 type Export struct {
-	Adapter string `json:"adapter,omitempty"`
+	Adapter  string `json:"adapter,omitempty"`
+	Snapshot string `json:"snapshot,omitempty"` // that it was made from
 
 	Run   string       `json:"run"`
 	Model string       `json:"model"`

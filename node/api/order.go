@@ -45,6 +45,20 @@ type Order struct {
 	Note   string  `json:"note,omitempty"`
 }
 
+// PendingOrder is one that has not taken effect. It holds until another order
+// takes effect, or who gave it gives another one.
+type PendingOrder struct {
+	Order
+	// Peers give the same; Peer of Order is the first of them, and Note the first
+	// that somebody gave.
+	Peers []string `json:"peers"`
+	// Work is their part of all audited work, of which Needed is needed; 0 when the
+	// launcher is among them.
+	Work   float64 `json:"work"`
+	Needed float64 `json:"needed"`
+	Own    bool    `json:"own"` // this node is among them
+}
+
 // maxRate bounds OrderRequest.Rate.
 const maxRate = 100
 

@@ -223,6 +223,10 @@ func (n *shownNode) Run(ctx context.Context, id string) (RunDetail, error) {
 		m.Agent, m.Device = publicText(m.Agent), publicText(m.Device)
 	}
 	d.Rounds = publicRounds(d.Rounds)
+	d.Pending = slices.Clone(d.Pending)
+	for i := range d.Pending {
+		d.Pending[i].Note = publicText(d.Pending[i].Note)
+	}
 	return d, err
 }
 

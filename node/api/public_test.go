@@ -59,6 +59,7 @@ func hostile() (*apitest.Fake, string) {
 	d := apitest.Detail("shown", apitest.PeerID("node"))
 	d.Why = why
 	d.Members = []api.Member{{Peer: apitest.PeerID("a"), Agent: "moot at 10.1.2.3:4717", Device: "/home/ada/device x"}}
+	d.Pending = []api.PendingOrder{{Order: api.Order{Peer: apitest.PeerID("a"), Action: "pause", Note: why}, Peers: []string{apitest.PeerID("a")}}}
 	f.AddRun(d)
 	o := apitest.Detail("other", apitest.PeerID("node"))
 	o.Name, o.Joined = "of another run", false

@@ -135,6 +135,8 @@ type RunDetail struct {
 	Rounds    []Round  `json:"rounds"` // the last few, newest last
 	// Members are the peers that this node heard of in the last two minutes.
 	Members []Member `json:"members"`
+	// Pending are orders that this node has heard of and that have not taken effect.
+	Pending []PendingOrder `json:"pending_orders,omitempty"`
 }
 
 // Seat is a peer that trains and witnesses.

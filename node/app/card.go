@@ -78,12 +78,7 @@ func modelCard(id string, m *run.Manifest, hub string, e *api.Export, rounds []a
 	row("prompt template", "%s", plainText(m.Template))
 	row("LoRA", "%s", loraText(m))
 	row("inner optimizer", "%s, %s", m.Inner.Optimizer, m.Schedule)
-	tokens := make(map[string]uint64) // by peer
-	for _, r := range rounds {
-		for _, c := range r.Contributions {
-			tokens[c.Peer] += c.Tokens
-		}
-	}
+	tokens := tokensByPeer(rounds)
 	if len(rounds) > 0 {
 		last := rounds[len(rounds)-1]
 		row("training", "%d rounds that trained, %d tokens", last.TrainedRounds, last.Tokens)
@@ -101,6 +96,10 @@ func modelCard(id string, m *run.Manifest, hub string, e *api.Export, rounds []a
 	line("\n## Check\n\nWho has the records of the run computes this again, and gets the same bytes:\n")
 	line("    moot replay %s", id)
 	line("    moot adapter export %s --round %d --format %s --out ./again\n", id, e.Round, e.Format)
+	if e.Snapshot != "" {
+		line("It was made from the snapshot `%s`, which has one record of the run: the held-out loss and what each", e.Snapshot)
+		line("round came to are in the others. Who contributed is %s\n", map[bool]string{true: "as who made the snapshot says.", false: "not in it."}[len(tokens) > 0])
+	}
 	if len(tokens) > 0 {
 		line("## Contributors\n\n| peer | tokens |\n|---|---|")
 		for _, p := range slices.Sorted(maps.Keys(tokens)) {
@@ -108,6 +107,17 @@ func modelCard(id string, m *run.Manifest, hub string, e *api.Export, rounds []a
 		}
 	}
 	return b.String()
+}
+
+// tokensByPeer sums whose tokens were included.
+func tokensByPeer(rounds []api.Round) map[string]uint64 {
+	tokens := make(map[string]uint64)
+	for _, r := range rounds {
+		for _, c := range r.Contributions {
+			tokens[c.Peer] += c.Tokens
+		}
+	}
+	return tokens
 }
 
 // maxCardShards bounds the shards that a card lists.

@@ -82,7 +82,7 @@ func (n *node) exportSnapshot(ctx context.Context, req api.ExportRequest, progre
 	if err != nil {
 		return api.Export{}, err
 	}
-	e, err := n.exportState(ctx, req, s.id, s.manifest, s.Snapshot, nil, progress)
+	e, err := n.exportState(ctx, req, s.id, s.manifest, s.Snapshot, s.history(), progress)
 	if err == nil && s.votes == 0 {
 		e.Warnings = append(e.Warnings, "its record is provisional: no quorum has voted for it")
 	}
@@ -93,7 +93,7 @@ func (n *node) exportSnapshot(ctx context.Context, req api.ExportRequest, progre
 func (n *node) exportState(ctx context.Context, req api.ExportRequest, id string, m *run.Manifest, snapshot runner.Snapshot, rounds []api.Round, progress api.ProgressFunc) (api.Export, error) {
 	e := api.Export{
 		Run: id, Model: m.Model.String(), Round: snapshot.Round, Head: snapshot.Head.String(), State: snapshot.ID.String(),
-		Dir: req.Dir, Format: req.Format,
+		Snapshot: req.Snapshot, Dir: req.Dir, Format: req.Format,
 	}
 	if e.Format == "" {
 		e.Format = api.ExportPEFT

@@ -2,14 +2,18 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/pull"
@@ -28,6 +32,9 @@ const (
 	snapshotRecord      = "record"
 	snapshotCertificate = "certificate" // not there if the record is provisional
 	snapshotState       = "state"
+	// snapshotContributors says whose tokens the state was trained on; not there if
+	// the node that made it lacked records.
+	snapshotContributors = "contributors"
 )
 
 // Snapshot implements api.Backend. The state lies in the store once: its blocks
@@ -57,7 +64,11 @@ func (n *node) Snapshot(ctx context.Context, req api.SnapshotRequest, progress a
 	if !ok {
 		return api.Snapshot{}, api.Errorf(api.CodeNotFound, "record %s is not in the chain any more", s.Head)
 	}
-	v, err := n.writeSnapshot(ctx, p.Manifest(), k, s)
+	contributors, err := contributorsOf(p, s.Round)
+	if err != nil {
+		return api.Snapshot{}, err
+	}
+	v, err := n.writeSnapshot(ctx, p.Manifest(), k, s, contributors)
 	if err != nil {
 		return v, fmt.Errorf("snapshot of run %s: %w", req.Run, err)
 	}
@@ -65,7 +76,7 @@ func (n *node) Snapshot(ctx context.Context, req api.SnapshotRequest, progress a
 	return v, nil
 }
 
-func (n *node) writeSnapshot(ctx context.Context, m *run.Manifest, k round.Link, s runner.Snapshot) (api.Snapshot, error) {
+func (n *node) writeSnapshot(ctx context.Context, m *run.Manifest, k round.Link, s runner.Snapshot, contributors []byte) (api.Snapshot, error) {
 	v := api.Snapshot{Name: m.Name, Round: s.Round, Head: s.Head.String(), State: s.ID.String()}
 	v.Quorum, _ = round.Quorum(round.Witnesses(k.Record.Seats))
 	temp, err := os.MkdirTemp(n.dir, importTemp)
@@ -79,6 +90,9 @@ func (n *node) writeSnapshot(ctx context.Context, m *run.Manifest, k round.Link,
 	}
 	if c := k.Certificate; c != nil {
 		v.Votes, files[snapshotCertificate] = len(c.Votes), c.Encode
+	}
+	if contributors != nil {
+		files[snapshotContributors] = func() ([]byte, error) { return contributors, nil }
 	}
 	for name, encode := range files {
 		b, err := encode()
@@ -108,6 +122,8 @@ type openedSnapshot struct {
 	manifest *run.Manifest
 	record   *msg.Record
 	votes    int // 0: provisional
+	// contributors is what who made it says; nil: nothing.
+	contributors []contributor
 	runner.Snapshot
 }
 
@@ -215,6 +231,15 @@ func (n *node) readSnapshot(ctx context.Context, root cid.Cid) (*openedSnapshot,
 		}
 		s.votes = len(c.Votes)
 	}
+	switch b, err = read(snapshotContributors, maxContributorsBytes); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		if s.contributors, err = readContributors(b); err != nil {
+			return nil, err
+		}
+	}
 	layout, err := s.manifest.Layout()
 	if err != nil {
 		return nil, err
@@ -229,4 +254,58 @@ func (n *node) readSnapshot(ctx context.Context, root cid.Cid) (*openedSnapshot,
 		return nil, fmt.Errorf("its state is %s, its record says %s", s.ID, s.record.State)
 	}
 	return s, nil
+}
+
+// history is what a snapshot tells of the rounds before it, as if they were one.
+func (s *openedSnapshot) history() []api.Round {
+	r := api.Round{Round: s.Round, TrainedRounds: s.record.TrainedRounds, Tokens: s.record.Tokens}
+	for _, c := range s.contributors {
+		r.Contributions = append(r.Contributions, api.Contribution{Peer: c.Peer, Tokens: c.Tokens})
+	}
+	return []api.Round{r}
+}
+
+// contributor is a peer on whose tokens a state was trained.
+type contributor struct {
+	Peer   string `json:"peer"`
+	Tokens uint64 `json:"tokens"`
+}
+
+// maxContributorsBytes bounds the file that lists them.
+const maxContributorsBytes = 8 << 20
+
+// contributorsOf lists whose tokens were included until a round, by peer: the same
+// bytes for everybody who has all records. It is nil for who has not.
+func contributorsOf(p participant, last uint64) ([]byte, error) {
+	if p.Summary().RecordsFrom > 0 {
+		return nil, nil
+	}
+	rounds, err := roundsUntil(p, last)
+	if err != nil {
+		return nil, err
+	}
+	tokens := tokensByPeer(rounds)
+	list := []contributor{}
+	for _, id := range slices.Sorted(maps.Keys(tokens)) {
+		list = append(list, contributor{id, tokens[id]})
+	}
+	b, err := json.Marshal(list)
+	if err != nil || len(b) > maxContributorsBytes {
+		return nil, err
+	}
+	return b, nil
+}
+
+// readContributors reads what a stranger wrote.
+func readContributors(b []byte) ([]contributor, error) {
+	var list []contributor
+	if err := json.Unmarshal(b, &list); err != nil {
+		return nil, fmt.Errorf("its list of contributors: %w", err)
+	}
+	for _, c := range list {
+		if _, err := peer.Decode(c.Peer); err != nil {
+			return nil, fmt.Errorf("its list of contributors names %.60q: %w", c.Peer, err)
+		}
+	}
+	return list, nil
 }

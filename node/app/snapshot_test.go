@@ -1,8 +1,10 @@
 package app
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,6 +78,21 @@ func TestSnapshot(t *testing.T) {
 		if f != from.Files[i] && f.Name != cardFile {
 			t.Errorf("%+v, from the snapshot %+v", f, from.Files[i])
 		}
+	}
+	// Its card says what the run's does, but for what only the other records have.
+	cardOf := func(e api.Export) string { return string(readBytes(t, filepath.Join(e.Dir, cardFile))) }
+	status, err := a.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	training := fmt.Sprintf("| training | %d rounds that trained, %d tokens |", r.TrainedRounds, r.Tokens)
+	for _, want := range []string{training, fmt.Sprintf("| `%s` | %d |", status.Peer, r.Tokens)} {
+		if !strings.Contains(cardOf(of), want) || !strings.Contains(cardOf(from), want) {
+			t.Errorf("no %q in one of\n%s\n%s", want, cardOf(of), cardOf(from))
+		}
+	}
+	if card := cardOf(from); !strings.Contains(card, "the snapshot `"+s.ID+"`") || !strings.Contains(card, "as who made the snapshot says") || strings.Contains(cardOf(of), "snapshot") {
+		t.Errorf("card of the snapshot:\n%s", card)
 	}
 	_, err = a.Export(t.Context(), api.ExportRequest{Snapshot: r.Dataset, Dir: filepath.Join(t.TempDir(), "x")}, nil)
 	if err == nil {
@@ -158,5 +175,18 @@ func TestForgedSnapshot(t *testing.T) {
 	}
 	if _, err := n.openSnapshot(t.Context(), s.ID, quiet); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a stranger lists as contributors is a list of peers.
+func TestReadContributors(t *testing.T) {
+	const id = "12D3KooWCcJwvjXxqRxkjmKqPWWFdhce5AKzqR7AYeNAUisLMHgm"
+	if l, err := readContributors([]byte(`[{"peer":"` + id + `","tokens":5}]`)); err != nil || len(l) != 1 || l[0] != (contributor{id, 5}) {
+		t.Errorf("%+v, %v", l, err)
+	}
+	for _, bad := range []string{"", "{}", `[{"peer":"| x |","tokens":1}]`, `[{"peer":"` + id + `","tokens":-1}]`} {
+		if l, err := readContributors([]byte(bad)); err == nil {
+			t.Errorf("%q was read as %+v", bad, l)
+		}
 	}
 }

@@ -134,6 +134,7 @@ type View struct {
 	Held      int // of them with a delta that is here and valid
 	Haves     int
 	WantsSeat bool
+	Orders    []Pending // that have not taken effect
 	// Members are the newest heartbeats, by peer.
 	Members []Member
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
@@ -222,6 +223,14 @@ func TestOrderOfTheWork(t *testing.T) {
 	if s.someHead().Course != nil || Paused(s.nodes[2].chain.Head().Record) {
 		t.Fatal("one of four paused the run")
 	}
+	// Everybody sees who gave it, and how much that is of the work.
+	for _, n := range s.nodes[1:] {
+		list := n.m.View().Orders
+		if len(list) != 1 || list[0].Order.Action != msg.ActionPause || !slices.Equal(list[0].Peers, []peer.ID{s.nodes[1].id}) || list[0].Launcher ||
+			list[0].Work == 0 || 3*list[0].Work >= 2*list[0].Total {
+			t.Errorf("pending are %+v", list)
+		}
+	}
 	s.nodes[2].give(msg.Order{Action: msg.ActionPause, Note: "the launcher has gone"})
 	s.nodes[3].give(msg.Order{Action: msg.ActionPause})
 	if !s.runUntil(time.Minute, func() bool { return Paused(s.nodes[1].chain.Head().Record) }) {
@@ -229,5 +238,39 @@ func TestOrderOfTheWork(t *testing.T) {
 	}
 	if n := len(s.nodes[1].chain.Head().Record.Orders); n < 2 {
 		t.Errorf("%d orders are in the record", n)
+	}
+	if list := s.nodes[1].m.View().Orders; len(list) != 0 {
+		t.Errorf("still pending: %+v", list)
+	}
+}
+
+// TestPendingOrders: the same order of several is one, with the work of all who
+// give it; the launcher's needs none.
+func TestPendingOrders(t *testing.T) {
+	s := newScene(t, 1, func(_ *run.Manifest, r *msg.Record) {
+		for i, w := range []uint64{100, 30, 70} {
+			_, id := testKey(i + 1)
+			r.Standings = append(r.Standings, msg.Standing{Peer: id, Work: w})
+		}
+		slices.SortFunc(r.Standings, func(a, b msg.Standing) int { return comparePeers(a.Peer, b.Peer) })
+	})
+	m := &Machine{rules: s.rules, head: s.parent}
+	for key, change := range []func(*msg.Order){
+		func(o *msg.Order) { o.Action = msg.ActionStop },
+		func(o *msg.Order) { o.Note = "rain" }, nil,
+		func(o *msg.Order) { o.Action, o.MaxRounds = msg.ActionSet, 9 },
+	} {
+		m.addOrder(s.known[s.order(key, 1, change)])
+	}
+	_, launcher := testKey(0)
+	list := m.pending()
+	if len(list) != 3 || len(list[0].Peers) != 2 || list[0].Work != 130 || list[0].Total != 200 || !slices.Contains(list[0].Notes, "rain") {
+		t.Fatalf("pending are %+v", list)
+	}
+	if p := list[1]; p.Order.MaxRounds != 9 || p.Work != 70 || p.Launcher {
+		t.Errorf("second is %+v", p)
+	}
+	if p := list[2]; p.Order.Action != msg.ActionStop || p.Work != 0 || !p.Launcher || p.Peers[0] != launcher {
+		t.Errorf("third is %+v", p)
 	}
 }

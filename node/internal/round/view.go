@@ -13,7 +13,7 @@ import (
 func (m *Machine) View() View {
 	v := View{
 		Head: m.head, Round: m.head.Record.Round + 1, Phase: m.phase(), Seat: -1,
-		WantsSeat: m.want == wantSeat,
+		WantsSeat: m.want == wantSeat, Orders: m.pending(),
 	}
 	for _, id := range slices.SortedFunc(slices.Values(m.members.peers), comparePeers) {
 		e := m.members.byPeer[id]

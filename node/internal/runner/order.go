@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/ipfs/go-cid"
@@ -100,13 +101,42 @@ func ordersOf(rec *msg.Record) []api.Order {
 	var list []api.Order
 	for _, e := range rec.Orders {
 		if o, _, err := msg.OpenAs[*msg.Order](e); err == nil {
-			list = append(list, api.Order{
-				Peer: o.Peer.String(), Action: o.Action.String(), Rounds: o.MaxRounds, Tokens: o.MaxTokens,
-				Rate: float64(o.RatePermille) / 1e3, Note: o.Note,
-			})
+			list = append(list, orderOf(o))
 		}
 	}
 	return list
+}
+
+// neededWork is the part of all audited work that an order needs without the
+// launcher.
+const neededWork = 2. / 3
+
+// pendingOrders are the orders that have not taken effect.
+func (r *Runner) pendingOrders(v *round.View) []api.PendingOrder {
+	var list []api.PendingOrder
+	for _, p := range v.Orders {
+		x := api.PendingOrder{Order: orderOf(p.Order), Needed: neededWork}
+		if p.Launcher {
+			x.Needed = 0
+		}
+		if p.Total > 0 {
+			x.Work = float64(p.Work) / float64(p.Total)
+		}
+		for i, id := range p.Peers {
+			x.Peers = append(x.Peers, id.String())
+			x.Own = x.Own || id == r.hub.self
+			x.Note = cmp.Or(x.Note, p.Notes[i])
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
+func orderOf(o *msg.Order) api.Order {
+	return api.Order{
+		Peer: o.Peer.String(), Action: o.Action.String(), Rounds: o.MaxRounds, Tokens: o.MaxTokens,
+		Rate: float64(o.RatePermille) / 1e3, Note: o.Note,
+	}
 }
 
 func courseOf(rec *msg.Record) *api.Course {

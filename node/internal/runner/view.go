@@ -263,6 +263,7 @@ func (r *Runner) Detail() api.RunDetail {
 	}
 	d.Rounds, _ = r.Rounds(from, detailRounds)
 	if v := r.view.Load(); v != nil {
+		d.Pending = r.pendingOrders(v)
 		for _, k := range v.Members {
 			if time.Since(k.Seen) > memberFor && time.Now().After(k.Silent) {
 				continue

@@ -485,6 +485,8 @@ function courseCard(id, done) {
       set(about, facts([
         run.ended && ["Ended", endings[run.ended] ?? run.ended],
         ["Orders", c ? `${f.count(c.orders)} took effect${c.paused ? "; it is paused" : ""}${c.stopped ? "; it is stopped" : ""}` : "none; it goes as its run file says"],
+        ...(run.pending_orders ?? []).map((o) => ["Waits", [f.plural(o.peers.length, "peer"), " ordered: ", foreign(o.action),
+          o.needed ? `; they did ${f.percent(o.work)} of the audited work, ${f.percent(o.needed)} are needed` : "; it takes effect with the next round"]]),
         ["Over after", [run.max_rounds && f.plural(run.max_rounds, "round"), run.max_tokens && `${f.compact(run.max_tokens)} tokens`].filter(Boolean).join(" or ") || "never by itself"],
         c?.rate && ["Learning rate", `${f.short(c.rate)} × that of the run file`],
       ]));
