@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -28,7 +30,7 @@ func (f *follower) next() (*config.Config, *config.Loaded, error) {
 		return nil, nil, err
 	}
 	loaded, err := config.Load(f.file, os.Getenv)
-	if os.IsNotExist(err) { // a path that was given need not be there any more
+	if errors.Is(err, fs.ErrNotExist) { // a path that was given need not be there any more
 		loaded, err = &config.Loaded{Config: config.Default(), File: f.file}, nil
 	}
 	return next, loaded, err

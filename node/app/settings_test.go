@@ -61,6 +61,13 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%s is %+v, want %+v", key, s, want)
 		}
 	}
+	// A file that is not there is none that is wrong.
+	at := n.follow.file
+	n.follow.file = filepath.Join(t.TempDir(), "none.toml")
+	if all, err := n.Settings(t.Context()); err != nil || all.Error != "" {
+		t.Errorf("without a file: %q, %v", all.Error, err)
+	}
+	n.follow.file = at
 	set := func(key string, values ...string) error {
 		_, err := n.ChangeSettings(t.Context(), api.SettingsRequest{Set: map[string][]string{key: values}})
 		return err

@@ -239,6 +239,13 @@ func (tb *tab) key(name string, code int64) {
 	}
 }
 
+// letter types a letter.
+func (tb *tab) letter(r string) {
+	tb.t.Helper()
+	call(tb, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: "keyDown", Key: r, Text: r})
+	call(tb, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: "keyUp", Key: r})
+}
+
 // drag presses the mouse at one point and lets it go at another.
 func (tb *tab) drag(x0, y0, x1, y1 float64) {
 	tb.t.Helper()

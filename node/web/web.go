@@ -7,6 +7,7 @@ package web
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -42,9 +44,10 @@ var types = map[string]string{
 
 // asset is a file as it is served.
 type asset struct {
-	body []byte
-	kind string
-	etag string
+	body  []byte
+	small func() []byte // body, compressed
+	kind  string
+	etag  string // without quotes
 }
 
 // Routes are the patterns of the page and of each of its files, with what
@@ -75,8 +78,47 @@ func (a asset) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
 	h.Set("Cache-Control", "no-cache") // keep it, but ask: the next daemon may be another version
-	h.Set("ETag", a.etag)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.body))
+	h.Set("Vary", "Accept-Encoding")
+	body, tag := a.body, a.etag
+	if takesGzip(r) {
+		body, tag = a.small(), a.etag+"-gzip"
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("ETag", `"`+tag+`"`)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+}
+
+// takesGzip says whether an asker takes a file compressed; of one who asks for a
+// part of it nobody knows of which form.
+func takesGzip(r *http.Request) bool {
+	if r.Header.Get("Range") != "" {
+		return false
+	}
+	for v := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		name, weight, _ := strings.Cut(strings.ReplaceAll(v, " ", ""), ";")
+		if name == "gzip" {
+			return strings.Trim(weight, "q=0.") != "" || weight == ""
+		}
+	}
+	return false
+}
+
+// compressed makes a file small, once it is asked for.
+func compressed(body []byte) func() []byte {
+	return sync.OnceValue(func() []byte {
+		var b bytes.Buffer
+		z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+		if err == nil {
+			_, err = z.Write(body)
+		}
+		if err == nil {
+			err = z.Close()
+		}
+		if err != nil {
+			panic("bug: " + err.Error()) // a buffer takes everything
+		}
+		return b.Bytes()
+	})
 }
 
 // load reads all files below dir.
@@ -95,7 +137,7 @@ func load(fsys fs.FS, dir string) (map[string]asset, error) {
 			return err
 		}
 		sum := sha256.Sum256(body)
-		assets[strings.TrimPrefix(p, dir+"/")] = asset{body, kind, `"` + hex.EncodeToString(sum[:12]) + `"`}
+		assets[strings.TrimPrefix(p, dir+"/")] = asset{body, compressed(body), kind, hex.EncodeToString(sum[:12])}
 		return nil
 	})
 	return assets, err

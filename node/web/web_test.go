@@ -3,6 +3,7 @@ package web_test
 import (
 	"bytes"
 	"compress/gzip"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -88,6 +89,44 @@ func TestServed(t *testing.T) {
 		if w := get(t, mux, at); w.Code == 200 {
 			t.Errorf("%s is served", at)
 		}
+	}
+}
+
+// TestCompressed: who takes gzip gets it, and what comes out is the file; others,
+// and who wants a part of it, get it as it is.
+func TestCompressed(t *testing.T) {
+	mux := serve(t)
+	body := page(t)["run.js"]
+	for accept, want := range map[string]bool{
+		"gzip, deflate, br, zstd": true, "br;q=1.0, gzip;q=0.8": true, "gzip": true, "": false, "br": false, "gzip;q=0": false, "gzip; q=0.0": false, "xgzip": false,
+	} {
+		w := get(t, mux, web.Prefix+"run.js", "Accept-Encoding: "+accept)
+		got := w.Body.String()
+		if want {
+			z, err := gzip.NewReader(w.Body)
+			if err != nil {
+				t.Errorf("%s: %v", accept, err)
+				continue
+			}
+			b, err := io.ReadAll(z)
+			if got = string(b); err != nil || len(b) == 0 {
+				t.Errorf("%s: %v", accept, err)
+			}
+		}
+		if (w.Header().Get("Content-Encoding") == "gzip") != want || got != body || w.Header().Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%q: encoding %q, %d bytes, want %d; it varies by %q", accept, w.Header().Get("Content-Encoding"), len(got), len(body), w.Header().Get("Vary"))
+		}
+		tag := w.Header().Get("ETag")
+		if w := get(t, mux, web.Prefix+"run.js", "Accept-Encoding: "+accept, "If-None-Match: "+tag); w.Code != 304 {
+			t.Errorf("%q: it is sent again to who has it: %d", accept, w.Code)
+		}
+	}
+	plain, small := get(t, mux, web.Prefix+"run.js"), get(t, mux, web.Prefix+"run.js", "Accept-Encoding: gzip")
+	if plain.Header().Get("ETag") == small.Header().Get("ETag") {
+		t.Error("both forms have the same tag")
+	}
+	if w := get(t, mux, web.Prefix+"run.js", "Accept-Encoding: gzip", "Range: bytes=0-9"); w.Code != 206 || w.Body.String() != body[:10] {
+		t.Errorf("a part is %d %q", w.Code, w.Body)
 	}
 }
 

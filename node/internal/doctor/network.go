@@ -21,7 +21,7 @@ const dialTimeout = 3 * time.Second
 func (d *doctor) ports(ctx context.Context) {
 	c := d.Config
 	if d.status != nil {
-		d.ok("ports", "the daemon listens: API %s, %d addresses for peers", d.status.API, len(d.status.Addrs))
+		d.ok("ports", "the daemon listens: API %s, for peers at %d of its addresses", d.status.API, len(d.status.Addrs))
 		return
 	}
 	var taken []string

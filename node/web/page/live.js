@@ -1,20 +1,28 @@
-// The one event stream of this tab: opened again when it breaks, closed while
-// nobody looks. Events say that something changed; what is shown is asked for
-// again, so a lost one costs nothing.
+// The event stream: opened again when it breaks, closed while nobody looks. Events
+// say that something changed; what is shown is asked for again, so a lost one costs
+// nothing.
+//
+// A browser opens six connections to a host, and a stream takes one. So of all tabs
+// in sight one has the stream, which holds a lock meanwhile, and tells the others.
+// Where there are no locks, for the page is not of this machine, each has its own.
 
-import { events, APIError } from "./api.js";
+import { access, events, APIError } from "./api.js";
 
-const FIRST_MS = 500, MOST_MS = 15_000;
+const FIRST_MS = 500, MOST_MS = 2000, MOST_PUBLIC_MS = 15_000; // between tries
 const KEPT = 500;
+const LOCK = "moot.stream";
 
 // Live follows the daemon. on has state(word), event(e), resync() and
 // refused(err).
 export class Live {
   #on; #cursor = ""; #abort = null; #running = false;
+  #leading = false; #word = ""; // whether this tab has the stream, and how that is
+  #tabs = new BroadcastChannel(LOCK);
   log = []; // the last events, newest last
 
   constructor(on) {
     this.#on = on;
+    this.#tabs.addEventListener("message", ({ data }) => this.#hear(data));
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) this.#stop("paused");
       else this.start();
@@ -26,7 +34,7 @@ export class Live {
     if (this.#running || document.hidden) return;
     this.#running = true;
     this.#abort = new AbortController();
-    this.#loop(this.#abort.signal);
+    this.#turn(this.#abort.signal);
   }
 
   // restart is for a new token, which may be of a new daemon.
@@ -42,6 +50,38 @@ export class Live {
     this.#on.state(word);
   }
 
+  // #turn follows what the tab with the stream tells, until it is this one's turn.
+  async #turn(signal) {
+    if (!navigator.locks) return this.#loop(signal);
+    this.#tabs.postMessage({ hello: true });
+    try {
+      await navigator.locks.request(LOCK, { signal }, async () => {
+        this.#leading = true;
+        await this.#loop(signal).finally(() => { this.#leading = false; });
+      });
+    } catch (err) {
+      if (!signal.aborted) throw err;
+    }
+  }
+
+  // #tell says how the stream is, here and in the tabs that follow this one.
+  #tell(word) {
+    this.#word = word;
+    if (this.#leading) this.#tabs.postMessage({ word });
+    this.#on.state(word);
+  }
+
+  #hear({ hello, log, cursor, word, event }) {
+    if (hello && this.#leading && this.#word) this.#tabs.postMessage({ word: this.#word, log: this.log, cursor: this.#cursor });
+    if (!this.#running || this.#leading) return;
+    if (log && !this.log.length) [this.log, this.#cursor] = [log, cursor];
+    if (event) this.#take(event);
+    if (word) {
+      this.#on.state(word);
+      if (word === "live") this.#on.resync();
+    }
+  }
+
   async #loop(signal) {
     let wait = FIRST_MS;
     while (!signal.aborted) {
@@ -50,9 +90,10 @@ export class Live {
           if (signal.aborted) return;
           if (e === null) {
             wait = FIRST_MS;
-            this.#on.state("live");
+            this.#tell("live");
             this.#on.resync(); // whatever happened meanwhile
           } else {
+            if (this.#leading) this.#tabs.postMessage({ event: e });
             this.#take(e);
           }
         }
@@ -66,9 +107,9 @@ export class Live {
         if (!(err instanceof APIError)) console.error(err);
       }
       if (signal.aborted) return;
-      this.#on.state("offline");
+      this.#tell("offline");
       await pause(wait * (0.75 + Math.random() / 2), signal);
-      wait = Math.min(wait * 2, MOST_MS);
+      wait = Math.min(wait * 2, access === "public" ? MOST_PUBLIC_MS : MOST_MS);
     }
   }
 
@@ -89,7 +130,14 @@ export class Live {
 
 function pause(ms, signal) {
   return new Promise((done) => {
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", () => { clearTimeout(timer); done(); }, { once: true });
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      signal.removeEventListener("abort", end);
+      done();
+    };
+    const timer = setTimeout(end, ms);
+    addEventListener("online", end); // the network of this machine is there again
+    signal.addEventListener("abort", end);
   });
 }

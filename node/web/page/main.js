@@ -49,7 +49,9 @@ const owner = [
   [/^\/about$/, () => aboutView()],
 ];
 
-const BETWEEN_MS = 1000; // at most so often after events
+const BETWEEN_MS = 1000; // at most so often after events,
+const URGENT_MS = 250; // and after those that somebody waits for
+const urgent = new Set(["round.done", "run.state", "node.state"]);
 const ANYHOW_MS = 10_000; // what has no event: heartbeats, traffic, round-trip times
 
 const main = document.getElementById("main");
@@ -57,6 +59,7 @@ const link = document.getElementById("link");
 const banner = document.getElementById("banner");
 let view = null, leave = null, dirty = false, busy = false;
 let last = 0, soon = 0, anyhow = 0; // when it was asked, and the timers of the next time
+let due = Infinity, again = BETWEEN_MS; // how long after the last time the next one is; of what came while it was asked
 
 const words = {
   live: "live", connecting: "connecting", offline: "no connection", paused: "paused", refused: "not signed in",
@@ -74,9 +77,9 @@ const live = new Live({
   },
   event(e) {
     if (e.type === "bye") say(["The daemon is stopping. What is shown is the last that it said."]);
-    if (!view?.events || view.events(e)) touch();
+    if (!view?.events || view.events(e)) touch(urgent.has(e.type) ? URGENT_MS : BETWEEN_MS);
   },
-  resync: touch,
+  resync() { touch(); },
   refused(err) {
     say(null); // it does answer
     signIn(err);
@@ -90,17 +93,25 @@ function say(parts) {
 }
 
 // touch asks for the view's data again, soon.
-function touch() {
+function touch(between = BETWEEN_MS) {
   dirty = true;
-  if (!soon) soon = setTimeout(refresh, Math.max(0, last + BETWEEN_MS - performance.now()));
+  if (between < due) clearTimeout(soon);
+  else if (soon) return;
+  due = between;
+  soon = setTimeout(refresh, Math.max(0, last + between - performance.now()));
 }
 
 async function refresh() {
   clearTimeout(soon);
   clearTimeout(anyhow);
   soon = anyhow = 0;
+  const between = due;
+  due = Infinity;
   if (!view?.refresh || document.hidden) return;
-  if (busy) return; // it is dirty, and so comes again
+  if (busy) { // it is dirty, and so comes again
+    again = Math.min(again, between);
+    return;
+  }
   const now = view, signal = leave.signal;
   busy = true;
   dirty = false;
@@ -113,7 +124,9 @@ async function refresh() {
   } finally {
     busy = false;
   }
-  if (view !== now || dirty) touch();
+  const then = again;
+  again = BETWEEN_MS;
+  if (view !== now || dirty) touch(then);
   else anyhow = setTimeout(refresh, view.every ?? ANYHOW_MS);
 }
 
@@ -144,6 +157,9 @@ function show(next) {
   document.title = `${view.title} – moot`;
   dirty = false;
   last = -BETWEEN_MS;
+  clearTimeout(soon);
+  soon = 0;
+  due = Infinity;
   touch();
 }
 

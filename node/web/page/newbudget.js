@@ -3,7 +3,7 @@
 // plan is that of its text.
 
 import { access, get, run as operate, APIError } from "./api.js";
-import { el } from "./dom.js";
+import { el, set } from "./dom.js";
 import { field, job } from "./job.js";
 import { planPanel } from "./plan.js";
 import { getKey, setKey } from "./runfile.js";
@@ -37,6 +37,7 @@ export function budgetStep(planned) {
   const file = el("input", { type: "file", accept: ".toml,text/plain" });
   const text = el("textarea", { rows: 18, spellcheck: "false", class: "mono" });
   const now = el("button", { type: "button" }, "Plan again");
+  const first = el("p", { class: "note", hidden: true });
   const panel = planPanel();
   const work = job(buttons);
   let source = "run.toml"; // what errors name
@@ -86,6 +87,7 @@ export function budgetStep(planned) {
 
   function plan() {
     clearTimeout(timer);
+    if (lacking()) return;
     const toml = text.value;
     asked = toml;
     planned(null);
@@ -102,6 +104,14 @@ export function budgetStep(planned) {
         throw err;
       }
     });
+  }
+
+  // lacking says what is to be chosen before anything can be planned.
+  function lacking() {
+    const ways = ["model", "data"].filter((key) => !getKey(text.value, "", key)).map((key) => el("a", { href: `#/new/${key}` }, key === "model" ? "choose a model" : "choose data"));
+    first.hidden = !ways.length;
+    set(first, ways.length > 0 && ["Before it can be planned: ", ways.map((a, i) => [i ? ", and " : "", a]), "."]);
+    return ways.length > 0;
   }
 
   async function begin() {
@@ -149,7 +159,7 @@ export function budgetStep(planned) {
       el("p", { class: "tools" }, fill),
       el("div", { class: "three grid" }, inputs.map((i) => i.node), field("Made for", use, "A licence that forbids it is refused.")),
       el("details", null, el("summary", null, "The run file"), field("Run file", text, "What is commented out is the default.")),
-      el("p", { class: "tools" }, now, work.stop), work.said, work.wrong, panel.node),
+      el("p", { class: "tools" }, now, work.stop), first, work.said, work.wrong, panel.node),
     get draft() { return { preset: wanted || preset.value, source, text: text.value }; },
     restore(d) {
       wanted = d.preset;

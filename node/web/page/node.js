@@ -126,8 +126,8 @@ export function nodeView() {
     title: "My node", every: 5000,
     node: el("div", null, el("h1", { tabindex: -1 }, "My node"), el("div", { class: "card state" }, state, step, odd, buttons, said),
       card("Today", todayText, today.node),
-      el("div", { class: "grid" }, el("div", { class: "stack" }, card("About", about), card("Traffic since the start", traffic)),
-        el("div", { class: "stack" }, card("Limits", caps), card("Schedule", schedule.node), presets.node)),
+      el("div", { class: "grid" }, el("div", { class: "stack" }, card("About", about), card("Traffic since the start", traffic), card("Schedule", schedule.node)),
+        el("div", { class: "stack" }, card("Limits", caps), presets.node)),
       card("Devices", gauges.node, curves.node),
       card("Runs", runs.node), card("Models", models.node), card("Data sets", data.node)),
     events: (e) => ["node.state", "run.state", "peer.joined", "peer.left", "round.done"].includes(e.type),
@@ -185,7 +185,8 @@ export function nodeView() {
         ["Pulled", f.bytes(s.traffic.pulled_bytes)], ["Sent", f.bytes(s.traffic.sent_bytes)],
         ["Peers", el("a", { href: "#/network" }, `${f.plural(s.peers, "peer")} connected`)], ["Runs", f.plural(s.runs, "run")],
       ]), el("p", { class: "note" }, "Models, data, states and deltas; without what protocols add."));
-      todayText.textContent = t.runs.length ? `${f.count(t.tokens)} tokens in ${f.plural(t.runs.reduce((n, x) => n + x.contributions, 0), "contribution")} since ${f.date(t.since)}.` : `Nothing was contributed since ${f.date(t.since)}.`;
+      const since = f.clock(t.since) === "00:00:00" ? "midnight" : f.date(t.since); // the browser may be in another zone
+      todayText.textContent = t.runs.length ? `${f.count(t.tokens)} tokens in ${f.plural(t.runs.reduce((n, x) => n + x.contributions, 0), "contribution")} since ${since}.` : `Nothing was contributed since ${since}.`;
       today.update(t.runs);
       presets.update(p, c.settings, may && Boolean(c.file));
       runs.update(r.runs.filter((x) => x.joined));

@@ -47,12 +47,13 @@ export function roundView(id, n) {
     ],
   });
   const base = `#/runs/${encodeURIComponent(id)}`;
+  const after = el("a", { href: `${base}/rounds/${n + 1}` }, `round ${n + 1} ›`);
   const peers = (list) => (list?.length ? list.map((p, i) => [i ? ", " : "", peer(p, me)]) : "nobody");
 
   return {
     title: `Round ${n}`,
     node: el("div", null, head, lead,
-      el("nav", { class: "pages", "aria-label": "Rounds" }, n > 1 && el("a", { href: `${base}/rounds/${n - 1}` }, `‹ round ${n - 1}`), el("a", { href: base }, "the run"), el("a", { href: `${base}/rounds/${n + 1}` }, `round ${n + 1} ›`)),
+      el("nav", { class: "pages", "aria-label": "Rounds" }, n > 1 && el("a", { href: `${base}/rounds/${n - 1}` }, `‹ round ${n - 1}`), el("a", { href: base }, "the run"), after),
       el("section", { class: "card" }, el("h2", null, "Who contributed"), who.node),
       el("section", { class: "card" }, el("h2", null, "What was refused"), refused.node),
       el("section", { class: "card" }, el("h2", null, `Verdicts on deltas of round ${n - 1}`), judged.node),
@@ -68,6 +69,7 @@ export function roundView(id, n) {
         if (!(err instanceof APIError) || err.status !== 404) throw err;
       }
       set(head, el("h1", { tabindex: -1 }, `Round ${n} of `, foreign(run.name)), r && badge(r.certified ? "certified" : "provisional", r.certified ? "good" : "calm"), r?.final && badge("the last one", "calm"));
+      after.hidden = !r || r.final; // there is none, or will be none
       if (!r) {
         set(lead, `This round is not decided yet; the last one is ${run.round}.`);
         return;

@@ -259,7 +259,7 @@ export function runView(id, log) {
       tile("Tokens", f.compact(run.tokens), run.max_tokens ? `of ${f.compact(run.max_tokens)}` : ""),
       tile("Eval loss", f.loss(last), last !== undefined && last !== null && `perplexity ${f.perplexity(last)}${change === null ? "" : `, ${change > 0 ? "+" : "−"}${Math.abs(change).toFixed(4)} since the first`}`),
       tile("Train loss", f.loss(run.train_loss), "nats per token"),
-      tile("Seats", f.count(run.seats), `of at most ${f.count(run.max_seats)}; ${f.count(others.length + (run.joined ? 1 : 0))} peers online`),
+      tile("Seats", f.count(run.seats), `of at most ${f.count(run.max_seats)}; ${f.plural(others.length + (run.joined ? 1 : 0), "peer")} online`),
       tile("Coverage", cover?.rows ? f.percent(cover.seen / cover.rows) : "–", cover?.rows ? `of rows; ${f.decimal(cover.draws / cover.rows)} passes` : "not known yet"),
       tile("Certified", f.count(run.certified_rounds), `of ${f.plural(run.round, "round")}`),
       tile("Deltas", f.count(totals?.entered), `entered, ${f.count(totals?.refused)} refused`),

@@ -36,7 +36,7 @@ export function runsView() {
     events: (e) => ["run.state", "round.done", "round.phase", "eval.done", "peer.joined", "peer.left", "node.state"].includes(e.type),
     async refresh(signal) {
       const [status, list] = await Promise.all([get("/status", signal), get("/runs", signal)]);
-      set(line, badge(status.state, f.stateKind(status.state)), " ", foreign(status.why ?? "This node is training."), ` ${f.plural(status.peers, "peer")} connected.`);
+      set(line, badge(status.state, f.stateKind(status.state)), " ", foreign(status.why || "this node is training"), `; ${f.plural(status.peers, "peer")} connected.`);
       runs.update(list.runs);
     },
   };

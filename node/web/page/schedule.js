@@ -107,7 +107,7 @@ export function scheduleEditor(save) {
   addEventListener("pointerup", () => { brush = null; });
   const rows = DAYS.map((day, d) => el("tr", { role: "row" }, el("th", { scope: "row", role: "rowheader" }, day), Array.from({ length: 24 }, (_, h) => cell(d, h))));
   const grid = el("table", { class: "hours", role: "grid", "aria-label": "Hours of the week in which this machine may compute", "aria-multiselectable": "true" },
-    el("thead", null, el("tr", { role: "row" }, el("th", { scope: "col", role: "columnheader" }, el("span", { class: "hidden" }, "Day")), Array.from({ length: 24 }, (_, h) => el("th", { scope: "col", role: "columnheader" }, el("span", h % 6 ? { class: "hidden" } : null, String(h).padStart(2, "0")))))),
+    el("thead", null, el("tr", { role: "row" }, el("th", { scope: "col", role: "columnheader" }, el("span", { class: "hidden" }, "Day")), Array.from({ length: 24 }, (_, h) => el("th", { scope: "col", role: "columnheader" }, el("span", { class: h % 6 ? "hidden" : "tick" }, String(h).padStart(2, "0")))))),
     el("tbody", null, rows));
   grid.addEventListener("keydown", (e) => {
     const d = Math.floor(at / 24), h = at % 24;
