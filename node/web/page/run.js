@@ -402,7 +402,7 @@ export function runView(id, log) {
       set(head, el("h1", { tabindex: -1 }, foreign(run.name || "(no name yet)")), badge(run.state, f.stateKind(run.state)),
         el("span", { class: "phase" }, `phase ${run.phase}`), run.joined ? null : el("span", { class: "phase" }, "this node is not in it"),
         !run.joined && access === "full" && el("a", { class: "action", href: `#/begin/${encodeURIComponent(id)}` }, "Join it"));
-      set(why, foreign(run.why ?? "This node is training."), " ", el("span", { class: "guarantee" }, "Guarantee: ", el("strong", null, run.guarantee.level), " – ", foreign(run.guarantee.text), "."));
+      set(why, foreign((run.why || "this node is training").replace(/\.$/, "")), ". ", el("span", { class: "guarantee" }, "Guarantee: ", el("strong", null, run.guarantee.level), " – ", foreign(run.guarantee.text), "."));
       again = () => { this.refresh(signal).catch(() => {}); };
       course.update(run);
       members.update(run.members);
