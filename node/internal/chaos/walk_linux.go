@@ -123,8 +123,8 @@ func (s *swarm) all(ctx context.Context, is func(api.Run) bool) error {
 
 // badPull is a newcomer on a slow line to whom all happens while it pulls the model.
 func badPull(ctx context.Context, s *swarm, r *result) error {
-	const kills, diskBytes = 3, 256 << 20
-	if err := s.begin(ctx, 4, 1000, nil); err != nil {
+	const kills, rounds, diskBytes = 3, 120, 160 << 20 // the run takes 120 MB at most
+	if err := s.begin(ctx, 4, rounds, nil); err != nil {
 		return err
 	}
 	if err := s.until(ctx, s.nodes[0], 2); err != nil {
@@ -151,7 +151,7 @@ func badPull(ctx context.Context, s *swarm, r *result) error {
 	c := n.client()
 	go func() {
 		_, err := c.Join(ctx, api.JoinRequest{Run: s.run}, quiet)
-		joined <- err
+		joined <- err // the daemon will be killed meanwhile
 	}()
 	for i := range kills {
 		if err := s.pulling(ctx, n); err != nil {
@@ -163,7 +163,7 @@ func badPull(ctx context.Context, s *swarm, r *result) error {
 		n.kill()
 		s.say("%s was killed while it pulled, %d", n.name, i+1)
 		if i == 0 {
-			<-joined // it says that the daemon is gone
+			<-joined
 		}
 		if err := n.start(ctx); err != nil {
 			return err
@@ -218,6 +218,9 @@ func badPull(ctx context.Context, s *swarm, r *result) error {
 func (s *swarm) pulling(ctx context.Context, n *node) error {
 	err := s.await(ctx, s.patience(), func(ctx context.Context) (string, bool, error) {
 		d, err := n.client().Run(ctx, s.run)
+		if err == nil && !d.Joined {
+			return "", false, fmt.Errorf("it is not in the run:\n%s", n.tail())
+		}
 		if err == nil && d.Round > 0 {
 			return "", false, fmt.Errorf("it has all, and is in round %d", d.Round)
 		}
