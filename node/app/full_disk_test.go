@@ -49,10 +49,10 @@ func TestRestartWithLittleRoom(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			n, stop, id := launched(t, dir, new(fakeRuns))
+			_, stop, id := launched(t, dir, new(fakeRuns))
 			stop()
 			made := &fakeRuns{now: &tt.now}
-			n, _ = testNode(t, dir, made.open, func(n *node) { n.minFree.Store(1 << 60) })
+			n, _ := testNode(t, dir, made.open, func(n *node) { n.minFree.Store(1 << 60) })
 			eventually(t, func() bool {
 				l, err := n.Runs(t.Context())
 				if err != nil || len(l) != 1 || l[0].ID != id {
