@@ -77,7 +77,9 @@ func paceSwarm(m *run.Manifest, d *api.PlanData, delta int64, p *api.PlanPace, s
 		rounds = min(rounds, uint64(math.Ceil(float64(m.MaxTokens)/tokens)))
 	}
 	link := linkOf(m, delta, s.Seats, paceMbit).Seconds
-	s.ExpectedRounds, s.ExpectedRoundSeconds = rounds, p.TrainSeconds+link+agreeSeconds
+	// A round waits for those who measure the one before on held-out rows.
+	eval := p.TrainSeconds / float64(p.Steps) * float64(planEval(m, d).Rows) / (3 * float64(m.Inner.BatchSamples))
+	s.ExpectedRounds, s.ExpectedRoundSeconds = rounds, p.TrainSeconds+eval+link+agreeSeconds
 	s.ExpectedSeconds = float64(rounds) * s.ExpectedRoundSeconds
 }
 

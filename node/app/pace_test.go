@@ -2,7 +2,9 @@ package app
 
 import (
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/moot-net/moot/node/api"
@@ -31,11 +33,29 @@ func TestPaceRound(t *testing.T) {
 			t.Errorf("steps of %v s: %+v", tt.step, p)
 		}
 		s := api.PlanSwarm{Seats: 5}
-		d := api.PlanData{Train: api.FileCheck{Rows: 10, Tokens: &api.TokenStats{Counted: 50}}}
+		m.EvalSamples = 12
+		d := api.PlanData{Eval: api.FileCheck{Rows: 100}, Train: api.FileCheck{Rows: 10, Tokens: &api.TokenStats{Counted: 50}}}
 		paceSwarm(m, &d, 1_000_000, &p, &s)
 		rounds := math.Ceil(10_000 / (5 * 5 * 8 * float64(tt.steps)))
-		if round := tt.took + 0.32 + agreeSeconds; s.ExpectedRounds != uint64(rounds) || math.Abs(s.ExpectedSeconds-rounds*round) > 1e-9 {
+		if round := tt.took + tt.step/2 + 0.32 + agreeSeconds; s.ExpectedRounds != uint64(rounds) || math.Abs(s.ExpectedSeconds-rounds*round) > 1e-9 {
 			t.Errorf("steps of %v s: %+v", tt.step, s)
+		}
+	}
+}
+
+// Who cannot take the fewest steps in time is told.
+func TestPlanWarnsOfSlowSteps(t *testing.T) {
+	m := &run.Manifest{PeriodMillis: 5000, MinPeers: 4}
+	m.Inner.MinSteps, m.Inner.MaxSteps = 4, 40
+	p := api.Plan{Swarms: []api.PlanSwarm{{}}}
+	p.Data.Eval.Rows = 1
+	for step, want := range map[float64]bool{1: false, 2: true} {
+		paceRound(m, step, &p.Pace)
+		list := new(node).planWarnings(m, &p)
+		if got := slices.ContainsFunc(list, func(w string) bool {
+			return strings.Contains(w, "4 steps, the fewest that count, take 8 s, and a round has 5 s")
+		}); got != want {
+			t.Errorf("steps of %v s: %q", step, list)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/internal/dataset"
 	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/node/plain"
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
@@ -330,6 +331,9 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 	}
 	if most := uint64(cmp.Or(m.Inner.StartSteps, m.Inner.MaxSteps)); p.Pace.Steps > 0 && 2*p.Pace.Steps < most {
 		warn("a machine like this one takes %d of %d steps in a round: a longer period, or fewer rows in a step, would give it more", p.Pace.Steps, most)
+	}
+	if period := float64(m.PeriodMillis) / 1e3; p.Pace.TrainSeconds > period {
+		warn("on a machine like this one %s, the fewest that count, take %.0f s, and a round has %.0f s: its deltas come too late", plain.Plural(p.Pace.Steps, "step"), p.Pace.TrainSeconds, period)
 	}
 	if int(m.MinPeers) < 4 {
 		peers := "1 peer"

@@ -18,6 +18,7 @@ import (
 	"github.com/moot-net/moot/node/internal/model"
 	"github.com/moot-net/moot/node/internal/runner"
 	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/node/plain"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard/safetensors"
 )
@@ -159,7 +160,7 @@ func (x *verifying) checkFiles() {
 	case len(list) > 0:
 		x.fail("files", fixExport, "%s", places(list))
 	default:
-		x.ok("files", "all %d are as they were exported", len(x.origin.Files))
+		x.ok("files", "%s as when they were exported", plain.Plural(len(x.origin.Files), "file"))
 	}
 }
 
