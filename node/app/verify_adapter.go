@@ -518,7 +518,7 @@ func (x *verifying) mergedNF4() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was read only
 	return f.Header().Metadata["merged_into"] == api.QuantizeNF4, nil
 }
 
