@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"time"
 
@@ -104,6 +105,10 @@ func (n *node) stepSeconds(ctx context.Context, m *run.Manifest, progress api.Pr
 	}
 	o := runner.TrainOptions(m, dir)
 	o.Threads = n.threads
+	if o.CheckpointDir, err = os.MkdirTemp(n.dir, importTemp); err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(o.CheckpointDir)
 	if err := n.planMemory(&o); err != nil {
 		return 0, err
 	}
@@ -157,9 +162,9 @@ func timeSteps(ctx context.Context, t *train.Trainer, batch []train.Sample) (flo
 	if _, _, err := t.Step(ctx, batch[:1], 1e-9); err != nil {
 		return 0, err
 	}
-	var spent time.Duration
-	tokens, size := 0, 1
-	for spent < paceTime {
+	var spent, saving time.Duration
+	tokens, size, saved := 0, 1, 0
+	for spent+saving < paceTime {
 		part := batch[:min(size, len(batch))]
 		began := time.Now()
 		if _, _, err := t.Step(ctx, part, 1e-9); err != nil {
@@ -170,10 +175,15 @@ func timeSteps(ctx context.Context, t *train.Trainer, batch []train.Sample) (flo
 			size *= 4
 			continue
 		}
+		began = time.Now() // each step of a run is made durable
+		if err := t.Save(nil); err != nil {
+			return 0, err
+		}
+		saving, saved = saving+time.Since(began), saved+1
 		spent += took
 		for _, s := range part {
 			tokens += len(s.IDs)
 		}
 	}
-	return spent.Seconds() * float64(all) / float64(tokens), nil
+	return spent.Seconds()*float64(all)/float64(tokens) + saving.Seconds()/float64(saved), nil
 }
