@@ -66,12 +66,26 @@ func (m *Machine) proposeIn(h *height, attempt uint32) {
 }
 
 // graceOf is how long the first proposer waits for more haves than it needs. In
-// assembly nobody trains meanwhile, and who has a slow machine is to keep its seat.
+// assembly nobody trains meanwhile, and who has a slow machine is to keep its seat; so
+// is who missed one round and would lose its seat by this one.
 func (m *Machine) graceOf(h *height) time.Duration {
-	if h.assembly {
+	if h.assembly || h.atStake() {
 		return max(m.timing.Grace, m.timing.Attempt/2)
 	}
 	return m.timing.Grace
+}
+
+// atStake reports whether a seat would go if the round ended as it is.
+func (h *height) atStake() bool {
+	if h.results != nil {
+		return false // cells tell who is there
+	}
+	for i, s := range h.seats {
+		if s.Missed >= msg.MaxMissed && len(h.haves[i]) == 0 && !h.held(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // proposed returns the valid record that later attempts repeat: the one Self

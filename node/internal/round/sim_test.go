@@ -298,6 +298,8 @@ type simNode struct {
 	crashAt int
 	// lie says what is sent to a node in place of a message
 	lie func(to int, s msg.Signed) []msg.Signed
+	// lag is by how much more others hear a message late
+	lag func(m msg.Signed) time.Duration
 	// lateCheck says whose deltas do not arrive
 	lateCheck func(maker int) bool
 	// answer replaces what is offered on a sync
@@ -670,6 +672,9 @@ func (s *sim) deliver(from, to *simNode, m msg.Signed) {
 	}
 	for range times {
 		d := s.opts.minDelay + time.Duration(s.rnd.Int64N(int64(s.opts.maxDelay-s.opts.minDelay)+1))
+		if from.lag != nil {
+			d += from.lag(m)
+		}
 		s.after(d, func() {
 			if to.up {
 				to.step(Received{m})

@@ -1,0 +1,84 @@
+package round
+
+import (
+	"testing"
+	"time"
+
+	"github.com/moot-net/moot/proto/msg"
+)
+
+// TestReplays: whatever was said before, in earlier rounds, of orders that others have
+// replaced, of leaves that were taken back, in another run, is said again and again by
+// somebody else, to everybody: nothing of it has an effect a second time, nobody is
+// accused for it, and rounds go on.
+func TestReplays(t *testing.T) {
+	s := running(t, 64, 4, simOpts{}, 1)
+	other := runningOf(t, 65, 4, pledging(4), simOpts{}, 0)
+	var heard []msg.Signed
+	s.overhear = func(m msg.Signed) { heard = append(heard, m) }
+	other.overhear = s.overhear
+	other.runFor(20 * time.Second)
+	order := func(a msg.Action, done func(*msg.Course) bool) {
+		t.Helper()
+		s.nodes[0].step(Give{msg.Order{Action: a}})
+		if !s.runUntil(3*time.Minute, func() bool {
+			c := s.nodes[1].chain.Head().Record.Course
+			return c != nil && done(c)
+		}) {
+			t.Fatalf("the order has no effect:\n%s", s.describe())
+		}
+	}
+	order(msg.ActionPause, func(c *msg.Course) bool { return c.Paused })
+	order(msg.ActionResume, func(c *msg.Course) bool { return !c.Paused })
+	guest := s.nodes[4]
+	guest.start()
+	seated := func() bool { return seatOf(s.nodes[0].chain.Head().Record.NextSeats, guest.id) >= 0 }
+	if !s.runUntil(3*time.Minute, seated) {
+		t.Fatalf("no seat:\n%s", s.describe())
+	}
+	guest.step(Want{Seat: false})
+	if !s.runUntil(3*time.Minute, func() bool { return !seated() }) {
+		t.Fatalf("it does not leave:\n%s", s.describe())
+	}
+	guest.step(Want{Seat: true})
+	if !s.runUntil(3*time.Minute, seated) {
+		t.Fatalf("it does not come back:\n%s", s.describe())
+	}
+	s.runFor(30 * time.Second)
+	seq, from := s.nodes[0].chain.Head().Record.Course.Seq, s.minRound()
+	old, replayed := heard, 0
+	var again func()
+	again = func() {
+		for range 20 {
+			m := old[s.rnd.IntN(len(old))]
+			for _, to := range s.nodes {
+				to.step(Received{m})
+				replayed++
+			}
+		}
+		s.after(200*time.Millisecond, again)
+	}
+	again()
+	s.progress(5*time.Minute, 12, true)
+	head := s.nodes[0].chain.Head().Record
+	if head.Course.Seq != seq || head.Course.Paused {
+		t.Errorf("an old order has an effect: seq %d, was %d", head.Course.Seq, seq)
+	}
+	for _, l := range s.nodes[0].chain.links[from+1:] {
+		if len(l.Record.NextSeats) != 5 {
+			t.Errorf("round %d has %d seats after it, want all 5", l.Record.Round, len(l.Record.NextSeats))
+		}
+		if len(l.Record.Joins) > 0 || len(l.Record.Orders) > 0 {
+			t.Errorf("in round %d, %d requests and %d orders take effect", l.Record.Round, len(l.Record.Joins), len(l.Record.Orders))
+		}
+	}
+	if len(s.evidence) > 0 {
+		t.Errorf("there is evidence against %v", s.evidence)
+	}
+	for _, n := range s.nodes {
+		if n.reorgs > 0 || len(n.misbehaved) > 0 {
+			t.Errorf("node %d left its chain %d times, and accuses %v", n.i, n.reorgs, n.misbehaved)
+		}
+	}
+	t.Logf("%d messages again, of %d", replayed, len(old))
+}
