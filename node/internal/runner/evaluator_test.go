@@ -18,7 +18,7 @@ func TestDrawnLoss(t *testing.T) {
 	b, c := newNode(t, 52, a.addr()), newNode(t, 53, a.addr())
 	man := launch(t, a, func(m *run.Manifest) {
 		m.MinPeers, m.MaxRounds, m.EvalPeers = 3, 5, 1
-		m.PeriodMillis = 12_000 // the machine may be busy; rounds end when all is there
+		m.PeriodMillis = 40_000 // the machine may be busy; rounds end when all is there
 	})
 	runners := []*Runner{}
 	for _, x := range []*testNode{a, b, c} {
