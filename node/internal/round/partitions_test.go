@@ -152,9 +152,7 @@ func TestExhaustivePartitions(t *testing.T) {
 				known := make(map[cid.Cid]Link)
 				var certified []Link
 				for _, n := range honest {
-					for _, l := range certifiedOf(n) {
-						certified = append(certified, l)
-					}
+					certified = append(certified, certifiedOf(n)...)
 				}
 				s.progress(5*time.Minute, 8, false)
 				last := honest[0]
