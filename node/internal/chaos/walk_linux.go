@@ -163,7 +163,7 @@ func badPull(ctx context.Context, s *swarm, r *result) error {
 		n.kill()
 		s.say("%s was killed while it pulled, %d", n.name, i+1)
 		if i == 0 {
-			<-joined // that the daemon is gone
+			s.say("joining ended with its daemon: %v", <-joined)
 		}
 		if err := n.start(ctx); err != nil {
 			return err
