@@ -26,8 +26,8 @@ type Pending struct {
 func (m *Machine) pending() []Pending {
 	work := orderWork(m.head.Record)
 	var total uint64
-	for _, w := range work {
-		total += w
+	for _, s := range m.head.Record.Standings {
+		total += work[s.Peer]
 	}
 	var list []Pending
 	for _, s := range m.orders.list {
