@@ -219,6 +219,8 @@ func TestReadGGUFRefuses(t *testing.T) {
 		{"cut", good[:200], llamaBase, llama(), "cut short"},
 		{"values cut", good[:len(good)-64], llamaBase, llama(), "does not lie in the file"},
 		{"not an adapter", change(find("adapter.type")+24, "dora"), llamaBase, llama(), `"dora"`},
+		{"scale", change(find("adapter.lora.alpha")+22, "\x00\x00\x80\x7f"), llamaBase, llama(), "alpha is +Inf"},
+		{"no scale", change(find("adapter.lora.alpha")+22, "\x00\x00\xc0\x7f"), llamaBase, llama(), "alpha is NaN"},
 		{"family", good, qwen, llama(), "want a lora adapter for qwen2"},
 		{"no layers", good, llamaBase, llama()[1:3], "no layer of the model is a target"},
 		{"fewer layers", good, llamaBase, llama()[:1], "of 4 tensors 2 are of layers"},

@@ -40,6 +40,9 @@ func decodeGGUF(b []byte, base GGUFBase, modules []Module) (*Adapter, error) {
 		return nil, fmt.Errorf("%w: it is %q of type %q for %q, want a lora adapter for %s", ErrGGUF,
 			f.texts["adapter.type"], f.texts["general.type"], f.texts["general.architecture"], family.arch)
 	}
+	if alpha := float64(f.alpha); math.IsNaN(alpha) || math.IsInf(alpha, 0) {
+		return nil, fmt.Errorf("%w: adapter.lora.alpha is %v, %w: the file is damaged", ErrGGUF, f.alpha, ErrNotFinite)
+	}
 	s := Spec{Alpha: 1}
 	for _, m := range modules {
 		name, err := family.tensor(m.Path)

@@ -26,7 +26,8 @@ type Difference struct {
 func (d Difference) String() string { return d.Tensor + ": " + d.What }
 
 // Differences lists where a differs from want, layer by layer: layers that are
-// missing or too many, ranks and scales, and then for each tensor the first value.
+// missing or too many, ranks, scales and magnitudes, and then for each tensor the
+// first value.
 // Values are compared bit by bit.
 func (a *Adapter) Differences(want *Adapter) []Difference {
 	var list, values []Difference
@@ -57,6 +58,9 @@ func (a *Adapter) Differences(want *Adapter) []Difference {
 			if i := firstOther(x.got, x.want); i >= 0 {
 				values = append(values, Difference{x.name, fmt.Sprintf("value %d is %v, must be %v", i, x.got[i], x.want[i])})
 			}
+		}
+		if got, magnitude := a.Magnitude(p), want.Magnitude(w); len(got) != len(magnitude) || firstOther(got, magnitude) >= 0 {
+			differ(w.Path, "has other magnitudes (DoRA)")
 		}
 	}
 	for _, p := range a.parts {
@@ -155,7 +159,7 @@ func LookAtMerged(ctx context.Context, src, dst string) (*MergedFolder, error) {
 			v.Wrong = append(v.Wrong, Difference{t.Name, fmt.Sprintf("is %s, the base model's is %s", g, t)})
 			continue
 		}
-		d, err := compareSources(got.Plain(g), base, t)
+		d, err := compareSources(dequantised(got, g), base, t)
 		if err != nil {
 			return nil, err
 		}
@@ -170,11 +174,31 @@ func LookAtMerged(ctx context.Context, src, dst string) (*MergedFolder, error) {
 		}
 	}
 	for _, t := range got.Tensors() {
-		if _, ok := base.Lookup(t.Name); !ok && t.Name != "lm_head.weight" { // an output layer may become one of its own
+		if _, ok := base.Lookup(t.Name); ok {
+			continue
+		}
+		if t.Name != "lm_head.weight" { // an output layer may become one of its own
 			v.Wrong = append(v.Wrong, Difference{t.Name, "is not in the base model"})
+			continue
+		}
+		d, err := compareSources(dequantised(got, t), got, t)
+		if err != nil {
+			return nil, err
+		}
+		if d.broken != "" {
+			v.Wrong = append(v.Wrong, Difference{t.Name, d.broken})
 		}
 	}
 	return v, nil
+}
+
+// dequantised is a group of one tensor as it is stored, or dequantised.
+func dequantised(f *checkpoint.Folder, t checkpoint.Tensor) checkpoint.Group {
+	if !t.NF4 {
+		return f.Plain(t)
+	}
+	m := &merger{f: f}
+	return stream(t, func(w io.Writer) error { return m.copyValues(w, t) })
 }
 
 // compared is how a tensor is beside another.
@@ -183,8 +207,8 @@ type compared struct {
 	broken  string
 }
 
-// compareSources compares a tensor that is stored plainly with that of a base
-// model, whose values may be in four bits.
+// compareSources compares a tensor with that of a base model, whose values may be
+// in four bits.
 func compareSources(got checkpoint.Group, base *checkpoint.Folder, t checkpoint.Tensor) (compared, error) {
 	sources, err := got.Prepare()
 	if err != nil {
