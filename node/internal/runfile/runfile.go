@@ -49,8 +49,8 @@ type File struct {
 	// KeepRounds is for how many rounds the seat of a peer that has worked, and is
 	// away, stays empty for it when others wait; of those who ask for a free seat, who has
 	// worked comes first then. Where peers restart for longer than that, more is better; where
-	// they go for good, a seat is empty so long. Default 8 with audits, else 0: whoever asks
-	// gets a free seat.
+	// they go for good, a seat is empty so long. Default 8 with audits; without them nobody
+	// knows who has worked, and it is 0: whoever asks gets a free seat.
 	KeepRounds uint32 `toml:"keep_rounds"`
 	// MinPeers is how many peers have to be there before training starts;
 	// once it has started it goes on with any number. Default 1.
@@ -541,6 +541,8 @@ func (f *File) check() (key, msg string) {
 		}
 	}
 	switch {
+	case f.KeepRounds > 0 && *f.Trust.Auditors == 0:
+		return "keep_rounds", fmt.Sprintf("is %d, must be 0 without audits, which say who has worked", f.KeepRounds)
 	case f.Stop.Patience == 0 && *f.Stop.MinImprovement > 0:
 		return "stop.min_improvement", "is set without patience; say after how many rounds without it the run ends"
 	case f.Rollback.Rounds == 0 && *f.Rollback.Worse > 0:

@@ -150,6 +150,7 @@ func TestErrors(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{minimal + "[lora]\n\nrank = 2000\n", "run.toml:6: lora.rank is 2000, must be at most 1024"},
 		{minimal + "min_peers = 33\n", "run.toml:4: min_peers is 33, must be at most 32"},
+		{minimal + "keep_rounds = 30\n[trust]\nauditors = 0\n", "run.toml:4: keep_rounds is 30, must be 0 without audits"},
 		{minimal + "[trust]\nauditors = 17\n", "run.toml:5: trust.auditors is 17, must be at most 16"},
 		{minimal + "[admission]\nwork_bits = 33\n", "run.toml:5: admission.work_bits is 33, must be at most 32"},
 		{minimal + "codec_bits = 3\n", "run.toml:4: codec_bits is 3"},
