@@ -268,6 +268,13 @@ func TestSecondInterrupt(t *testing.T) {
 		// As timeout does it: that is one interrupt.
 		interrupt()
 		interrupt()
+		watch := time.AfterFunc(3*time.Minute, func() { p.cmd.Process.Kill() })
+		ends := func() int {
+			if !watch.Stop() {
+				t.Fatal("it has been interrupted for three minutes, and has not ended")
+			}
+			return p.ends()
+		}
 		saving, over := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(over)
@@ -288,7 +295,7 @@ func TestSecondInterrupt(t *testing.T) {
 			}
 		}
 		if early { // they were not at once, on a machine that did nothing between the two
-			if p.ends(); tries == 10 {
+			if ends(); tries == 10 {
 				t.Fatal("it ends by two signals at once")
 			}
 			continue
@@ -301,7 +308,7 @@ func TestSecondInterrupt(t *testing.T) {
 			case <-time.After(2 * sameInterrupt):
 			}
 		}
-		if code := p.ends(); code != 130 {
+		if code := ends(); code != 130 {
 			t.Errorf("exit code %d, want 130", code)
 		}
 		return

@@ -152,7 +152,7 @@ func (g gapped) Record(n msg.Round) (round.Link, bool) {
 func quiet(t *testing.T, r *Runner) {
 	t.Helper()
 	const looks = 50
-	steps := looks
+	steps, seen := looks, 0
 	for end := time.Now().Add(3 * time.Minute); steps > looks/2 && time.Now().Before(end); {
 		steps = 0
 		for n := 0; n < looks && time.Now().Before(end); {
@@ -164,7 +164,11 @@ func quiet(t *testing.T, r *Runner) {
 					steps++
 				}
 			}
+			seen = n
 		}
+	}
+	if seen < looks {
+		t.Logf("the machine is too busy to see whether it was quiet: %d looks of %d", seen, looks)
 	}
 	if steps > looks/2 {
 		t.Errorf("in a quiet second there was a step %d times out of %d", steps, looks)

@@ -264,12 +264,12 @@ func TestRefusedDeltas(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDeltas(a.store, fetcher{p: a.hub.o.Puller}, layout, 2, 2)
-			ctx := t.Context()
+			wait := 2 * time.Minute
 			if tt.want == msg.Timeout {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
-				defer cancel()
+				wait = 300 * time.Millisecond
 			}
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			defer cancel()
 			c := commit
 			tt.change(&c)
 			if got := d.check(ctx, &c); got != tt.want {
