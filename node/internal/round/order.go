@@ -19,6 +19,9 @@ const (
 	// maxOrderWork bounds the work of a peer in the sum of all, which then fits
 	// into 64 bits three times.
 	maxOrderWork = 1 << 54
+	// OrderWork of OrderWorkOf parts of all audited work is what an order needs
+	// without the launcher.
+	OrderWork, OrderWorkOf = 2, 3
 )
 
 // ErrNoSay is returned for an order of a peer whose order has no weight.
@@ -100,7 +103,7 @@ func (ru *Rules) ordered(parent *msg.Record, orders []msg.Signed) ([]msg.Signed,
 				sum += work[x.From]
 			}
 		}
-		if total > 0 && 3*sum >= 2*total {
+		if total > 0 && OrderWorkOf*sum >= OrderWork*total {
 			best = same
 		}
 	}

@@ -107,15 +107,11 @@ func ordersOf(rec *msg.Record) []api.Order {
 	return list
 }
 
-// neededWork is the part of all audited work that an order needs without the
-// launcher.
-const neededWork = 2. / 3
-
 // pendingOrders are the orders that have not taken effect.
 func (r *Runner) pendingOrders(v *round.View) []api.PendingOrder {
 	var list []api.PendingOrder
 	for _, p := range v.Orders {
-		x := api.PendingOrder{Order: orderOf(p.Order), Needed: neededWork}
+		x := api.PendingOrder{Order: orderOf(p.Order), Needed: round.OrderWork / float64(round.OrderWorkOf)}
 		if p.Launcher {
 			x.Needed = 0
 		}
