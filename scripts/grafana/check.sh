@@ -45,7 +45,8 @@ Y
 ask() { curl -fsS --max-time 10 --get --data-urlencode "query=$1" "http://127.0.0.1:$port/api/v1/query"; }
 # is waits until a query has a value: on a busy machine a scrape may be late. It gives up when Prometheus ends.
 is() {
-  for _ in $(seq 300); do
+  local end=$((SECONDS + 120))
+  while ((SECONDS < end)); do
     [ "$(ask "$1" 2>/dev/null | jq -r '.data.result[0].value[1]' 2>/dev/null)" = "$2" ] && return 0
     kill -0 "$prometheus" 2>/dev/null || return 1
     sleep 0.2
