@@ -112,7 +112,7 @@ func (x *liar) understated(claim int) cid.Cid {
 func TestSeat(t *testing.T) {
 	linuxOnly(t)
 	if *attackedRounds == 0 {
-		t.Skip("takes a minute: -rounds 1")
+		t.Skip("takes 40 s: -rounds 1")
 	}
 	v := startVictim(t)
 	run := v.launch(1, 8, 2*time.Second)

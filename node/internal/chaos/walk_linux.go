@@ -89,7 +89,7 @@ func orders(ctx context.Context, s *swarm, r *result) error {
 	}
 	r.atMost("order_periods", slowest.Seconds()/s.period.Seconds(), 4)
 	expect := usual
-	expect.stall = 8 // a run that is paused makes rounds as it likes
+	expect.stall = 8 // a round of a paused run takes six
 	list, err := s.finish(ctx, r, expect)
 	if err != nil {
 		return err

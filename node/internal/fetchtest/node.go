@@ -92,8 +92,8 @@ func Within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// Connect connects to an address, until it is known what the other one speaks. On a machine that does nothing for a while that may take too long: then it
-// tries again.
+// Connect connects to an address, until it is known what the other one speaks. On a
+// machine that does nothing for a while that may take too long: then it tries again.
 func Connect(t testing.TB, h *p2p.Host, addr string) {
 	t.Helper()
 	info, err := peer.AddrInfoFromString(addr)
