@@ -97,7 +97,7 @@ func Open(dir string, genesis *msg.Record) (*Ledger, error) {
 	l.entries = []Entry{{ID: id, State: genesis.State, EvalLoss: math.NaN()}}
 	l.genesis = round.Link{ID: id, Record: genesis}
 	var chainCut, ownCut int64
-	l.chain, chainCut, err = openLog(filepath.Join(dir, "chain.log"), chainMagic, l.replay)
+	l.chain, chainCut, err = openLog(filepath.Join(dir, "chain.log"), chainMagic, l.replay, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
@@ -111,13 +111,16 @@ func Open(dir string, genesis *msg.Record) (*Ledger, error) {
 		}
 		l.said = append(l.said, s)
 		return nil
+	}, func() []byte {
+		l.addSpent(l.lastHeads())
+		return appendFrame(nil, kindSpent, joinCIDs(l.lastHeads()))
 	})
 	if err != nil {
 		l.chain.f.Close()
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l.cut = chainCut + ownCut
-	if l.own.damaged {
+	if l.own.made && len(l.entries) > 1 { // somebody took it away
 		if err := l.spend(l.lastHeads()); err != nil {
 			return nil, errors.Join(fmt.Errorf("open ledger: %w", err), l.Close())
 		}

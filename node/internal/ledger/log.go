@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type frameLog struct {
 	// damaged: what was cut off had been written as a whole, so it may have been
 	// more than the last, unsynced write of a crash.
 	damaged bool
+	// made: there was no log, or none that was complete.
+	made bool
 	// broken is set when a write failed and the file could not be cut back:
 	// what is at its end is unknown.
 	broken error
@@ -50,14 +53,15 @@ type frame struct {
 }
 
 // openLog opens or makes a log and calls fn with each frame. The payload is
-// fn's to keep. It returns how many bytes were cut off.
-func openLog(path, magic string, fn func(frame) error) (*frameLog, int64, error) {
+// fn's to keep. mend, if not nil, gives frames that take the place of what is damaged.
+// It returns how many bytes were cut off.
+func openLog(path, magic string, fn func(frame) error, mend func() []byte) (*frameLog, int64, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, 0, err
 	}
 	l := &frameLog{f: f}
-	cut, err := l.load(magic, fn)
+	cut, err := l.load(magic, fn, mend)
 	if err != nil {
 		f.Close()
 		return nil, 0, fmt.Errorf("%s: %w", filepath.Base(path), err)
@@ -65,7 +69,7 @@ func openLog(path, magic string, fn func(frame) error) (*frameLog, int64, error)
 	return l, cut, nil
 }
 
-func (l *frameLog) load(magic string, fn func(frame) error) (cut int64, err error) {
+func (l *frameLog) load(magic string, fn func(frame) error, mend func() []byte) (cut int64, err error) {
 	info, err := l.f.Stat()
 	if err != nil {
 		return 0, err
@@ -81,7 +85,7 @@ func (l *frameLog) load(magic string, fn func(frame) error) (cut int64, err erro
 		if _, err := l.f.WriteAt([]byte(magic), 0); err != nil {
 			return 0, err
 		}
-		l.end = magicBytes
+		l.end, l.made = magicBytes, true
 		return 0, errors.Join(l.f.Sync(), syncFolder(filepath.Dir(l.f.Name())))
 	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF):
 		return 0, err
@@ -93,7 +97,7 @@ func (l *frameLog) load(magic string, fn func(frame) error) (cut int64, err erro
 	for {
 		fr, err := readFrame(r, l.end)
 		if err != nil {
-			l.damaged = !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
+			l.damaged = !errors.Is(err, io.EOF) && (!errors.Is(err, io.ErrUnexpectedEOF) || l.goesOn(info.Size()))
 			break // a torn or damaged end
 		}
 		if err := fn(fr); err != nil {
@@ -101,13 +105,42 @@ func (l *frameLog) load(magic string, fn func(frame) error) (cut int64, err erro
 		}
 		l.end = fr.offset + int64(len(fr.payload)) + frameTail
 	}
-	if cut = info.Size() - l.end; cut > 0 {
+	cut = info.Size() - l.end
+	if l.damaged && mend != nil {
+		// First the mend, durably: a crash must not leave a log that looks whole.
+		b := mend()
+		if _, err := l.f.WriteAt(b, l.end); err != nil {
+			return 0, err
+		}
+		if err := l.f.Sync(); err != nil {
+			return 0, err
+		}
+		l.end += int64(len(b))
+	}
+	if cut > 0 {
 		if err := l.f.Truncate(l.end); err != nil {
 			return 0, err
 		}
 		return cut, l.f.Sync()
 	}
 	return 0, nil
+}
+
+// goesOn reports whether a whole frame comes after the one at the end of what was
+// read, whose length reaches beyond the end of the file: then it is the length that is
+// wrong.
+func (l *frameLog) goesOn(size int64) bool {
+	rest := make([]byte, min(size-l.end, 4*maxFrame))
+	n, err := l.f.ReadAt(rest, l.end)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return true // nobody knows
+	}
+	for at := 1; at+frameHead+frameTail <= n; at++ {
+		if _, err := readFrame(bytes.NewReader(rest[at:n]), 0); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func readFrame(r io.Reader, at int64) (frame, error) {
@@ -190,7 +223,7 @@ func replaceLog(l *frameLog, magic string, frames []byte) (*frameLog, error) {
 	if err := syncFolder(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	n, _, err := openLog(path, magic, func(frame) error { return nil })
+	n, _, err := openLog(path, magic, func(frame) error { return nil }, nil)
 	return n, err
 }
 

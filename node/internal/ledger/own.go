@@ -105,7 +105,8 @@ func headsOf(list, kept []msg.Signed) []cid.Cid {
 	return heads
 }
 
-// maxSpent is how many heads are remembered: as many as a round.Machine does.
+// maxSpent is how many heads are remembered: as many as a round.Machine does, which counts
+// a head and its cell.
 const maxSpent = 4096
 
 // spend notes heads durably.

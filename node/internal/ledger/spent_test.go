@@ -101,7 +101,7 @@ func TestOwnIsDamaged(t *testing.T) {
 		}
 		l.Close()
 	}
-	for at, kept := range map[int]int{magicBytes + 40: 0, first + 40: 1} {
+	for at, kept := range map[int]int{magicBytes + 1: 0, magicBytes + 2: 0, magicBytes + 40: 0, first + 40: 1} {
 		bad := slices.Clone(whole)
 		bad[at] ^= 1
 		write(bad)
@@ -114,4 +114,12 @@ func TestOwnIsDamaged(t *testing.T) {
 		}
 		l.Close()
 	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir)
+	if len(l.Spent()) != 2 {
+		t.Errorf("without its file: spent are %v", l.Spent())
+	}
+	l.Close()
 }

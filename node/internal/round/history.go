@@ -118,6 +118,7 @@ func (m *Machine) Restart(now time.Time, own []msg.Signed, spent []cid.Cid) (*Ma
 		return nil, err
 	}
 	n.proofs, n.joins, n.places, n.frauds = m.proofs, m.joins, m.places, m.frauds
+	n.joins.known = n.works
 	n.orders.list = m.orders.list
 	n.obeyed()
 	n.lastSeq, n.statusSeq, n.want, n.about = max(m.lastSeq, n.lastSeq), m.statusSeq, m.want, m.about

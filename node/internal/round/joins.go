@@ -37,6 +37,9 @@ func (p *joinPool) add(s msg.Signed) {
 		return
 	}
 	old, ok := p.byPeer[s.From]
+	if !ok && len(p.peers) == maxRequests && !p.makeRoom(s.From) {
+		return
+	}
 	if !ok || !old.CID.Equals(s.CID) {
 		p.changes++
 	}
@@ -46,8 +49,6 @@ func (p *joinPool) add(s msg.Signed) {
 		if was > seq || was == seq && compareCIDs(old.CID, s.CID) <= 0 {
 			s = old
 		}
-	} else if len(p.peers) == maxRequests && !p.makeRoom(s.From) {
-		return
 	}
 	p.byPeer[s.From] = s
 	p.peers = append(p.peers, s.From)

@@ -159,6 +159,6 @@ func (h *height) taken() int {
 
 // works reports whether a peer has worked for the run, and owes no audits.
 func (m *Machine) works(id peer.ID) bool {
-	d := m.rules.newDoor(m.head.ID, m.head.Record.Standings)
-	return d.proven(d.standings.of(id))
+	d := door{worthless: m.rules.worthless}
+	return d.proven(standings(m.head.Record.Standings).of(id))
 }

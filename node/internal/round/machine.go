@@ -324,6 +324,10 @@ func (m *Machine) trained(ev Trained) {
 		return
 	}
 	m.training = false
+	if mine := m.own.at(h.slot()); mine.commit != nil || mine.forgotten {
+		m.trainOrStop() // it has committed already, and was told meanwhile
+		return
+	}
 	s, ok := m.send(&msg.Commit{
 		Run: m.rules.run, Round: h.round, Head: h.parent.ID, Peer: m.cfg.Self,
 		Delta: ev.Delta, DeltaBytes: ev.DeltaBytes, CodecBits: m.rules.codecAfter(h.parent.Record),

@@ -1,6 +1,8 @@
 package round
 
 import (
+	"slices"
+
 	"github.com/ipfs/go-cid"
 
 	"github.com/moot-net/moot/proto/msg"
@@ -19,7 +21,7 @@ type signedFor struct {
 
 const (
 	keepHeads   = 8    // of which Self's messages are kept
-	rememberFor = 8192 // heads, those in cells counted too, for which Self is known to have signed
+	rememberFor = 8192 // heads, and their cells, for which Self is known to have signed
 )
 
 // isSole reports whether there is one seat, which is Self's: then nobody else can go on,
@@ -106,14 +108,21 @@ func (e *signedFor) all() []msg.Signed {
 }
 
 // recall takes a message that Self signed and does not know: its folder was restored
-// from an older one, or somebody runs another node with its key. What others heard
-// is what Self said.
+// from an older one, or somebody runs another node with its key. What others put into
+// their proposals and certificates is what Self said.
 func (m *Machine) recall(s msg.Signed) {
 	if s.From != m.cfg.Self {
 		return
 	}
-	slot, _, ok := slotOf(s.Message)
+	slot, at, ok := slotOf(s.Message)
 	if !ok || m.own.at(slot).said(s.Message) {
+		return
+	}
+	if b := &m.own; at < m.head.Record.Round && b.byHead[slot] == nil {
+		// Of long ago, or of another branch: it takes the place of nothing newer.
+		b.byHead[slot] = &signedFor{forgotten: true}
+		b.heads = slices.Insert(b.heads, 0, slot)
+		b.bound()
 		return
 	}
 	m.own.add(s)
@@ -122,8 +131,16 @@ func (m *Machine) recall(s msg.Signed) {
 	if h != nil && h.sub != nil && slot.Equals(h.sub.slot()) {
 		h = h.sub
 	}
-	if _, have := s.Message.(*msg.Have); have && h != nil && slot.Equals(h.slot()) && h.t0.IsZero() {
-		h.t0 = m.now
+	if h == nil || !slot.Equals(h.slot()) {
+		return
+	}
+	switch s.Message.(type) {
+	case *msg.Have:
+		if h.t0.IsZero() {
+			h.t0 = m.now
+		}
+	case *msg.Commit:
+		m.trainOrStop()
 	}
 }
 

@@ -250,7 +250,7 @@ func (m *Machine) wins(h *height) bool {
 			continue
 		}
 		r := rank(h.parent.ID, id)
-		// Whoever a seat is kept for takes none from others.
+		// Whoever a seat is kept for takes none from others, up to a quarter of the seats.
 		if c := d.claim(id); c == claim && string(r[:]) < string(own[:]) || c < claim && c != claimKept {
 			ahead++
 		}

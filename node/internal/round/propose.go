@@ -80,8 +80,8 @@ func (h *height) atStake() bool {
 	if h.results != nil {
 		return false // cells tell who is there
 	}
-	for i, s := range h.seats {
-		if s.Missed >= msg.MaxMissed && len(h.haves[i]) == 0 && !h.held(i) {
+	for i := range h.seats {
+		if h.goes(i) && !h.held(i) {
 			return true
 		}
 	}
@@ -236,6 +236,9 @@ func (m *Machine) finishDraft(h *height) {
 }
 
 func (m *Machine) publishProposal(h *height, attempt uint32, r *msg.Record) {
+	if mine := m.own.at(h.slot()); mine.forgotten || mine.proposals[attempt] != nil {
+		return // what was proposed became known while the fold ran
+	}
 	b, err := r.Encode()
 	if err != nil {
 		return

@@ -1,6 +1,7 @@
 package round
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -153,5 +154,30 @@ func TestRecall(t *testing.T) {
 	}
 	if !inside {
 		t.Error("the proposal has no have of it")
+	}
+	// What it committed to is told while it trains.
+	b = newBench(t, 4, 3)
+	head := b.head()
+	b.forgetful(nil)
+	b.step(0, Want{Seat: true})
+	if !b.node.m.training {
+		t.Fatal("it does not train")
+	}
+	said := b.node.seal(b.commitOf(b.node, 7))
+	b.step(0, Received{said})
+	b.train()
+	for _, s := range b.signedForHead() {
+		if _, ok := s.Message.(*msg.Commit); ok && !s.CID.Equals(said.CID) {
+			t.Error("it commits to another delta")
+		}
+	}
+	// Old ones take the place of nothing.
+	for i := range 3 * keepHeads {
+		old := b.commitOf(b.node, 1)
+		old.Head, old.Round = testCID(fmt.Sprint("old ", i)), 1
+		b.step(0, Received{b.node.seal(old)})
+	}
+	if mine := b.node.m.own.at(head.ID); mine.forgotten || mine.commit == nil {
+		t.Error("old messages make it forget what it said for the head")
 	}
 }
