@@ -45,7 +45,8 @@ type Backend interface {
 	// UploadParts lists files of which not all came, oldest first.
 	UploadParts(ctx context.Context) ([]UploadPart, error)
 	// FinishUpload makes an upload of a file of which all parts came, or tells of
-	// it once more; E_DATA, and nothing stays, when it is not what was sent.
+	// it once more; E_DATA, and nothing stays, when it is not what was sent, but
+	// E_CONFLICT, and it stays, when it was an upload already.
 	FinishUpload(ctx context.Context, id string, req FinishUploadRequest, progress ProgressFunc) (Upload, error)
 	// Uploads lists the files that were uploaded, oldest first.
 	Uploads(ctx context.Context) ([]Upload, error)

@@ -104,12 +104,15 @@ func fillUploadPart(r *http.Request) (UploadPartRequest, error) {
 	if !uploadID.MatchString(req.ID) {
 		return req, Errorf(CodeUsage, "upload %s: its ID must be 16 hexadecimal digits, of small letters", clip(req.ID))
 	}
-	for name, v := range map[string]*int64{"bytes": &req.Bytes, "offset": &req.Offset} {
-		n, err := strconv.ParseInt(q.Get(name), 10, 64)
+	for _, f := range []struct {
+		name string
+		v    *int64
+	}{{"bytes", &req.Bytes}, {"offset", &req.Offset}} {
+		n, err := strconv.ParseInt(q.Get(f.name), 10, 64)
 		if err != nil || n < 0 {
-			return req, Errorf(CodeUsage, "%s is %s, must be a number of bytes", name, clip(strconv.Quote(q.Get(name))))
+			return req, Errorf(CodeUsage, "%s is %s, must be a number of bytes", f.name, clip(strconv.Quote(q.Get(f.name))))
 		}
-		*v = n
+		*f.v = n
 	}
 	tooLarge := func(e *Error) (UploadPartRequest, error) {
 		e.status = http.StatusRequestEntityTooLarge

@@ -255,7 +255,7 @@ func newNode(o Options, store *shard.Store, stop func()) (*node, error) {
 		device:   deviceText(cfg.Threads, cpu.New(cpu.Options{Precision: precision})),
 		endpoint: api.Endpoint{Peer: id.String(), Addrs: host.Addrs(), PID: os.Getpid(), Version: version},
 		changed:  make(chan struct{}, 1), compute: make(chan struct{}, 1), metrics: metrics, gpu: gpu,
-		checkedRows: memo[[2]api.FileCheck]{most: 8}, paces: memo[float64]{most: 32},
+		checkedRows: memo[[2]api.FileCheck]{most: 8}, paces: memo[pace]{most: 32},
 	}
 	fail := func(err error) (*node, error) { return nil, errors.Join(err, n.closeEvents(), host.Close()) }
 	n.openEvents()

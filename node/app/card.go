@@ -102,7 +102,11 @@ func modelCard(id string, m *run.Manifest, hub string, e *api.Export, rounds []a
 	}
 	if len(tokens) > 0 {
 		line("## Contributors\n\n| peer | tokens |\n|---|---|")
-		for _, p := range slices.Sorted(maps.Keys(tokens)) {
+		for i, p := range slices.Sorted(maps.Keys(tokens)) {
+			if i == maxCardPeers {
+				line("\nAnd %d more.", len(tokens)-i)
+				break
+			}
 			row("`"+p+"`", "%d", tokens[p])
 		}
 	}
@@ -120,8 +124,11 @@ func tokensByPeer(rounds []api.Round) map[string]uint64 {
 	return tokens
 }
 
-// maxCardShards bounds the shards that a card lists.
-const maxCardShards = 256
+// What a card lists at most.
+const (
+	maxCardShards = 256
+	maxCardPeers  = 256
+)
 
 // dataCard names the bytes that were trained on.
 func dataCard(line func(string, ...any), data *shard.Dataset) {

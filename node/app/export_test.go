@@ -256,6 +256,14 @@ func TestModelCard(t *testing.T) {
 			t.Errorf("the card has no %q:\n%s", want, card)
 		}
 	}
+	many := api.Round{Round: 1}
+	for i := range maxCardPeers + 5 {
+		many.Contributions = append(many.Contributions, api.Contribution{Peer: fmt.Sprintf("peer %04d", i), Tokens: 1})
+	}
+	card = modelCard(id, &m, "", &api.Export{Format: api.ExportPEFT}, []api.Round{many}, data)
+	if strings.Count(card, "| `peer ") != maxCardPeers || !strings.Contains(card, "| `peer 0255` | 1 |\n\nAnd 5 more.\n") {
+		t.Errorf("a card of too many peers:\n%s", card)
+	}
 }
 
 // measuredRun has rounds.

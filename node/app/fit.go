@@ -96,10 +96,9 @@ func checkpointBytes(m *run.Manifest, l *fold.Layout) int64 {
 	return 2 * each * int64(l.Params())
 }
 
-// fitDisk also returns how much of model and data is missing here.
-func (n *node) fitDisk(ctx context.Context, m *run.Manifest, l *fold.Layout) (int64, api.FitItem, error) {
-	i := api.FitItem{Name: "disk"}
-	sum := int64(0)
+// diskParts is what a run takes of disk besides what is here, and how much of
+// that are model and data.
+func (n *node) diskParts(ctx context.Context, m *run.Manifest, l *fold.Layout) (parts []api.FitPart, pulled int64, err error) {
 	for _, p := range []struct {
 		name  string
 		root  cid.Cid
@@ -107,18 +106,28 @@ func (n *node) fitDisk(ctx context.Context, m *run.Manifest, l *fold.Layout) (in
 	}{{"model", m.Model, m.ModelBytes}, {"data", m.Dataset, m.DatasetBytes}} {
 		missing, have, _, err := n.store.Missing(ctx, p.root)
 		if err != nil {
-			return 0, i, fmt.Errorf("check what is here of %s: %w", p.root, err)
+			return nil, 0, fmt.Errorf("check what is here of %s: %w", p.root, err)
 		}
 		need := max(int64(p.bytes)-have, 0)
 		if have > 0 && len(missing) == 0 {
 			need = 0 // a copy in a folder of the user's is none of ours
 		}
-		sum += need
-		i.Parts = append(i.Parts, api.FitPart{Name: p.name, Bytes: need})
+		pulled += need
+		parts = append(parts, api.FitPart{Name: p.name, Bytes: need})
 	}
-	i.Parts = append(i.Parts,
+	return append(parts,
 		api.FitPart{Name: "rounds", Bytes: runner.KeptBytes(l, m)},
-		api.FitPart{Name: "checkpoints", Bytes: checkpointBytes(m, l)})
+		api.FitPart{Name: "checkpoints", Bytes: checkpointBytes(m, l)}), pulled, nil
+}
+
+// fitDisk also returns how much of model and data is missing here.
+func (n *node) fitDisk(ctx context.Context, m *run.Manifest, l *fold.Layout) (int64, api.FitItem, error) {
+	i := api.FitItem{Name: "disk"}
+	parts, sum, err := n.diskParts(ctx, m, l)
+	if err != nil {
+		return 0, i, err
+	}
+	i.Parts = parts
 	for _, p := range i.Parts {
 		i.NeedBytes += p.Bytes
 	}
@@ -147,6 +156,12 @@ func (n *node) fitDisk(ctx context.Context, m *run.Manifest, l *fold.Layout) (in
 // it may remove: less than none where less is free than shall stay free. It may
 // not be known.
 func (n *node) available(ctx context.Context) (have int64, known bool, err error) {
+	free, err := freeBytes(n.dir)
+	return n.availableOf(ctx, free, err == nil)
+}
+
+// availableOf is available with so much free on the disk, if that is known.
+func (n *node) availableOf(ctx context.Context, free int64, sure bool) (have int64, known bool, err error) {
 	inUse, err := n.inUse()
 	if err != nil {
 		return 0, false, err
@@ -156,7 +171,7 @@ func (n *node) available(ctx context.Context) (have int64, known bool, err error
 	if err != nil {
 		return 0, false, err
 	}
-	if free, err := freeBytes(n.dir); err == nil {
+	if sure {
 		have, known = free-n.minFree.Load()+p.Bytes, true
 	}
 	if most := n.maxBytes.Load(); most > 0 {

@@ -403,6 +403,7 @@ func (r *runs) checkRoom(ctx context.Context, m *member, s *stay, manifest *run.
 	if err != nil {
 		return err
 	}
+	s.manifest = manifest
 	s.fit.Store(f)
 	close(s.fitted)
 	for _, i := range f.Items {

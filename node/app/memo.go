@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// memo keeps the last results of something that takes long and comes out the same.
+// memo keeps the last results of something that takes long and is much the same
+// the next time.
 type memo[T any] struct {
 	most int // results
 

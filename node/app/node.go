@@ -96,7 +96,7 @@ type node struct {
 
 	// What plans found out, of the last ones.
 	checkedRows memo[[2]api.FileCheck]
-	paces       memo[float64]
+	paces       memo[pace]
 
 	measuring sync.Mutex // by who measures how fast disk and processor are
 

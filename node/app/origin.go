@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -85,7 +86,7 @@ func readOrigin(dir string) (*origin, error) {
 }
 
 // differing lists which files of a folder are not those of its origin.
-func (o *origin) differing(dir string) ([]string, error) {
+func (o *origin) differing(ctx context.Context, dir string) ([]string, error) {
 	var list []string
 	for _, want := range o.Files {
 		if filepath.Base(want.Name) != want.Name {
@@ -100,7 +101,7 @@ func (o *origin) differing(dir string) ([]string, error) {
 			return nil, err
 		}
 		h := sha256.New()
-		n, err := f.WriteTo(h)
+		n, err := io.Copy(h, contextReader{ctx, f})
 		_ = f.Close() // it was only read
 		switch {
 		case err != nil:

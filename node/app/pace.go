@@ -23,6 +23,8 @@ const (
 	maxPaceBytes = 4 << 30
 	// paceTime is for how long steps are taken to time them, loading not counted.
 	paceTime = 3 * time.Second
+	// paceLife is for how long a timing is taken again: how busy a machine is changes.
+	paceLife = 10 * time.Minute
 	// trainShare is which part of a period is for training; see round.DefaultTiming.
 	trainShare = 0.8
 	// agreeSeconds is what the messages of a round take between machines that are
@@ -90,8 +92,8 @@ func (n *node) stepSeconds(ctx context.Context, m *run.Manifest, progress api.Pr
 	if err != nil {
 		return 0, err
 	}
-	if v, ok := n.paces.get(key); ok {
-		return v, nil
+	if v, ok := n.paces.get(key); ok && v.fresh(time.Now()) {
+		return v.seconds, nil
 	}
 	release, err := n.takeCompute(ctx, progress)
 	if err != nil {
@@ -128,10 +130,19 @@ func (n *node) stepSeconds(ctx context.Context, m *run.Manifest, progress api.Pr
 	}
 	took, err := timeSteps(ctx, t, samples)
 	if err == nil {
-		n.paces.put(key, took)
+		n.paces.put(key, pace{took, time.Now()})
 	}
 	return took, err
 }
+
+// pace is how long a step took, and when.
+type pace struct {
+	seconds float64
+	at      time.Time
+}
+
+// fresh reports whether a timing still says something.
+func (p pace) fresh(now time.Time) bool { return now.Sub(p.at) < paceLife }
 
 // paceKey names all that decides how long a step takes.
 func paceKey(m *run.Manifest) (string, error) {

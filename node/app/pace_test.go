@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/proto/run"
@@ -45,17 +46,35 @@ func TestPaceRound(t *testing.T) {
 
 // Who cannot take the fewest steps in time is told.
 func TestPlanWarnsOfSlowSteps(t *testing.T) {
-	m := &run.Manifest{PeriodMillis: 5000, MinPeers: 4}
-	m.Inner.MinSteps, m.Inner.MaxSteps = 4, 40
 	p := api.Plan{Swarms: []api.PlanSwarm{{}}}
 	p.Data.Eval.Rows = 1
-	for step, want := range map[float64]bool{1: false, 2: true} {
-		paceRound(m, step, &p.Pace)
+	for _, tt := range []struct {
+		period uint64 // milliseconds
+		least  uint32 // steps
+		step   float64
+		want   string
+	}{
+		{5000, 4, 1, ""},
+		{5000, 4, 2, "4 steps, the fewest that count, take 8 s, and a round has 5 s"},
+		{10_000, 1, 6, "2 steps take 12 s, and a round has 10 s"},
+	} {
+		m := &run.Manifest{PeriodMillis: tt.period, MinPeers: 4}
+		m.Inner.MinSteps, m.Inner.MaxSteps = tt.least, 40
+		paceRound(m, tt.step, &p.Pace)
 		list := new(node).planWarnings(m, &p)
-		if got := slices.ContainsFunc(list, func(w string) bool {
-			return strings.Contains(w, "4 steps, the fewest that count, take 8 s, and a round has 5 s")
-		}); got != want {
-			t.Errorf("steps of %v s: %q", step, list)
+		late := slices.IndexFunc(list, func(w string) bool { return strings.Contains(w, "come too late") })
+		if late < 0 && tt.want != "" || late >= 0 && (tt.want == "" || !strings.Contains(list[late], tt.want)) {
+			t.Errorf("steps of %v s: %q", tt.step, list)
+		}
+	}
+}
+
+// A timing is taken again for a while.
+func TestPaceGetsOld(t *testing.T) {
+	now := time.Now()
+	for age, want := range map[time.Duration]bool{0: true, paceLife - 1: true, paceLife: false} {
+		if got := (pace{1, now.Add(-age)}).fresh(now); got != want {
+			t.Errorf("a timing of %v ago is fresh: %v", age, got)
 		}
 	}
 }

@@ -333,7 +333,11 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 		warn("a machine like this one takes %d of %d steps in a round: a longer period, or fewer rows in a step, would give it more", p.Pace.Steps, most)
 	}
 	if period := float64(m.PeriodMillis) / 1e3; p.Pace.TrainSeconds > period {
-		warn("on a machine like this one %s, the fewest that count, take %.0f s, and a round has %.0f s: its deltas come too late", plain.Plural(p.Pace.Steps, "step"), p.Pace.TrainSeconds, period)
+		fewest := ""
+		if p.Pace.Steps == uint64(m.Inner.MinSteps) {
+			fewest = ", the fewest that count,"
+		}
+		warn("on a machine like this one %s%s take %.0f s, and a round has %.0f s: its deltas come too late", plain.Plural(p.Pace.Steps, "step"), fewest, p.Pace.TrainSeconds, period)
 	}
 	if int(m.MinPeers) < 4 {
 		peers := "1 peer"

@@ -88,6 +88,8 @@ type stay struct {
 	done   chan struct{} // closed when it is over
 	fitted chan struct{} // closed when fit is there, which may never be
 	fit    atomic.Pointer[api.Fit]
+
+	manifest *run.Manifest // owned by who stays; nil until there is a fit
 }
 
 // newRuns reads the memberships in dir and opens the runs whose manifests are
@@ -218,7 +220,6 @@ const (
 // goOn begins another stay when there is room on the disk again, unless
 // somebody else has done something about it.
 func (r *runs) goOn(m *member, s *stay) {
-	room := r.roomFor(m, s)
 	tick := time.NewTicker(r.retry)
 	defer tick.Stop()
 	for {
@@ -227,10 +228,10 @@ func (r *runs) goOn(m *member, s *stay) {
 			return
 		case <-tick.C:
 		}
-		free, err := r.free(r.dir)
+		free, ok := r.hasRoom(r.ctx, m, s) // takes mu
 		r.mu.Lock()
 		mine := m.stay == s && m.file.Joined
-		if mine && (err != nil || free >= room) {
+		if mine && ok {
 			r.log.InfoContext(r.ctx, "there is room on the disk, the run goes on", "run", api.ShortID(m.id.String()), "bytes", free)
 			r.start(m)
 			mine = false

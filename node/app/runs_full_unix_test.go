@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/runner"
+	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
 )
 
 // A run that failed for a full disk goes on by itself when there is room.
@@ -54,4 +57,53 @@ func TestRunThatWasLeftDoesNotGoOn(t *testing.T) {
 	if got := len(made.all()); got != 1 {
 		t.Errorf("it was left, and begun %d times", got)
 	}
+}
+
+// One that was not begun goes on when what is still missing has room, besides what
+// stays free and with what can be removed.
+func TestRoomOfARunThatWasNotBegun(t *testing.T) {
+	made := &fakeRuns{now: &api.Run{Name: "test", State: api.RunTraining}}
+	n, _, id := launched(t, t.TempDir(), made)
+	n.minFree.Store(1 << 30)
+	m, err := n.runs.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := made.all()[0].manifest
+	part := *all
+	part.DatasetBytes = 5 << 30
+	if part.Dataset, err = shard.BytesCID([]byte("not here")); err != nil {
+		t.Fatal(err)
+	}
+	rooms := func(what string, x *run.Manifest, more int64) {
+		t.Helper()
+		l, err := x.Layout()
+		if err != nil {
+			t.Fatal(err)
+		}
+		need := max(runner.KeptBytes(l, x)+checkpointBytes(x, l)+more, enoughRoom)
+		have, _, err := n.availableOf(t.Context(), 0, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, lack := range []int64{0, 1} {
+			n.runs.free = func(string) (int64, error) { return need - have - lack, nil }
+			if _, ok := n.runs.hasRoom(t.Context(), m, &stay{manifest: x}); ok != (lack == 0) {
+				t.Errorf("%s, with %d bytes too few: %v", what, lack, ok)
+			}
+		}
+	}
+	rooms("5 GB are missing", &part, 5<<30)
+	rooms("all is here", all, 0)
+	before, _, err := n.availableOf(t.Context(), 0, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Leave(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if after, _, err := n.availableOf(t.Context(), 0, true); err != nil || after <= before {
+		t.Errorf("nothing can be removed: %d bytes, then %d, %v", before, after, err)
+	}
+	rooms("some can be removed", &part, 5<<30)
 }

@@ -130,14 +130,21 @@ func (n *node) FinishUpload(ctx context.Context, id string, req api.FinishUpload
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return u, err
 	}
-	if digest != req.Digest {
+	whole := filepath.Join(n.dir, uploadsDir, id)
+	switch {
+	case digest != req.Digest && dir == whole: // it was checked, and somebody may be reading it
+		return u, api.Errorf(api.CodeConflict, "under its ID another file is here, all of it").WithHint("remove that one first, or send this one under an ID of its own")
+	case digest != req.Digest:
 		if err := os.RemoveAll(dir); err != nil {
 			return u, err
 		}
 		return u, api.Errorf(api.CodeData, "what is here is not the file that was sent, and is removed").WithHint("send it again, from its beginning")
 	}
-	if whole := filepath.Join(n.dir, uploadsDir, id); dir != whole {
+	if dir != whole {
 		if err := os.Rename(dir, whole); err != nil {
+			return u, err
+		}
+		if err := syncDir(filepath.Dir(whole)); err != nil {
 			return u, err
 		}
 		u.File = filepath.Join(whole, u.Name)

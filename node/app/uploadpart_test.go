@@ -68,6 +68,11 @@ func TestUploadGoesOn(t *testing.T) {
 	if again, err := n.FinishUpload(t.Context(), partID, uploadDigest(content), quiet); err != nil || again.File != u.File {
 		t.Errorf("finished twice: %+v, %v", again, err)
 	}
+	_, err = n.FinishUpload(t.Context(), partID, uploadDigest("another"), quiet)
+	wantCode(t, err, api.CodeConflict, "another file is here")
+	if b, err := os.ReadFile(u.File); err != nil || string(b) != content {
+		t.Errorf("after the digest of another file %d bytes are stored, %v", len(b), err)
+	}
 	_, err = sendPart(t, n, content, 0, 10)
 	wantCode(t, err, api.CodeRetry, "all of it")
 	if l, err := n.Uploads(t.Context()); err != nil || len(l) != 1 || l[0].File != u.File {

@@ -51,7 +51,9 @@ func (n *node) VerifyAdapter(ctx context.Context, req api.VerifyAdapterRequest, 
 	if err := x.locate(); err != nil {
 		return *x.v, err
 	}
-	x.checkFiles()
+	if err := x.checkFiles(ctx); err != nil {
+		return *x.v, err
+	}
 	if err := x.findRun(ctx); err != nil {
 		return *x.v, err
 	}
@@ -125,6 +127,8 @@ func (x *verifying) locate() error {
 		x.v.Format, x.file = api.ExportGGUF, x.req.Path
 		if o := x.origin; o != nil && !slices.ContainsFunc(o.Files, func(f api.ExportFile) bool { return f.Name == name }) {
 			x.origin = nil // that of other files
+			x.v.Run, x.v.Round, x.v.Head, x.v.State = "", 0, "", ""
+			x.warn("files", fixOrigin, "%s says nothing of %s", originFile, plainText(name))
 		}
 	case !st.IsDir():
 		return api.Errorf(api.CodeUsage, "%s is no folder and no GGUF file", x.req.Path).WithHint("give the folder that it is in")
@@ -146,15 +150,17 @@ func (x *verifying) locate() error {
 }
 
 // checkFiles compares bytes with what they were when they were exported.
-func (x *verifying) checkFiles() {
+func (x *verifying) checkFiles(ctx context.Context) error {
 	if x.origin == nil {
 		if len(x.v.Checks) == 0 {
 			x.warn("files", fixOrigin, "there is no %s: whether bytes have changed since cannot be told by them alone", originFile)
 		}
-		return
+		return nil
 	}
 	x.progress(api.Progress{Phase: "files"})
-	switch list, err := x.origin.differing(x.dir); {
+	switch list, err := x.origin.differing(ctx, x.dir); {
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case err != nil:
 		x.fail("files", fixExport, "%v", err)
 	case len(list) > 0:
@@ -162,6 +168,7 @@ func (x *verifying) checkFiles() {
 	default:
 		x.ok("files", "%s as when they were exported", plain.Plural(len(x.origin.Files), "file"))
 	}
+	return nil
 }
 
 // places joins what was found, the first of it.
@@ -299,7 +306,8 @@ func (x *verifying) checkBase(ctx context.Context) error {
 	}
 	root, err := cid.Decode(want)
 	if err != nil {
-		return err
+		x.fail("base", fixExport, "%s names the base model %.80q, which is no CID", originFile, want)
+		return nil
 	}
 	dir := ""
 	if x.node.store.Place(root).Complete {

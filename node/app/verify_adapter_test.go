@@ -103,6 +103,37 @@ func TestVerifyAdapter(t *testing.T) {
 	}
 }
 
+// What an origin says is of the files that it lists.
+func TestVerifyAdapterBesideOthers(t *testing.T) {
+	n, r, id := trained(t, "")
+	dir := exportTo(t, n, api.ExportRequest{Run: id, Format: api.ExportGGUF}).Dir
+	other := filepath.Join(dir, "other.gguf")
+	write(t, other, readBytes(t, filepath.Join(dir, ggufFile)))
+	v := verified(t, n, api.VerifyAdapterRequest{Path: other, Model: r.manifest.Model.String()})
+	if !v.OK || v.Run != "" || v.Round != 0 || v.Head != "" || v.State != "" || v.Checks[0].Text != originFile+" says nothing of other.gguf" || v.Checks[1].Name == "files" {
+		t.Errorf("a file that is not listed: %+v", v)
+	}
+	// A model in it that is none is said to be.
+	o, err := readOrigin(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Run, o.Model = "", "mine"
+	b, err := o.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, originFile), b)
+	base, err := n.modelDir(t.Context(), r.manifest.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v = verified(t, n, api.VerifyAdapterRequest{Path: dir, Model: base})
+	if v.OK || !slices.ContainsFunc(v.Checks, func(c api.Check) bool { return c.Name == "base" && strings.Contains(c.Text, `"mine", which is no CID`) }) {
+		t.Errorf("a model that is none: %+v", v)
+	}
+}
+
 // Whatever byte of an export is another one, or missing, is found: by the file
 // that says what they were, and of the adapter's values also by the run alone.
 func TestVerifyAdapterFindsFlips(t *testing.T) {

@@ -61,9 +61,17 @@ func (f *Fake) FinishUpload(ctx context.Context, id string, req api.FinishUpload
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, u := range f.uploads {
-		if u.ID == id {
-			return u, nil
+		if u.ID != id {
+			continue
 		}
+		b, err := os.ReadFile(u.File)
+		if err != nil {
+			return api.Upload{}, err
+		}
+		if digest, err := api.DigestUpload(bytes.NewReader(b), func(int64) {}); err != nil || digest != req.Digest {
+			return api.Upload{}, api.Errorf(api.CodeConflict, "under its ID another file is here, all of it")
+		}
+		return u, nil
 	}
 	p := f.parts[id]
 	switch {
