@@ -16,7 +16,7 @@ const LOCK = "moot.stream";
 // refused(err).
 export class Live {
   #on; #cursor = ""; #abort = null; #running = false;
-  #leading = false; #word = ""; // whether this tab has the stream, and how that is
+  #leading = false; #word = ""; // whether this tab has the stream, and how that is as far as it knows
   #tabs = new BroadcastChannel(LOCK);
   log = []; // the last events, newest last
 
@@ -33,6 +33,7 @@ export class Live {
   start() {
     if (this.#running || document.hidden) return;
     this.#running = true;
+    this.#word = "";
     this.#abort = new AbortController();
     this.#turn(this.#abort.signal);
   }
@@ -56,7 +57,7 @@ export class Live {
     this.#tabs.postMessage({ hello: true });
     try {
       await navigator.locks.request(LOCK, { signal }, async () => {
-        this.#leading = true;
+        [this.#leading, this.#word] = [true, ""];
         await this.#loop(signal).finally(() => { this.#leading = false; });
       });
     } catch (err) {
@@ -71,12 +72,14 @@ export class Live {
     this.#on.state(word);
   }
 
-  #hear({ hello, log, cursor, word, event }) {
-    if (hello && this.#leading && this.#word) this.#tabs.postMessage({ word: this.#word, log: this.log, cursor: this.#cursor });
+  #hear({ hello, greeting, log, cursor, word, event }) {
+    if (hello && this.#leading && this.#word) this.#tabs.postMessage({ greeting: true, word: this.#word, log: this.log, cursor: this.#cursor });
     if (!this.#running || this.#leading) return;
+    if (greeting && this.log.length && word === this.#word) return; // it was for a tab that opened just now
     if (log && !this.log.length) [this.log, this.#cursor] = [log, cursor];
     if (event) this.#take(event);
     if (word) {
+      this.#word = word;
       this.#on.state(word);
       if (word === "live") this.#on.resync();
     }

@@ -142,8 +142,7 @@ function wizard() {
   };
 }
 
-// publishStep launches what was planned.
-// It calls done after that.
+// publishStep launches what was planned, and calls done after that.
 function publishStep(state, done) {
   const consent = el("input", { type: "checkbox" });
   const launch = el("button", { type: "button", class: "main" }, "Launch");

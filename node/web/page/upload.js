@@ -19,9 +19,10 @@ async function bytesOf(file, from) {
   }
 }
 
-// uploadID is the same for the same file, and for no other: by its name, its size, when
-// it was changed and how it begins.
+// uploadID is the same for the same file: by its name, its size, when it was changed
+// and how it begins. Where two files share it, the digest tells.
 export async function uploadID(file) {
+  if (!crypto.subtle) throw new APIError(0, "E_USAGE", "files cannot be sent from a page that is neither of this machine nor served with TLS", "give the path of the file on the daemon's machine");
   const begin = await sha256(await bytesOf(file, 0));
   return hex(await sha256(new TextEncoder().encode(JSON.stringify([file.name, file.size, file.lastModified, hex(begin)])))).slice(0, 16);
 }
