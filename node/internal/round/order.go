@@ -21,7 +21,9 @@ const (
 	maxOrderWork = 1 << 54
 	// OrderWork of OrderWorkOf parts of all audited work is what an order needs
 	// without the launcher.
-	OrderWork, OrderWorkOf = 2, 3
+	OrderWork = 2
+	// OrderWorkOf is in how many parts OrderWork counts.
+	OrderWorkOf = 3
 )
 
 // ErrNoSay is returned for an order of a peer whose order has no weight.
