@@ -134,6 +134,22 @@ func TestVerifyAdapterBesideOthers(t *testing.T) {
 	}
 }
 
+// TestVerifyAdapterOfFourBits: a folder of the model in four bits is the one that it was
+// trained on.
+func TestVerifyAdapterOfFourBits(t *testing.T) {
+	n, r, id := trained(t, api.QuantizeNF4)
+	e := exportTo(t, n, api.ExportRequest{Run: id})
+	dir, err := n.modelDir(t.Context(), r.manifest.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := verified(t, n, api.VerifyAdapterRequest{Path: e.Dir, Model: dir})
+	at := slices.IndexFunc(v.Checks, func(c api.Check) bool { return c.Name == "base" })
+	if !v.OK || at < 0 || v.Checks[at].Level != api.CheckOK || !strings.Contains(v.Checks[at].Text, "has the weights of") {
+		t.Errorf("%+v", v)
+	}
+}
+
 // Whatever byte of an export is another one, or missing, is found: by the file
 // that says what they were, and of the adapter's values also by the run alone.
 func TestVerifyAdapterFindsFlips(t *testing.T) {
