@@ -231,7 +231,7 @@ func (r *runs) goOn(m *member, s *stay) {
 		free, ok := r.hasRoom(r.ctx, m, s) // takes mu
 		r.mu.Lock()
 		mine := m.stay == s && m.file.Joined
-		if mine && ok {
+		if mine && ok && r.ctx.Err() == nil {
 			r.log.InfoContext(r.ctx, "there is room on the disk, the run goes on", "run", api.ShortID(m.id.String()), "bytes", free)
 			r.start(m)
 			mine = false
