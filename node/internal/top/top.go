@@ -2,7 +2,6 @@ package top
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -31,17 +30,17 @@ func Run(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	m := &model{ctx: ctx, width: 80, height: 24, unicode: showsUnicode(o.Environ)}
-	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ),
-		tea.WithoutSignalHandler())
+	program := tea.NewProgram(m, tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ), tea.WithoutSignalHandler())
 	m.feed = newFeed(o.Open, func(s snapshot) { program.Send(s) })
 	var asking sync.WaitGroup
 	asking.Go(func() { m.feed.run(ctx) })
 	defer asking.Wait()
 	defer cancel() // before it waits
+	// A program that is killed closes its input while that is still read, one
+	// that quits waits for the reader.
+	stop := context.AfterFunc(ctx, program.Quit)
+	defer stop()
 	_, err := program.Run()
-	if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
-		return nil // it was told to end
-	}
 	return err
 }
 
