@@ -30,17 +30,22 @@ func Run(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	m := &model{ctx: ctx, width: 80, height: 24, unicode: showsUnicode(o.Environ)}
-	program := tea.NewProgram(m, tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ), tea.WithoutSignalHandler())
+	in, end, err := openInput(o.In)
+	if err != nil {
+		return err
+	}
+	program := tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ), tea.WithoutSignalHandler())
 	m.feed = newFeed(o.Open, func(s snapshot) { program.Send(s) })
 	var asking sync.WaitGroup
 	asking.Go(func() { m.feed.run(ctx) })
 	defer asking.Wait()
 	defer cancel() // before it waits
-	// A program that is killed closes its input while that is still read, one
-	// that quits waits for the reader.
+	// A program that is killed does not wait for who reads its input, one that
+	// quits does so for a while.
 	stop := context.AfterFunc(ctx, program.Quit)
 	defer stop()
-	_, err := program.Run()
+	_, err = program.Run()
+	end()
 	return err
 }
 
