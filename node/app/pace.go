@@ -27,9 +27,14 @@ const (
 	paceLife = 10 * time.Minute
 	// trainShare is which part of a period is for training; see round.DefaultTiming.
 	trainShare = 0.8
-	// agreeSeconds is what the messages of a round take between machines that are
-	// near one another, and the steps between them.
-	agreeSeconds = 0.3
+	// foldSeconds is what it takes to make the state of a round, to write it down
+	// and to begin the next one.
+	foldSeconds = 0.03
+	// turnSeconds is what it takes until a message of each seat is everywhere, of
+	// machines that are near one another, and until what follows from it is computed.
+	turnSeconds = 0.09
+	// turns are those after the deltas: haves, a proposal and votes.
+	turns = 3
 	// paceMbit is the link that is reckoned with.
 	paceMbit = 100
 )
@@ -79,11 +84,31 @@ func paceSwarm(m *run.Manifest, d *api.PlanData, delta int64, p *api.PlanPace, s
 	if tokens := float64(s.Seats) * float64(p.Steps) * float64(m.Inner.BatchSamples) * tokensPerSample(d); m.MaxTokens > 0 && tokens > 0 {
 		rounds = min(rounds, uint64(math.Ceil(float64(m.MaxTokens)/tokens)))
 	}
-	link := linkOf(m, delta, s.Seats, paceMbit).Seconds
-	// A round waits for those who measure the one before on held-out rows.
-	eval := p.TrainSeconds / float64(p.Steps) * float64(planEval(m, d).Rows) / (3 * float64(m.Inner.BatchSamples))
-	s.ExpectedRounds, s.ExpectedRoundSeconds = rounds, p.TrainSeconds+eval+link+agreeSeconds
+	// A round waits for those who measure the one before, but not beyond its period.
+	train := p.TrainSeconds + linkOf(m, delta, s.Seats, paceMbit).Seconds
+	row := p.TrainSeconds / float64(p.Steps) / (3 * float64(m.Inner.BatchSamples)) // forward only
+	measured := train + row*float64(planEval(m, d).Rows+auditedRows(m, s.Seats))
+	s.ExpectedRounds, s.ExpectedRoundSeconds = rounds, min(measured, max(train, float64(m.PeriodMillis)/1e3))+agreeSeconds(s.Seats)
 	s.ExpectedSeconds = float64(rounds) * s.ExpectedRoundSeconds
+}
+
+// auditedRows are the rows on which a seat measures deltas of others in a round:
+// once without any, and once with each.
+func auditedRows(m *run.Manifest, seats int) int {
+	deltas := min(int(m.Trust.Auditors), seats-1)
+	if deltas <= 0 {
+		return 0
+	}
+	return (deltas + 1) * int(m.Trust.AuditSamples)
+}
+
+// agreeSeconds is how long seats take to agree on a round when all deltas are
+// there. One alone waits for no message.
+func agreeSeconds(seats int) float64 {
+	if seats == 1 {
+		return foldSeconds
+	}
+	return foldSeconds + turns*turnSeconds
 }
 
 // stepSeconds takes some steps as the run would, and returns how long one takes.

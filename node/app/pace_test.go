@@ -28,25 +28,50 @@ func TestPaceRound(t *testing.T) {
 	} {
 		m := &run.Manifest{PeriodMillis: 5000}
 		m.Inner.MinSteps, m.Inner.MaxSteps, m.Inner.StartSteps, m.Inner.BatchSamples = 4, 40, tt.start, 8
-		m.MaxRounds, m.MaxTokens = 100, 10_000
 		var p api.PlanPace
 		if paceRound(m, tt.step, &p); p.Steps != tt.steps || math.Abs(p.TrainSeconds-tt.took) > 1e-9 {
 			t.Errorf("steps of %v s: %+v", tt.step, p)
 		}
-		s := api.PlanSwarm{Seats: 5}
-		m.EvalSamples = 12
+	}
+}
+
+// TestPaceSwarm: a round lasts as long as training, the way of the deltas, what is
+// measured of the round before and agreeing take. Nobody waits for what is measured
+// beyond the period, and one seat alone waits for nobody.
+func TestPaceSwarm(t *testing.T) {
+	const delta = 1_000_000 // bytes: 0.08 s at 100 Mbit/s
+	for _, tt := range []struct {
+		name               string
+		seats              int
+		auditors, maxSteps uint32
+		step               float64
+		rounds             uint64
+		round              float64
+	}{
+		{"alone", 1, 3, 40, 0.1, 7, 4 + 0.05 + 0.03},
+		{"two", 2, 3, 40, 0.1, 4, 4 + 0.05 + 0.08 + 2*16*0.1/24 + 0.3},
+		{"five", 5, 3, 40, 0.1, 2, 4 + 0.05 + 0.32 + 4*16*0.1/24 + 0.3},
+		{"five without audits", 5, 0, 40, 0.1, 2, 4 + 0.05 + 0.32 + 0.3},
+		{"until the period", 5, 3, 12, 0.4, 5, 5 + 0.3},
+		{"too slow", 5, 3, 40, 3, 13, 12 + 0.32 + 0.3},
+	} {
+		m := &run.Manifest{PeriodMillis: 5000, MaxRounds: 100, MaxTokens: 10_000, EvalSamples: 12}
+		m.Inner.MinSteps, m.Inner.MaxSteps, m.Inner.BatchSamples = 4, tt.maxSteps, 8
+		m.Trust.Auditors, m.Trust.AuditSamples = tt.auditors, 16
 		d := api.PlanData{Eval: api.FileCheck{Rows: 100}, Train: api.FileCheck{Rows: 10, Tokens: &api.TokenStats{Counted: 50}}}
-		paceSwarm(m, &d, 1_000_000, &p, &s)
-		rounds := math.Ceil(10_000 / (5 * 5 * 8 * float64(tt.steps)))
-		if round := tt.took + tt.step/2 + 0.32 + agreeSeconds; s.ExpectedRounds != uint64(rounds) || math.Abs(s.ExpectedSeconds-rounds*round) > 1e-9 {
-			t.Errorf("steps of %v s: %+v", tt.step, s)
+		var p api.PlanPace
+		paceRound(m, tt.step, &p)
+		s := api.PlanSwarm{Seats: tt.seats}
+		paceSwarm(m, &d, delta, &p, &s)
+		if s.ExpectedRounds != tt.rounds || math.Abs(s.ExpectedRoundSeconds-tt.round) > 1e-9 || s.ExpectedSeconds != float64(s.ExpectedRounds)*s.ExpectedRoundSeconds {
+			t.Errorf("%s: %d rounds of %v s, want %d of %v s", tt.name, s.ExpectedRounds, s.ExpectedRoundSeconds, tt.rounds, tt.round)
 		}
 	}
 }
 
 // Who cannot take the fewest steps in time is told.
 func TestPlanWarnsOfSlowSteps(t *testing.T) {
-	p := api.Plan{Swarms: []api.PlanSwarm{{}}}
+	p := api.Plan{Swarms: []api.PlanSwarm{{Peers: 4}}}
 	p.Data.Eval.Rows = 1
 	for _, tt := range []struct {
 		period uint64 // milliseconds

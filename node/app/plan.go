@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -103,7 +104,7 @@ func (n *node) plan(ctx context.Context, req *api.LaunchRequest, now time.Time, 
 			return nil, nil, err
 		}
 	}
-	for _, peers := range []int{4, 16, 64} {
+	for _, peers := range planPeers(m) {
 		s := planSwarm(m, &p.Data, peers)
 		paceSwarm(m, &p.Data, p.Traffic.DeltaBytes, &p.Pace, &s)
 		p.Swarms = append(p.Swarms, s)
@@ -240,7 +241,7 @@ func planTraffic(m *run.Manifest, l *fold.Layout) api.PlanTraffic {
 // swarmSeats are the seats of the swarms of a plan, each number once.
 func swarmSeats(m *run.Manifest) []int {
 	var list []int
-	for _, peers := range []int{4, 16, 64} {
+	for _, peers := range manyPeers {
 		if seats := min(peers, int(m.Seats)); len(list) == 0 || seats > list[len(list)-1] {
 			list = append(list, seats)
 		}
@@ -275,6 +276,18 @@ func tokensPerSample(d *api.PlanData) float64 {
 		return 0
 	}
 	return float64(d.Train.Tokens.Counted) / float64(rows)
+}
+
+// manyPeers are the numbers of peers that each plan tells of.
+var manyPeers = [...]int{4, 16, 64}
+
+// planPeers are the numbers of peers that a plan tells of: also of those that the
+// run begins with, when these are fewer.
+func planPeers(m *run.Manifest) []int {
+	if few := int(m.MinPeers); 0 < few && few < manyPeers[0] {
+		return append([]int{few}, manyPeers[:]...)
+	}
+	return manyPeers[:]
 }
 
 func planSwarm(m *run.Manifest, d *api.PlanData, peers int) api.PlanSwarm {
@@ -313,8 +326,9 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 	if t.Repeated > 0 {
 		warn("%d of %d rows are there before, word for word", t.Repeated, t.Rows)
 	}
-	if last := p.Swarms[0]; last.Passes > 10 {
-		warn("with %d peers the run goes %.0f times over its data, which it may learn by heart", last.Peers, last.Passes)
+	usual := p.Swarms[slices.IndexFunc(p.Swarms, func(s api.PlanSwarm) bool { return s.Peers >= manyPeers[0] })]
+	if usual.Passes > 10 {
+		warn("with %d peers the run goes %.0f times over its data, which it may learn by heart", usual.Peers, usual.Passes)
 	}
 	for _, l := range p.Traffic.Links {
 		if l.Verdict == api.VerdictExceeds && l.Mbit == 10 {
@@ -323,10 +337,9 @@ func (n *node) planWarnings(m *run.Manifest, p *api.Plan) []string {
 		}
 	}
 	if in := &m.Inner; in.StartSteps > 0 {
-		first := &p.Swarms[0]
-		if most := float64(m.MaxRounds) * float64(first.Seats) * float64(in.StartSteps) * float64(in.BatchSamples) * tokensPerSample(&p.Data); most > 0 && most < float64(m.MaxTokens) {
+		if most := float64(m.MaxRounds) * float64(usual.Seats) * float64(in.StartSteps) * float64(in.BatchSamples) * tokensPerSample(&p.Data); most > 0 && most < float64(m.MaxTokens) {
 			warn("with %d peers, %d rounds of %d steps are %.0f of max_tokens = %d: unless its rounds get more steps, the run ends before that, and its learning rate, which goes by tokens, does not fall as far as it should",
-				first.Peers, m.MaxRounds, in.StartSteps, most, m.MaxTokens)
+				usual.Peers, m.MaxRounds, in.StartSteps, most, m.MaxTokens)
 		}
 	}
 	if most := uint64(cmp.Or(m.Inner.StartSteps, m.Inner.MaxSteps)); p.Pace.Steps > 0 && 2*p.Pace.Steps < most {

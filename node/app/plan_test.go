@@ -84,7 +84,7 @@ max_steps = 10
 		t.Errorf("length is %+v", p.Length)
 	}
 	perSample := float64(train.Tokens.Counted) / float64(train.Rows)
-	for i, want := range []struct{ peers, seats, quorum, faulty int }{{4, 4, 3, 1}, {16, 10, 7, 3}, {64, 10, 7, 3}} {
+	for i, want := range []struct{ peers, seats, quorum, faulty int }{{1, 1, 1, 0}, {4, 4, 3, 1}, {16, 10, 7, 3}, {64, 10, 7, 3}} {
 		s := p.Swarms[i]
 		rounds := 1
 		for float64(rounds*want.seats*40)*perSample < 100_000 && rounds < 20 {
