@@ -21,8 +21,11 @@ instruction, input and output (alpaca); messages; conversations (sharegpt); prom
 and completion (completion); or text. Fields with other names are named by --field.
 Conversations are trained by the model's own
 chat template.
-Some rows should be held out: they measure what a run has learned.`,
-		Example: `  moot data import alpaca.json --eval-fraction 0.02 --shuffle --licence CC-BY-NC-4.0
+Some rows should be held out: they measure what a run has learned.
+Training rows are put in an order that --seed and the rows draw: a peer reads a few
+shards in a round, which of sorted files would be of one subject. The same files and
+seed give the same data set everywhere.`,
+		Example: `  moot data import alpaca.json --eval-fraction 0.02 --licence CC-BY-NC-4.0
   moot data import part1.jsonl part2.jsonl --eval held-out.jsonl
   moot data import faq.csv --field instruction=question --field output=answer --eval-fraction 0.05
   moot data import chats.json --format sharegpt --eval-fraction 0.05`,
@@ -38,7 +41,7 @@ Some rows should be held out: they measure what a run has learned.`,
 	f.StringVar(&req.Template, "template", "", "how a row becomes text: alpaca, chat or none (default: by format)")
 	f.StringVar(&req.EvalFile, "eval", "", "`file` of held-out rows")
 	f.Float64Var(&req.EvalFraction, "eval-fraction", 0, "`share` of the rows to hold out, such as 0.02")
-	f.BoolVar(&req.Shuffle, "shuffle", false, "order the training rows at random")
+	f.BoolVar(&req.Shuffle, "shuffle", true, "order the training rows at random; --shuffle=false\nkeeps the order of the files")
 	f.Uint64Var(&req.Seed, "seed", 0, "`number` that draws held-out rows and order")
 	f.IntVar(&req.ShardBytes, "shard-bytes", 0, "largest shard in `bytes` (default 1 MiB)")
 	f.BoolVar(&req.DropInvalid, "drop-invalid", false, "leave invalid rows out and count them, instead of refusing the file")

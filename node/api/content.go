@@ -98,11 +98,13 @@ type Dataset struct {
 	Rejected    []RowProblem `json:"rejected,omitempty"`
 	TrainShards int          `json:"train_shards"`
 	EvalShards  int          `json:"eval_shards"`
-	Bytes       int64        `json:"bytes"`
-	Licence     string       `json:"licence,omitempty"`
-	Source      string       `json:"source,omitempty"`
-	Imported    time.Time    `json:"imported"`
-	Warnings    []string     `json:"warnings,omitempty"`
+	// Shuffled says that the training rows are in another order than in the files.
+	Shuffled bool      `json:"shuffled,omitempty"`
+	Bytes    int64     `json:"bytes"`
+	Licence  string    `json:"licence,omitempty"`
+	Source   string    `json:"source,omitempty"`
+	Imported time.Time `json:"imported"`
+	Warnings []string  `json:"warnings,omitempty"`
 }
 
 // Datasets answers a list of data sets.

@@ -118,7 +118,7 @@ func (n *node) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 func datasetEntry(root cid.Cid, x *shard.DatasetIndex, size int64, name string) api.Dataset {
 	return api.Dataset{
 		ID: root.String(), Name: name, Format: x.Format, Template: x.Template, TrainRows: x.Train.Rows, EvalRows: x.Eval.Rows,
-		TrainShards: len(x.Train.Shards), EvalShards: len(x.Eval.Shards), Bytes: size,
+		TrainShards: len(x.Train.Shards), EvalShards: len(x.Eval.Shards), Shuffled: x.Shuffled, Bytes: size,
 		Licence: x.Licence, Source: x.Source, Imported: time.Now().UTC(),
 	}
 }

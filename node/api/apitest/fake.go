@@ -251,7 +251,7 @@ func (f *Fake) ImportDataset(ctx context.Context, req api.ImportDatasetRequest, 
 	name := filepath.Base(req.Files[0])
 	d := api.Dataset{
 		ID: DirID(name), Name: name, Format: "alpaca", Template: "alpaca", TrainRows: 2000, EvalRows: 200, TrainShards: 8, EvalShards: 1,
-		Bytes: 262144, Licence: req.Licence, Source: req.Source, Imported: Epoch,
+		Shuffled: req.Shuffle, Bytes: 262144, Licence: req.Licence, Source: req.Source, Imported: Epoch,
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
