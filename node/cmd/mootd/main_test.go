@@ -116,10 +116,11 @@ func TestScripts(t *testing.T) {
 				}
 				sleep, err := exec.LookPath("sleep")
 				ts.Check(err)
-				b, err := os.ReadFile(sleep)
-				ts.Check(err)
 				path := ts.MkAbs(args[0])
-				ts.Check(os.WriteFile(path, b, 0o700))
+				// Not by this process: another script may start a program while it is
+				// written, which has the file open until then, and a file that
+				// somebody writes cannot be run.
+				ts.Check(ts.Exec("cp", sleep, path))
 				cmd := exec.Command(path, "600")
 				ts.Check(cmd.Start())
 				*ts.Value(bystanderKey{}).(**exec.Cmd) = cmd
