@@ -211,10 +211,24 @@ func (in *rowImport) read(ctx context.Context, spool *os.File) error {
 		if in.dropped > len(in.bad) {
 			in.bad = append(in.bad, fmt.Errorf("and %d more", in.dropped-len(in.bad)))
 		}
-		return fmt.Errorf("%w: %d rows; correct them, or have invalid rows dropped:\n%w", ErrInvalid, in.dropped, errors.Join(in.bad...))
+		return &RowsError{in.dropped, in.bad}
 	}
 	return w.Flush()
 }
+
+// RowsError is the error for rows that cannot be trained on.
+type RowsError struct {
+	Rows  int
+	First []error // and how many more there are
+}
+
+// Error implements error.
+func (e *RowsError) Error() string {
+	return fmt.Sprintf("%v: %d rows; correct them, or have invalid rows dropped:\n%v", ErrInvalid, e.Rows, errors.Join(e.First...))
+}
+
+// Unwrap returns ErrInvalid and what is wrong with the first rows.
+func (e *RowsError) Unwrap() []error { return append([]error{ErrInvalid}, e.First...) }
 
 func (in *rowImport) readFile(ctx context.Context, path string, w io.Writer, into *[]rowMeta) error {
 	in.files = append(in.files, rawRow{})

@@ -324,6 +324,19 @@ func TestBadRows(t *testing.T) {
 			t.Error("a data set without rows")
 		}
 	})
+	t.Run("a line that is too long is one row", func(t *testing.T) {
+		long := `{"instruction":"` + strings.Repeat("b", 2*maxRawRowBytes) + `"}`
+		file := writeRows(t, "f", good+"\n"+long+"\n"+strings.ReplaceAll(good, "a", "c")+"\n{}\n"+long)
+		imp := mustImportDataset(t, s, DatasetOptions{Files: []string{file}, DropInvalid: true})
+		if imp.Dropped != 3 || imp.Index.Train.Rows != 2 || imp.Rejected[0].Place != "f:2" || imp.Rejected[1].Place != "f:4" || imp.Rejected[2].Place != "f:5" {
+			t.Errorf("import %+v", imp)
+		}
+		_, err := s.ImportDataset(t.Context(), DatasetOptions{Files: []string{file}})
+		var rows *RowsError
+		if !errors.As(err, &rows) || rows.Rows != 3 || !errors.Is(err, ErrTooLarge) || !errors.Is(err, ErrInvalid) {
+			t.Errorf("ImportDataset = %.300v", err)
+		}
+	})
 	t.Run("replacement character is a character", func(t *testing.T) {
 		file := writeRows(t, "f", `{"instruction":"a\uFFFD","output":"`+"\ufffd"+`"}`)
 		mustImportDataset(t, s, DatasetOptions{Files: []string{file}})

@@ -77,13 +77,27 @@ func scanLines(ctx context.Context, name string, r *bufio.Reader, at int, fn fun
 			long = append(long, line...)
 			line, err = r.ReadSlice('\n')
 		}
-		if len(long)+len(line) > maxRawRowBytes {
-			return fmt.Errorf("%s:%d: %w: a line of more than %d bytes", name, at, ErrTooLarge, maxRawRowBytes)
+		tooLong := len(long)+len(line) > maxRawRowBytes
+		for errors.Is(err, bufio.ErrBufferFull) { // what is left of it is not kept
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			_, err = r.ReadSlice('\n')
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("%s:%d: %w", name, at, err)
 		}
 		last := err != nil
+		if tooLong {
+			bad := fmt.Errorf("%w: a line of more than %d bytes", ErrTooLarge, maxRawRowBytes)
+			if err := fn(rawRow{file: name, at: at, bad: bad}); err != nil {
+				return err
+			}
+			if last {
+				return nil
+			}
+			continue
+		}
 		if len(long) > 0 {
 			long = append(long, line...)
 			line = long

@@ -306,6 +306,8 @@ func importError(ctx context.Context, code api.Code, err error) error {
 		return api.Errorf(api.CodeUsage, "%w", err).WithHint("name its files, such as FOLDER/*.jsonl")
 	case errors.As(err, &pathErr):
 		return err
+	case errors.As(err, new(*shard.RowsError)):
+		return api.Errorf(code, "%w", err).WithHint("\"moot data check\" lists them; --drop-invalid leaves them out")
 	case errors.Is(err, shard.ErrForm):
 		return api.Errorf(code, "%w", err).WithHint("say which field is which, such as --field instruction=question --field output=answer")
 	}
