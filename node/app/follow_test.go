@@ -38,7 +38,7 @@ func TestFollowerTakesWhatIsLiveAndKeepsTheRest(t *testing.T) {
 
 		c.Work.DutyPercent, c.Work.MaxTempC = 40, 70
 		c.LogLevel, c.CacheMaxMB, c.MinFreeMB, c.Network.MonthlyGB = "debug", 7, 8, 9
-		c.Threads, c.Device = 1, "cuda:7"
+		c.Threads, c.Device = c.Threads+1, "cuda:7"
 		n.follow.reload(t.Context())
 		if k.duty != 40 || k.settings.MaxTemp != 70 || !debug() || meter.Usage().Quota != 9e9 ||
 			n.maxBytes.Load() != 7e6 || n.minFree.Load() != 8e6 {
