@@ -31,6 +31,9 @@ type daemon struct {
 func start(t *testing.T, fake *apitest.Fake, dir, addr string) *daemon {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
+	for end := time.Now().Add(2 * time.Minute); err != nil && time.Now().Before(end); l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", addr) {
+		time.Sleep(20 * time.Millisecond) // a connection of somebody else may have the port for a moment
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

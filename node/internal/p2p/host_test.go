@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -204,8 +205,12 @@ func TestLocalDiscoveryCanBeOff(t *testing.T) {
 
 func TestDeadBootstrapPeer(t *testing.T) {
 	t.Parallel()
+	ip := "127.0.0.1"
+	if runtime.GOOS == "linux" { // this machine as well, with ports that no other test gets
+		ip = "127.9.9.9"
+	}
 	// A port that nobody listens on now.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", ip+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +221,7 @@ func TestDeadBootstrapPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listen := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
+	listen := fmt.Sprintf("/ip4/%s/tcp/%d", ip, port)
 	log := new(safeLog)
 	h := newHost(t, Options{Bootstrap: []string{listen + "/p2p/" + id.String()}, Log: log.logger()})
 	start(t, h)
