@@ -18,11 +18,21 @@ import (
 // cardFile is the model card of an export.
 const cardFile = "README.md"
 
+// cardFacts are what a card says of a run.
+type cardFacts struct {
+	id       string
+	manifest *run.Manifest
+	hub      string // what the hub calls the base model, "" if that is not known
+	rounds   []api.Round
+	data     *shard.Dataset // nil: it is not here
+	dtype    string         // of the values of GGUF, "" for the usual one
+}
+
 // modelCard describes an export: what it is, where it comes from, and how
 // anybody can compute it again. Names come from strangers: they are put where
-// they cannot become markup. hub is what the hub calls the base model, "" if that
-// is not known.
-func modelCard(id string, m *run.Manifest, hub string, e *api.Export, rounds []api.Round, data *shard.Dataset) string {
+// they cannot become markup.
+func modelCard(f cardFacts, e *api.Export) string {
+	id, m, hub, rounds, data := f.id, f.manifest, f.hub, f.rounds, f.data
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("---")
@@ -93,10 +103,14 @@ func modelCard(id string, m *run.Manifest, hub string, e *api.Export, rounds []a
 	if data != nil {
 		dataCard(line, data)
 	}
-	line("\n## Check\n\nWho has the records of the run computes this again, and gets the same bytes:\n")
-	line("    moot replay %s", id)
-	line("    moot adapter export %s --round %d --format %s --out ./again\n", id, e.Round, e.Format)
+	line("\n## Check\n\nWho has the records of the run computes each state of it again, while mootd does not run:\n")
+	line("    moot replay %s\n", id)
+	line("and then, while it does, writes the same bytes as are here:\n")
+	how := exportFlags(f.dtype, e)
+	line("    moot adapter export %s --round %d%s --out ./again\n", id, e.Round, how)
 	if e.Snapshot != "" {
+		line("So does who has none of them, with the state from any node that has the snapshot:\n")
+		line("    moot adapter export --snapshot %s%s --out ./again\n", e.Snapshot, how)
 		line("It was made from the snapshot `%s`, which has one record of the run: the held-out loss and what each", e.Snapshot)
 		line("round came to are in the others. Who contributed is %s\n", map[bool]string{true: "as who made the snapshot says.", false: "not in it."}[len(tokens) > 0])
 	}
@@ -111,6 +125,18 @@ func modelCard(id string, m *run.Manifest, hub string, e *api.Export, rounds []a
 		}
 	}
 	return b.String()
+}
+
+// exportFlags are those with which an export comes out as this one.
+func exportFlags(dtype string, e *api.Export) string {
+	flags := " --format " + e.Format
+	if e.MergedInto == api.QuantizeNF4 {
+		flags += " --nf4"
+	}
+	if e.Format == api.ExportGGUF && dtype != "" {
+		flags += " --dtype " + dtype
+	}
+	return flags
 }
 
 // tokensByPeer sums whose tokens were included.

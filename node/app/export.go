@@ -110,7 +110,8 @@ func (n *node) exportState(ctx context.Context, req api.ExportRequest, id string
 		data = nil // it is not here; the card then has its name alone
 	}
 	hub := n.hubOf(m)
-	x := &export{node: n, req: &req, manifest: m, hub: hub, card: func(e *api.Export) string { return modelCard(id, m, hub, e, rounds, data) }, progress: progress}
+	facts := cardFacts{id: id, manifest: m, hub: hub, rounds: rounds, data: data, dtype: req.DType}
+	x := &export{node: n, req: &req, manifest: m, hub: hub, card: func(e *api.Export) string { return modelCard(facts, e) }, progress: progress}
 	if x.base, err = n.modelDir(ctx, m.Model); err != nil {
 		if e.Format != api.ExportPEFT {
 			return api.Export{}, err

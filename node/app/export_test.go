@@ -245,7 +245,8 @@ func TestModelCard(t *testing.T) {
 	if hub := n.hubOf(&m); hub != "moot/tiny" {
 		t.Errorf("the base model is %q", hub)
 	}
-	card := modelCard(id, &m, "moot/tiny", &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"}, rounds, data)
+	facts := cardFacts{id: id, manifest: &m, hub: "moot/tiny", rounds: rounds, data: data}
+	card := modelCard(facts, &api.Export{Format: api.ExportPEFT, Round: 2, Model: m.Model.String(), Head: "H", State: "S"})
 	for _, want := range []string{
 		"library_name: peft", "base_model: \"moot/tiny\"\n", "| source of the base model, as the launcher says | moot/tiny at 1a2b |", "| source of the data, as the launcher says |  b rows  |", "moot replay " + id, "| `a` | 12 |\n| `b` | 10 |", m.Model.String(), m.Dataset.String(),
 		"| licence of the data | CC0-1.0 |", "2 rounds that trained, 22 tokens", "| loss on held-out rows | 2.5000 before training, 0.2500 (perplexity 1.284) after it |", "# x  script  # y\n", "| made for | research use |",
@@ -260,9 +261,51 @@ func TestModelCard(t *testing.T) {
 	for i := range maxCardPeers + 5 {
 		many.Contributions = append(many.Contributions, api.Contribution{Peer: fmt.Sprintf("peer %04d", i), Tokens: 1})
 	}
-	card = modelCard(id, &m, "", &api.Export{Format: api.ExportPEFT}, []api.Round{many}, data)
+	facts.rounds = []api.Round{many}
+	card = modelCard(facts, &api.Export{Format: api.ExportPEFT})
 	if strings.Count(card, "| `peer ") != maxCardPeers || !strings.Contains(card, "| `peer 0255` | 1 |\n\nAnd 5 more.\n") {
 		t.Errorf("a card of too many peers:\n%s", card)
+	}
+}
+
+// What a card says to check it with writes the same bytes, whatever was asked for.
+func TestCardCommand(t *testing.T) {
+	n, _, id := trained(t, "")
+	for _, req := range []api.ExportRequest{
+		{Run: id}, {Run: id, Format: api.ExportMerged}, {Run: id, Format: api.ExportMerged, NF4: true},
+		{Run: id, Format: api.ExportGGUF}, {Run: id, Format: api.ExportGGUF, DType: "f16"},
+	} {
+		first := exportTo(t, n, req)
+		card, err := os.ReadFile(filepath.Join(first.Dir, cardFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, line, ok := strings.Cut(string(card), "    moot adapter export ")
+		line, _, _ = strings.Cut(line, "\n")
+		words := strings.Fields(line)
+		if !ok || words[0] != id {
+			t.Fatalf("the card has no command for run %s:\n%s", id, card)
+		}
+		var again api.ExportRequest
+		again.Run = id
+		for i := 1; i < len(words); i++ {
+			switch words[i] {
+			case "--nf4":
+				again.NF4 = true
+				continue
+			case "--format":
+				again.Format = words[i+1]
+			case "--dtype":
+				again.DType = words[i+1]
+			case "--round", "--out":
+			default:
+				t.Fatalf("the card says %q", line)
+			}
+			i++
+		}
+		if second := exportTo(t, n, again); !slices.Equal(second.Files, first.Files) {
+			t.Errorf("%q gives %+v, the first was %+v", line, second.Files, first.Files)
+		}
 	}
 }
 
