@@ -62,8 +62,8 @@ func TestIPFSNetwork(t *testing.T) {
 		return found
 	}
 	var found []peer.AddrInfo
-	for end := time.Now().Add(30 * time.Second); len(found) == 0 && time.Now().Before(end); {
-		found = find(b, time.Second)
+	for end := time.Now().Add(3 * time.Minute); len(found) == 0 && time.Now().Before(end); {
+		found = find(b, 10*time.Second)
 	}
 	if len(found) != 1 || found[0].ID != a.ID() || len(found[0].Addrs) == 0 {
 		t.Errorf("found %v, want %s", found, a.ID())

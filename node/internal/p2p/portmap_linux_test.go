@@ -41,7 +41,7 @@ func TestPortMapping(t *testing.T) {
 			defer home.end(t)
 			wan := fmt.Sprintf("/ip4/5.0.0.%d/", 100+i)
 			var open []string
-			for end := time.Now().Add(time.Minute); len(open) < 2; time.Sleep(200 * time.Millisecond) {
+			for end := time.Now().Add(3 * time.Minute); len(open) < 2; time.Sleep(200 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("the router opened no ports for both protocols: %q\n%s", open, lab.rules(t, router))
 				}
@@ -68,7 +68,7 @@ func TestPortMapping(t *testing.T) {
 				t.Error("no port is open at the router")
 			}
 			home.end(t)
-			for end := time.Now().Add(20 * time.Second); strings.Contains(lab.rules(t, router), "dnat"); time.Sleep(100 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); strings.Contains(lab.rules(t, router), "dnat"); time.Sleep(100 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("ports are open still\n%s", lab.rules(t, router))
 				}

@@ -73,7 +73,7 @@ func TestRelayCarriesShards(t *testing.T) {
 			}
 			a, b := behind(), behind()
 			waitFor(t, "a connection", func() bool { return b.Connect(t.Context(), at) == nil })
-			for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // the service begins a moment later
+			for end := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) { // the service begins a moment later
 				if _, err = circuit.Reserve(t.Context(), b, at); err == nil {
 					break
 				}
