@@ -21,7 +21,7 @@ const usualReply = 200
 // Estimate returns what Run would take.
 func (c Comparison) Estimate(judge *Endpoint, journal *Journal, price Price) Estimate {
 	var e Estimate
-	for _, t := range c.tasks(judge.Model) {
+	for _, t := range requests(c.tasks(judge.Model)) {
 		e.Requests++
 		if journal.has(t.key) {
 			e.Known++

@@ -81,6 +81,17 @@ func (c Comparison) tasks(model string) []task {
 	return all
 }
 
+// requests are the tasks without those that show the judge what another one does:
+// two candidates may say the same, or a candidate what the reference says.
+func requests(tasks []task) []task {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(slices.Clone(tasks), func(t task) bool {
+		again := seen[t.key]
+		seen[t.key] = true
+		return again
+	})
+}
+
 // Check reports what is wrong with c before anything is paid for.
 func (c Comparison) Check() error {
 	names := map[string]bool{c.Reference.Name: true}
@@ -116,9 +127,10 @@ func Run(ctx context.Context, c Comparison, judge *Endpoint, journal *Journal, p
 		return Result{}, err
 	}
 	tasks := c.tasks(judge.Model)
-	left := slices.DeleteFunc(slices.Clone(tasks), func(t task) bool { return journal.has(t.key) })
-	done := len(tasks) - len(left)
-	progress(done, len(tasks))
+	all := requests(tasks)
+	left := slices.DeleteFunc(slices.Clone(all), func(t task) bool { return journal.has(t.key) })
+	done := len(all) - len(left)
+	progress(done, len(all))
 
 	parallel := c.Parallel
 	if parallel == 0 {
@@ -155,7 +167,7 @@ func Run(ctx context.Context, c Comparison, judge *Endpoint, journal *Journal, p
 			continue
 		}
 		done++
-		progress(done, len(tasks))
+		progress(done, len(all))
 	}
 	err := <-asked
 	switch {
@@ -163,7 +175,7 @@ func Run(ctx context.Context, c Comparison, judge *Endpoint, journal *Journal, p
 		return Result{}, failed
 	case err != nil:
 		return Result{}, err
-	case ctx.Err() != nil && done < len(tasks):
+	case ctx.Err() != nil && done < len(all):
 		return Result{}, api.Errorf(api.CodeInterrupted, "interrupted")
 	}
 	r := c.result(judge.Model, journal, tasks)

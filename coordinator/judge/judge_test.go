@@ -159,6 +159,29 @@ func TestScores(t *testing.T) {
 	}
 }
 
+// Of the same answers no order wins, and what is the same is asked and paid once.
+func TestSameAnswersAreAskedOnce(t *testing.T) {
+	s := newService(t)
+	s.plan = func(_ int, _ request, w http.ResponseWriter) bool {
+		says(w, "9 2")
+		return true
+	}
+	c := comparison()
+	twin := Answers{"twin", c.Candidates[0].Text}
+	c.Candidates = append(c.Candidates, twin, Answers{"reference again", c.Reference.Text})
+	path := filepath.Join(t.TempDir(), "j")
+	e := c.Estimate(s.endpoint(t, "", nil), journal(t, path), Price{})
+	r := run(t, c, s.endpoint(t, "", nil), journal(t, path))
+	if e.Requests != 9 || s.count() != 9 || r.Requests != 9 || r.Prompt != 900 { // two orders of three pairs, and three of the same
+		t.Errorf("%d requests of %d that were estimated, result %+v", s.count(), e.Requests, r)
+	}
+	for i := range r.Candidates {
+		if got := &r.Candidates[i]; got.Ties != 3 || got.Turned != 3 || got.Missing != 0 || got.Relative.Value != 1 || got.WinRate.Value != 0.5 {
+			t.Errorf("got %+v", got)
+		}
+	}
+}
+
 // A judge that always prefers the first answer makes no winner.
 func TestOrderAloneDecidesNothing(t *testing.T) {
 	s := newService(t)

@@ -65,14 +65,21 @@ type compared struct {
 
 // result sums up what the journal has of the tasks.
 func (c Comparison) result(model string, journal *Journal, tasks []task) Result {
-	r := Result{Judge: model, Reference: c.Reference.Name, Questions: len(c.Questions), Requests: len(tasks)}
+	all := requests(tasks)
+	r := Result{Judge: model, Reference: c.Reference.Name, Questions: len(c.Questions), Requests: len(all)}
+	for _, t := range all {
+		j := journal.by[t.key]
+		r.Prompt += j.PromptTokens
+		r.Completion += j.CompletionTokens
+	}
 	type pair struct{ candidate, question string }
 	orders := map[pair][]Judgement{}
 	unreadable := map[string]string{} // by candidate
 	for _, t := range tasks {
 		j := journal.by[t.key]
-		r.Prompt += j.PromptTokens
-		r.Completion += j.CompletionTokens
+		if j.CandidateFirst != t.swapped { // both say the same: one request stands for both orders
+			j.Reference, j.Score = j.Score, j.Reference
+		}
 		if j.Failed == "" {
 			p := pair{t.candidate, t.question.ID}
 			orders[p] = append(orders[p], j)

@@ -221,6 +221,11 @@ func (n *node) modelDir(ctx context.Context, root cid.Cid) (string, error) {
 	return dir, nil
 }
 
+// howToHave says how a model or data set gets here.
+func howToHave(root cid.Cid) string {
+	return fmt.Sprintf("import it, get it from peers with \"moot shard pull %s\", or join a run that uses it", root)
+}
+
 // checkModel reports why what is here of a model cannot become its folder.
 func (n *node) checkModel(ctx context.Context, root cid.Cid) error {
 	missing, have, _, err := n.store.Missing(ctx, root)
@@ -228,11 +233,11 @@ func (n *node) checkModel(ctx context.Context, root cid.Cid) error {
 		return fmt.Errorf("write model %s: %w", root, err)
 	}
 	if len(missing) > 0 && have == 0 {
-		return api.Errorf(api.CodeNotFound, "model %s is not here", root).WithHint("import it, or join a run that uses it")
+		return api.Errorf(api.CodeNotFound, "model %s is not here", root).WithHint("%s", howToHave(root))
 	}
 	if len(missing) > 0 && !n.store.Place(root).Broken {
 		return api.Errorf(api.CodeNotFound, "model %s is not complete here: %d blocks are missing", root, len(missing)).
-			WithHint("import it, or join a run that uses it")
+			WithHint("%s", howToHave(root))
 	}
 	if len(missing) > 0 {
 		return nil // Folder names the file

@@ -69,7 +69,7 @@ func (n *node) heldOut(ctx context.Context, id string, limit int) ([]shard.Row, 
 	d, err := shard.OpenDataset(ctx, n.store, root)
 	if errors.Is(err, shard.ErrIncomplete) {
 		return nil, nil, api.Errorf(api.CodeNotFound, "data set %s is not here: %w", id, err).
-			WithHint("import it, or join a run that uses it")
+			WithHint("%s", howToHave(root))
 	}
 	if err != nil {
 		return nil, nil, api.Errorf(api.CodeData, "%w", err)

@@ -253,7 +253,7 @@ func (x *verifying) findBase(ctx context.Context) error {
 			return err
 		}
 		return api.Errorf(api.CodeNotFound, "verify %s: its base model %s is not here: %w", x.req.Path, api.ShortID(name), err).
-			WithHint("import it, or name a folder that has it, with --model")
+			WithHint("get it with \"moot shard pull %s\", import it, or name a folder that has it, with --model", name)
 	}
 	x.base, x.v.Model = src.dir, src.name
 	return nil

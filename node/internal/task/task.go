@@ -24,6 +24,8 @@ const (
 	MaxLineBytes = 1 << 20
 	// MaxChoices bounds the choices of a question.
 	MaxChoices = 64
+	// maxWrong bounds the lines that an error names.
+	maxWrong = 10
 )
 
 // Task is one question.
@@ -45,9 +47,10 @@ type Task struct {
 // index from 0, a label (A, B, …, or one of the labels) or the text of a choice.
 // Other fields are ignored.
 //
-// An error names the line.
+// An error names the lines, the first of them.
 func Read(r io.Reader) ([]Task, error) {
 	var list []Task
+	var wrong []error
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 64<<10), MaxLineBytes)
 	line := 0
@@ -62,13 +65,20 @@ func Read(r io.Reader) ([]Task, error) {
 		}
 		t, err := parse(b)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", line, err)
+			wrong = append(wrong, fmt.Errorf("line %d: %w", line, err))
+			if len(wrong) == maxWrong {
+				break
+			}
+			continue
 		}
 		if len(list) == MaxTasks {
 			return nil, fmt.Errorf("line %d: there are more than %d questions", line, MaxTasks)
 		}
 		t.Line = line
 		list = append(list, t)
+	}
+	if len(wrong) > 0 {
+		return nil, errors.Join(wrong...)
 	}
 	if err := s.Err(); errors.Is(err, bufio.ErrTooLong) {
 		return nil, fmt.Errorf("line %d: has more than %d bytes", line+1, MaxLineBytes)
@@ -156,6 +166,11 @@ func (t *Task) choose(name string, v json.RawMessage, f fields) error {
 	}
 	if t.Right = rightOf(given, t.Choices, labels); t.Right < 0 {
 		return fmt.Errorf("%s is %q, which is none of the %d %s", key, given, len(t.Choices), name)
+	}
+	for i, c := range t.Choices {
+		if i != t.Right && c == t.Choices[t.Right] {
+			return fmt.Errorf("the right one of the %s is there twice", name)
+		}
 	}
 	return nil
 }

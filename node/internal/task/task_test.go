@@ -54,9 +54,12 @@ func TestReadErrors(t *testing.T) {
 		{`{"instruction": "x", "choices": ["a", "b"]}`, "has no answer, label, target or answerKey"},
 		{`{"instruction": "x", "choices": ["a", "b"], "answer": 2}`, `answer is "2", which is none of the 2 choices`},
 		{`{"instruction": "x", "choices": ["a", "b"], "answer": "C"}`, `answer is "C", which is none of the 2 choices`},
+		{`{"instruction": "x", "choices": ["a", "b", "a"], "answer": 2}`, "the right one of the choices is there twice"},
+		{"{}\n" + `{"instruction": "x"}` + "\n[]", "line 1: has no instruction, prompt, question or ctx\nline 2: has no answer, output or target\nline 3: is not a JSON object"},
+		{strings.Repeat("{}\n", maxWrong) + "[]", "\nline 10: has no instruction"},
 		{`{"instruction": "` + strings.Repeat("x", MaxLineBytes) + `"}`, "line 1: has more than"},
 	} {
-		if _, err := Read(strings.NewReader(tt.file)); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := Read(strings.NewReader(tt.file)); err == nil || strings.Contains(err.Error(), "line 11") || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Read(%.60s) = %v, want %q", tt.file, err, tt.want)
 		}
 	}
