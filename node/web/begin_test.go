@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -509,6 +510,125 @@ func TestUploadGoesOn(t *testing.T) {
 	check("another content", size, size+2<<20, size+2<<20+4<<20+size)
 	tb.press("leave out")
 	tb.until(`fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + other + `"}}).then((r) => r.json()).then((v) => v.uploads.length + v.parts.length === 0)`)
+}
+
+// attachTwin gives a file of 5 MiB to the control for rows: all that are attached are
+// called the same and have the same date, and begin alike; end is the letter at
+// their end.
+func (tb *tab) attachTwin(end string) {
+	tb.t.Helper()
+	tb.eval(fmt.Sprintf(`(() => {
+		const l = [...document.querySelectorAll("main label")].find((l) => l.textContent === "Files of rows, of this computer"), c = document.getElementById(l.htmlFor), d = new DataTransfer();
+		d.items.add(new File(["a row of a table\n".repeat(5 * 65536).slice(0, 5 * 1048576 - 1), %q], "twin.jsonl", {lastModified: 1}));
+		c.files = d.files;
+		c.dispatchEvent(new Event("change", {bubbles: true}));
+	})()`, end), nil)
+}
+
+// TestUploadTwins: files that begin alike, and have name, size and date in common,
+// are all there, each under an ID of its own, which it has after a reload too; to
+// leave one out removes that one alone.
+func TestUploadTwins(t *testing.T) {
+	w := newWorld(t)
+	w.stop()
+	p := &piecemeal{Fake: w.fake}
+	p.up.Store(true)
+	w.backend = p
+	w.fake.UploadDir(t.TempDir())
+	w.serve(t, "127.0.0.1:0", token)
+	tb := w.enter(openBrowser(t), 1200, 900)
+	tb.goTo("#/new/data", `document.querySelector("main details")?.open`)
+	tb.eval(`globalThis.told = false; new MutationObserver(() => {
+		globalThis.told ||= [...document.querySelectorAll("main [role=status]")].some((n) => n.textContent === "another file that begins like twin.jsonl is here already; this one is sent beside it");
+	}).observe(document.querySelector("main"), {subtree: true, childList: true, characterData: true})`, nil)
+	sent := func(want ...string) []api.Upload {
+		t.Helper()
+		var list []api.Upload
+		within(t, fmt.Sprintf("the ends of what is there are %q", want), func() bool {
+			var err error
+			if list, err = w.fake.Uploads(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			var ends []string
+			ids := make(map[string]bool)
+			for _, u := range list {
+				b, err := os.ReadFile(u.File)
+				if err != nil || len(b) != 5<<20 {
+					return false // it is being written
+				}
+				ends = append(ends, string(b[len(b)-1:]))
+				ids[u.ID] = true
+			}
+			return slices.Equal(ends, want) && len(ids) == len(want)
+		})
+		return list
+	}
+	tb.attachTwin("a")
+	first := sent("a")
+	tb.attachTwin("b")
+	tb.until(`globalThis.told`)
+	tb.attachTwin("c")
+	all := sent("a", "b", "c")
+	if all[0].ID != first[0].ID {
+		t.Errorf("the first file is under %s now", all[0].ID)
+	}
+	tb.until(`document.querySelectorAll("main li button").length === 3 && !document.querySelector("main li button").disabled`)
+
+	// After a reload nothing of them is sent again.
+	p.mu.Lock()
+	got := p.got
+	p.mu.Unlock()
+	tb.reload()
+	tb.until(`document.body?.innerText.includes("twin.jsonl was chosen before this page was loaded again")`)
+	tb.attachTwin("c")
+	tb.until(`document.querySelectorAll("main tbody tr").length > 2`)
+	p.mu.Lock()
+	if p.got != got {
+		t.Errorf("%d bytes of it were sent again", p.got-got)
+	}
+	p.mu.Unlock()
+	tb.press("leave out")
+	sent("a", "b")
+}
+
+// TestUploadTwinsMeet: where the IDs of a file are those of others for good, because
+// they send at the same time, it takes one that nobody has.
+func TestUploadTwinsMeet(t *testing.T) {
+	w := newWorld(t)
+	w.stop()
+	m := &meeting{Fake: w.fake}
+	w.backend = m
+	w.fake.UploadDir(t.TempDir())
+	w.serve(t, "127.0.0.1:0", token)
+	tb := w.enter(openBrowser(t), 1200, 900)
+	tb.goTo("#/new/data", `document.querySelector("main details")?.open`)
+	tb.attachTwin("a")
+	tb.until(`document.querySelectorAll("main tbody tr").length > 2`)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.ids) != 3 || m.ids[0] != m.ids[1] || m.ids[0] == m.ids[2] {
+		t.Errorf("it was finished under %q, want one ID twice and then another one", m.ids)
+	}
+}
+
+// meeting is a daemon to which somebody else sends another file under the ID that
+// comes first.
+type meeting struct {
+	*apitest.Fake
+
+	mu  sync.Mutex
+	ids []string // guarded by mu; what was finished
+}
+
+func (m *meeting) FinishUpload(ctx context.Context, id string, req api.FinishUploadRequest, progress api.ProgressFunc) (api.Upload, error) {
+	m.mu.Lock()
+	m.ids = append(m.ids, id)
+	first := id == m.ids[0]
+	m.mu.Unlock()
+	if first {
+		req.Digest = strings.Repeat("0", 64) // of another file than what is there
+	}
+	return m.Fake.FinishUpload(ctx, id, req, progress)
 }
 
 // TestDraft: what was entered of a launch is there again after a reload, until

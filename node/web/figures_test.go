@@ -274,9 +274,10 @@ func TestManyTabs(t *testing.T) {
 	}
 	// What happened before a tab came is in its feed, too.
 	feed := `document.querySelectorAll(".feed li").length`
-	if a, z := tabs[0].text(feed), tabs[8].text(feed); a != z || a == "0" {
-		t.Errorf("the first tab tells of %s events, the last one of %s", a, z)
-	}
+	within(t, "the first tab and the last one tell of as many events", func() bool {
+		a := tabs[0].text(feed)
+		return a != "0" && a == tabs[8].text(feed)
+	})
 	tabs[0].goTo("#/runs", `document.querySelector("h1")?.textContent === "Runs"`)
 	call(tabs[0], cdppage.Navigate, cdppage.NavigateParams{URL: "about:blank"})
 	tabs = tabs[1:]
@@ -331,7 +332,8 @@ func TestSoak(t *testing.T) {
 	tb := w.enter(b, 1200, 900)
 	tb.goTo("#/runs/"+d.ID, tile+` === "500"`)
 	tb.eval(`globalThis.longest = 0; new PerformanceObserver((l) => { for (const e of l.getEntries()) longest = Math.max(longest, e.duration); }).observe({type: "longtask"})`, nil)
-	call(tb, performance.Enable, performance.EnableParams{})
+	// Time of the page's own thread: other programs of a busy machine do not count.
+	call(tb, performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks})
 	metric := func(name string) float64 {
 		t.Helper()
 		call(tb, heapprofiler.CollectGarbage, cdp.Empty{})

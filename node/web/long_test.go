@@ -91,7 +91,7 @@ func TestLongRun(t *testing.T) {
 	follow(rounds+2, rounds+6)
 	tb.until(tile + ` === "10,006" && document.querySelectorAll("[aria-label=Rounds] tbody tr").length === 225`)
 	follow(rounds+7, rounds+36)
-	tb.until(tile + ` === "10,036"`)
+	tb.until(tile + ` === "10,036" && document.querySelector("[aria-label=Rounds] tbody a").textContent === "10036"`)
 	if s := tb.text(`((l) => l[0] + " " + l.every((n, i) => n === l[0] - i))([...document.querySelectorAll("[aria-label=Rounds] tbody a")].map((a) => Number(a.textContent)))`); s != "10036 true" {
 		t.Errorf("rounds are missing: %s", s)
 	}

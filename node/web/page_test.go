@@ -231,7 +231,7 @@ func (w *world) views() []view {
 		{"round", run + "/rounds/5", `document.body.innerText.includes("bad-norm")`},
 		{"run-data", run + "/data", `document.querySelectorAll(".heat").length > 6 && document.body.innerText.includes("None of 200 held-out rows")`},
 		{"run-peers", run + "/peers", `document.querySelectorAll("tbody tr").length === 4`},
-		{"run-peer", run + "/peers/" + w.me, `document.querySelectorAll(".plot .bar").length > 20`},
+		{"run-peer", run + "/peers/" + w.me, `document.querySelector(".plot path.bar")?.getAttribute("d").match(/M/g).length > 20`},
 		{"samples", run + "/samples", `document.querySelector("h1")?.textContent.includes("pirate")`},
 		{"export", run + "/export", `document.querySelectorAll("option").length > 20`},
 		{"network", "#/network", `document.querySelectorAll("tbody tr").length === 12`},

@@ -6,6 +6,7 @@ import { el, svg, set, save, uid, harmless } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import * as axis from "./axis.js";
 import { saveSVG, savePNG } from "./picture.js";
+import { paint } from "./paint.js";
 
 const MOST = 1000; // points of a series that are drawn
 const PAD = { top: 12, right: 14, bottom: 40 };
@@ -93,7 +94,6 @@ export function chart(options) {
   }
 
   function draw() {
-    width = frame.clientWidth || width;
     if (!width) return;
     const height = width < 420 ? 200 : 240;
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -139,7 +139,7 @@ export function chart(options) {
     const points = parts.flat();
     if (s.kind === "bar") return drawBars(s, cls, px, py, inner, xs);
     if (s.kind === "ring") return points.map((p) => svg("circle", { class: cls, cx: px(p[0]), cy: py(p[1]), r: 8 }));
-    if (s.kind === "mark") return points.map((p) => svg("path", { class: cls, d: diamond(px(p[0]), py(p[1])) }));
+    if (s.kind === "mark") return svg("path", { class: cls, d: points.map((p) => diamond(px(p[0]).toFixed(1), py(p[1]).toFixed(1))).join("") });
     const path = parts.map((l) => l.map((p, n) => {
       const x = px(p[0]).toFixed(1), v = py(p[1]).toFixed(1);
       return n === 0 ? `M${x} ${v}${l.length === 1 ? "h2" : ""}` : s.kind === "step" ? `H${x}V${v}` : `L${x} ${v}`;
@@ -153,15 +153,15 @@ export function chart(options) {
     const w = clamp(gap * 0.7, 1, 48);
     const hatch = svg("pattern", { id: hatchID, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
       svg("rect", { class: "hatch-back", width: 6, height: 6 }), svg("rect", { class: `${cls} hatch`, width: 3, height: 6 }));
-    const rects = shown(s).map((p) => svg("rect", {
-      class: `${cls}${p[2] === true ? " alt" : ""}`, fill: p[2] === true ? `url(#${hatchID})` : undefined,
-      x: px(p[0]) - w / 2, y: py(p[1]), width: w, height: Math.max(0.5, inner.y0 - py(p[1])),
-    }));
-    return [svg("defs", null, hatch), rects];
+    const bar = (p) => `M${(px(p[0]) - w / 2).toFixed(2)} ${inner.y0}V${Math.min(py(p[1]), inner.y0 - 0.5).toFixed(2)}h${w.toFixed(2)}V${inner.y0}Z`;
+    // All bars of a kind are one element: there may be a thousand of them.
+    const bars = (alt) => shown(s).filter((p) => (p[2] === true) === alt).map(bar).join("");
+    const plain = bars(false), alt = bars(true);
+    return [svg("defs", null, hatch), plain && svg("path", { class: cls, d: plain }), alt && svg("path", { class: `${cls} alt`, fill: `url(#${hatchID})`, d: alt })];
   }
 
   // diamond marks a point other than by colour.
-  const diamond = (x, v) => `M${x} ${v - 5}L${x + 5} ${v}L${x} ${v + 5}L${x - 5} ${v}Z`;
+  const diamond = (x, v) => `M${x} ${v}m0 -5l5 5l-5 5l-5 -5Z`;
 
   function drawLegend() {
     const key = (i, kind, alt, faint, limit) => svg("svg", { class: "key", viewBox: "0 0 24 12", width: 24, height: 12, "aria-hidden": "true" },
@@ -271,8 +271,16 @@ export function chart(options) {
   });
   frame.addEventListener("blur", () => { readout.removeAttribute("aria-live"); at = -1; drawCursor(); });
   details.addEventListener("toggle", drawTable);
-  const sized = new ResizeObserver(() => { if (frame.clientWidth !== width) draw(); });
-  sized.observe(frame);
+  // To ask for the width while drawing would have the browser lay out the page each time.
+  new ResizeObserver(() => {
+    if (!frame.clientWidth || frame.clientWidth === width) return;
+    width = frame.clientWidth;
+    paint(node, redraw);
+  }).observe(frame);
+  const redraw = () => {
+    draw();
+    drawTable();
+  };
 
   return {
     node,
@@ -282,8 +290,7 @@ export function chart(options) {
         whole.hidden = true;
       }
       data = d;
-      draw();
-      drawTable();
+      paint(node, redraw);
     },
   };
 }

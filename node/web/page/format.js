@@ -2,8 +2,10 @@
 
 const missing = (v) => v === null || v === undefined || !Number.isFinite(v);
 
+const grouped = new Intl.NumberFormat("en"); // toLocaleString makes one each time
+
 // count writes a whole number with separators.
-export const count = (v) => (missing(v) ? "–" : Math.round(v).toLocaleString("en"));
+export const count = (v) => (missing(v) ? "–" : grouped.format(Math.round(v)));
 
 // compact writes a large number, beginning at from, in few characters: 3.42 M.
 export function compact(v, from = 10_000) {

@@ -5,6 +5,7 @@
 import { el, svg, set, save, uid } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import { saveSVG, savePNG } from "./picture.js";
+import { paint } from "./paint.js";
 import * as f from "./format.js";
 
 // levels are the shades: from so many draws of each row and pass on.
@@ -41,7 +42,6 @@ export function heat(title, file) {
     button("PNG", () => savePNG(picture, file)))));
 
   function draw() {
-    width = frame.clientWidth || width;
     if (!width) return;
     const n = grid.shards.length, m = grid.passes.length, high = m > 12 ? 12 : 20;
     const height = Math.max(1, m) * high + 46;
@@ -126,15 +126,22 @@ export function heat(title, file) {
     drawCursor();
   });
   details.addEventListener("toggle", drawTable);
-  new ResizeObserver(() => { if (frame.clientWidth !== width) draw(); }).observe(frame);
+  new ResizeObserver(() => {
+    if (!frame.clientWidth || frame.clientWidth === width) return;
+    width = frame.clientWidth;
+    paint(node, redraw);
+  }).observe(frame);
+  const redraw = () => {
+    draw();
+    drawTable();
+  };
   return {
     node,
     update(g, sentence) {
       grid = g;
       text = sentence;
       if (at && !(grid.passes[at[0]] && grid.shards[at[1]])) at = null;
-      draw();
-      drawTable();
+      paint(node, redraw);
     },
   };
 }

@@ -8,7 +8,7 @@ import { el, badge, facts, foreign, harmless, ident, set } from "./dom.js";
 import { field, job, sample } from "./job.js";
 import { pick } from "./pick.js";
 import { table } from "./table.js";
-import { upload, uploadID } from "./upload.js";
+import { begunID, upload } from "./upload.js";
 import * as f from "./format.js";
 
 // forms are the forms of rows with their fields; those with ? may be missing.
@@ -46,10 +46,11 @@ function sent() {
     // forget removes them, or what was sent of them, from the daemon's machine.
     async forget(files) {
       for (const file of files) {
-        const u = uploads.get(file);
+        const id = begunID(file);
         uploads.delete(file);
+        if (!id) continue; // nothing was sent of it by this page; what another one sent goes by itself
         try {
-          await change("DELETE", `/uploads/${u?.id ?? await uploadID(file)}`);
+          await change("DELETE", `/uploads/${id}`);
         } catch { /* nothing of it is there, or it goes by itself */ }
       }
     },

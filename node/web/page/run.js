@@ -14,6 +14,7 @@ import { heat } from "./heat.js";
 import { memberLink } from "./members.js";
 import { runPages } from "./pages.js";
 import { eventText } from "./eventtext.js";
+import { paint } from "./paint.js";
 import * as f from "./format.js";
 
 const card = (title, ...children) => el("section", { class: "card" }, el("h2", null, title), ...children);
@@ -127,7 +128,7 @@ export function runView(id, log) {
     ],
   });
   const rounds = table({
-    caption: "Rounds", file: "rounds", empty: "No round has ended yet.", key: (r) => r.round, sort: -1,
+    caption: "Rounds", file: "rounds", empty: "No round has ended yet.", key: (r) => r.round, sort: -1, limit: Infinity,
     columns: [
       { title: "Round", num: true, value: (r) => r.round, cell: (r) => roundLink(id, r.round) },
       { title: "Agreement", value: (r) => (r.certified ? "certified" : "provisional"), cell: (r) => badge(r.certified ? "certified" : "provisional", r.certified ? "good" : "calm") },
@@ -418,8 +419,8 @@ export function runView(id, log) {
           get("/peers", signal).then(drawNetwork, () => {}); // it is asked again
         }
       }
-      drawManifest();
-      drawFeed();
+      paint(manifest, drawManifest);
+      paint(feed, drawFeed);
     },
   };
 }

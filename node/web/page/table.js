@@ -1,7 +1,10 @@
 // Tables: sortable with mouse and keyboard, saved as CSV.
 
-import { el, set, save } from "./dom.js";
+import { el, save } from "./dom.js";
 import { csvBlob } from "./csv.js";
+import { paint } from "./paint.js";
+
+const LIMIT = 200; // rows
 
 // table makes a table. A column has title, value(row) for order and CSV, and
 // perhaps cell(row), a node or text to show; num is for figures. options has
@@ -9,7 +12,7 @@ import { csvBlob } from "./csv.js";
 // (index, or -index-1 for descending), key(row), and limit, the rows that are
 // shown at first.
 export function table(options) {
-  const { caption, columns, file, empty, key = (_, i) => i, limit = Infinity } = options;
+  const { caption, columns, file, empty, key = (_, i) => i, limit = LIMIT } = options;
   let rows = [], all = false, told = false;
   let by = options.sort === undefined ? -1 : options.sort < 0 ? -options.sort - 1 : options.sort;
   let down = options.sort < 0;
@@ -49,10 +52,7 @@ export function table(options) {
     });
     const show = all ? sorted() : sorted().slice(0, limit);
     const focus = body.contains(document.activeElement) ? place(document.activeElement) : null;
-    set(body, show.map((r, i) => el("tr", { "data-key": key(r, i) }, columns.map((c, n) => {
-      const v = c.cell ? c.cell(r) : c.value(r);
-      return el(n === 0 ? "th" : "td", { scope: n === 0 && "row", class: c.num && "num" }, v ?? "–");
-    }))));
+    drawRows(show);
     if (focus && !body.contains(document.activeElement)) restore(focus);
     scroll.hidden = rows.length === 0;
     foot.hidden = rows.length === 0;
@@ -60,6 +60,44 @@ export function table(options) {
     none.textContent = told ? empty ?? "nothing yet" : "asking …";
     more.hidden = rows.length <= limit;
     more.textContent = all ? `show ${limit}` : `show all ${rows.length}`;
+  }
+
+  let lines = new Map(); // of a row's key to its element, and what its cells show
+
+  // drawRows changes what differs, so that a screen reader is not told the same again
+  // and a selection stays.
+  function drawRows(show) {
+    const before = lines;
+    lines = new Map();
+    let next = body.firstChild;
+    show.forEach((r, i) => {
+      let k = String(key(r, i));
+      while (lines.has(k)) k += " ";
+      const line = before.get(k) ?? newLine(k);
+      lines.set(k, line);
+      fillLine(line, r);
+      if (line.tr === next) next = next.nextSibling;
+      else body.insertBefore(line.tr, next);
+    });
+    while (next) {
+      const gone = next;
+      next = next.nextSibling;
+      gone.remove();
+    }
+  }
+
+  function newLine(k) {
+    const cells = columns.map((c, n) => el(n === 0 ? "th" : "td", { scope: n === 0 && "row", class: c.num && "num" }));
+    return { tr: el("tr", { "data-key": k }, cells), cells, shown: [] };
+  }
+
+  function fillLine(line, r) {
+    columns.forEach((c, n) => {
+      const was = line.shown[n], v = (c.cell ? c.cell(r) : c.value(r)) ?? "–";
+      if (v === was || (v instanceof Node && was instanceof Node && v.isEqualNode(was))) return;
+      line.shown[n] = v;
+      line.cells[n].replaceChildren(...[v].flat(Infinity).filter((x) => x !== false).map((x) => (x instanceof Node ? x : String(x))));
+    });
   }
 
   // place says where in the table a link or button is, so that whoever uses
@@ -75,7 +113,7 @@ export function table(options) {
   }
 
   draw();
-  return { node, grid: cells, update(list) { rows = list; told = true; draw(); } };
+  return { node, grid: cells, update(list) { rows = list; told = true; paint(node, draw); } };
 }
 
 function compare(a, b) {

@@ -4,6 +4,7 @@
 import { el, svg, set, save, shortID, uid } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import { saveSVG, savePNG } from "./picture.js";
+import { paint } from "./paint.js";
 import { linear } from "./axis.js";
 import * as f from "./format.js";
 
@@ -78,7 +79,6 @@ export function timeline(file) {
     button("PNG", () => savePNG(picture, file)))));
 
   function draw() {
-    width = frame.clientWidth || width;
     if (!width) return;
     const phases = PHASES.filter((p) => list.some((s) => s.phase === p));
     const height = 26 * (phases.length + 1) + 54;
@@ -131,7 +131,15 @@ export function timeline(file) {
   }
 
   details.addEventListener("toggle", drawTable);
-  new ResizeObserver(() => { if (frame.clientWidth !== width) draw(); }).observe(frame);
+  new ResizeObserver(() => {
+    if (!frame.clientWidth || frame.clientWidth === width) return;
+    width = frame.clientWidth;
+    paint(node, redraw);
+  }).observe(frame);
+  const redraw = () => {
+    draw();
+    drawTable();
+  };
   return {
     node,
     update(log, run, deadline) {
@@ -141,8 +149,7 @@ export function timeline(file) {
       came = list.length ? arrivals(log, run, list[0].from) : [];
       for (const a of came) a.late = begins.has(a.round) && clockOf(begins.get(a.round), deadline(a.round), a.at).late;
       gone = list.length ? dropped(log, run, list[0].from) : [];
-      draw();
-      drawTable();
+      paint(node, redraw);
     },
   };
 }

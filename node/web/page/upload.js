@@ -19,23 +19,40 @@ async function bytesOf(file, from) {
   }
 }
 
+const IDS = 8; // that are tried of a file
+
 // uploadID is the same for the same file: by its name, its size, when it was changed
-// and how it begins. Where two files share it, the digest tells.
-export async function uploadID(file) {
+// and how it begins. Where two files share it, the digest tells, and other is what
+// the next ID is made with.
+async function uploadID(file, other) {
   if (!crypto.subtle) throw new APIError(0, "E_USAGE", "files cannot be sent from a page that is neither of this machine nor served with TLS", "give the path of the file on the daemon's machine");
   const begin = await sha256(await bytesOf(file, 0));
-  return hex(await sha256(new TextEncoder().encode(JSON.stringify([file.name, file.size, file.lastModified, hex(begin)])))).slice(0, 16);
+  return hex(await sha256(new TextEncoder().encode(JSON.stringify([file.name, file.size, file.lastModified, hex(begin), ...(other ? [other] : [])])))).slice(0, 16);
 }
+
+const begun = new WeakMap(); // of File to the ID that it is sent under
+
+// begunID is the ID under which this page sends a file, or began to.
+export const begunID = (file) => begun.get(file);
 
 // passing says whether a failure goes by itself: nobody answers, the daemon has
 // started again and wants another token, or a part that was cut off is still waited
 // for.
 const passing = (err) => ["E_DAEMON", "E_RETRY"].includes(err.code) || [401, 408, 429].includes(err.status);
 
-// upload sends a file, and returns what the daemon says of it.
+// upload sends a file, and returns what the daemon says of it. Where another file is
+// under its ID, it takes the next one, so that both are there: one that follows from
+// the file, so that it goes on under it after a reload, or, where others send under
+// the same one at the same time, one that nobody has.
 export async function upload(file, progress, signal) {
   const tell = (phase, done) => progress?.({ phase: `${phase} of ${file.name}`, done, total: file.size, unit: "bytes" });
-  const id = await uploadID(file), path = `/uploads/${id}`;
+  let id, ids = 0;
+  const name = async (other) => {
+    id = await uploadID(file, other);
+    begun.set(file, id);
+    ids++;
+  };
+  await name();
   const digests = []; // of the pieces
   let wait = FIRST_MS, anew = false;
   for (;;) {
@@ -48,7 +65,7 @@ export async function upload(file, progress, signal) {
         const q = new URLSearchParams({ name: file.name, bytes: file.size, offset: have });
         tell("upload", have);
         const from = have;
-        have = (await sendPart(`${path}?${q}`, bytes, (n) => tell("upload", from + Math.min(n, bytes.byteLength)), signal)).have;
+        have = (await sendPart(`/uploads/${id}?${q}`, bytes, (n) => tell("upload", from + Math.min(n, bytes.byteLength)), signal)).have;
         wait = FIRST_MS;
       }
       while (digests.length * PIECE < file.size) {
@@ -57,11 +74,17 @@ export async function upload(file, progress, signal) {
         signal?.throwIfAborted();
       }
       const all = new Uint8Array(await new Blob(digests).arrayBuffer());
-      return await operate(`${path}/finish`, { digest: hex(await sha256(all)) }, progress, signal);
+      return await operate(`/uploads/${id}/finish`, { digest: hex(await sha256(all)) }, progress, signal);
     } catch (err) {
       if (signal?.aborted) throw err;
       if (err.code === "E_DATA" && !anew) { // what was here already was of another file, or is broken
         anew = true;
+        continue;
+      }
+      if (["E_CONFLICT", "E_DATA"].includes(err.code) && ids < IDS) { // what is here is of another file, or another page sends one
+        await name(err.code === "E_DATA" ? crypto.randomUUID() : ids);
+        anew = false;
+        progress?.({ text: `another file that begins like ${file.name} is here already; this one is sent beside it` });
         continue;
       }
       if (err.code !== "E_NOTFOUND" && !passing(err)) throw err;

@@ -1,0 +1,57 @@
+// When something is drawn: in a frame of the browser, a few milliseconds' worth in
+// each, what is in sight first. What is out of sight is drawn less often: it can be
+// read and found there, but a run with a round each second would keep the browser busy.
+
+const BUDGET_MS = 8; // of a frame
+const UNSEEN_MS = 3000; // between two drawings of what is out of sight
+const NEAR = "400px"; // what is so near is in sight: it is there before it is scrolled to
+
+const waiting = new Map(); // of a node to what draws it
+const drawn = new WeakMap(); // of a node to when it was
+const unseen = new WeakSet();
+let frame = 0, timer = 0;
+
+const sight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting, boundingClientRect: box } of entries) {
+    if (isIntersecting || !target.isConnected || !box.width) unseen.delete(target); // what has no place yet may have one in sight
+    else unseen.add(target);
+  }
+  if (waiting.size) soon();
+}, { rootMargin: NEAR });
+
+// paint calls draw: at once the first time, and then soon, once for all times it is
+// called until then. node is what is drawn: the element that is in sight, or is not.
+export function paint(node, draw) {
+  if (!drawn.has(node)) {
+    drawn.set(node, -UNSEEN_MS);
+    sight.observe(node);
+    draw();
+    return;
+  }
+  waiting.set(node, draw);
+  soon();
+}
+
+function soon() {
+  frame ||= requestAnimationFrame(some);
+}
+
+// due is how long what draws a node waits still.
+const due = (node, time) => (unseen.has(node) ? drawn.get(node) + UNSEEN_MS - time : 0);
+
+function some() {
+  frame = 0;
+  clearTimeout(timer);
+  const begin = performance.now();
+  const ready = [...waiting].filter(([node]) => due(node, begin) <= 0).sort(([a], [b]) => unseen.has(a) - unseen.has(b));
+  for (const [node, draw] of ready) {
+    if (performance.now() - begin > BUDGET_MS) {
+      soon();
+      return;
+    }
+    waiting.delete(node);
+    drawn.set(node, begin);
+    draw();
+  }
+  if (waiting.size) timer = setTimeout(soon, Math.max(0, Math.min(...[...waiting.keys()].map((node) => due(node, begin)))));
+}
