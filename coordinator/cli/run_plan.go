@@ -35,7 +35,7 @@ When "moot launch" would refuse the run, the exit code is that of the first reas
 	cmd.Flags().StringVar(&req.Model, "model", "", "`ID` of the base model, instead of the file's")
 	cmd.Flags().StringVar(&req.Dataset, "data", "", "`ID` of the data set, instead of the file's")
 	cmd.Flags().IntVar(&req.Sharing, "sharing", 1, "reckon with this `number` of peers that compute on one machine")
-	cmd.Flags().BoolVar(&req.Quick, "quick", false, "do not time steps: how long rounds take at most is told")
+	cmd.Flags().BoolVar(&req.Quick, "quick", false, "do not time steps: how long rounds take is told if it was timed before, and else how long at most")
 	return cmd
 }
 
@@ -158,8 +158,12 @@ func planPace(p *page, v *api.PlanPace) {
 	if v.Sharing > 1 {
 		shared = fmt.Sprintf(", %d peers on one", v.Sharing)
 	}
-	p.line("expected: all machines are like this one%s (%s), on which a step takes %s, and a round has %s in %s", shared, plain.Clean(v.Device), seconds(v.StepSeconds),
-		plain.Plural(v.Steps, "step"), seconds(v.TrainSeconds))
+	timed := ""
+	if old := time.Since(v.Timed); !v.Timed.IsZero() && old >= time.Minute {
+		timed = fmt.Sprintf(", as timed %s ago", seconds(old.Seconds()))
+	}
+	p.line("expected: all machines are like this one%s (%s), on which a step takes %s%s, and a round has %s in %s", shared, plain.Clean(v.Device), seconds(v.StepSeconds),
+		timed, plain.Plural(v.Steps, "step"), seconds(v.TrainSeconds))
 }
 
 // amounts are what an item needs, what there is, the verdict and the parts.

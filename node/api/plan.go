@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 )
 
 // Verdict says whether something suffices.
@@ -232,7 +233,9 @@ type PlanPace struct {
 	// takes.
 	Steps        uint64  `json:"steps"`
 	TrainSeconds float64 `json:"train_s"`
-	Why          string  `json:"why,omitempty"`
+	// Timed is when that was: of a quick plan it may be long ago.
+	Timed time.Time `json:"timed,omitzero"`
+	Why   string    `json:"why,omitempty"`
 }
 
 func (s *Server) fillPlan(ctx context.Context, req *LaunchRequest) error {

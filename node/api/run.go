@@ -14,7 +14,7 @@ type LaunchRequest struct {
 	Dataset string `json:"dataset,omitempty"`
 	// Sharing is, of a plan alone, how many peers of the run are to compute on one
 	// machine. Default 1. Quick leaves out of a plan what takes time: how fast this
-	// machine is.
+	// machine is, unless that was timed before.
 	Sharing int  `json:"sharing,omitempty"`
 	Quick   bool `json:"quick,omitempty"`
 }

@@ -39,23 +39,27 @@ const (
 	paceMbit = 100
 )
 
-// planPace says how fast rounds would be if all machines were like this one.
-func (n *node) planPace(ctx context.Context, m *run.Manifest, here *api.Fit, sharing int, progress api.ProgressFunc) (api.PlanPace, error) {
-	p := api.PlanPace{Sharing: max(1, sharing), Device: n.device}
+// planPace says how fast rounds would be if all machines were like this one. A plan
+// that is to be quick says what was timed before, or nothing.
+func (n *node) planPace(ctx context.Context, m *run.Manifest, here *api.Fit, req *api.LaunchRequest, progress api.ProgressFunc) (api.PlanPace, error) {
+	p := api.PlanPace{Sharing: max(1, req.Sharing), Device: n.device}
 	switch {
 	case here.Items[0].Verdict == api.VerdictExceeds:
 		p.Why = "the run does not fit this machine"
 	case m.ModelBytes > maxPaceBytes:
 		p.Why = fmt.Sprintf("a model of more than %s is not loaded only to be timed", megabytes(maxPaceBytes))
 	default:
-		took, err := n.stepSeconds(ctx, m, progress)
+		v, err := n.stepPace(ctx, m, req.Quick, progress)
 		switch {
 		case ctx.Err() != nil:
 			return p, ctx.Err()
 		case err != nil:
 			p.Why = err.Error()
+		case v.seconds == 0: // it is to be quick
+			return api.PlanPace{}, nil
 		default:
-			p.StepSeconds = took
+			took := v.seconds
+			p.StepSeconds, p.Timed = took, v.at.UTC()
 			if n.gpu == nil { // processors are shared when there are too few
 				took *= max(1, float64(p.Sharing*n.threads)/float64(runtime.NumCPU()))
 			} else {
@@ -111,15 +115,28 @@ func agreeSeconds(seats int) float64 {
 	return foldSeconds + turns*turnSeconds
 }
 
-// stepSeconds takes some steps as the run would, and returns how long one takes.
-func (n *node) stepSeconds(ctx context.Context, m *run.Manifest, progress api.ProgressFunc) (float64, error) {
+// stepPace returns how long a step of the run takes: as it was timed before, if that
+// is not long ago, or of some steps that are taken as the run would. With quick none
+// are taken: what was timed before will do, however old, or nothing.
+func (n *node) stepPace(ctx context.Context, m *run.Manifest, quick bool, progress api.ProgressFunc) (pace, error) {
 	key, err := paceKey(m)
 	if err != nil {
-		return 0, err
+		return pace{}, err
 	}
-	if v, ok := n.paces.get(key); ok && v.fresh(time.Now()) {
-		return v.seconds, nil
+	if v, ok := n.paces.get(key); quick || ok && v.fresh(time.Now()) {
+		return v, nil
 	}
+	took, err := n.stepSeconds(ctx, m, progress)
+	if err != nil {
+		return pace{}, err
+	}
+	v := pace{took, time.Now()}
+	n.paces.put(key, v)
+	return v, nil
+}
+
+// stepSeconds takes some steps as the run would, and returns how long one takes.
+func (n *node) stepSeconds(ctx context.Context, m *run.Manifest, progress api.ProgressFunc) (float64, error) {
 	release, err := n.takeCompute(ctx, progress)
 	if err != nil {
 		return 0, err
@@ -153,11 +170,7 @@ func (n *node) stepSeconds(ctx context.Context, m *run.Manifest, progress api.Pr
 	if err != nil {
 		return 0, err
 	}
-	took, err := timeSteps(ctx, t, samples)
-	if err == nil {
-		n.paces.put(key, pace{took, time.Now()})
-	}
-	return took, err
+	return timeSteps(ctx, t, samples)
 }
 
 // pace is how long a step took, and when.

@@ -99,10 +99,8 @@ func (n *node) plan(ctx context.Context, req *api.LaunchRequest, now time.Time, 
 	}
 	p.Traffic, p.Length = planTraffic(m, layout), planLength(m, &p.Data)
 	p.Eval = planEval(m, &p.Data)
-	if !req.Quick {
-		if p.Pace, err = n.planPace(ctx, m, here, req.Sharing, progress); err != nil {
-			return nil, nil, err
-		}
+	if p.Pace, err = n.planPace(ctx, m, here, req, progress); err != nil {
+		return nil, nil, err
 	}
 	for _, peers := range planPeers(m) {
 		s := planSwarm(m, &p.Data, peers)

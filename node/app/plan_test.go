@@ -30,6 +30,11 @@ sequence_tokens = 64
 batch_samples = 4
 max_steps = 10
 `)}
+	untimed := req
+	untimed.Quick = true
+	if p, err := n.Plan(t.Context(), untimed, quiet); err != nil || p.Pace != (api.PlanPace{}) || p.Swarms[0].ExpectedRounds != 0 {
+		t.Errorf("quick, before anything was timed: %+v, %v", p.Pace, err)
+	}
 	p, err := n.Plan(t.Context(), req, quiet)
 	if err != nil {
 		t.Fatal(err)
@@ -113,9 +118,16 @@ max_steps = 10
 	if err != nil || again.Pace != *pace || !slices.Equal(phases, []string{"check"}) || again.Data.Train.Tokens.Counted != train.Tokens.Counted {
 		t.Errorf("again: phases %q, pace %+v, %v", phases, again.Pace, err)
 	}
+	// Nor for a quick plan, which says what was timed before, however long ago, also
+	// of as many rounds as there are now.
+	n.paces.mu.Lock()
+	at := n.paces.list[0].value.at.Add(-24 * time.Hour)
+	n.paces.list[0].value.at = at
+	n.paces.mu.Unlock()
 	quick := req
 	quick.Quick = true
-	if p, err := n.Plan(t.Context(), quick, quiet); err != nil || p.Pace.Steps != 0 || p.Swarms[0].ExpectedRounds != 0 {
+	quick.TOML = strings.Replace(req.TOML, "max_tokens = 100000", "max_tokens = 90000", 1)
+	if p, err := n.Plan(t.Context(), quick, quiet); err != nil || p.Pace.StepSeconds != pace.StepSeconds || !p.Pace.Timed.Equal(at) || p.Swarms[0].ExpectedRounds == 0 {
 		t.Errorf("quick: %+v, %v", p.Pace, err)
 	}
 	// A run that finds its steps by itself has to come to its tokens.

@@ -242,6 +242,21 @@ func TestLaunch(t *testing.T) {
 	tb.write("Trained tokens", "5_000")
 	tb.until(file + `.includes('name = "from-the-page"\nmodel') && ` + file + `.includes("rounds = 7   ") && ` + file + `.includes("# seats = 9 ") && ` + file + `.includes("\nmax_tokens = 5_000 ")`)
 	tb.until(`document.body.innerText.includes("It can be launched.")`)
+	// How long it lasts is told as soon as steps were timed, which stays so.
+	expected := `[...document.querySelectorAll("main dl.facts > div")].find((n) => n.firstChild.textContent === "Expected")?.lastChild.textContent`
+	if s := tb.text(expected); !strings.HasPrefix(s, "not timed yet; ") {
+		t.Errorf("before anything was timed, the run is expected to last %q", s)
+	}
+	tb.press("Time this machine")
+	timed := expected + `?.startsWith("about 1 min 0 s at the pace of this machine, if 4 peers like it take part: 8 rounds of 7.5 s, in which a step takes 120 ms, as timed ")`
+	tb.until(timed)
+	tb.write("Rounds", "6")
+	tb.until(file + `.includes("rounds = 6 ") && document.body.innerText.includes("It can be launched.") && ` + timed)
+	if s := tb.text(`document.querySelector("[aria-label='By number of peers'] tbody tr").innerText.replaceAll(/\s+/g, " ")`); !strings.Contains(s, "4 8 2 min 0 s 1 min 0 s 2.5") {
+		t.Errorf("by peers: %q", s)
+	}
+	tb.write("Rounds", "7")
+	tb.until(`document.body.innerText.includes("It can be launched.")`)
 	text := tb.text(file)
 	tb.eval(`document.querySelector("main details").open = true`, nil)
 	planned := `document.querySelector("main").innerText.includes("Plan of ")`

@@ -65,6 +65,7 @@ type Fake struct {
 	set       map[string][]string // settings in the file
 	log       []api.LogEntry
 	used      map[string][]api.UsageSample // by span
+	timed     bool                         // steps, for a plan
 }
 
 type run struct {
@@ -449,10 +450,13 @@ func (f *Fake) Plan(ctx context.Context, req api.LaunchRequest, progress api.Pro
 		Length: api.PlanLength{Rounds: 8, PeriodSeconds: 15, Seconds: 120, SamplesPerSeat: 480, TokensPerSeat: 2400},
 		Eval:   api.PlanEval{Peers: 5, Rows: 64, Share: 64. / 1440},
 		Swarms: []api.PlanSwarm{{Peers: 4, Seats: 4, Guarantee: api.Guarantee{Level: "byzantine", Seats: 4, Quorum: 3, Faulty: 1, Text: "4 seats: 3 must agree; 1 may be gone or lie"}, Rounds: 8, Seconds: 120, Passes: 2.5, ExpectedRounds: 8, ExpectedRoundSeconds: 7.5, ExpectedSeconds: 60}},
-		Pace:   api.PlanPace{Device: "cpu (2 threads)", Sharing: max(1, req.Sharing), StepSeconds: 0.12, Steps: 60, TrainSeconds: 7.2},
+		Pace:   api.PlanPace{Device: "cpu (2 threads)", Sharing: max(1, req.Sharing), StepSeconds: 0.12, Steps: 60, TrainSeconds: 7.2, Timed: Epoch},
 	}
-	if req.Quick {
-		p.Pace, p.Swarms[0].ExpectedRounds = api.PlanPace{}, 0
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.timed = f.timed || !req.Quick
+	if !f.timed {
+		p.Pace, p.Swarms[0].ExpectedRounds, p.Swarms[0].ExpectedRoundSeconds, p.Swarms[0].ExpectedSeconds = api.PlanPace{}, 0, 0, 0
 	}
 	if strings.Contains(req.Name, "refused") {
 		p.Refused = append(p.Refused, *api.Errorf(api.CodeData, "2 of the held-out rows are trained on too").WithHint("take them out of one side"))

@@ -36,7 +36,7 @@ export function budgetStep(planned) {
   const use = el("select", null, ["", "research", "commercial"].map((v) => el("option", { value: v }, v || "not stated")));
   const file = el("input", { type: "file", accept: ".toml,text/plain" });
   const text = el("textarea", { rows: 18, spellcheck: "false", class: "mono" });
-  const now = el("button", { type: "button" }, "Plan again");
+  const now = el("button", { type: "button" }, "Plan again"), time = el("button", { type: "button" }, "Time this machine");
   const first = el("p", { class: "note", hidden: true });
   const panel = planPanel();
   const work = job(buttons);
@@ -57,7 +57,7 @@ export function budgetStep(planned) {
 
   function buttons() {
     fill.disabled = !may;
-    now.disabled = work.busy || !may || !text.value.trim();
+    now.disabled = time.disabled = work.busy || !may || !text.value.trim();
   }
 
   // read puts the text's values into the controls, but for the one that is
@@ -82,19 +82,20 @@ export function budgetStep(planned) {
       panel.hide();
     }
     clearTimeout(timer);
-    if (shown && may && t.trim() && t !== asked) timer = setTimeout(plan, SETTLED_MS);
+    if (shown && may && t.trim() && t !== asked) timer = setTimeout(() => plan(), SETTLED_MS);
   }
 
-  function plan() {
+  // plan plans the text; not quick, the daemon takes some steps to time them.
+  function plan(quick = true) {
     clearTimeout(timer);
     if (lacking()) return;
     const toml = text.value;
     asked = toml;
     planned(null);
     panel.hide();
-    work.again("model and data are checked", async (signal, progress) => {
+    work.again(quick ? "model and data are checked" : "model and data are checked, and some steps timed", async (signal, progress) => {
       try {
-        const p = await operate("/runs/plan", { name: source, toml, quick: true }, progress, signal);
+        const p = await operate("/runs/plan", { name: source, toml, quick }, progress, signal);
         if (toml !== text.value) return;
         panel.show(p);
         work.said.textContent = p.refused.length ? "It cannot be launched like this." : "It can be launched. Nobody else has seen it yet.";
@@ -129,7 +130,8 @@ export function budgetStep(planned) {
 
   text.addEventListener("input", () => write(text.value));
   fill.addEventListener("click", begin);
-  now.addEventListener("click", plan);
+  now.addEventListener("click", () => plan());
+  time.addEventListener("click", () => plan(false));
   file.addEventListener("change", async () => {
     const one = file.files[0];
     if (!one) return;
@@ -159,7 +161,7 @@ export function budgetStep(planned) {
       el("p", { class: "tools" }, fill),
       el("div", { class: "three grid" }, inputs.map((i) => i.node), field("Made for", use, "A licence that forbids it is refused.")),
       el("details", null, el("summary", null, "The run file"), field("Run file", text, "What is commented out is the default.")),
-      el("p", { class: "tools" }, now, work.stop), first, work.said, work.wrong, panel.node),
+      el("p", { class: "tools" }, now, time, work.stop), first, work.said, work.wrong, panel.node),
     get draft() { return { preset: wanted || preset.value, source, text: text.value }; },
     restore(d) {
       wanted = d.preset;

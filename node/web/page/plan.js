@@ -31,7 +31,8 @@ export function planPanel() {
     caption: "By number of peers", file: "plan-swarms", key: (s) => String(s.peers), columns: [
       { title: "Peers", num: true, value: (s) => s.peers, cell: (s) => f.count(s.peers) },
       { title: "Rounds", num: true, value: (s) => s.rounds, cell: (s) => f.count(s.rounds) },
-      { title: "Lasts", num: true, value: (s) => s.seconds, cell: (s) => f.seconds(s.seconds) },
+      { title: "Lasts at most", num: true, value: (s) => s.seconds, cell: (s) => f.seconds(s.seconds) },
+      { title: "Expected", num: true, hint: "with machines like this one", value: (s) => (s.expected_rounds ? s.expected_s : null), cell: (s) => (s.expected_rounds ? f.seconds(s.expected_s) : "not timed") },
       { title: "Passes over the data", num: true, value: (s) => s.passes, cell: (s) => f.decimal(s.passes, 1) },
       { title: "Guarantee", value: (s) => s.guarantee.text, cell: (s) => foreign(s.guarantee.text) },
     ],
@@ -51,6 +52,7 @@ export function planPanel() {
         ["Data", `${f.plural(t.rows, "row")} to train on, ${f.count(t.dropped)} left out, ${f.count(t.cut)} shortened; ${f.plural(e.rows, "row")} held out, ${f.count(e.leaks)} of them trained on too`],
         t.tokens && ["Counted tokens", f.count(t.tokens.counted)],
         ...[...(t.problems ?? []), ...(e.problems ?? [])].slice(0, 20).map((x) => [x.kind, foreign(`${x.place}: ${x.why}`)]),
+        ["Expected", expected(p)],
         ["Length", `at most ${f.plural(p.length.rounds, "round")} of ${f.seconds(p.length.period_s)}: ${f.seconds(p.length.seconds)}`],
         ["A seat trains on", `up to ${f.plural(p.length.samples_per_seat, "row")}, ${f.count(p.length.tokens_per_seat)} counted tokens, in each round`],
         p.eval.rows > 0 && ["Held-out loss", `after a round ${p.eval.peers ? `${f.plural(p.eval.peers, "peer")} drawn by lot ${p.eval.peers === 1 ? "measures" : "measure"} it` : "each peer measures it"} on ${f.plural(p.eval.rows, "row")}: ${f.percent(p.eval.share)} of the time that it trains`],
@@ -58,6 +60,13 @@ export function planPanel() {
       el("p", { class: "note" }, `Busy: the part of the time that a seat computes whose steps fill the round. Overlapped: the same with ${f.plural(p.traffic.overlap_steps, "step")} of the next round while deltas travel, ${p.traffic.overlaps ? "as the file asks for" : `which inner.overlap_steps = ${p.traffic.overlap_steps} would ask for`}.`),
       swarms.node);
     node.hidden = false;
+  }
+
+  // expected says how long the run lasts at the pace of the daemon's machine, if that
+  // was timed.
+  function expected({ pace, swarms: [s] }) {
+    if (!s?.expected_rounds) return pace.why ? foreign(`not timed: ${pace.why}`) : "not timed yet; “Time this machine” takes some steps";
+    return `about ${f.seconds(s.expected_s)} at the pace of this machine, if ${s.peers === 1 ? "it is alone" : `${f.plural(s.peers, "peer")} like it take part`}: ${f.plural(s.expected_rounds, "round")} of ${f.seconds(s.expected_round_s)}, in which a step takes ${f.seconds(pace.step_s)}, as timed ${f.ago(pace.timed)}`;
   }
 
   return { node, show, hide() { node.hidden = true; } };
