@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"syscall"
@@ -79,7 +81,7 @@ func waitGone(ctx context.Context, c *client.Client, pid int, wait time.Duration
 	}
 }
 
-// alive reports whether there is a process with this ID.
+// alive reports whether there is a process with this ID that has not ended.
 func alive(pid int) bool {
 	p, err := os.FindProcess(pid)
 	if err != nil {
@@ -90,5 +92,17 @@ func alive(pid int) bool {
 		return true
 	}
 	err = p.Signal(syscall.Signal(0))
-	return err == nil || errors.Is(err, syscall.EPERM)
+	return (err == nil || errors.Is(err, syscall.EPERM)) && !zombie(pid)
+}
+
+// zombie reports whether a process has ended and nobody has asked how: in a container
+// whose first process does not, it stays there. Only Linux says so.
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The state comes after the name, which may have any bytes.
+	i := bytes.LastIndex(b, []byte(") "))
+	return i >= 0 && len(b) > i+2 && (b[i+2] == 'Z' || b[i+2] == 'X')
 }

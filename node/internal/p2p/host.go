@@ -199,6 +199,7 @@ func (h *Host) Run(ctx context.Context) error {
 		h.runCache,
 		h.runPings,
 		h.runPeerEvents,
+		h.runUnidentified,
 		h.runProvide,
 		h.runReachability,
 	}
