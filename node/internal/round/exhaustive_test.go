@@ -105,7 +105,7 @@ func published[M msg.Message](t *testing.T, out []msg.Signed) msg.Signed {
 func (v *voting) play(n *simNode, l local, pool []proposed) (*Machine, []msg.Signed) {
 	v.runs++
 	m, err := New(Config{
-		Manifest: v.manifest, Run: v.runID, Self: n.id, Chain: n.chain,
+		Manifest: v.manifest, Run: v.runID, Self: n.id, Chain: n.chain, Own: n.saidBefore(),
 		Sign: func(x msg.Message) (msg.Signed, error) { return msg.Seal(n.priv, x) },
 	}, v.started)
 	if err != nil {

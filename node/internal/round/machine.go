@@ -109,6 +109,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 	m.chain = chainView{chain: cfg.Chain}
 	m.deltas.fill(cfg.Chain)
 	m.restore(cfg.Own)
+	m.doubt(head)
 	for _, e := range cfg.Evidence {
 		m.proofs.add(e[0], e[1], head.Record)
 	}
@@ -614,6 +615,7 @@ func (m *Machine) adopt(links []Link) {
 		m.prev = nil
 	}
 	m.head, m.cur = head, nil
+	m.doubt(head)
 	m.obeyed()
 	m.folds.forget(head.Record.Round)
 	m.deltas.adopt(links)

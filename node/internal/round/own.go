@@ -107,6 +107,31 @@ func (e *signedFor) all() []msg.Signed {
 	return list
 }
 
+// doubt gives up a head whose record shows that Self had part in its round, if Self
+// knows nothing of that: its folder is a new one, or an older one was put back, so it may have
+// signed for this head, too, what it does not know. Nobody tells it in time: of its own
+// messages it hears only what is in others' proposals and certificates. From the next head on it
+// knows what it signed.
+func (m *Machine) doubt(head Link) {
+	r := head.Record
+	i := seatOf(r.NextSeats, m.cfg.Self)
+	switch {
+	case i < 0, r.NextSeats[i].Missed > 0, seatOf(r.Seats, m.cfg.Self) < 0, len(r.NextSeats) == 1:
+		return
+	}
+	for _, slot := range []cid.Cid{r.Parent, cellSlot(r.Parent)} {
+		if len(m.own.at(slot).all()) > 0 {
+			return
+		}
+	}
+	for _, slot := range []cid.Cid{head.ID, cellSlot(head.ID)} {
+		if m.own.byHead[slot] != nil {
+			return // it knows what it signed for this one
+		}
+	}
+	m.own.forget(head.ID)
+}
+
 // recall takes a message that Self signed and does not know: its folder was restored
 // from an older one, or somebody runs another node with its key. What others put into
 // their proposals and certificates is what Self said.

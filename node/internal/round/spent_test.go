@@ -62,6 +62,17 @@ func (b *bench) forgetful(own []msg.Signed, spent ...cid.Cid) {
 	b.step(0, Want{Seat: true})
 }
 
+// saidBefore is what a node signed for the head before its head.
+func (n *simNode) saidBefore() []msg.Signed {
+	var list []msg.Signed
+	for _, s := range n.stored {
+		if at, _, ok := headOf(s.Message); ok && at.Equals(n.chain.Head().Record.Parent) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 func (b *bench) signedForHead() []msg.Signed {
 	var list []msg.Signed
 	for _, s := range b.node.stored {
@@ -112,7 +123,7 @@ func TestRecall(t *testing.T) {
 	vote := b.voteFor(b.node, r)
 	vote.Record = testCID("another")
 	have := &msg.Have{Run: b.runID, Round: r.Round, Head: r.Parent, Peer: b.node.id}
-	b.forgetful(nil)
+	b.forgetful(b.node.saidBefore())
 	b.step(0, Received{b.node.seal(vote)})
 	b.step(0, Received{b.node.seal(have)})
 	if n := len(b.signedForHead()); n != 2 {
@@ -146,7 +157,7 @@ func TestRecall(t *testing.T) {
 		}
 		inside = inside || s.From == b.node.id
 	}
-	b.forgetful(nil)
+	b.forgetful(b.node.saidBefore())
 	b.receive(by, b.proposal(r, by, 0))
 	known := b.node.m.own.at(r.Parent).have
 	if inside != (known != nil) {
@@ -158,7 +169,7 @@ func TestRecall(t *testing.T) {
 	// What it committed to is told while it trains.
 	b = newBench(t, 4, 3)
 	head := b.head()
-	b.forgetful(nil)
+	b.forgetful(b.node.saidBefore())
 	b.step(0, Want{Seat: true})
 	if !b.node.m.training {
 		t.Fatal("it does not train")
@@ -179,5 +190,48 @@ func TestRecall(t *testing.T) {
 	}
 	if mine := b.node.m.own.at(head.ID); mine.forgotten || mine.commit == nil {
 		t.Error("old messages make it forget what it said for the head")
+	}
+}
+
+// TestDoubt: whose record says that it had part in the round before, and knows nothing of
+// that, signs nothing for the head, for it may have done so; the next one, and one after
+// which it was missing, are as usual, and so is all for who knows what it said.
+func TestDoubt(t *testing.T) {
+	b := newBench(t, 4, 3)
+	self := seatOf(b.head().Record.NextSeats, b.node.id)
+	if s := b.head().Record.NextSeats[self]; s.Missed > 0 || len(b.node.saidBefore()) == 0 {
+		t.Fatal("it had no part in the round before")
+	}
+	before := b.node.saidBefore()
+	b.forgetful(before)
+	if !b.node.m.training {
+		t.Error("who knows what it said does not train")
+	}
+	b.forgetful(nil)
+	b.train()
+	by, r := b.toVote(self)
+	b.receive(by, b.proposal(r, by, 0))
+	b.step(time.Minute, Tick{})
+	if list := b.signedForHead(); len(list) > 0 {
+		t.Fatalf("signed %T for a head for which it may have signed", list[0].Message)
+	}
+	for _, o := range b.others() {
+		b.receive(o, b.voteFor(o, r))
+	}
+	if !b.head().ID.Equals(mustCID(t, r)) {
+		t.Fatal("it does not follow")
+	}
+	if in := r.NextSeats[seatOf(r.NextSeats, b.node.id)]; in.Missed == 0 {
+		t.Fatal("it had part in this round")
+	}
+	b.step(time.Minute, Tick{})
+	if len(b.signedForHead()) == 0 {
+		t.Error("nothing is signed for the next head")
+	}
+	// Also of who was given something of this round by its folder.
+	b = newBench(t, 4, 3)
+	b.forgetful([]msg.Signed{b.node.seal(b.commitOf(b.node, 7))})
+	if b.node.m.own.at(b.head().ID).commit == nil {
+		t.Error("what is known is forgotten")
 	}
 }
