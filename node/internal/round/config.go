@@ -39,6 +39,9 @@ type Config struct {
 	Sign func(msg.Message) (msg.Signed, error)
 	// Chain has at least the genesis record.
 	Chain Chain
+	// At finds a record of the chain by its round, if it is there; nil: only the last
+	// ones are looked at. From them it is known which requests for seats took effect.
+	At func(msg.Round) (Link, bool)
 	// Own are the messages that Self stored, in any order: those for the head
 	// are sent again instead of made anew, and the sequence number of join
 	// requests goes on.

@@ -3,6 +3,7 @@ package round
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -19,8 +20,12 @@ func (Older) event() {}
 
 func (m *Machine) older(ev Older) {
 	for _, r := range ev.Records {
-		if r.Round < m.head.Record.Round && r.Round+rememberDeltas > m.head.Record.Round {
+		late := r.Round < m.head.Record.Round && r.Round+rememberDeltas > m.head.Record.Round
+		if late {
 			m.deltas.add(r)
+		}
+		if late || slices.ContainsFunc(m.head.Record.NextSeats, func(s msg.Seat) bool { return s.Since == r.Round+1 }) {
+			m.tookEffect(r)
 		}
 	}
 }
@@ -119,6 +124,7 @@ func (m *Machine) Restart(now time.Time, own []msg.Signed, spent []cid.Cid) (*Ma
 	}
 	n.proofs, n.joins, n.places, n.frauds = m.proofs, m.joins, m.places, m.frauds
 	n.joins.known = n.works
+	n.recallJoins()
 	n.orders.list = m.orders.list
 	n.obeyed()
 	n.lastSeq, n.statusSeq, n.want, n.about = max(m.lastSeq, n.lastSeq), m.statusSeq, m.want, m.about

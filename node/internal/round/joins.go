@@ -188,6 +188,34 @@ func (m *Machine) ask(leave bool) {
 // millis is the time as sequence numbers have it.
 func (m *Machine) millis() uint64 { return uint64(max(m.now.UnixMilli(), 1)) }
 
+// recallJoins notes which requests took effect, in the last records and in those that
+// gave the seats there are: else who says old ones again, to nodes that were restarted, takes a
+// peer's seat away, by a leave that it took back, or gives one to who is gone.
+func (m *Machine) recallJoins() {
+	var rounds []msg.Round
+	for _, s := range m.head.Record.NextSeats {
+		if r := s.Since - 1; r > 0 && r+rememberDeltas <= m.head.Record.Round && m.cfg.At != nil {
+			rounds = append(rounds, r)
+		}
+	}
+	slices.Sort(rounds)
+	for _, r := range slices.Compact(rounds) {
+		if l, ok := m.cfg.At(r); ok {
+			m.tookEffect(l.Record)
+		}
+	}
+	last := []Link{m.head}
+	for l := m.head; len(last) < rememberDeltas && l.Record.Round > 0; last = append(last, l) {
+		var ok bool
+		if l, ok = m.cfg.Chain.Link(l.Record.Parent); !ok {
+			break
+		}
+	}
+	for _, l := range slices.Backward(last) {
+		m.tookEffect(l.Record)
+	}
+}
+
 // tookEffect notes the join requests of a record that was adopted.
 func (m *Machine) tookEffect(r *msg.Record) {
 	for _, e := range r.Joins {

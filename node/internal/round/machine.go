@@ -108,6 +108,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 	m.joins.known = m.works
 	m.chain = chainView{chain: cfg.Chain}
 	m.deltas.fill(cfg.Chain)
+	m.recallJoins()
 	m.restore(cfg.Own)
 	m.doubt(head)
 	for _, e := range cfg.Evidence {

@@ -1,8 +1,11 @@
 package round
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/msg"
 )
@@ -81,4 +84,72 @@ func TestReplays(t *testing.T) {
 		}
 	}
 	t.Logf("%d messages again, of %d", replayed, len(old))
+}
+
+// TestReplaysAfterRestart: nodes that were all restarted know which requests for seats
+// took effect, lately or long ago: who says a leave again that was taken back takes no
+// seat away, and a request of who is gone gives it none.
+func TestReplaysAfterRestart(t *testing.T) {
+	s := running(t, 66, 4, simOpts{}, 2)
+	var heard []msg.Signed
+	s.overhear = func(m msg.Signed) {
+		if _, ok := m.Message.(*msg.JoinRequest); ok {
+			heard = append(heard, m)
+		}
+	}
+	want := func(n *simNode, seat bool) {
+		t.Helper()
+		n.step(Want{Seat: seat})
+		if !s.runUntil(5*time.Minute, func() bool {
+			return (seatOf(s.nodes[0].chain.Head().Record.NextSeats, n.id) >= 0) == seat
+		}) {
+			t.Fatalf("node %d does not get what it wants:\n%s", n.i, s.describe())
+		}
+	}
+	back, gone := s.nodes[4], s.nodes[5]
+	for _, n := range []*simNode{back, gone} {
+		n.wants = false
+		n.start()
+		want(n, true)
+	}
+	want(back, false)
+	want(back, true)
+	back.wants = true
+	for _, since := range []msg.Round{3, rememberDeltas + 3} {
+		t.Logf("round %d", s.minRound())
+		if at := s.nodes[0].chain.Head().Record; at.Round < at.NextSeats[seatOf(at.NextSeats, back.id)].Since+since {
+			s.progress(time.Hour, since, true)
+		}
+		if since == 3 {
+			want(gone, false)
+			gone.stop()
+		}
+		// The newest of each is not said: it would take the place of the others. Of who
+		// went long ago nothing is known any more.
+		newest := make(map[peer.ID]uint64)
+		for _, m := range heard {
+			newest[m.From] = max(newest[m.From], m.Message.(*msg.JoinRequest).Seq)
+		}
+		old := slices.DeleteFunc(slices.Clone(heard), func(m msg.Signed) bool {
+			return m.Message.(*msg.JoinRequest).Seq == newest[m.From] || m.From == gone.id && since > rememberDeltas
+		})
+		for _, n := range s.nodes[:5] {
+			n.stop()
+			n.start()
+		}
+		from := s.minRound()
+		for range 4 {
+			for _, m := range old {
+				for _, to := range s.nodes[:5] {
+					to.step(Received{m})
+				}
+			}
+			s.progress(5*time.Minute, 1, true)
+		}
+		for _, l := range s.nodes[0].chain.links[from+1:] {
+			if len(l.Record.Joins) > 0 || len(l.Record.NextSeats) != 5 {
+				t.Errorf("round %d: %d requests take effect, %d seats after it, want 0 and 5", l.Record.Round, len(l.Record.Joins), len(l.Record.NextSeats))
+			}
+		}
+	}
 }

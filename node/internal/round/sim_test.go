@@ -86,6 +86,13 @@ func (c *memChain) Link(id cid.Cid) (Link, bool) {
 	return c.links[i], true
 }
 
+func (c *memChain) round(n msg.Round) (Link, bool) {
+	if n >= msg.Round(len(c.links)) {
+		return Link{}, false
+	}
+	return c.links[n], true
+}
+
 func (c *memChain) Head() Link { return c.links[len(c.links)-1] }
 
 func (c *memChain) adopt(links []Link) error {
@@ -390,7 +397,7 @@ func (n *simNode) start() {
 	own := slices.Clone(n.stored)
 	n.sim.rnd.Shuffle(len(own), func(i, j int) { own[i], own[j] = own[j], own[i] })
 	m, err := New(Config{
-		Manifest: n.sim.manifest, Run: n.sim.runID, Self: n.id, Chain: n.chain, Own: own, Credentials: n.credentials,
+		Manifest: n.sim.manifest, Run: n.sim.runID, Self: n.id, Chain: n.chain, At: n.chain.round, Own: own, Credentials: n.credentials,
 		Sign: func(v msg.Message) (msg.Signed, error) { return msg.Seal(n.priv, v) },
 	}, n.sim.now)
 	if err != nil {

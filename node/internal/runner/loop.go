@@ -52,6 +52,11 @@ type driver struct {
 	evicted msg.Round // what belongs to rounds up to this one was removed
 }
 
+func (r *Runner) recordAt(n msg.Round) (round.Link, bool) {
+	k, _, ok := r.ledger.At(n)
+	return k, ok
+}
+
 // loop drives the round until ctx is done.
 func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error {
 	var evidence [][2]msg.Signed
@@ -64,7 +69,7 @@ func (r *Runner) loop(ctx context.Context, topic *gossip.Topic, d *device) error
 	}
 	m, err := round.New(round.Config{
 		Credentials: credentials, Evidence: evidence,
-		Manifest: r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, Own: r.ledger.Own(), Spent: r.ledger.Spent(),
+		Manifest: r.manifest, Run: r.id, Self: r.hub.self, Chain: r.ledger, At: r.recordAt, Own: r.ledger.Own(), Spent: r.ledger.Spent(),
 		Sign: func(m msg.Message) (msg.Signed, error) { return msg.Seal(r.hub.o.Key, m) },
 	}, time.Now())
 	if err != nil {
