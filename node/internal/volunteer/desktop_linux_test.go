@@ -299,7 +299,9 @@ func TestBusComesBack(t *testing.T) {
 	}
 }
 
-func TestX11(t *testing.T) {
+// startX starts an X server of our own, and returns its display.
+func startX(t *testing.T) string {
+	t.Helper()
 	path, err := exec.LookPath("Xvfb")
 	if err != nil {
 		t.Skipf("there is no X server here: %v", err)
@@ -325,6 +327,11 @@ func TestX11(t *testing.T) {
 	}
 	display := ":" + strings.TrimSpace(line)
 	t.Setenv("DISPLAY", display)
+	return display
+}
+
+func TestX11(t *testing.T) {
+	display := startX(t)
 	d := testDesktop(t, "unix:path=/nowhere", map[string]string{"DISPLAY": display})
 	d.x.open = openX
 	look := func() (v Observation) {
@@ -377,5 +384,28 @@ func TestX11(t *testing.T) {
 	}
 	if v := look(); v.Fullscreen == nil || *v.Fullscreen {
 		t.Errorf("when it is gone: %+v", v)
+	}
+}
+
+// Whatever comes from the server meanwhile, it can be asked.
+func TestX11BesideEvents(t *testing.T) {
+	display := startX(t)
+	d := testDesktop(t, "unix:path=/nowhere", map[string]string{"DISPLAY": display})
+	d.x.open = openX
+	if _, err := d.x.idle(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := xgb.NewConnDisplay(display)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 50 { // each client of the server is told that the keyboard is another one
+		if err := xproto.ChangeKeyboardMappingChecked(c, 1, 8, 1, []xproto.Keysym{'a'}).Check(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.x.idle(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

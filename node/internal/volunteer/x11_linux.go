@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"sync"
 	"time"
 
 	"github.com/jezek/xgb"
@@ -25,16 +26,23 @@ type xConn struct {
 	root          xproto.Window
 	active, state xproto.Atom
 	full          xproto.Atom
+	saver         error // why it does not tell since when there was no input
 }
 
+// silence takes away what xgb would print, which has nobody who reads it. Who
+// reads from a connection that has just been closed may still print.
+var silence = sync.OnceFunc(func() { xgb.Logger = log.New(io.Discard, "", 0) })
+
 func openX() (*xConn, error) {
-	// What it would print has nobody who reads it.
-	xgb.Logger = log.New(io.Discard, "", 0)
+	silence()
 	c, err := xgb.NewConn()
 	if err != nil {
 		return nil, err
 	}
 	x := &xConn{c: c, root: xproto.Setup(c).DefaultScreen(c).Root}
+	// Not with each question: it writes maps of xgb that are read when something
+	// comes from the server, such as that the keyboard is another one.
+	x.saver = screensaver.Init(c)
 	for name, atom := range map[string]*xproto.Atom{
 		"_NET_ACTIVE_WINDOW": &x.active, "_NET_WM_STATE": &x.state, "_NET_WM_STATE_FULLSCREEN": &x.full,
 	} {
@@ -75,9 +83,8 @@ func (x *xServer) idle() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := screensaver.Init(conn.c); err != nil {
-		x.close()
-		return 0, err
+	if conn.saver != nil {
+		return 0, conn.saver
 	}
 	r, err := screensaver.QueryInfo(conn.c, xproto.Drawable(conn.root)).Reply()
 	if err != nil {
