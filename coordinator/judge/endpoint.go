@@ -137,7 +137,7 @@ func (e *Endpoint) complete(ctx context.Context, messages []message) (reply, err
 		case err == nil:
 			return r, nil
 		case ctx.Err() != nil:
-			return reply{}, api.Errorf(api.CodeInterrupted, "interrupted")
+			return reply{}, interrupted()
 		case b.err == nil:
 			return reply{}, err
 		case strange == maxStrange:
@@ -155,7 +155,7 @@ func (e *Endpoint) complete(ctx context.Context, messages []message) (reply, err
 			e.Waiting(fmt.Errorf("%s: %w", e.host, b.err), d)
 		}
 		if err := e.wait(ctx, d); err != nil {
-			return reply{}, api.Errorf(api.CodeInterrupted, "interrupted")
+			return reply{}, interrupted()
 		}
 		wait = min(2*wait, maxWait)
 	}
@@ -280,7 +280,8 @@ func (e *Endpoint) refused(status int, header http.Header, s said) error {
 		if e.key == "" {
 			return api.Errorf(api.CodeAuth, "%s wants a key (%d)%s", e.host, status, words).WithHint("give it with --key-file, or in MOOT_JUDGE_KEY")
 		}
-		return api.Errorf(api.CodeAuth, "%s refuses the key (%d)%s", e.host, status, words)
+		return api.Errorf(api.CodeAuth, "%s refuses the key (%d)%s", e.host, status, words).
+			WithHint("give another with --key-file, or in MOOT_JUDGE_KEY; what was judged so far is kept")
 	case status == http.StatusTooManyRequests && (s.Code == "insufficient_quota" || s.Type == "insufficient_quota"):
 		return api.Errorf(api.CodeRefused, "%s: the account has no quota left%s", e.host, words).
 			WithHint("what was judged so far is kept; the same command goes on from there")

@@ -176,7 +176,7 @@ func Run(ctx context.Context, c Comparison, judge *Endpoint, journal *Journal, p
 	case err != nil:
 		return Result{}, err
 	case ctx.Err() != nil && done < len(all):
-		return Result{}, api.Errorf(api.CodeInterrupted, "interrupted")
+		return Result{}, interrupted()
 	}
 	r := c.result(judge.Model, journal, tasks)
 	if !slices.ContainsFunc(r.Candidates, func(s Score) bool { return s.Relative != nil }) {
@@ -184,6 +184,11 @@ func Run(ctx context.Context, c Comparison, judge *Endpoint, journal *Journal, p
 			WithHint("%s has all that it said; take another judge", journal.path)
 	}
 	return r, nil
+}
+
+// interrupted is the error when somebody breaks a comparison off.
+func interrupted() error {
+	return api.Errorf(api.CodeInterrupted, "interrupted").WithHint("what was judged so far is kept; the same command goes on from there")
 }
 
 // firstUnreadable is the first judgement of any candidate that could not be read.

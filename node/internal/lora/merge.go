@@ -3,7 +3,6 @@ package lora
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -392,9 +391,9 @@ func write(w io.Writer, t checkpoint.Tensor, values []float32) error {
 		b = safetensors.AppendFloats(b[:0], part, t.DType)
 		again = slices.Grow(again[:0], len(part))[:len(part)]
 		safetensors.DecodeFloats(again, b, t.DType)
-		for _, x := range again {
+		for i, x := range again {
 			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-				return errors.New("a merged weight is not finite")
+				return fmt.Errorf("tensor %s: the value %v is %v as %s, %w", t.Name, part[i], x, t.DType, ErrNotFinite)
 			}
 		}
 		if _, err := w.Write(b); err != nil {

@@ -159,7 +159,7 @@ func LookAtMerged(ctx context.Context, src, dst string) (*MergedFolder, error) {
 			v.Wrong = append(v.Wrong, Difference{t.Name, fmt.Sprintf("is %s, the base model's is %s", g, t)})
 			continue
 		}
-		d, err := compareSources(dequantised(got, g), base, t)
+		d, err := compareSources(dequantised(got, g, t), base, t)
 		if err != nil {
 			return nil, err
 		}
@@ -181,7 +181,7 @@ func LookAtMerged(ctx context.Context, src, dst string) (*MergedFolder, error) {
 			v.Wrong = append(v.Wrong, Difference{t.Name, "is not in the base model"})
 			continue
 		}
-		d, err := compareSources(dequantised(got, t), got, t)
+		d, err := compareSources(dequantised(got, t, t), got, t)
 		if err != nil {
 			return nil, err
 		}
@@ -192,13 +192,35 @@ func LookAtMerged(ctx context.Context, src, dst string) (*MergedFolder, error) {
 	return v, nil
 }
 
-// dequantised is a group of one tensor as it is stored, or dequantised.
-func dequantised(f *checkpoint.Folder, t checkpoint.Tensor) checkpoint.Group {
+// dequantised is a group of one tensor as it is stored, or dequantised, to be
+// compared with other. Two in four bits are compared as what they come to, which
+// may be more than the type that they were made from can hold.
+func dequantised(f *checkpoint.Folder, t, other checkpoint.Tensor) checkpoint.Group {
 	if !t.NF4 {
 		return f.Plain(t)
 	}
-	m := &merger{f: f}
-	return stream(t, func(w io.Writer) error { return m.copyValues(w, t) })
+	if other.NF4 {
+		t.DType = safetensors.F32
+	}
+	return stream(t, func(w io.Writer) error {
+		values, err := f.Values(t.Name)
+		if err != nil {
+			return err
+		}
+		left := t.Elements()
+		buf := make([]float32, min(left, mergeBlock))
+		for left > 0 {
+			part := buf[:min(left, mergeBlock)]
+			if err := values.Read(part); err != nil {
+				return err
+			}
+			if _, err := w.Write(safetensors.AppendFloats(nil, part, t.DType)); err != nil {
+				return err
+			}
+			left -= int64(len(part))
+		}
+		return nil
+	})
 }
 
 // compared is how a tensor is beside another.
@@ -232,7 +254,7 @@ func compareSources(got checkpoint.Group, base *checkpoint.Folder, t checkpoint.
 	}
 	v := compared{changed: c.first >= 0}
 	if c.strange >= 0 {
-		v.broken = fmt.Sprintf("value %d is %v, %v", c.strange, c.strangeValue, ErrNotFinite)
+		v.broken = fmt.Sprintf("value %d is %v as %s, %v", c.strange, c.strangeValue, s.DType, ErrNotFinite)
 	}
 	return v, nil
 }

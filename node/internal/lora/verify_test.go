@@ -1,6 +1,7 @@
 package lora
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -45,6 +46,37 @@ func TestLookAtQuantised(t *testing.T) {
 				t.Errorf("%s: beside the merged one %v changed, want %v; wrong %v", d, v.Changed, want, v.Wrong)
 			}
 		}
+	}
+}
+
+// TestLookAtOverflow: what four bits come to may be more than the type holds from
+// which they were made. A folder is itself nevertheless; what is merged from it as that
+// type is not finite, and the error says of which tensor.
+func TestLookAtOverflow(t *testing.T) {
+	const name = "model.layers.0.mlp.wide_proj.weight"
+	wide := safetensors.Tensor{Name: name, DType: safetensors.F16, Shape: []int64{256, 64}}
+	for row := range 256 { // a block each, whose greatest value is rounded too
+		most := 65504 - 10*float32(row)
+		if row == 255 {
+			most = 1000
+		}
+		wide.Values = append(wide.Values, slices.Repeat([]float32{most}, 64)...)
+	}
+	src, four := base(t, safetensors.F16, false, wide), t.TempDir()
+	if err := checkpoint.Quantize(t.Context(), src, four, checkpoint.QuantizeOptions{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if v := look(t, four, four); len(v.Changed)+len(v.Wrong) > 0 {
+		t.Errorf("beside itself %+v", v)
+	}
+	// Beside the folder of 16 bits it has other values, and ones that do not fit.
+	v := look(t, src, four)
+	if len(v.Wrong) != 1 || !strings.HasPrefix(v.Wrong[0].String(), name+": value ") || !strings.HasSuffix(v.Wrong[0].String(), " is +Inf as F16, not finite") {
+		t.Errorf("beside the one in 16 bits %v", v.Wrong)
+	}
+	err := full(t, Spec{Rank: 2, Alpha: 3, Targets: []string{"up_proj"}}).MergeFolder(t.Context(), four, t.TempDir(), MergeOptions{})
+	if !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), "tensor "+name+": the value 65") || !strings.Contains(err.Error(), "is +Inf as F16") {
+		t.Errorf("merged: %v", err)
 	}
 }
 
