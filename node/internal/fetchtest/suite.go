@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -143,8 +144,12 @@ func sourceDies(t *testing.T, newNode New) {
 func onlySourceComesBack(t *testing.T, newNode New) {
 	bs, root, size := DAG(t, 7, 20*MiB)
 	key := NewKey(t)
-	seed := newNode(t, Slowly(bs, 5*time.Millisecond), NodeOptions{Key: key})
-	listen := seed.Host.Libp2p().Addrs()[0].String()
+	listen := "/ip4/127.0.0.1/tcp/0"
+	if runtime.GOOS == "linux" { // this machine as well, with ports that no other test gets meanwhile
+		listen = "/ip4/127.9.9.9/tcp/0"
+	}
+	seed := newNode(t, Slowly(bs, 5*time.Millisecond), NodeOptions{Key: key, Listen: listen})
+	listen = seed.Host.Libp2p().Addrs()[0].String()
 	n := newNode(t, Memory(), NodeOptions{Seeds: []*Node{seed}})
 	third := make(chan struct{})
 	var once sync.Once

@@ -148,7 +148,7 @@ func TestMemberComesBack(t *testing.T) {
 	start(t, a)
 	background(t, func(ctx context.Context) error { return a.Rendezvous(ctx, "run") })
 	key := newKey(t)
-	b := newHost(t, Options{Key: key, Bootstrap: a.Addrs()[:1]})
+	b := newHost(t, Options{Key: key, Bootstrap: a.Addrs()[:1], Listen: []string{"/ip4/" + ownLoopback(2) + "/tcp/0"}})
 	stopB := start(t, b)
 	stopMeet := background(t, func(ctx context.Context) error { return b.Rendezvous(ctx, "run") })
 	waitFor(t, "a to know b", func() bool { return len(a.Members("run")) == 1 })
@@ -203,12 +203,18 @@ func TestLocalDiscoveryCanBeOff(t *testing.T) {
 	}
 }
 
+// ownLoopback is an address of this machine of which, on Linux, no other test gets
+// the ports: one that is closed stays free.
+func ownLoopback(n int) string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	return fmt.Sprintf("127.9.9.%d", n)
+}
+
 func TestDeadBootstrapPeer(t *testing.T) {
 	t.Parallel()
-	ip := "127.0.0.1"
-	if runtime.GOOS == "linux" { // this machine as well, with ports that no other test gets
-		ip = "127.9.9.9"
-	}
+	ip := ownLoopback(1)
 	// A port that nobody listens on now.
 	l, err := net.Listen("tcp", ip+":0")
 	if err != nil {
