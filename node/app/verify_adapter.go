@@ -20,6 +20,7 @@ import (
 	"github.com/moot-net/moot/node/internal/train"
 	"github.com/moot-net/moot/node/plain"
 	"github.com/moot-net/moot/proto/run"
+	"github.com/moot-net/moot/shard"
 	"github.com/moot-net/moot/shard/safetensors"
 )
 
@@ -314,8 +315,7 @@ func (x *verifying) checkBase(ctx context.Context) error {
 		dir, err = x.node.modelDir(ctx, root)
 	}
 	if dir == "" || err != nil {
-		x.warn("base", "import "+x.v.Model+" to see whether it has that CID", "it was trained on %s, which is not here to compare with", want)
-		return nil
+		return x.checkBaseCID(ctx, root)
 	}
 	x.progress(api.Progress{Phase: "base"})
 	d, err := lora.LookAtMerged(ctx, dir, x.base)
@@ -328,6 +328,41 @@ func (x *verifying) checkBase(ctx context.Context) error {
 	}
 	x.ok("base", "%s has the weights of %s", x.v.Model, want)
 	return nil
+}
+
+// checkBaseCID says whether a folder is that of a CID which is not here. One that
+// is not may have the same weights nevertheless, beside other files.
+func (x *verifying) checkBaseCID(ctx context.Context, want cid.Cid) error {
+	got, err := x.node.folderCID(ctx, x.base, bytesOf("base", x.progress))
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		x.warn("base", "get it with \"moot shard pull "+want.String()+"\"", "it was trained on %s, which is not here to compare with; %s: %v", want, x.v.Model, err)
+	case got.Equals(want):
+		x.ok("base", "%s is %s", x.v.Model, want)
+	default:
+		x.warn("base", "get the right one with \"moot shard pull "+want.String()+"\"",
+			"it was trained on %s, which is not here to compare with; %s is %s: its weights are others, or files beside them", want, x.v.Model, got)
+	}
+	return nil
+}
+
+// folderCID is the CID that the folder of a model would be imported as. Nothing is
+// kept.
+func (n *node) folderCID(ctx context.Context, dir string, progress func(done, total int64)) (cid.Cid, error) {
+	temp, err := os.MkdirTemp(n.dir, importTemp)
+	if err != nil {
+		return cid.Undef, err
+	}
+	defer os.RemoveAll(temp)
+	s, err := shard.Open(filepath.Join(temp, "store"))
+	if err != nil {
+		return cid.Undef, err
+	}
+	defer func() { _ = s.Close() }() // nothing of it is kept
+	i, err := s.ImportDir(ctx, dir, shard.ImportOptions{InPlace: true, FollowLinks: true, Progress: progress})
+	return i.Root, err
 }
 
 func named(tensors []string) []lora.Difference {

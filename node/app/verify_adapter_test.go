@@ -134,6 +134,39 @@ func TestVerifyAdapterBesideOthers(t *testing.T) {
 	}
 }
 
+// A folder of the base model is told from one of the same shape by its CID, where the
+// model itself is not.
+func TestVerifyAdapterElsewhere(t *testing.T) {
+	n, r, id := trained(t, "")
+	e := exportTo(t, n, api.ExportRequest{Run: id})
+	elsewhere, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+	other := t.TempDir()
+	if err := os.CopyFS(other, os.DirFS(assets(t).ModelDir)); err != nil {
+		t.Fatal(err)
+	}
+	weights := readBytes(t, filepath.Join(other, "model.safetensors"))
+	weights[len(weights)-2] ^= 1
+	write(t, filepath.Join(other, "model.safetensors"), weights)
+	base := r.manifest.Model.String()
+	for _, tt := range []struct {
+		dir   string
+		level api.CheckLevel
+		text  string
+	}{
+		{assets(t).ModelDir, api.CheckOK, " is " + base},
+		{other, api.CheckWarn, "it was trained on " + base + ", which is not here to compare with; " + other + " is baf"},
+	} {
+		v := verified(t, elsewhere, api.VerifyAdapterRequest{Path: e.Dir, Model: tt.dir})
+		at := slices.IndexFunc(v.Checks, func(c api.Check) bool { return c.Name == "base" })
+		if at < 0 || v.Checks[at].Level != tt.level || !strings.Contains(v.Checks[at].Text, tt.text) || strings.Contains(v.Checks[at].Fix, "shard pull "+base) != (tt.level == api.CheckWarn) {
+			t.Errorf("%s: %+v", tt.dir, v.Checks)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(elsewhere.dir, importTemp+"*")); len(left) > 0 || len(elsewhere.models.list()) > 0 {
+		t.Errorf("left %v, models %v", left, elsewhere.models.list())
+	}
+}
+
 // TestVerifyAdapterOfFourBits: a folder of the model in four bits is the one that it was
 // trained on.
 func TestVerifyAdapterOfFourBits(t *testing.T) {
