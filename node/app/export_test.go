@@ -272,8 +272,11 @@ func TestModelCard(t *testing.T) {
 func TestCardCommand(t *testing.T) {
 	n, _, id := trained(t, "")
 	for _, req := range []api.ExportRequest{
-		{Run: id}, {Run: id, Format: api.ExportMerged}, {Run: id, Format: api.ExportMerged, NF4: true},
-		{Run: id, Format: api.ExportGGUF}, {Run: id, Format: api.ExportGGUF, DType: "f16"},
+		{Run: id},
+		{Run: id, Format: api.ExportMerged},
+		{Run: id, Format: api.ExportMerged, NF4: true},
+		{Run: id, Format: api.ExportGGUF},
+		{Run: id, Format: api.ExportGGUF, DType: "f16"},
 	} {
 		first := exportTo(t, n, req)
 		card, err := os.ReadFile(filepath.Join(first.Dir, cardFile))
