@@ -47,7 +47,7 @@ func (n *node) ImportModel(ctx context.Context, req api.ImportModelRequest, prog
 	entry := modelEntry(&m, name)
 	entry.Source = orElse(req.Source, hubSource(req.Dir))
 	entry.Warnings = append(entry.Warnings, made.warnings...)
-	entry.Trainable, entry.Why = trainable(dir)
+	describe(&entry, dir)
 	if err := n.models.put(entry); err != nil {
 		return api.Model{}, fmt.Errorf("import model: %w", err)
 	}
@@ -68,6 +68,17 @@ func modelEntry(m *shard.Model, name string) api.Model {
 	return api.Model{
 		ID: m.Root.String(), Name: name, Type: m.Type, Architectures: m.Architectures, Parameters: m.Parameters,
 		Bytes: m.Bytes, Files: m.Files, Blocks: m.Blocks, Licence: m.Licence, Imported: time.Now().UTC(), Warnings: m.Warnings,
+	}
+}
+
+// describe adds what this version knows of a model. Of weights in four bits the
+// files tell how many numbers are stored, of which each is several parameters.
+func describe(m *api.Model, dir string) {
+	if m.Trainable, m.Why = trainable(dir); !m.Trainable {
+		return
+	}
+	if c, err := model.ReadConfig(dir); err == nil {
+		m.Parameters = int64(c.Params())
 	}
 }
 
@@ -156,7 +167,7 @@ func (n *node) listModel(ctx context.Context, id cid.Cid, name string) error {
 		return err
 	}
 	entry := modelEntry(&m, name)
-	entry.Trainable, entry.Why = trainable(dir)
+	describe(&entry, dir)
 	if err := n.store.Keep(id, modelKind, name, time.Now()); err != nil {
 		return fmt.Errorf("list model %s: %w", id, err)
 	}

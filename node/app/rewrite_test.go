@@ -129,7 +129,7 @@ func TestImportNF4(t *testing.T) {
 	n, stop := testNode(t, home, new(fakeRuns).open)
 	plain, d := imported(t, n)
 	m := importModel(t, n, assets(t).ModelDir, api.QuantizeNF4)
-	if !m.Trainable || m.ID == plain.ID || m.Bytes >= plain.Bytes || m.Name != "model-nf4" || len(m.Warnings) == 0 {
+	if !m.Trainable || m.ID == plain.ID || m.Bytes >= plain.Bytes || m.Parameters != plain.Parameters || m.Name != "model-nf4" || len(m.Warnings) == 0 {
 		t.Errorf("model %+v, 16-bit one has %d bytes", m, plain.Bytes)
 	}
 	if legacy := importModel(t, n, legacyModel(t), api.QuantizeNF4); legacy.ID != m.ID {
