@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/internal/fence"
 	"github.com/moot-net/moot/node/internal/gossip"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/proto/msg"
@@ -30,9 +32,11 @@ type liar struct {
 	store  *shard.Store
 	puller *pull.Puller
 	topic  *gossip.Topic
+	heard  atomic.Int64 // messages in the run's topic, of others
 }
 
-func newLiar(ctx context.Context, wg *sync.WaitGroup, a *attacker) *liar {
+// newLiar is a liar; what f, if it is not nil, keeps from others it does not give them.
+func newLiar(ctx context.Context, wg *sync.WaitGroup, a *attacker, f *fence.Fence) *liar {
 	t := a.t
 	x := &liar{attacker: a}
 	var err error
@@ -40,10 +44,10 @@ func newLiar(ctx context.Context, wg *sync.WaitGroup, a *attacker) *liar {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.store.Close() })
-	if x.puller, err = pull.New(a.h.Libp2p(), x.store, pull.Options{}); err != nil {
+	if x.puller, err = pull.New(a.h.Libp2p(), x.store, pull.Options{Serves: f.Serves}); err != nil {
 		t.Fatal(err)
 	}
-	g, err := gossip.New(a.h.Libp2p(), gossip.Options{})
+	g, err := gossip.New(a.h.Libp2p(), gossip.Options{Fence: f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +58,12 @@ func newLiar(ctx context.Context, wg *sync.WaitGroup, a *attacker) *liar {
 			}
 		})
 	}
-	x.topic, err = g.Join(gossip.RunTopic(a.run), func(context.Context, peer.ID, []byte) (any, gossip.Verdict) { return nil, gossip.Ignore })
+	x.topic, err = g.Join(gossip.RunTopic(a.run), func(_ context.Context, from peer.ID, _ []byte) (any, gossip.Verdict) {
+		if from != a.id() {
+			x.heard.Add(1)
+		}
+		return nil, gossip.Ignore
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +131,7 @@ func TestSeat(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	x := newLiar(ctx, &wg, newAttacker(t, v, run, first, *seed))
+	x := newLiar(ctx, &wg, newAttacker(t, v, run, first, *seed), nil)
 	deadline := time.Now().Add(4 * time.Minute)
 	head, rec, good := first, (*msg.Record)(nil), (*msg.Commit)(nil)
 	told := make(map[cid.Cid]msg.Reason)

@@ -77,6 +77,8 @@ type victim struct {
 	ended chan error
 	addrs []string
 	info  peer.AddrInfo
+	model string // the bundled one, and its data; empty: not imported
+	data  string
 }
 
 func startVictim(t testing.TB) *victim {
@@ -143,21 +145,24 @@ func startVictim(t testing.TB) *victim {
 	return v
 }
 
-// launch begins a run of the bundled model and data.
-func (v *victim) launch(minPeers, seats int, period time.Duration) cid.Cid {
+// launch begins a run of the bundled model and data; more are lines of its file.
+func (v *victim) launch(minPeers, seats int, period time.Duration, more ...string) cid.Cid {
 	v.t.Helper()
 	ctx := v.t.Context()
-	a, err := demo.Write(v.t.TempDir())
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	m, err := v.ImportModel(ctx, api.ImportModelRequest{Dir: a.ModelDir}, nil)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	d, err := v.ImportDataset(ctx, a.Data, nil)
-	if err != nil {
-		v.t.Fatal(err)
+	if v.model == "" {
+		a, err := demo.Write(v.t.TempDir())
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		m, err := v.ImportModel(ctx, api.ImportModelRequest{Dir: a.ModelDir}, nil)
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		d, err := v.ImportDataset(ctx, a.Data, nil)
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		v.model, v.data = m.ID, d.ID
 	}
 	r, err := v.Launch(ctx, api.LaunchRequest{Name: "run.toml", TOML: fmt.Sprintf(`name = "attacked"
 model = %q
@@ -171,7 +176,8 @@ lora.rank = 2
 inner.max_steps = 2
 inner.batch_samples = 2
 inner.sequence_tokens = 64
-`, m.ID, d.ID, minPeers, seats, period)}, nil)
+%s
+`, v.model, v.data, minPeers, seats, period, strings.Join(more, "\n"))}, nil)
 	if err != nil {
 		v.t.Fatal(err)
 	}
