@@ -28,7 +28,7 @@ type guest struct {
 
 // show has the node look at what it shows; it is no member if that fails.
 func (g *guest) show(ctx context.Context, envelope []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	_, err := g.h.Request(ctx, g.to.ID, "/moot/member/1", envelope, msg.MaxMessageBytes)
 	return err
