@@ -128,7 +128,7 @@ func TestFetchFromOne(t *testing.T) {
 	n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
 	w := &watcher{T: t}
 	begun := time.Now()
-	if err := n.e.Fetch(within(t, time.Minute), root, FetchOptions{MaxBytes: size, Progress: w.Progress}); err != nil {
+	if err := n.e.Fetch(within(t, 3*time.Minute), root, FetchOptions{MaxBytes: size, Progress: w.Progress}); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d MiB in %v", size/mib, time.Since(begun))
@@ -148,7 +148,7 @@ func TestFetchFromOne(t *testing.T) {
 	// Again: nothing is asked for.
 	seed.stop()
 	w = &watcher{T: t}
-	if err := n.e.Fetch(within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
+	if err := n.e.Fetch(within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
 		t.Errorf("second fetch: %v, %d bytes", err, w.Done)
 	}
 }
@@ -172,7 +172,7 @@ func TestServes(t *testing.T) {
 	n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
 	id := n.h.ID()
 	friend.Store(&id)
-	if err := n.e.Fetch(within(t, time.Minute), root, FetchOptions{MaxBytes: size}); err != nil {
+	if err := n.e.Fetch(within(t, 3*time.Minute), root, FetchOptions{MaxBytes: size}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -195,7 +195,7 @@ func TestEmptyFile(t *testing.T) {
 	fetchtest.Copy(t, bs, st, nil)
 	seed := newNode(t, bs, nodeOptions{})
 	n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
-	if err := n.e.Fetch(within(t, time.Minute), imp.Root, FetchOptions{}); err != nil {
+	if err := n.e.Fetch(within(t, 3*time.Minute), imp.Root, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	wantAll(t, n.bs, bs)
@@ -207,7 +207,7 @@ func TestEmptyFile(t *testing.T) {
 	}
 	other := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
 	<-other.e.ready
-	b, err := other.e.proto.session(t.Context()).GetBlock(within(t, time.Minute), empty)
+	b, err := other.e.proto.session(t.Context()).GetBlock(within(t, 3*time.Minute), empty)
 	if err != nil || len(b.RawData()) != 0 {
 		t.Errorf("the empty block: %v", err)
 	}
@@ -222,7 +222,7 @@ func TestFetchFromThree(t *testing.T) {
 		seeds = append(seeds, newNode(t, slowly(bs, 5*time.Millisecond), nodeOptions{}))
 	}
 	n := newNode(t, memory(), nodeOptions{seeds: seeds})
-	if err := n.e.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
+	if err := n.e.Fetch(within(t, 3*time.Minute), root, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	wantAll(t, n.bs, bs)
@@ -255,7 +255,7 @@ func TestForgerAmongGoodPeers(t *testing.T) {
 	bad := newNode(t, forger(bs), nodeOptions{})
 	good := newNode(t, bs, nodeOptions{})
 	n := newNode(t, memory(), nodeOptions{seeds: []*node{bad, good}})
-	if err := n.e.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
+	if err := n.e.Fetch(within(t, 3*time.Minute), root, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	wantAll(t, n.bs, bs)
@@ -326,7 +326,7 @@ func TestLocalDAGNeedsNoNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &watcher{T: t}
-	if err := e.Fetch(within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
+	if err := e.Fetch(within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
 		t.Errorf("Fetch() = %v, %d of %d bytes", err, w.Done, size)
 	}
 }

@@ -104,7 +104,7 @@ func TestClaimsAreChecked(t *testing.T) {
 	seed := newNode(t, bs, nodeOptions{})
 	for name, tt := range roots {
 		n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
-		err := n.e.Fetch(within(t, time.Minute), tt.root.Cid(), FetchOptions{MaxBytes: tt.max})
+		err := n.e.Fetch(within(t, 3*time.Minute), tt.root.Cid(), FetchOptions{MaxBytes: tt.max})
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: Fetch() = %v, want %v", name, err, tt.want)
 		}
@@ -133,7 +133,7 @@ func TestOddCIDs(t *testing.T) {
 		cid.NewCidV1(cid.Raw, id),
 		cid.NewCidV1(cid.DagCBOR, block(cid.Raw, nil).Cid().Hash()),
 	} {
-		if err := n.e.Fetch(within(t, time.Minute), c, FetchOptions{}); !errors.Is(err, shard.ErrInvalid) {
+		if err := n.e.Fetch(within(t, 3*time.Minute), c, FetchOptions{}); !errors.Is(err, shard.ErrInvalid) {
 			t.Errorf("Fetch(%v) = %v, want ErrInvalid", c, err)
 		}
 	}

@@ -59,7 +59,7 @@ func dialsProviders(t *testing.T, newNode New) {
 	seed, n := newNode(t, bs, NodeOptions{}), newNode(t, Memory(), NodeOptions{})
 	n.introduce(seed)
 	o := FetchOptions{Providers: []peer.ID{n.Host.ID(), seed.Host.ID()}}
-	if err := n.Fetch(Within(t, time.Minute), root, o); err != nil {
+	if err := n.Fetch(Within(t, 3*time.Minute), root, o); err != nil {
 		t.Fatal(err)
 	}
 	WantAll(t, n.Store, bs)
@@ -83,7 +83,7 @@ func asksRouter(t *testing.T, newNode New) {
 	if err := seed.Host.Provide(t.Context(), root); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Fetch(Within(t, time.Minute), root, FetchOptions{}); err != nil {
+	if err := n.Fetch(Within(t, 3*time.Minute), root, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	WantAll(t, n.Store, bs)
@@ -96,7 +96,7 @@ func forger(t *testing.T, newNode New) {
 	n := newNode(t, Memory(), NodeOptions{Seeds: []*Node{bad}})
 	ended := make(chan error, 1)
 	w := &Watcher{T: t}
-	go func() { ended <- n.Fetch(Within(t, time.Minute), root, FetchOptions{Progress: w.Progress}) }()
+	go func() { ended <- n.Fetch(Within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}) }()
 	WaitFor(t, "the forger's ban", func() bool { return n.Host.Blocked(bad.Host.ID()) })
 	WantClean(t, n.Store)
 	if got := n.Pulled(); got > 1<<16 {
@@ -128,7 +128,7 @@ func sourceDies(t *testing.T, newNode New) {
 			kill.Do(func() { _ = dying.Host.Close() })
 		}
 	}}
-	if err := n.Fetch(Within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil {
+	if err := n.Fetch(Within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil {
 		t.Fatal(err)
 	}
 	WantAll(t, n.Store, bs)
@@ -160,7 +160,7 @@ func onlySourceComesBack(t *testing.T, newNode New) {
 	}}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- n.Fetch(Within(t, time.Minute), root, FetchOptions{Progress: w.Progress, Providers: []peer.ID{seed.Host.ID()}})
+		ended <- n.Fetch(Within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress, Providers: []peer.ID{seed.Host.ID()}})
 	}()
 	<-third
 	seed.Stop()
@@ -229,7 +229,7 @@ func resumesAfterRestart(t *testing.T, newNode New) {
 	}
 	n = newNode(t, st, NodeOptions{Seeds: []*Node{seed}})
 	w = &Watcher{T: t}
-	if err := n.Fetch(Within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil {
+	if err := n.Fetch(Within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil {
 		t.Fatal(err)
 	}
 	if got := n.Pulled(); got != uint64(size-have) {
@@ -282,7 +282,7 @@ func folderOfRepetitions(t *testing.T, newNode New) {
 	to := OpenShard(t, t.TempDir())
 	n := newNode(t, to, NodeOptions{Seeds: []*Node{newNode(t, from, NodeOptions{})}})
 	w := &Watcher{T: t}
-	if err := n.Fetch(Within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil {
+	if err := n.Fetch(Within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil {
 		t.Fatal(err)
 	}
 	if w.Done != size || w.Total != size || n.Pulled() != uint64(size) {
@@ -303,7 +303,7 @@ func severalFetches(t *testing.T, newNode New) {
 		wg.Go(func() {
 			w := &Watcher{T: t}
 			o := FetchOptions{Progress: w.Progress, Providers: []peer.ID{seed.Host.ID()}}
-			if err := n.Fetch(Within(t, time.Minute), root, o); err != nil || w.Done != size {
+			if err := n.Fetch(Within(t, 3*time.Minute), root, o); err != nil || w.Done != size {
 				t.Errorf("fetch: %v, %d of %d bytes", err, w.Done, size)
 			}
 		})

@@ -43,7 +43,7 @@ func TestDiskFull(t *testing.T) {
 	folder, opts := filepath.Join(dir, "folder"), shard.FolderOptions{MaxBytes: 1 << 30}
 	told := int64(0)
 	fetch := func() error {
-		return n.p.Fetch(within(t, time.Minute), imp.Root, FetchOptions{
+		return n.p.Fetch(within(t, 3*time.Minute), imp.Root, FetchOptions{
 			Before:   func(_, _ int64) error { return st.Grow(t.Context(), imp.Root, folder, opts) },
 			Progress: func(done, _ int64) { told = done },
 		})

@@ -147,7 +147,7 @@ func TestClaimsAreChecked(t *testing.T) {
 	seed := newNode(t, bs, nodeOptions{})
 	for name, tt := range roots {
 		n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
-		err := n.p.Fetch(within(t, time.Minute), tt.root.Cid(), FetchOptions{MaxBytes: tt.max})
+		err := n.p.Fetch(within(t, 3*time.Minute), tt.root.Cid(), FetchOptions{MaxBytes: tt.max})
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: Fetch() = %v, want %v", name, err, tt.want)
 		}
@@ -180,7 +180,7 @@ func TestOddCIDs(t *testing.T) {
 		cid.NewCidV1(cid.Raw, id),
 		cid.NewCidV1(cid.DagCBOR, block(cid.Raw, nil).Cid().Hash()),
 	} {
-		if err := n.p.Fetch(within(t, time.Minute), c, FetchOptions{}); !errors.Is(err, shard.ErrInvalid) {
+		if err := n.p.Fetch(within(t, 3*time.Minute), c, FetchOptions{}); !errors.Is(err, shard.ErrInvalid) {
 			t.Errorf("Fetch(%v) = %v, want ErrInvalid", c, err)
 		}
 	}
@@ -291,7 +291,7 @@ func TestHostileFrames(t *testing.T) {
 			n := newNode(t, memory(), nodeOptions{seeds: []*node{bad}, alone: true})
 			// The bad one alone, until it is banned or had its chance.
 			ended := make(chan error, 1)
-			go func() { ended <- n.p.Fetch(within(t, time.Minute), root, FetchOptions{}) }()
+			go func() { ended <- n.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{}) }()
 			if tt.banned {
 				waitFor(t, "the ban", func() bool { return n.h.Blocked(bad.h.ID()) })
 			}
@@ -310,7 +310,7 @@ func TestHostileFrames(t *testing.T) {
 // rawStream opens a stream of the protocol and writes b.
 func rawStream(t *testing.T, from, to *node, b []byte) network.Stream {
 	t.Helper()
-	s, err := from.h.Libp2p().NewStream(within(t, time.Minute), to.h.ID(), Protocol)
+	s, err := from.h.Libp2p().NewStream(within(t, 3*time.Minute), to.h.ID(), Protocol)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +376,7 @@ func TestHostileRequests(t *testing.T) {
 	if s := rawStream(t, bad, seed, appendRequest([]byte{streamWrong}, leaf([]byte("unknown")).Cid())); !reads(s, byte(statusOK)) {
 		t.Error("a store in memory has wrong bytes")
 	}
-	if err := bad.p.Fetch(within(t, time.Minute), root, FetchOptions{MaxBytes: size}); err != nil {
+	if err := bad.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{MaxBytes: size}); err != nil {
 		t.Error(err)
 	}
 }
@@ -438,7 +438,7 @@ func TestGreedyPeer(t *testing.T) {
 		seed.p.mu.Unlock()
 		n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}, alone: true})
 		begun := time.Now()
-		if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
+		if err := n.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		waited := time.Since(begun)
@@ -494,7 +494,7 @@ func TestFallback(t *testing.T) {
 	w := &watcher{T: t}
 	begun := time.Now()
 	o := FetchOptions{Providers: []peer.ID{old.h.ID()}, Progress: w.Progress}
-	if err := n.p.Fetch(within(t, time.Minute), root, o); err != nil {
+	if err := n.p.Fetch(within(t, 3*time.Minute), root, o); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%v", time.Since(begun))
@@ -544,7 +544,7 @@ func TestBefore(t *testing.T) {
 			}
 			return errNo
 		}}
-		if err := p.Fetch(within(t, time.Minute), root, o); !errors.Is(err, errNo) {
+		if err := p.Fetch(within(t, 3*time.Minute), root, o); !errors.Is(err, errNo) {
 			t.Errorf("native %v: Fetch() = %v, want %v", native, err, errNo)
 		}
 		if n := p.Stats().PulledBytes + ex.Stats().PulledBytes; calls != 1 || n >= mib {
@@ -578,7 +578,7 @@ func TestFallbackThenNative(t *testing.T) {
 		}
 	}}
 	ended := make(chan error, 1)
-	go func() { ended <- n.p.Fetch(within(t, time.Minute), root, FetchOptions{Progress: w.Progress}) }()
+	go func() { ended <- n.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}) }()
 	<-got
 	native := newNode(t, bs, nodeOptions{})
 	fetchtest.Connect(t, n.h, native.h.Addrs()[0])

@@ -41,7 +41,7 @@ func TestFetchFromOne(t *testing.T) {
 	n := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
 	w := &watcher{T: t}
 	begun := time.Now()
-	if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{MaxBytes: size, Progress: w.Progress}); err != nil {
+	if err := n.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{MaxBytes: size, Progress: w.Progress}); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d MiB in %v", size/mib, time.Since(begun))
@@ -62,7 +62,7 @@ func TestFetchFromOne(t *testing.T) {
 	// Again: nothing is asked for.
 	seed.stop()
 	w = &watcher{T: t}
-	if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
+	if err := n.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
 		t.Errorf("second fetch: %v, %d bytes", err, w.Done)
 	}
 }
@@ -75,7 +75,7 @@ func TestSingleLeaf(t *testing.T) {
 		seed := newNode(t, bs, nodeOptions{})
 		to := newNode(t, memory(), nodeOptions{seeds: []*node{seed}})
 		w := &watcher{T: t}
-		if err := to.p.Fetch(within(t, time.Minute), root, FetchOptions{MaxBytes: size, Progress: w.Progress}); err != nil {
+		if err := to.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{MaxBytes: size, Progress: w.Progress}); err != nil {
 			t.Errorf("%d bytes: %v", n, err)
 		}
 		wantAll(t, to.bs, bs)
@@ -109,7 +109,7 @@ func TestPartialPeers(t *testing.T) {
 	}
 	n := newNode(t, memory(), nodeOptions{seeds: seeds})
 	begun := time.Now()
-	if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
+	if err := n.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	busy := time.Since(begun) > stallTime // then what was asked for again may not have come
@@ -136,9 +136,9 @@ func TestChain(t *testing.T) {
 	last.h.Block(seed.h.ID(), "a DHT finds everybody", time.Hour)
 	ended := make(chan error, 1)
 	begun := time.Now()
-	go func() { ended <- last.p.Fetch(within(t, time.Minute), root, FetchOptions{}) }()
+	go func() { ended <- last.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{}) }()
 	fetchtest.Connect(t, middle.h, seed.h.Addrs()[0])
-	if err := middle.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
+	if err := middle.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err != nil {
@@ -159,7 +159,7 @@ func TestForgerAmongGoodPeers(t *testing.T) {
 	good := newNode(t, slowly(bs, 2*time.Millisecond), nodeOptions{})
 	for name, to := range map[string]blockstore.Blockstore{"memory": memory(), "disk": openShard(t, t.TempDir())} {
 		n := newNode(t, to, nodeOptions{seeds: []*node{bad, good}})
-		if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{}); err != nil {
+		if err := n.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		wantAll(t, n.bs, bs)
@@ -226,7 +226,7 @@ func TestLocalDAGNeedsNoNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &watcher{T: t}
-	if err := p.Fetch(within(t, time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
+	if err := p.Fetch(within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress}); err != nil || w.Done != size {
 		t.Errorf("Fetch() = %v, %d of %d bytes", err, w.Done, size)
 	}
 	if len(p.dags)+len(p.fetches) != 0 {
@@ -240,7 +240,7 @@ func TestStoreFails(t *testing.T) {
 	bs, root, _ := dagOf(t, 16, 3*mib)
 	seed := newNode(t, bs, nodeOptions{})
 	n := newNode(t, full{memory()}, nodeOptions{seeds: []*node{seed}})
-	if err := n.p.Fetch(within(t, time.Minute), root, FetchOptions{}); !errors.Is(err, errDiskFull) {
+	if err := n.p.Fetch(within(t, 3*time.Minute), root, FetchOptions{}); !errors.Is(err, errDiskFull) {
 		t.Errorf("Fetch() = %v, want %v", err, errDiskFull)
 	}
 }

@@ -106,7 +106,7 @@ func TestRot(t *testing.T) {
 	decayed := newNode(t, st, nodeOptions{})
 	n := newNode(t, openShard(t, t.TempDir()), nodeOptions{seeds: []*node{decayed}, alone: true})
 	ended := make(chan error, 1)
-	go func() { ended <- n.p.Fetch(within(t, time.Minute), imp.Root, FetchOptions{}) }()
+	go func() { ended <- n.p.Fetch(within(t, 3*time.Minute), imp.Root, FetchOptions{}) }()
 	waitFor(t, "the peer to see both wrong blocks", func() bool { return told() >= 2 })
 	late := newNode(t, fetchtest.Memory(), nodeOptions{})
 	copySome(t, late.bs, good, nil)
