@@ -35,7 +35,7 @@ When "moot launch" would refuse the run, the exit code is that of the first reas
 	cmd.Flags().StringVar(&req.Model, "model", "", "`ID` of the base model, instead of the file's")
 	cmd.Flags().StringVar(&req.Dataset, "data", "", "`ID` of the data set, instead of the file's")
 	cmd.Flags().IntVar(&req.Sharing, "sharing", 1, "reckon with this `number` of peers that compute on one machine")
-	cmd.Flags().BoolVar(&req.Quick, "quick", false, "do not time steps: how long rounds take is told if it was timed before, and else how long at most")
+	cmd.Flags().BoolVar(&req.Quick, "quick", false, "do not time steps: how long rounds take is told if it was\ntimed before, and else how long at most")
 	return cmd
 }
 

@@ -454,7 +454,9 @@ func (f *Fake) Plan(ctx context.Context, req api.LaunchRequest, progress api.Pro
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.timed = f.timed || !req.Quick
+	if f.timed = f.timed || !req.Quick; !req.Quick {
+		p.Pace.Timed = time.Now().UTC()
+	}
 	if !f.timed {
 		p.Pace, p.Swarms[0].ExpectedRounds, p.Swarms[0].ExpectedRoundSeconds, p.Swarms[0].ExpectedSeconds = api.PlanPace{}, 0, 0, 0
 	}
