@@ -31,8 +31,8 @@ export function exportView(id) {
   format.addEventListener("change", buttons);
 
   function buttons() {
-    fetchIt.disabled = Boolean(abort) || access === "public" || format.value === "merged";
-    write.disabled = Boolean(abort) || access !== "full";
+    fetchIt.disabled = Boolean(abort) || !run || access === "public" || format.value === "merged";
+    write.disabled = Boolean(abort) || !run || access !== "full";
     stop.disabled = !abort;
   }
 
