@@ -75,11 +75,15 @@ func TestUpdates(t *testing.T) {
 	tb.eval(`globalThis.setTimeout = ((set) => (f, ms, ...more) => ms >= 10_000 ? 0 : set(f, ms, ...more))(setTimeout)`, nil)
 	tb.goTo("#/runs/"+w.run, tile+` === "25"`)
 	tb.eval(`document.querySelector("[aria-label=Rounds] tbody a").focus()`, nil) // of round 25
+	tb.eval(`document.querySelectorAll("[aria-label=Rounds] tbody tr").forEach((r) => { r.kept = true; })`, nil)
 	begin := time.Now()
 	w.decide(26, []string{w.me, apitest.PeerID("b"), apitest.PeerID("c"), apitest.PeerID("d")})
 	tb.until(tile + ` === "26"`)
 	t.Logf("a round was seen %v after it was decided", time.Since(begin).Round(time.Millisecond))
 	tb.until(`document.querySelector("[aria-label=Rounds] tbody a").textContent === "26"`)
+	if s := tb.text(`[...document.querySelectorAll("[aria-label=Rounds] tbody tr")].filter((r) => !r.kept).length`); s != "1" {
+		t.Errorf("for one round %s rows were made anew", s)
+	}
 	if s := tb.text(`document.activeElement.textContent`); s != "25" {
 		t.Errorf("the focused round is %q, want 25", s)
 	}

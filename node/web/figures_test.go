@@ -331,6 +331,11 @@ func TestSoak(t *testing.T) {
 	}
 	tb := w.enter(b, 1200, 900)
 	tb.goTo("#/runs/"+d.ID, tile+` === "500"`)
+	// Of 500 rounds no figure is an element of its own.
+	tb.until(`document.querySelector(".plot path.bar")`)
+	if s := tb.text(`[...document.querySelectorAll(".plot")].filter((n) => n.querySelectorAll("*").length > 200).length`); s != "0" {
+		t.Errorf("%s charts have more than 200 elements", s)
+	}
 	tb.eval(`globalThis.tasks = []; new PerformanceObserver((l) => tasks.push(...l.getEntries())).observe({type: "longtask"})`, nil)
 	// Time of the page's own thread: other programs of a busy machine do not count.
 	call(tb, performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks})
