@@ -68,6 +68,15 @@ func withPerplexity(v *float64) string {
 // percent writes a fraction.
 func percent(v float64) string { return fmt.Sprintf("%.1f %%", 100*v) }
 
+// lasted is how long a round took: of the first one, and of those that were decided
+// elsewhere, it is not known.
+func lasted(r api.Round) string {
+	if r.Seconds == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f s", r.Seconds)
+}
+
 // agreement says how a round was decided.
 func agreement(r api.Round) string {
 	if r.Certified {

@@ -204,8 +204,8 @@ func runRunShowRound(ctx context.Context, e *env, id string, n uint64) error {
 
 // roundLedger prints who contributed what to a round.
 func roundLedger(p *page, r api.Round) {
-	p.line("round %d  %s, %d of %d votes, %d needed  loss %s  eval %s  %.1f s",
-		r.Round, agreement(r), r.Votes, r.Seats, r.Quorum, loss(r.TrainLoss), loss(r.EvalLoss), r.Seconds)
+	p.line("round %d  %s, %d of %d votes, %d needed  loss %s  eval %s  %s",
+		r.Round, agreement(r), r.Votes, r.Seats, r.Quorum, loss(r.TrainLoss), loss(r.EvalLoss), lasted(r))
 	rows := make([][]string, 0, len(r.Contributions)+len(r.Refused))
 	for _, c := range r.Contributions {
 		rows = append(rows, []string{

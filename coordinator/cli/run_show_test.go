@@ -64,3 +64,12 @@ func TestPendingText(t *testing.T) {
 		t.Error(pendingText(o))
 	}
 }
+
+// How long a round took that was decided elsewhere, or that was the first, is not told.
+func TestLasted(t *testing.T) {
+	for s, want := range map[float64]string{0: "-", 0.04: "0.0 s", 4.06: "4.1 s"} {
+		if got := lasted(api.Round{Seconds: s}); got != want {
+			t.Errorf("lasted(%v s) = %q, want %q", s, got, want)
+		}
+	}
+}

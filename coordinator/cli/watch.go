@@ -249,8 +249,8 @@ func withWhy(state, why string) string {
 
 // roundText is a round in one line.
 func roundText(r api.Round) string {
-	text := fmt.Sprintf("round  %d  loss %s  eval %s  deltas %d/%d  %s  %.1f s",
-		r.Round, loss(r.TrainLoss), loss(r.EvalLoss), len(r.Contributions), r.Seats, agreement(r), r.Seconds)
+	text := fmt.Sprintf("round  %d  loss %s  eval %s  deltas %d/%d  %s  %s",
+		r.Round, loss(r.TrainLoss), loss(r.EvalLoss), len(r.Contributions), r.Seats, agreement(r), lasted(r))
 	if t := r.Tempo; t != nil {
 		text += fmt.Sprintf("  next %s within %s", plain.Plural(uint64(t.NextSteps), "step"), seconds(t.NextDeadline))
 	}
