@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -142,13 +143,18 @@ type usage struct {
 
 func (t *trial) used(s swarmOf, follow bool) (*world, usage, error) {
 	const seats = 16
-	w, err := t.quickWorld(2*seats, wide())
+	rounds, warm := msg.Round(t.long(100, 30)), msg.Round(6)
+	nodes := 2 * seats
+	if s.vanish > 0 {
+		nodes = max(nodes, seats+int(rounds+warm)/s.vanish+1) // one comes for each that vanishes
+	}
+	w, err := t.quickWorld(nodes, wide())
 	if err != nil {
 		return nil, usage{}, err
 	}
 	m := *w.manifest
 	m.MinPeers, m.FollowArrivals, m.Seats = seats, follow, seats
-	if w, err = newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: 2 * seats, net: wide(), manifest: &m, task: w.task}); err != nil {
+	if w, err = newWorld(t.ctx, worldOptions{seed: t.Seed, nodes: nodes, net: wide(), manifest: &m, task: w.task}); err != nil {
 		return nil, usage{}, err
 	}
 	for i, n := range w.nodes {
@@ -159,20 +165,19 @@ func (t *trial) used(s swarmOf, follow bool) (*world, usage, error) {
 	}
 	spare := w.nodes[seats:]
 	w.start(w.nodes[:seats]...)
-	rounds := msg.Round(t.long(100, 30))
-	gone, told := seats-1, msg.Round(0)
+	leaving := slices.Concat(w.nodes[2:seats], spare) // in turn, but for two that stay
+	slices.Reverse(leaving[:seats-2])
+	told := msg.Round(0)
 	w.seen.onAdopt = func(n *node, l round.Link) {
-		if r := l.Record.Round; s.vanish > 0 && n.i == 0 && r > told && int(r)%s.vanish == 0 && gone > 1 && len(spare) > 0 {
+		if r := l.Record.Round; s.vanish > 0 && n.i == 0 && r > told && int(r)%s.vanish == 0 && len(spare) > 0 {
 			told = r
 			w.after(w.period()/10, func() {
-				w.nodes[gone].stop()
-				gone--
+				leaving[0].stop()
 				w.start(spare[0])
-				spare = spare[1:]
+				leaving, spare = leaving[1:], spare[1:]
 			})
 		}
 	}
-	warm := msg.Round(6)
 	if _, err := w.runUntil(20*w.period(), func() bool { return w.lowest() >= warm }); err != nil {
 		return nil, usage{}, err
 	}
