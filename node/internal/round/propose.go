@@ -424,7 +424,8 @@ func (m *Machine) judge(h *height) {
 		c.state = valid
 		if err := Weigh(c.record, f); err != nil {
 			c.state, c.given = bad, f
-			m.emit(Misbehaved{Peer: c.record.Proposer, Err: fmt.Errorf("proposal of %v: %w", c.record.Proposer, err)})
+			// Not of the record's proposer: somebody else may propose what it never said.
+			m.emit(Misbehaved{Peer: c.from.From, Err: fmt.Errorf("proposal of %v: %w", c.from.From, err)})
 		}
 	}
 }
