@@ -517,6 +517,11 @@ func (t *leafTree) close() error {
 	defer t.syncMu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.closeFiles()
+}
+
+// closeFiles is close for who holds syncMu and mu.
+func (t *leafTree) closeFiles() error {
 	var errs []error
 	for _, f := range []*os.File{t.index, t.journal} {
 		if f != nil {

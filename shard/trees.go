@@ -146,13 +146,15 @@ func (s *Store) addTree(h *treeHead, leaves func(yield func(leafPlace) error) er
 		return nil, err
 	}
 	old := s.tree(root)
-	if old != nil {
-		s.forget(old)
-		if !h.Growing {
-			if err := old.close(); err != nil {
-				return nil, err
-			}
-			old = nil
+	if old != nil && !h.Growing {
+		// Who reads it waits, and finds the new one. Closed first, for Windows does
+		// not rename over an open file.
+		old.syncMu.Lock()
+		defer old.syncMu.Unlock()
+		old.mu.Lock()
+		defer old.mu.Unlock()
+		if err := old.closeFiles(); err != nil {
+			return nil, err
 		}
 	}
 	if err := os.Remove(s.journalPath(root)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -168,9 +170,12 @@ func (s *Store) addTree(h *treeHead, leaves func(yield func(leafPlace) error) er
 	if err != nil {
 		return nil, fmt.Errorf("bug: a tree that was just written: %w", err)
 	}
-	t.source = old
-	next := append(slices.Clone(*s.trees.Load()), t)
-	s.trees.Store(&next)
+	if h.Growing {
+		t.source = old
+	}
+	next := slices.DeleteFunc(slices.Clone(*s.trees.Load()), func(o *leafTree) bool { return o == old })
+	next = append(next, t)
+	s.trees.Store(&next) // at once, lest what is here seems to be missing meanwhile
 	return t, nil
 }
 
@@ -271,35 +276,57 @@ func (s *Store) removeFolder(dir string) error {
 
 // getFromTrees reads a leaf that lies in a folder.
 func (s *Store) getFromTrees(d digest) (data []byte, err error) {
+	for trees := s.trees.Load(); ; {
+		data, closed, err := getFrom(*trees, d)
+		now := s.trees.Load()
+		if err == nil || !closed || now == trees {
+			return data, err
+		}
+		trees = now // another is in the place of one that was closed
+	}
+}
+
+// getFrom says too whether a folder was given up meanwhile.
+func getFrom(trees []*leafTree, d digest) (data []byte, closed bool, err error) {
 	err = errNoLeaf
-	for _, t := range *s.trees.Load() {
+	for _, t := range trees {
 		data, terr := t.get(d)
 		changed := new(ChangedError)
 		switch {
 		case terr == nil:
-			return data, nil
+			return data, closed, nil
 		case errors.As(terr, &changed):
 			err = changed
-		case errors.Is(terr, errNoLeaf), errors.Is(terr, fs.ErrClosed):
+		case errors.Is(terr, errNoLeaf):
+		case errors.Is(terr, fs.ErrClosed):
+			closed = true
 		default:
-			return nil, terr
+			return nil, closed, terr
 		}
 	}
-	return nil, err
+	return nil, closed, err
 }
 
 // sizeInTrees tells the size of a leaf that lies in a folder.
 func (s *Store) sizeInTrees(d digest) (int64, bool, error) {
-	for _, t := range *s.trees.Load() {
-		size, ok, err := t.size(d)
-		if errors.Is(err, fs.ErrClosed) {
-			continue
+	for trees := s.trees.Load(); ; {
+		closed := false
+		for _, t := range *trees {
+			size, ok, err := t.size(d)
+			if errors.Is(err, fs.ErrClosed) {
+				closed = true
+				continue
+			}
+			if ok || err != nil {
+				return size, ok, err
+			}
 		}
-		if ok || err != nil {
-			return size, ok, err
+		now := s.trees.Load()
+		if !closed || now == trees {
+			return 0, false, nil
 		}
+		trees = now
 	}
-	return 0, false, nil
 }
 
 // Problem is something that the store found wrong with a file.
