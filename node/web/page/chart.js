@@ -6,7 +6,7 @@ import { el, svg, set, save, uid, harmless } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import * as axis from "./axis.js";
 import { saveSVG, savePNG } from "./picture.js";
-import { paint } from "./paint.js";
+import { onWidth, paint } from "./paint.js";
 
 const MOST = 1000; // points of a series that are drawn
 const PAD = { top: 12, right: 14, bottom: 40 };
@@ -271,12 +271,10 @@ export function chart(options) {
   });
   frame.addEventListener("blur", () => { readout.removeAttribute("aria-live"); at = -1; drawCursor(); });
   details.addEventListener("toggle", drawTable);
-  // To ask for the width while drawing would have the browser lay out the page each time.
-  new ResizeObserver(() => {
-    if (!frame.clientWidth || frame.clientWidth === width) return;
-    width = frame.clientWidth;
+  onWidth(frame, (w) => {
+    width = w;
     paint(node, redraw);
-  }).observe(frame);
+  });
   const redraw = () => {
     draw();
     drawTable();

@@ -5,7 +5,7 @@
 import { el, svg, set, save, uid } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import { saveSVG, savePNG } from "./picture.js";
-import { paint } from "./paint.js";
+import { onWidth, paint } from "./paint.js";
 import * as f from "./format.js";
 
 // levels are the shades: from so many draws of each row and pass on.
@@ -126,11 +126,10 @@ export function heat(title, file) {
     drawCursor();
   });
   details.addEventListener("toggle", drawTable);
-  new ResizeObserver(() => {
-    if (!frame.clientWidth || frame.clientWidth === width) return;
-    width = frame.clientWidth;
+  onWidth(frame, (w) => {
+    width = w;
     paint(node, redraw);
-  }).observe(frame);
+  });
   const redraw = () => {
     draw();
     drawTable();

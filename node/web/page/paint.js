@@ -32,6 +32,17 @@ export function paint(node, draw) {
   soon();
 }
 
+// onWidth calls draw with the width of box, and again when that changes. To ask for
+// it while drawing would have the browser lay out the page each time.
+export function onWidth(box, draw) {
+  let width = 0;
+  new ResizeObserver(() => {
+    if (!box.clientWidth || box.clientWidth === width) return;
+    width = box.clientWidth;
+    draw(width);
+  }).observe(box);
+}
+
 function soon() {
   frame ||= requestAnimationFrame(some);
 }

@@ -4,7 +4,7 @@
 import { el, svg, set, save, shortID, uid } from "./dom.js";
 import { csvBlob } from "./csv.js";
 import { saveSVG, savePNG } from "./picture.js";
-import { paint } from "./paint.js";
+import { onWidth, paint } from "./paint.js";
 import { linear } from "./axis.js";
 import * as f from "./format.js";
 
@@ -131,11 +131,10 @@ export function timeline(file) {
   }
 
   details.addEventListener("toggle", drawTable);
-  new ResizeObserver(() => {
-    if (!frame.clientWidth || frame.clientWidth === width) return;
-    width = frame.clientWidth;
+  onWidth(frame, (w) => {
+    width = w;
     paint(node, redraw);
-  }).observe(frame);
+  });
   const redraw = () => {
     draw();
     drawTable();
