@@ -146,7 +146,8 @@ func onlySourceComesBack(t *testing.T, newNode New) {
 	key := NewKey(t)
 	listen := "/ip4/127.0.0.1/tcp/0"
 	if runtime.GOOS == "linux" { // this machine as well, with ports that no other test gets meanwhile
-		listen = "/ip4/127.9.9.9/tcp/0"
+		pid := os.Getpid() // this suite runs in several processes at once
+		listen = fmt.Sprintf("/ip4/127.9.%d.%d/tcp/0", pid/250%250+1, pid%250+1)
 	}
 	seed := newNode(t, Slowly(bs, 5*time.Millisecond), NodeOptions{Key: key, Listen: listen})
 	listen = seed.Host.Libp2p().Addrs()[0].String()
@@ -162,7 +163,14 @@ func onlySourceComesBack(t *testing.T, newNode New) {
 	go func() {
 		ended <- n.Fetch(Within(t, 3*time.Minute), root, FetchOptions{Progress: w.Progress, Providers: []peer.ID{seed.Host.ID()}})
 	}()
-	<-third
+	select {
+	case <-third:
+	case err := <-ended: // before this goroutine had its turn, or with an error
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended <- nil
+	}
 	seed.Stop()
 	back := newNode(t, bs, NodeOptions{Key: key, Listen: listen})
 	Connect(t, back.Host, n.Host.Addrs()[0])

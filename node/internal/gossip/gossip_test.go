@@ -245,8 +245,19 @@ func TestKeptMessagesGoOneHop(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 		return len(last.all()) > 0
 	})
-	if last.has("keep this") {
-		t.Error("a kept message was passed on")
+	first.say(t, "keep this, too") // now there is one
+	waitFor(t, "the neighbour to hear the second", func() bool { return next.has("keep this, too") })
+	said = 0
+	waitFor(t, "the last node to hear the end", func() bool {
+		said++
+		first.say(t, fmt.Sprint("end ", said))
+		time.Sleep(20 * time.Millisecond)
+		return slices.ContainsFunc(last.all(), func(m Message) bool { return bytes.HasPrefix(m.Data, []byte("end")) })
+	})
+	for _, m := range last.all() {
+		if bytes.HasPrefix(m.Data, []byte("keep")) {
+			t.Errorf("a kept message was passed on: %q", m.Data)
+		}
 	}
 	count := 0
 	for _, m := range next.all() {

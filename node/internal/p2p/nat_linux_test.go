@@ -113,8 +113,9 @@ func TestNAT(t *testing.T) {
 	// They find each other as members of a run, and may take their time: a node
 	// knows after 15 s that it cannot be reached, and only then asks for a relay.
 	want := len(natHomes) * (len(natHomes) - 1) / 2
+	enough := (95*want + 99) / 100
 	var best map[[2]int]natWay
-	for end := time.Now().Add(4 * time.Minute); time.Now().Before(end); time.Sleep(2 * time.Second) {
+	for began := time.Now(); time.Since(began) < 4*time.Minute; time.Sleep(2 * time.Second) {
 		best = make(map[[2]int]natWay)
 		good := 0
 		for i, a := range homes {
@@ -127,7 +128,7 @@ func TestNAT(t *testing.T) {
 				}
 			}
 		}
-		if good == want {
+		if good == want || good >= enough && time.Since(began) > 90*time.Second {
 			break
 		}
 	}
@@ -153,7 +154,7 @@ func TestNAT(t *testing.T) {
 		table.WriteByte('\n')
 	}
 	t.Logf("%d of %d pairs as well as theory allows\n%s", good, want, table.String())
-	if good < (95*want+99)/100 {
+	if good < enough {
 		t.Errorf("%d of %d pairs are connected as well as theory allows", good, want)
 	}
 }

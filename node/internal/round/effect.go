@@ -182,6 +182,13 @@ type Misbehaved struct {
 	Err  error
 }
 
+// Doubt says that nothing is signed for a head, in a round: the record shows that Self had
+// part in the round before, and it knows nothing of that.
+type Doubt struct {
+	Round msg.Round
+	Head  cid.Cid
+}
+
 func (Store) effect()        {}
 func (Publish) effect()      {}
 func (Adopt) effect()        {}
@@ -199,3 +206,4 @@ func (Sync) effect()         {}
 func (Evidence) effect()     {}
 func (Fraud) effect()        {}
 func (Misbehaved) effect()   {}
+func (Doubt) effect()        {}

@@ -190,12 +190,14 @@ func (m *Machine) millis() uint64 { return uint64(max(m.now.UnixMilli(), 1)) }
 
 // recallJoins notes which requests took effect, in the last records and in those that
 // gave the seats there are: else who says old ones again, to nodes that were restarted, takes a
-// peer's seat away, by a leave that it took back, or gives one to who is gone.
+// peer's seat away, by a leave after which it came back, or gives one to who is gone. A leave that was
+// taken back before it took effect is in no record, nor is a request of who went long ago.
 func (m *Machine) recallJoins() {
 	var rounds []msg.Round
 	for _, s := range m.head.Record.NextSeats {
-		if r := s.Since - 1; r > 0 && r+rememberDeltas <= m.head.Record.Round && m.cfg.At != nil {
-			rounds = append(rounds, r)
+		// Also of late: after a jump the records before the head are not all there.
+		if s.Since > 1 && m.cfg.At != nil {
+			rounds = append(rounds, s.Since-1)
 		}
 	}
 	slices.Sort(rounds)

@@ -180,7 +180,9 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 	if now.After(m.now) {
 		m.now = now
 	}
-	m.out = nil
+	if m.started {
+		m.out = nil
+	}
 	m.chain.begin()
 	if !m.started {
 		m.started = true

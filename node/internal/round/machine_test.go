@@ -52,13 +52,13 @@ func newBenchOf(t *testing.T, manifest *run.Manifest, n, proposes int) *bench {
 
 func (b *bench) head() Link { return b.node.chain.Head() }
 
-// step lets time go by and takes an event; Adopt and Certify are carried out.
+// step lets time go by and takes an event; Adopt, Certify, Store and Doubt are carried out.
 func (b *bench) step(d time.Duration, ev Event) {
 	b.now = b.now.Add(d)
 	b.out = b.node.m.Step(b.now, ev)
 	for _, e := range b.out {
 		switch e.(type) {
-		case Adopt, Certify, Store:
+		case Adopt, Certify, Store, Doubt:
 			b.node.do(e)
 		}
 	}

@@ -17,6 +17,9 @@ type signedFor struct {
 	// forgotten: something was signed and is not known any more, so nothing
 	// is signed for that head again.
 	forgotten bool
+	// told: some of it came from others, who may have kept it for long. That is
+	// no memory of the round.
+	told bool
 }
 
 const (
@@ -120,16 +123,17 @@ func (m *Machine) doubt(head Link) {
 		return
 	}
 	for _, slot := range []cid.Cid{r.Parent, cellSlot(r.Parent)} {
-		if len(m.own.at(slot).all()) > 0 {
+		if e := m.own.at(slot); !e.told && len(e.all()) > 0 {
 			return
 		}
 	}
 	for _, slot := range []cid.Cid{head.ID, cellSlot(head.ID)} {
-		if m.own.byHead[slot] != nil {
+		if e := m.own.byHead[slot]; e != nil && !e.told {
 			return // it knows what it signed for this one
 		}
 	}
 	m.own.forget(head.ID)
+	m.emit(Doubt{Round: r.Round + 1, Head: head.ID})
 }
 
 // recall takes a message that Self signed and does not know: its folder was restored
@@ -151,6 +155,7 @@ func (m *Machine) recall(s msg.Signed) {
 		return
 	}
 	m.own.add(s)
+	m.own.at(slot).told = true
 	m.emit(Store{s})
 	h := m.cur
 	if h != nil && h.sub != nil && slot.Equals(h.sub.slot()) {

@@ -87,7 +87,7 @@ func TestReplays(t *testing.T) {
 }
 
 // TestReplaysAfterRestart: nodes that were all restarted know which requests for seats
-// took effect, lately or long ago: who says a leave again that was taken back takes no
+// took effect, lately or long ago: who says a leave again, after which its peer came back, takes no
 // seat away, and a request of who is gone gives it none.
 func TestReplaysAfterRestart(t *testing.T) {
 	s := running(t, 66, 4, simOpts{}, 2)

@@ -301,6 +301,7 @@ type simNode struct {
 	behind     time.Duration // of its clock: some stand still while their machine sleeps
 	heads      int           // adopted
 	misbehaved map[peer.ID]error
+	doubts     int
 	// crashAt: crash before carrying out that many more effects; -1: never
 	crashAt int
 	// lie says what is sent to a node in place of a message
@@ -544,6 +545,8 @@ func (n *simNode) do(e Effect) {
 		n.frauds++
 	case Misbehaved:
 		n.misbehaved[e.Peer] = e.Err
+	case Doubt:
+		n.doubts++
 	default:
 		s.t.Fatalf("unknown effect %T", e)
 	}

@@ -209,6 +209,9 @@ func TestDoubt(t *testing.T) {
 	}
 	b.forgetful(nil)
 	b.train()
+	if b.node.doubts != 1 {
+		t.Errorf("it is told %d times that nothing is signed, want once", b.node.doubts)
+	}
 	by, r := b.toVote(self)
 	b.receive(by, b.proposal(r, by, 0))
 	b.step(time.Minute, Tick{})
@@ -227,6 +230,24 @@ func TestDoubt(t *testing.T) {
 	b.step(time.Minute, Tick{})
 	if len(b.signedForHead()) == 0 {
 		t.Error("nothing is signed for the next head")
+	}
+	// What others say that it said, in the round before or this one, is no memory.
+	for _, now := range []bool{false, true} {
+		b = newBench(t, 4, 3)
+		m, head := b.node.m, b.head()
+		said := b.node.saidBefore()[0]
+		if now {
+			said = b.node.seal(b.commitOf(b.node, 7))
+		}
+		m.own = ownBook{byHead: make(map[cid.Cid]*signedFor)}
+		m.recall(said)
+		if at, _, _ := slotOf(said.Message); len(m.own.at(at).all()) != 1 {
+			t.Fatal("it does not take what it said")
+		}
+		m.doubt(head)
+		if !m.own.at(head.ID).forgotten {
+			t.Errorf("in this round: %v; who is told what it said does not doubt that this is all", now)
+		}
 	}
 	// Also of who was given something of this round by its folder.
 	b = newBench(t, 4, 3)

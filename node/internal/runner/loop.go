@@ -193,6 +193,8 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 			"%d seats voted for a record whose state is not what its deltas give; this node does not follow it. More seats lie than the run can bear: see the log", len(e.Certificate.Votes))})
 	case round.Misbehaved:
 		r.log.WarnContext(ctx, "peer offered records that break the rules", "peer", e.Peer, "err", e.Err)
+	case round.Doubt:
+		r.log.InfoContext(ctx, "nothing is signed in this round: the last record shows that this node took part, and its folder has nothing of that; it may have signed for this round as well", "round", e.Round)
 	default:
 		panic(fmt.Sprintf("bug: effect %T", e))
 	}

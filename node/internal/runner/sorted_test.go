@@ -45,11 +45,15 @@ func newSorted() *sorted {
 func (s *sorted) delta(head cid.Cid, id peer.ID) []float64 {
 	out := make([]float64, sortedValues)
 	dataset.Drawn(sampleSeed(head, id), sortedDrawn, s.rows, func(shard int, rows []int) {
+		rnd := rand.New(rand.NewPCG(uint64(shard), 1<<32))
+		subject := make([]float64, len(out))
+		for i := range subject {
+			subject[i] = 0.05 * rnd.NormFloat64()
+		}
 		for _, row := range rows {
 			own := rand.New(rand.NewPCG(uint64(row), uint64(shard)))
-			subject := rand.New(rand.NewPCG(uint64(shard), 1<<32))
 			for i := range out {
-				out[i] += s.pull[shard][row]*own.NormFloat64() + 0.05*subject.NormFloat64()
+				out[i] += s.pull[shard][row]*own.NormFloat64() + subject[i]
 			}
 		}
 	})

@@ -343,7 +343,7 @@ func (x *liveNode) do(ctx context.Context, e round.Effect) error {
 		return fmt.Errorf("%v is blamed", e.A.From)
 	case round.Misbehaved:
 		return fmt.Errorf("%v misbehaves: %w", e.Peer, e.Err)
-	case round.Evaluate, round.Gate:
+	case round.Evaluate, round.Gate, round.Doubt:
 	default:
 		return fmt.Errorf("effect %T", e)
 	}

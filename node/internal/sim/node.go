@@ -182,6 +182,7 @@ func (n *node) do(e round.Effect) {
 		w.seen.evidence[w.index[e.A.From]] = true
 	case round.Misbehaved:
 		n.misbehaved[e.Peer] = e.Err
+	case round.Doubt:
 	default:
 		panic(fmt.Sprintf("bug: effect %T", e))
 	}
