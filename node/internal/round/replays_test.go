@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/msg"
@@ -151,5 +152,38 @@ func TestReplaysAfterRestart(t *testing.T) {
 				t.Errorf("round %d: %d requests take effect, %d seats after it, want 0 and 5", l.Record.Round, len(l.Record.Joins), len(l.Record.NextSeats))
 			}
 		}
+	}
+}
+
+// lastOnly is a chain of which only the last record is there, as after a jump.
+type lastOnly struct{ Chain }
+
+func (c lastOnly) Link(id cid.Cid) (Link, bool) {
+	if h := c.Head(); h.ID.Equals(id) {
+		return h, true
+	}
+	return Link{}, false
+}
+
+// TestRequestsAfterJump: the requests that gave the seats are known, however short ago it
+// was, also where the records before the head are not there to be walked.
+func TestRequestsAfterJump(t *testing.T) {
+	s := running(t, 67, 4, simOpts{}, 1)
+	guest := s.nodes[4]
+	guest.start()
+	n := s.nodes[0]
+	if !s.runUntil(3*time.Minute, func() bool { return seatOf(n.chain.Head().Record.NextSeats, guest.id) >= 0 }) {
+		t.Fatalf("no seat:\n%s", s.describe())
+	}
+	s.progress(time.Minute, 2, true)
+	m, err := New(Config{
+		Manifest: s.manifest, Run: s.runID, Self: n.id, Chain: lastOnly{n.chain}, At: n.chain.round,
+		Sign: func(v msg.Message) (msg.Signed, error) { return msg.Seal(n.priv, v) },
+	}, s.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.joins.took[guest.id] == 0 {
+		t.Error("it is not known that a request took effect two rounds ago")
 	}
 }
