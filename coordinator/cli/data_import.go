@@ -24,7 +24,7 @@ chat template.
 Some rows should be held out: they measure what a run has learned.
 Training rows are put in an order that --seed and the rows draw: a peer reads a few
 shards in a round, which of sorted files would be of one subject. The same files and
-seed give the same data set everywhere.`,
+options give the same data set everywhere.`,
 		Example: `  moot data import alpaca.json --eval-fraction 0.02 --licence CC-BY-NC-4.0
   moot data import part1.jsonl part2.jsonl --eval held-out.jsonl
   moot data import faq.csv --field instruction=question --field output=answer --eval-fraction 0.05

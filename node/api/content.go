@@ -69,7 +69,8 @@ type ImportDatasetRequest struct {
 	EvalFraction float64 `json:"eval_fraction,omitempty"`
 	Seed         uint64  `json:"seed,omitempty"`
 	// Shuffle orders the training rows by Seed before they are cut into
-	// shards of at most ShardBytes (default 1 MiB).
+	// shards of at most ShardBytes (default 1 MiB). Default: the order of the
+	// files; moot and the page ask for a drawn one.
 	Shuffle    bool `json:"shuffle,omitempty"`
 	ShardBytes int  `json:"shard_bytes,omitempty"`
 	// DropInvalid leaves invalid rows out and counts them, instead of refusing

@@ -91,19 +91,19 @@ func paceSwarm(m *run.Manifest, d *api.PlanData, delta int64, p *api.PlanPace, s
 	// A round waits for those who measure the one before, but not beyond its period.
 	train := p.TrainSeconds + linkOf(m, delta, s.Seats, paceMbit).Seconds
 	row := p.TrainSeconds / float64(p.Steps) / (3 * float64(m.Inner.BatchSamples)) // forward only
-	measured := train + row*float64(planEval(m, d).Rows+auditedRows(m, s.Seats))
+	measured := train + row*float64(planEval(m, d).Rows+auditedRows(m, d, s.Seats))
 	s.ExpectedRounds, s.ExpectedRoundSeconds = rounds, min(measured, max(train, float64(m.PeriodMillis)/1e3))+agreeSeconds(s.Seats)
 	s.ExpectedSeconds = float64(rounds) * s.ExpectedRoundSeconds
 }
 
 // auditedRows are the rows on which a seat measures deltas of others in a round:
 // once without any, and once with each.
-func auditedRows(m *run.Manifest, seats int) int {
+func auditedRows(m *run.Manifest, d *api.PlanData, seats int) int {
 	deltas := min(int(m.Trust.Auditors), seats-1)
 	if deltas <= 0 {
 		return 0
 	}
-	return (deltas + 1) * int(m.Trust.AuditSamples)
+	return (deltas + 1) * max(0, min(int(m.Trust.AuditSamples), d.Eval.Rows-d.Eval.Dropped))
 }
 
 // agreeSeconds is how long seats take to agree on a round when all deltas are

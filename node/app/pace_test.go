@@ -47,18 +47,21 @@ func TestPaceSwarm(t *testing.T) {
 		step               float64
 		rounds             uint64
 		round              float64
+		heldOut, dropped   int // rows
 	}{
-		{"alone", 1, 3, 40, 0.1, 7, 4 + 0.05 + 0.03},
-		{"two", 2, 3, 40, 0.1, 4, 4 + 0.05 + 0.08 + 2*16*0.1/24 + 0.3},
-		{"five", 5, 3, 40, 0.1, 2, 4 + 0.05 + 0.32 + 4*16*0.1/24 + 0.3},
-		{"five without audits", 5, 0, 40, 0.1, 2, 4 + 0.05 + 0.32 + 0.3},
-		{"until the period", 5, 3, 12, 0.4, 5, 5 + 0.3},
-		{"too slow", 5, 3, 40, 3, 13, 12 + 0.32 + 0.3},
+		{"alone", 1, 3, 40, 0.1, 7, 4 + 0.05 + 0.03, 100, 0},
+		{"two", 2, 3, 40, 0.1, 4, 4 + 0.05 + 0.08 + 2*16*0.1/24 + 0.3, 100, 0},
+		{"five", 5, 3, 40, 0.1, 2, 4 + 0.05 + 0.32 + 4*16*0.1/24 + 0.3, 100, 0},
+		{"few held-out rows", 5, 3, 40, 0.1, 2, 4 + 4*5*0.1/24 + 0.05*5/12 + 0.32 + 0.3, 7, 2},
+		{"no held-out rows", 5, 3, 40, 0.1, 2, 4 + 0.32 + 0.3, 2, 2},
+		{"five without audits", 5, 0, 40, 0.1, 2, 4 + 0.05 + 0.32 + 0.3, 100, 0},
+		{"until the period", 5, 3, 12, 0.4, 5, 5 + 0.3, 100, 0},
+		{"too slow", 5, 3, 40, 3, 13, 12 + 0.32 + 0.3, 100, 0},
 	} {
 		m := &run.Manifest{PeriodMillis: 5000, MaxRounds: 100, MaxTokens: 10_000, EvalSamples: 12}
 		m.Inner.MinSteps, m.Inner.MaxSteps, m.Inner.BatchSamples = 4, tt.maxSteps, 8
 		m.Trust.Auditors, m.Trust.AuditSamples = tt.auditors, 16
-		d := api.PlanData{Eval: api.FileCheck{Rows: 100}, Train: api.FileCheck{Rows: 10, Tokens: &api.TokenStats{Counted: 50}}}
+		d := api.PlanData{Eval: api.FileCheck{Rows: tt.heldOut, Dropped: tt.dropped}, Train: api.FileCheck{Rows: 10, Tokens: &api.TokenStats{Counted: 50}}}
 		var p api.PlanPace
 		paceRound(m, tt.step, &p)
 		s := api.PlanSwarm{Seats: tt.seats}

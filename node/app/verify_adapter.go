@@ -253,8 +253,11 @@ func (x *verifying) findBase(ctx context.Context) error {
 		if x.req.Model != "" {
 			return err
 		}
-		return api.Errorf(api.CodeNotFound, "verify %s: its base model %s is not here: %w", x.req.Path, api.ShortID(name), err).
-			WithHint("get it with \"moot shard pull %s\", import it, or name a folder that has it, with --model", name)
+		hint := "import it, or name a folder that has it, with --model"
+		if _, e := cid.Decode(name); e == nil { // what else an origin says is no part of a command
+			hint = "get it with \"moot shard pull " + name + "\", " + hint
+		}
+		return api.Errorf(api.CodeNotFound, "verify %s: its base model %s is not here: %w", x.req.Path, api.ShortID(name), err).WithHint("%s", hint)
 	}
 	x.base, x.v.Model = src.dir, src.name
 	return nil

@@ -128,6 +128,22 @@ func TestVerifyAdapterBesideOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What it says is no part of a command to copy.
+	for name, want := range map[string]bool{r.manifest.Model.String(): true, "x; sh evil #": false, "$(evil)": false} {
+		elsewhere, _ := testNode(t, t.TempDir(), new(fakeRuns).open)
+		o.Model = name
+		if b, err = o.encode(); err != nil {
+			t.Fatal(err)
+		}
+		named := t.TempDir()
+		write(t, filepath.Join(named, originFile), b)
+		write(t, filepath.Join(named, ggufFile), readBytes(t, filepath.Join(dir, ggufFile)))
+		_, err := elsewhere.VerifyAdapter(t.Context(), api.VerifyAdapterRequest{Path: named}, quiet)
+		wantCode(t, err, api.CodeNotFound, "is not here")
+		if hint := api.AsError(err).Hint; strings.Contains(hint, "shard pull "+name) != want || strings.Contains(hint, name) != want || !strings.Contains(hint, "import it") {
+			t.Errorf("the way out for %q is %q", name, hint)
+		}
+	}
 	v = verified(t, n, api.VerifyAdapterRequest{Path: dir, Model: base})
 	if v.OK || !slices.ContainsFunc(v.Checks, func(c api.Check) bool { return c.Name == "base" && strings.Contains(c.Text, `"mine", which is no CID`) }) {
 		t.Errorf("a model that is none: %+v", v)

@@ -337,6 +337,28 @@ func TestTable(t *testing.T) {
 	if s := tb.text(`blob.text()`); !strings.Contains(s, `"<img src=x onerror=""globalThis.hurt=1"">`) || strings.Count(s, "\r\n") != 5 {
 		t.Errorf("the CSV is %q", s)
 	}
+	// Where the first row goes, the others stay as they are, and what is focused in them.
+	var moved, focused string
+	tb.eval(`(async () => {
+		const { table } = await import("/web/table.js");
+		const { el } = await import("/web/dom.js");
+		const t = table({ caption: "Few", key: (r) => r, columns: [{ title: "Row", value: (r) => r, cell: (r) => el("a", { href: "#" }, r) }] });
+		document.querySelector("main").prepend(t.node);
+		t.update(["a", "b", "b", "c"]);
+		t.node.querySelector("[data-key=c] a").focus();
+		globalThis.moved = [];
+		globalThis.few = () => [...t.node.querySelectorAll("tbody tr")].map((r) => r.dataset.key).join();
+		new MutationObserver((list) => {
+			for (const m of list) for (const [sign, nodes] of [["-", m.removedNodes], ["+", m.addedNodes]]) for (const n of nodes) moved.push(sign + n.dataset.key);
+		}).observe(t.node.querySelector("tbody"), { childList: true });
+		t.update(["b", "b", "c", "d"]);
+	})()`, nil)
+	tb.until(`few() === "b,b ,c,d"`)
+	tb.eval(`moved.join()`, &moved)
+	tb.eval(`document.activeElement.textContent`, &focused)
+	if moved != "-a,+d" || focused != "c" {
+		t.Errorf("the rows that were moved are %s, and %q is focused", moved, focused)
+	}
 	if s := tb.text(`import("/web/csv.js").then((m) => m.csv([["a", 1.5, null, "=1+1", "-x", "a\"b,c", -2]]))`); s != `a,1.5,,'=1+1,'-x,"a""b,c",-2`+"\r\n" {
 		t.Errorf("CSV of all kinds of fields: %q", s)
 	}

@@ -77,13 +77,13 @@ func Read(r io.Reader) ([]Task, error) {
 		t.Line = line
 		list = append(list, t)
 	}
+	if err := s.Err(); errors.Is(err, bufio.ErrTooLong) {
+		wrong = append(wrong, fmt.Errorf("line %d: has more than %d bytes", line+1, MaxLineBytes))
+	} else if err != nil {
+		wrong = append(wrong, err)
+	}
 	if len(wrong) > 0 {
 		return nil, errors.Join(wrong...)
-	}
-	if err := s.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, fmt.Errorf("line %d: has more than %d bytes", line+1, MaxLineBytes)
-	} else if err != nil {
-		return nil, err
 	}
 	if len(list) == 0 {
 		return nil, errors.New("there is no question in it")

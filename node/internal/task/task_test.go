@@ -1,10 +1,13 @@
 package task
 
 import (
+	"errors"
+	"io"
 	"math"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 func TestRead(t *testing.T) {
@@ -58,10 +61,20 @@ func TestReadErrors(t *testing.T) {
 		{"{}\n" + `{"instruction": "x"}` + "\n[]", "line 1: has no instruction, prompt, question or ctx\nline 2: has no answer, output or target\nline 3: is not a JSON object"},
 		{strings.Repeat("{}\n", maxWrong) + "[]", "\nline 10: has no instruction"},
 		{`{"instruction": "` + strings.Repeat("x", MaxLineBytes) + `"}`, "line 1: has more than"},
+		{"{}\n" + strings.Repeat("x", MaxLineBytes+1), "\nline 2: has more than"},
 	} {
 		if _, err := Read(strings.NewReader(tt.file)); err == nil || strings.Contains(err.Error(), "line 11") || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Read(%.60s) = %v, want %q", tt.file, err, tt.want)
 		}
+	}
+}
+
+// TestReadBreaksOff: that a file cannot be read on is told beside its wrong lines.
+func TestReadBreaksOff(t *testing.T) {
+	broken := errors.New("the disk is broken")
+	_, err := Read(io.MultiReader(strings.NewReader("{}\n"), iotest.ErrReader(broken)))
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "line 1: has no instruction") {
+		t.Errorf("Read() = %v", err)
 	}
 }
 

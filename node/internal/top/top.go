@@ -40,12 +40,15 @@ func Run(ctx context.Context, o Options) error {
 	asking.Go(func() { m.feed.run(ctx) })
 	defer asking.Wait()
 	defer cancel() // before it waits
-	// A program that is killed does not wait for who reads its input, one that
-	// quits does so for a while.
+	// On Unix end waits for who reads. Elsewhere bubbletea reads by itself: killed, it
+	// does not wait for its reader; when it quits, it does for a while.
 	stop := context.AfterFunc(ctx, program.Quit)
 	defer stop()
 	_, err = program.Run()
 	end()
+	if ctx.Err() != nil {
+		return nil // it was told to end
+	}
 	return err
 }
 

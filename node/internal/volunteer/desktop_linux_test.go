@@ -2,6 +2,7 @@ package volunteer
 
 import (
 	"bufio"
+	"errors"
 	"maps"
 	"os"
 	"os/exec"
@@ -389,6 +390,7 @@ func TestX11(t *testing.T) {
 
 // Whatever comes from the server meanwhile, it can be asked.
 func TestX11BesideEvents(t *testing.T) {
+	const most = 6000
 	display := startX(t)
 	d := testDesktop(t, "unix:path=/nowhere", map[string]string{"DISPLAY": display})
 	d.x.open = openX
@@ -400,12 +402,45 @@ func TestX11BesideEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for range 50 { // each client of the server is told that the keyboard is another one
-		if err := xproto.ChangeKeyboardMappingChecked(c, 1, 8, 1, []xproto.Keysym{'a'}).Check(); err != nil {
-			t.Fatal(err)
+	told := make(chan int)
+	go func() { // we are told, too
+		n := 0
+		for e, err := c.WaitForEvent(); e != nil || err != nil; e, err = c.WaitForEvent() {
+			n++
+		}
+		told <- n
+	}()
+	buttons, err := xproto.GetPointerMapping(c).Reply()
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := make(chan error, 1)
+	go func() { // each client of the server is told that the keyboard is another one
+		var err error
+		for range 100 {
+			err = errors.Join(err, xproto.ChangeKeyboardMappingChecked(c, 1, 8, 1, []xproto.Keysym{'a'}).Check())
+		}
+		// More often than a connection keeps what nobody takes.
+		for range most {
+			buttons.Map[0], buttons.Map[1] = buttons.Map[1], buttons.Map[0]
+			xproto.SetPointerMapping(c, buttons.MapLen, buttons.Map)
+		}
+		changed <- errors.Join(err, xproto.NoOperationChecked(c).Check())
+	}()
+	for done := false; !done; {
+		select {
+		case err := <-changed:
+			if done = true; err != nil {
+				t.Fatal(err)
+			}
+		default:
 		}
 		if _, err := d.x.idle(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	c.Close()
+	if n := <-told; n < most {
+		t.Errorf("%d events came, want at least %d", n, most)
 	}
 }

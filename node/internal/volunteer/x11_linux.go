@@ -39,9 +39,18 @@ func openX() (*xConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The server says some things unasked, such as that the keyboard is another one.
+	// What is left lying fills a buffer, and then answers do not come either.
+	go func() {
+		for {
+			if event, err := c.WaitForEvent(); event == nil && err == nil {
+				return // the connection ended
+			}
+		}
+	}()
 	x := &xConn{c: c, root: xproto.Setup(c).DefaultScreen(c).Root}
-	// Not with each question: it writes maps of xgb that are read when something
-	// comes from the server, such as that the keyboard is another one.
+	// As seldom as can be, once a connection: it writes maps of xgb for all of them,
+	// which are read when something comes from the server unasked.
 	x.saver = screensaver.Init(c)
 	for name, atom := range map[string]*xproto.Atom{
 		"_NET_ACTIVE_WINDOW": &x.active, "_NET_WM_STATE": &x.state, "_NET_WM_STATE_FULLSCREEN": &x.full,

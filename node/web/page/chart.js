@@ -188,6 +188,7 @@ export function chart(options) {
     const g = picture.querySelector("g.cursor");
     if (!g || !picture.plot) return;
     const cols = columns();
+    if (!cols.length) return; // there are others by now, which are not drawn yet
     if (at >= cols.length) at = cols.length - 1;
     const show = at >= 0 ? at : cols.length - 1;
     const [x, ps] = cols[show];

@@ -62,7 +62,11 @@ function some() {
     }
     waiting.delete(node);
     drawn.set(node, begin);
-    draw();
+    try {
+      draw();
+    } catch (err) { // the others are drawn all the same
+      reportError(err);
+    }
   }
   if (waiting.size) timer = setTimeout(soon, Math.max(0, Math.min(...[...waiting.keys()].map((node) => due(node, begin)))));
 }

@@ -69,21 +69,23 @@ export function table(options) {
   function drawRows(show) {
     const before = lines;
     lines = new Map();
-    let next = body.firstChild;
-    show.forEach((r, i) => {
+    const keys = new Set();
+    for (const [i, r] of show.entries()) {
       let k = String(key(r, i));
-      while (lines.has(k)) k += " ";
+      while (keys.has(k)) k += " ";
+      keys.add(k);
+    }
+    // First, so that those which stay are not moved.
+    for (const [k, line] of before) if (!keys.has(k)) line.tr.remove();
+    let next = body.firstChild;
+    [...keys].forEach((k, i) => {
+      const r = show[i];
       const line = before.get(k) ?? newLine(k);
       lines.set(k, line);
       fillLine(line, r);
       if (line.tr === next) next = next.nextSibling;
       else body.insertBefore(line.tr, next);
     });
-    while (next) {
-      const gone = next;
-      next = next.nextSibling;
-      gone.remove();
-    }
   }
 
   function newLine(k) {

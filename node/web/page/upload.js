@@ -49,15 +49,15 @@ export async function upload(file, progress, signal) {
   let id, ids = 0;
   const name = async (other) => {
     id = await uploadID(file, other);
-    begun.set(file, id);
     ids++;
   };
   await name();
   const digests = []; // of the pieces
-  let wait = FIRST_MS, anew = false;
+  let wait = FIRST_MS, anew = false, ending = false;
   for (;;) {
     signal?.throwIfAborted();
     try {
+      ending = false;
       const { uploads, parts } = await get("/uploads", signal);
       let have = uploads.some((u) => u.id === id) ? file.size : parts.find((p) => p.id === id)?.have ?? 0;
       while (have < file.size) {
@@ -65,6 +65,7 @@ export async function upload(file, progress, signal) {
         const q = new URLSearchParams({ name: file.name, bytes: file.size, offset: have });
         tell("upload", have);
         const from = have;
+        begun.set(file, id); // not before: what is there may be of another file
         have = (await sendPart(`/uploads/${id}?${q}`, bytes, (n) => tell("upload", from + Math.min(n, bytes.byteLength)), signal)).have;
         wait = FIRST_MS;
       }
@@ -74,14 +75,21 @@ export async function upload(file, progress, signal) {
         signal?.throwIfAborted();
       }
       const all = new Uint8Array(await new Blob(digests).arrayBuffer());
-      return await operate(`/uploads/${id}/finish`, { digest: hex(await sha256(all)) }, progress, signal);
+      const digest = hex(await sha256(all));
+      ending = true;
+      const there = await operate(`/uploads/${id}/finish`, { digest }, progress, signal);
+      begun.set(file, id);
+      return there;
     } catch (err) {
       if (signal?.aborted) throw err;
       if (err.code === "E_DATA" && !anew) { // what was here already was of another file, or is broken
         anew = true;
         continue;
       }
-      if (["E_CONFLICT", "E_DATA"].includes(err.code) && ids < IDS) { // what is here is of another file, or another page sends one
+      // What is here is of another file, or another page sends one. A part is refused
+      // where there is no room.
+      if ((err.code === "E_DATA" || (err.code === "E_CONFLICT" && ending)) && ids < IDS) {
+        begun.delete(file);
         await name(err.code === "E_DATA" ? crypto.randomUUID() : ids);
         anew = false;
         progress?.({ text: `another file that begins like ${file.name} is here already; this one is sent beside it` });
