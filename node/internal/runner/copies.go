@@ -2,13 +2,11 @@ package runner
 
 import (
 	"cmp"
-	"maps"
 	"math"
 	"slices"
 	"sync"
 
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
@@ -20,39 +18,30 @@ const (
 	sketchValues = 1 << 16
 	// sameCosine is that of a copy, whatever the others are like.
 	sameCosine = 0.98
-	// copyPart of the usual distance (one minus the cosine) is that of a copy with
-	// noise of about half its length, in two bits.
-	copyPart = 0.2
-	// alikePart of the usual distance is less than two deltas have as a rule that
-	// were trained on different samples. A copy with as much noise as it has values
-	// of its own has 0.29 of the distance between strangers.
-	alikePart = 0.5
-	// habitRounds is for how long it is known whose delta was that near to an earlier
-	// one. Once is chance: when nearly all is learned, two seats that have met the
-	// same of the few hard rows come to nearly the same.
-	habitRounds = 16
+	// copyPart of the usual distance (one minus the cosine) is less than two
+	// deltas have that were trained on different samples. A copy with as much
+	// noise as it has values of its own has 0.29 of the distance between
+	// strangers.
+	copyPart = 0.5
 )
 
 // copies tells deltas that were taken from other seats from those that were
-// trained. Honest deltas of a round are about equally far from each other, but for
-// chance; of two that are much closer than each of them is to the others, the one
-// that was announced later is the copy, if it is very close or its maker's were
-// close before: whoever copies has to wait for what it copies, and lives on it.
-// That is this peer's opinion, which it gives in its have; the quorum decides.
+// trained. Honest deltas of a round are all about equally far from each other;
+// of two that are much closer than each of them is to the others, the one that
+// was announced later is the copy: whoever copies has to wait for what it
+// copies. That is this peer's opinion, which it gives in its have; the quorum
+// decides.
 type copies struct {
 	mu    sync.Mutex
-	round msg.Round             // guarded by mu
-	list  []*announced          // guarded by mu; in the order in which the commits came
-	pairs []pair                // guarded by mu; of list, those that are known
-	alike map[peer.ID]msg.Round // guarded by mu; the last round before in which a delta was near to an earlier one
+	round msg.Round    // guarded by mu
+	list  []*announced // guarded by mu; in the order in which the commits came
+	pairs []pair       // guarded by mu; of list, those that are known
 }
 
 // announced is a commit of the round under way.
 type announced struct {
 	commit cid.Cid
-	maker  peer.ID
 	sketch []float32 // of length 1; nil: not known yet
-	alike  bool      // near to an earlier one
 }
 
 type pair struct {
@@ -61,27 +50,13 @@ type pair struct {
 }
 
 // announce notes that a commit came. It is called in the order of arrival.
-func (k *copies) announce(round msg.Round, commit cid.Cid, maker peer.ID) {
+func (k *copies) announce(round msg.Round, commit cid.Cid) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.round != round {
-		k.next(round)
+		k.round, k.list, k.pairs = round, nil, nil
 	}
-	k.list = append(k.list, &announced{commit: commit, maker: maker})
-}
-
-// next begins a round. It may be an earlier one: of another branch.
-func (k *copies) next(round msg.Round) {
-	if k.alike == nil {
-		k.alike = make(map[peer.ID]msg.Round)
-	}
-	for _, a := range k.list {
-		if a.alike {
-			k.alike[a.maker] = max(k.alike[a.maker], k.round)
-		}
-	}
-	maps.DeleteFunc(k.alike, func(_ peer.ID, r msg.Round) bool { return r+habitRounds < round })
-	k.round, k.list, k.pairs = round, nil, nil
+	k.list = append(k.list, &announced{commit: commit})
 }
 
 // found compares the delta of a commit with those that are known, and returns
@@ -105,12 +80,8 @@ func (k *copies) found(round msg.Round, commit cid.Cid, d *fold.Delta, params, s
 	var out []cid.Cid
 	for _, p := range k.pairs {
 		usual := min(usualDistance(distances[p.earlier], p.later, seats), usualDistance(distances[p.later], p.earlier, seats))
-		later := k.list[p.later]
-		last, before := k.alike[later.maker]
-		alike := 1-p.cosine < alikePart*usual
-		later.alike = later.alike || alike
-		if p.cosine > sameCosine || 1-p.cosine < copyPart*usual || alike && before && last < round {
-			out = append(out, later.commit)
+		if p.cosine > sameCosine || 1-p.cosine < copyPart*usual {
+			out = append(out, k.list[p.later].commit)
 		}
 	}
 	return out

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/moot-net/moot/proto/fold"
 	"github.com/moot-net/moot/proto/msg"
@@ -26,18 +25,13 @@ type drawn struct {
 
 func newDrawn(t *testing.T, alike float64) *drawn {
 	t.Helper()
-	d := newDrawnOf(t, 64*512)
-	d.alike, d.common = alike, d.noise()
-	return d
-}
-
-func newDrawnOf(t *testing.T, values int) *drawn {
-	t.Helper()
-	layout, err := fold.NewLayout([]fold.Tensor{{Name: "a", Rows: 64, Cols: values / 64}})
+	layout, err := fold.NewLayout([]fold.Tensor{{Name: "a", Rows: 64, Cols: 512}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &drawn{t: t, layout: layout, rnd: rand.New(rand.NewPCG(7, 7))}
+	d := &drawn{t: t, layout: layout, rnd: rand.New(rand.NewPCG(7, 7)), alike: alike}
+	d.common = d.noise()
+	return d
 }
 
 func (d *drawn) noise() []float64 {
@@ -86,19 +80,15 @@ func (d *drawn) encode(v []float64) *fold.Delta {
 // copied announces deltas in their order, and returns which are found to be
 // copies when they arrive in the order given.
 func (d *drawn) copied(list [][]float64, arrival []int) []int {
-	return d.copiedIn(new(copies), 3, list, arrival)
-}
-
-// copiedIn is that in a round of several; seat i is the same peer in each.
-func (d *drawn) copiedIn(k *copies, round msg.Round, list [][]float64, arrival []int) []int {
+	var k copies
 	ids := make([]cid.Cid, len(list))
 	for i := range list {
-		ids[i] = msg.RawCID([]byte(fmt.Sprint(round, i)))
-		k.announce(round, ids[i], peer.ID(fmt.Sprint(i)))
+		ids[i] = msg.RawCID([]byte(fmt.Sprint(i)))
+		k.announce(3, ids[i])
 	}
 	found := map[int]bool{}
 	for _, i := range arrival {
-		for _, id := range k.found(round, ids[i], d.encode(list[i]), d.layout.Params(), len(list)) {
+		for _, id := range k.found(3, ids[i], d.encode(list[i]), d.layout.Params(), len(list)) {
 			found[slices.Index(ids, id)] = true
 		}
 	}
@@ -112,8 +102,7 @@ func (d *drawn) copiedIn(k *copies, round msg.Round, list [][]float64, arrival [
 }
 
 // A copy, also with noise, is told from what was trained, whether trained ones
-// are nearly orthogonal or nearly the same, and whichever arrives first: with little
-// noise beside what others differ by at once, with more the second time.
+// are nearly orthogonal or nearly the same, and whichever arrives first.
 func TestCopies(t *testing.T) {
 	for _, alike := range []float64{0.03, 0.3, 0.7, 0.95} {
 		for _, n := range []int{3, 8, 16} {
@@ -134,15 +123,10 @@ func TestCopies(t *testing.T) {
 					if alike > 0.9 && noise > 0 {
 						continue // more noise than what trained ones differ by: useless
 					}
-					many := slices.Clone(list)
-					many[n-1] = d.noisy(list[0], noise)
+					copies := slices.Clone(list)
+					copies[n-1] = d.noisy(list[0], noise)
 					for _, order := range [][]int{forth, back} {
-						var k copies
-						got := d.copiedIn(&k, 3, many, order)
-						if len(got) == 0 && noise*noise > 0.1*(1-alike) {
-							got = d.copiedIn(&k, 4, many, order)
-						}
-						if !slices.Equal(got, []int{n - 1}) {
+						if got := d.copied(copies, order); !slices.Equal(got, []int{n - 1}) {
 							t.Errorf("with noise %v in order %v: %v are called copies, want %d alone", noise, order, got, n-1)
 						}
 					}
@@ -198,39 +182,5 @@ func TestManyCopies(t *testing.T) {
 	}
 	if got := d.copied(list, order); !slices.Equal(got, []int{7, 8, 9, 10, 11}) {
 		t.Errorf("%v are called copies", got)
-	}
-}
-
-// A seat whose delta comes near to an earlier one once has not copied; one that does
-// it again within some rounds has. It is the later one of the two that is counted.
-func TestHabit(t *testing.T) {
-	d := newDrawn(t, 0.05)
-	var k copies
-	order := []int{0, 1, 2, 3, 4, 5}
-	play := func(round msg.Round, near bool, want ...int) {
-		t.Helper()
-		var list [][]float64
-		for range order {
-			list = append(list, d.trained())
-		}
-		if near {
-			list[4] = d.noisy(list[1], 0.8) // a cosine of about 0.78
-		}
-		if got := d.copiedIn(&k, round, list, order); !slices.Equal(got, want) {
-			t.Errorf("round %d: %v are called copies, want %v", round, got, want)
-		}
-	}
-	play(3, true)
-	play(3, true) // what was there is told again
-	play(4, false)
-	play(19, true, 4)     // 16 rounds later
-	play(35, true, 4)     // refused ones count
-	play(52, true)        // 17 rounds later
-	play(51, true)        // of another branch
-	play(53, true, 4)     // each time
-	play(54, true, 4)     //
-	play(71, false)       //
-	if len(k.alike) > 0 { // nothing stays
-		t.Errorf("rounds %v of seats are known", k.alike)
 	}
 }

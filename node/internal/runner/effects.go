@@ -22,7 +22,7 @@ func (r *Runner) emitCommit(c *msg.Commit) {
 // is not waited for.
 func (r *Runner) check(e round.Check) {
 	ctx := r.scopes.of(e.Round)
-	r.copies.announce(e.Round, e.CID, e.Commit.Peer)
+	r.copies.announce(e.Round, e.CID)
 	r.running.Go(func() {
 		if !acquire(ctx, r.checks) {
 			return

@@ -144,7 +144,7 @@ func (l *driver) do(ctx context.Context, e round.Effect) error {
 	case round.Store:
 		if c, ok := e.Signed.Message.(*msg.Commit); ok {
 			l.r.emitCommit(c)
-			r.copies.announce(c.Round, e.Signed.CID, c.Peer)
+			r.copies.announce(c.Round, e.Signed.CID)
 			r.deltas.leftovers.made(c.Delta, c.Round)
 			r.running.Go(func() { r.compare(r.scopes.of(c.Round), c, e.Signed.CID) })
 		}

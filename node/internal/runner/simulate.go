@@ -17,9 +17,7 @@ import (
 type Copies struct{ c copies }
 
 // Announce notes that a commit came, in the order of arrival.
-func (k *Copies) Announce(round msg.Round, commit cid.Cid, maker peer.ID) {
-	k.c.announce(round, commit, maker)
-}
+func (k *Copies) Announce(round msg.Round, commit cid.Cid) { k.c.announce(round, commit) }
 
 // Found compares the delta of a commit with those before, and returns the
 // commits whose deltas are copies, as far as that shows now, in a round of so

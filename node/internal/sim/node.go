@@ -140,7 +140,7 @@ func (n *node) do(e round.Effect) {
 	case round.Store:
 		n.chain.store(e.Signed)
 		if c, ok := e.Signed.Message.(*msg.Commit); ok {
-			n.copies.Announce(c.Round, e.Signed.CID, c.Peer)
+			n.copies.Announce(c.Round, e.Signed.CID)
 			n.compare(c, e.Signed.CID)
 		}
 	case round.Publish:
@@ -287,7 +287,7 @@ func (n *node) trained(e round.Train, steps int, early earlySteps) {
 
 // check is what the daemon's deltas.check does.
 func (n *node) check(e round.Check) {
-	n.copies.Announce(e.Round, e.CID, e.Commit.Peer)
+	n.copies.Announce(e.Round, e.CID)
 	n.fetch(e.Commit.Delta, n.during(e.Round), func() {
 		w, life := n.w, n.life
 		w.after(checkTime, func() {
