@@ -3,9 +3,12 @@ package web_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -173,48 +176,95 @@ func (tb *tab) reload() {
 	call(tb, cdppage.Reload, cdppage.ReloadParams{})
 }
 
-// eval computes an expression in the page; promises are waited for.
-func (tb *tab) eval(expr string, v any) {
-	tb.t.Helper()
-	r := call(tb, runtime.Evaluate, runtime.EvaluateParams{Expression: expr, AwaitPromise: new(true), ReturnByValue: new(true), UserGesture: new(true)})
+// try computes an expression in the page; promises are waited for. It fails when the
+// expression does, and while a page is being loaded.
+func (tb *tab) try(expr string) (json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(tb.ctx, patience)
+	defer cancel()
+	r, err := chromedp.Call(ctx, runtime.Evaluate, runtime.EvaluateParams{Expression: expr, AwaitPromise: new(true), ReturnByValue: new(true), UserGesture: new(true)})
+	if err != nil {
+		return nil, err
+	}
 	if x := r.ExceptionDetails; x != nil {
 		text := x.Text
 		if x.Exception != nil {
 			text += " " + x.Exception.Description
 		}
-		tb.t.Fatalf("%.300s: %s", expr, text)
+		return nil, errors.New(text)
 	}
-	if v != nil {
-		if err := json.Unmarshal(r.Result.Value, v); err != nil {
-			tb.t.Fatalf("%.300s: %s: %v", expr, r.Result.Value, err)
-		}
+	return json.RawMessage(r.Result.Value), nil
+}
+
+// eval computes an expression in the page; promises are waited for.
+func (tb *tab) eval(expr string, v any) {
+	tb.t.Helper()
+	b, err := tb.try(expr)
+	if err == nil && v != nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		tb.t.Fatalf("%.300s: %v", expr, err)
 	}
 }
 
-// text computes an expression that is a string.
+const asText = "(async () => String(await (%s)))()"
+
+// text computes an expression that is a string. It is for what is settled already:
+// what the page is on its way to is waited for by is, says and until.
 func (tb *tab) text(expr string) string {
 	tb.t.Helper()
 	var s string
-	tb.eval("(async () => String(await "+expr+"))()", &s)
+	tb.eval(fmt.Sprintf(asText, expr), &s)
 	return s
+}
+
+// poll waits for an expression to be a string that is wanted.
+func (tb *tab) poll(expr, want string, ok func(string) bool) {
+	tb.t.Helper()
+	end := time.Now().Add(patience)
+	for {
+		var last string
+		b, err := tb.try(fmt.Sprintf(asText, expr))
+		if err == nil {
+			err = json.Unmarshal(b, &last)
+		}
+		if err == nil && ok(last) {
+			return
+		}
+		if time.Now().After(end) || tb.ctx.Err() != nil {
+			if err != nil {
+				last = err.Error()
+			}
+			tb.shoot("failed")
+			tb.t.Fatalf("%s is\n%.2000s, want\n%s; the page shows:\n%s", expr, last, want, tb.text("document.body.innerText"))
+		}
+		time.Sleep(30 * time.Millisecond) // the page works in a process of its own
+	}
 }
 
 // until waits for an expression to be true.
 func (tb *tab) until(expr string) {
 	tb.t.Helper()
-	end := time.Now().Add(patience)
-	for {
-		var ok bool
-		tb.eval("Boolean("+expr+")", &ok)
-		if ok {
-			return
+	tb.poll("Boolean(await ("+expr+"))", "true", func(s string) bool { return s == "true" })
+}
+
+// is waits for an expression to be a string.
+func (tb *tab) is(expr, want string) {
+	tb.t.Helper()
+	tb.poll(expr, want, func(s string) bool { return s == want })
+}
+
+// says waits for an expression to be a string that has all these parts.
+func (tb *tab) says(expr string, parts ...string) {
+	tb.t.Helper()
+	tb.poll(expr, strings.Join(parts, "\n"), func(s string) bool {
+		for _, p := range parts {
+			if !strings.Contains(s, p) {
+				return false
+			}
 		}
-		if time.Now().After(end) {
-			tb.shoot("failed")
-			tb.t.Fatalf("the page never came to %s; it shows:\n%s", expr, tb.text("document.body.innerText"))
-		}
-		time.Sleep(30 * time.Millisecond) // the page works in a process of its own
-	}
+		return true
+	})
 }
 
 // key presses a key as a keyboard would.
