@@ -10,8 +10,10 @@ command -v go >/dev/null || fail "go is not installed; see https://go.dev/doc/in
 command -v "${CC:-gcc}" >/dev/null || fail "gcc is not installed (Debian, Ubuntu: apt install gcc libc6-dev)"
 mkdir -p bin
 
-go build -tags cuda -trimpath -ldflags='-s -w' -o bin/mootd ./node/cmd/mootd
-CGO_ENABLED=0 go build -trimpath -o bin/moot ./coordinator/cmd/moot
+code=$(go list -tags cuda -trimpath -export -deps -f '{{.ImportPath}} {{.BuildID}}' ./node/cmd/mootd | cksum) # as in build.sh
+carried="-X github.com/moot-net/moot/node/api.build=${code// /-}"
+go build -tags cuda -trimpath -ldflags="-s -w $carried" -o bin/mootd ./node/cmd/mootd
+CGO_ENABLED=0 go build -trimpath -ldflags="$carried" -o bin/moot ./coordinator/cmd/moot
 if command -v readelf >/dev/null; then
   needed=$(readelf -d bin/mootd | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | tr '\n' ' ')
   [ "$needed" = "libc.so.6 " ] || fail "bin/mootd needs $needed, must be libc.so.6 alone"

@@ -7,5 +7,8 @@ if ! command -v go >/dev/null; then
   exit 1
 fi
 mkdir -p bin
-CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/ ./node/cmd/mootd ./coordinator/cmd/moot
+export CGO_ENABLED=0
+# Both carry what the daemon was compiled from, so that moot can tell whether a mootd is the one that it was built with.
+code=$(go list -trimpath -export -deps -f '{{.ImportPath}} {{.BuildID}}' ./node/cmd/mootd | cksum)
+go build -trimpath -ldflags "-s -w -X github.com/moot-net/moot/node/api.build=${code// /-}" -o bin/ ./node/cmd/mootd ./coordinator/cmd/moot
 echo "built bin/mootd and bin/moot"

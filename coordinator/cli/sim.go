@@ -60,6 +60,9 @@ func runSim(ctx context.Context, e *env, o simFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := e.checkCode(ctx, mootd, o.mootd != ""); err != nil {
+		return err
+	}
 	args := []string{"sim", "--seed", strconv.FormatUint(o.seed, 10)}
 	if o.list {
 		args = append(args, "--list")

@@ -52,5 +52,8 @@ func versionText(v api.Version) string {
 	if v.Commit != "" {
 		s = append(s, v.Commit)
 	}
+	if v.Build != "" {
+		s = append(s, "build "+v.Build)
+	}
 	return strings.Join(append(s, v.Go, v.OS+"/"+v.Arch), " ")
 }

@@ -9,6 +9,7 @@ const Schema = 1
 type Version struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit,omitempty"`
+	Build   string `json:"build,omitempty"` // what the daemon was compiled from; equal in programs that were built together
 	Go      string `json:"go"`
 	OS      string `json:"os"`
 	Arch    string `json:"arch"`

@@ -10,13 +10,26 @@ import (
 )
 
 func newVersion() *cobra.Command {
-	return &cobra.Command{
+	asJSON := false
+	c := &cobra.Command{
 		Use: "version", Short: "Print the version", Example: "  mootd version", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runVersion(cmd.OutOrStdout(), api.ThisVersion()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runVersion(cmd.OutOrStdout(), api.ThisVersion(), asJSON)
+		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	return c
 }
 
-func runVersion(w io.Writer, v api.Version) error {
+func runVersion(w io.Writer, v api.Version, asJSON bool) error {
+	if asJSON {
+		b, err := api.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(append(b, '\n'))
+		return err
+	}
 	commit := ""
 	if v.Commit != "" {
 		commit = " " + v.Commit
