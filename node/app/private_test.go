@@ -30,8 +30,7 @@ func TestPrivateRun(t *testing.T) {
 	}
 	peers := seed.host.Addrs()[:1]
 
-	stranger, _ := testNode(t, t.TempDir(), nil)
-	stranger.configPatience = time.Hour // of which it needs nothing
+	stranger, _ := testNode(t, t.TempDir(), nil, func(n *node) { n.configPatience = time.Hour }) // of which it needs nothing
 	soon, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	_, err = stranger.Join(soon, api.JoinRequest{Run: r.ID, Peers: peers}, quiet)
@@ -47,7 +46,7 @@ func TestPrivateRun(t *testing.T) {
 		t.Errorf("a stranger got %d bytes more", has-had)
 	}
 
-	friend, _ := testNode(t, t.TempDir(), nil)
+	friend, _ := testNode(t, t.TempDir(), nil, func(n *node) { n.configPatience = time.Hour }) // a slow machine, too, shows it what the run needs
 	var fit *api.Fit
 	if _, err := friend.Join(t.Context(), api.JoinRequest{Run: r.ID, Peers: peers, Invite: v.Invite}, func(p api.Progress) {
 		if p.Fit != nil {

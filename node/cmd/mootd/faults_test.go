@@ -4,10 +4,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moot-net/moot/node/api"
+	"github.com/moot-net/moot/node/client"
 )
 
 // The second of two machines with one identity ends, with exit code 7, and says
@@ -21,9 +24,37 @@ func TestIdentityOnTwoMachines(t *testing.T) {
 	}
 	witness := start2("witness")
 	addr := witness.line("address ")
+	witness.line("api ")
 	first := start2("first", "--bootstrap", addr)
 	id := first.line("peer ")
 	first.line("api ")
+	at := func(name string) *client.Client {
+		t.Helper()
+		c, err := client.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return c
+	}
+	// The witness knows who was first, and that one can be asked.
+	w, f := at("witness"), at("first")
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		l, err := w.Peers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := f.About(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(l.Peers) == 1 && l.Peers[0].ID == id && l.Peers[0].Agent != "" && slices.Contains(a.Protocols, "/moot/presence/1") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the first one does not reach the witness: %+v, %v", l.Peers, a.Protocols)
+		}
+	}
 	key, err := os.ReadFile(filepath.Join(dir, "first", "identity.key"))
 	if err != nil {
 		t.Fatal(err)

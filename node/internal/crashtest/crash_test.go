@@ -53,10 +53,36 @@ type daemon struct {
 	listen string
 	boot   string
 	cmd    *exec.Cmd
+	ended  <-chan struct{} // closed when cmd has; nil: it was not started
 	peer   string
 }
 
+// start starts it, again and again while it ends by itself: a connection of
+// somebody else may have its port for a moment.
 func (d *daemon) start() {
+	d.t.Helper()
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if d.ended == nil {
+			d.begin()
+		}
+		e, err := api.ReadEndpoint(d.dir)
+		if err == nil && e.PID == d.cmd.Process.Pid && len(e.Addrs) > 0 {
+			d.peer = e.Peer
+			d.listen, _, _ = strings.Cut(e.Addrs[0], "/p2p/")
+			return
+		}
+		if time.Now().After(end) {
+			d.t.Fatalf("%s does not start: %v\n%s", d.dir, err, d.tail())
+		}
+		select {
+		case <-d.ended:
+			d.ended = nil
+		default:
+		}
+	}
+}
+
+func (d *daemon) begin() {
 	d.t.Helper()
 	os.Remove(filepath.Join(d.dir, api.EndpointFile))
 	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -68,34 +94,28 @@ func (d *daemon) start() {
 	if d.boot != "" {
 		args = append(args, "--bootstrap", d.boot)
 	}
-	d.cmd = exec.Command(d.mootd, args...)
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if err := d.cmd.Start(); err != nil {
+	cmd, ended := exec.Command(d.mootd, args...), make(chan struct{})
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		e, err := api.ReadEndpoint(d.dir)
-		if err == nil && e.PID == d.cmd.Process.Pid && len(e.Addrs) > 0 {
-			d.peer = e.Peer
-			d.listen, _, _ = strings.Cut(e.Addrs[0], "/p2p/")
-			return
-		}
-		if time.Now().After(end) {
-			d.t.Fatalf("%s does not start: %v\n%s", d.dir, err, d.tail())
-		}
-	}
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // how it ended is in its log
+	}()
+	d.cmd, d.ended = cmd, ended
 }
 
 func (d *daemon) addr() string { return d.listen + "/p2p/" + d.peer }
 
 // kill ends the process as a power cut does.
 func (d *daemon) kill() {
-	if d.cmd == nil {
+	if d.ended == nil {
 		return
 	}
 	_ = d.cmd.Process.Kill()
-	_ = d.cmd.Wait()
-	d.cmd = nil
+	<-d.ended
+	d.ended = nil
 }
 
 func (d *daemon) tail() string {

@@ -67,6 +67,9 @@ const (
 	keptFor  = time.Hour // how long the time of a peer counts
 	maxTimes = 64
 	maxConns = 4 // of a peer that are asked for a signature
+	// tries is how often a peer is asked whose answer is late, and pause is between.
+	tries = 3
+	pause = time.Second
 )
 
 // Slack is by how much a clock may be off.
@@ -93,6 +96,9 @@ type Presence struct {
 	o      Options
 	number [numberBytes]byte
 	limit  *rate.Limiter // of hellos that are answered
+	// late is after how long an answer proves nothing: who gave it may have waited in
+	// vain for a signature, on a machine that did nothing for a while.
+	late time.Duration
 
 	mu     sync.Mutex
 	times  map[peer.ID]measured // guarded by mu
@@ -113,7 +119,7 @@ func New(h host.Host, o Options) *Presence {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Presence{host: h, o: o, limit: rate.NewLimiter(20, 40), times: map[peer.ID]measured{}}
+	p := &Presence{host: h, o: o, limit: rate.NewLimiter(20, 40), late: challengeTimeout, times: map[peer.ID]measured{}}
 	_, _ = rand.Read(p.number[:]) // it never fails
 	return p
 }
@@ -140,7 +146,7 @@ func (p *Presence) Run(ctx context.Context) error {
 		}
 		asking.Go(func() {
 			defer func() { <-slots }()
-			err := p.greet(ctx, id)
+			err := p.greetUntilSoon(ctx, id)
 			if errors.Is(err, ErrConflict) {
 				select {
 				case conflict <- err:
@@ -176,6 +182,22 @@ func (p *Presence) Run(ctx context.Context) error {
 			for _, id := range p.host.Network().Peers() {
 				greet(id)
 			}
+		}
+	}
+}
+
+// greetUntilSoon asks a peer, and again when it was late.
+func (p *Presence) greetUntilSoon(ctx context.Context, id peer.ID) error {
+	for try := 1; ; try++ {
+		begun := time.Now()
+		err := p.greet(ctx, id)
+		if try == tries || errors.Is(err, ErrConflict) || time.Since(begun) < p.late {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
 		}
 	}
 }

@@ -129,6 +129,56 @@ func TestIdentityOnTwoMachines(t *testing.T) {
 	witness.runs(t)
 }
 
+// Who answers late, and without a proof, is asked again: it may have waited for one
+// in vain.
+func TestLateAnswerIsAskedAgain(t *testing.T) {
+	k := key(t, "twin")
+	witness, err := libp2p.New(libp2p.Identity(key(t, "witness")), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { witness.Close() })
+	var asked atomic.Int64
+	witness.SetStreamHandler(Protocol, func(s network.Stream) {
+		defer s.Close()
+		var q [1 + numberBytes]byte
+		if _, err := io.ReadFull(s, q[:]); err != nil {
+			return
+		}
+		b := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
+		if other := [numberBytes]byte{1}; asked.Add(1) == tries {
+			sig, err := k.Sign(signed([numberBytes]byte(q[1:]), other))
+			if err != nil {
+				t.Error(err)
+			}
+			b = append(append(append(append(b, 4), other[:]...), sig...), "addr"...)
+		} else {
+			b = append(b, 0)
+		}
+		_, _ = s.Write(b)
+	})
+	h, err := libp2p.New(libp2p.Identity(k), libp2p.NoListenAddrs, libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	p := New(h, Options{Key: k})
+	p.late = 0 // each answer is
+	until(t, "a connection", func() bool {
+		return h.Connect(t.Context(), peer.AddrInfo{ID: witness.ID(), Addrs: witness.Addrs()}) == nil
+	})
+	if err := p.greetUntilSoon(t.Context(), witness.ID()); !errors.Is(err, ErrConflict) || asked.Load() != tries {
+		t.Errorf("asked %d times: %v, want what the last answer proves", asked.Load(), err)
+	}
+	if asked.Store(tries); p.greetUntilSoon(t.Context(), witness.ID()) != nil || asked.Load() != 2*tries {
+		t.Errorf("asked %d times, want %d", asked.Load()-tries, tries)
+	}
+	p.late = time.Hour
+	if asked.Store(tries); p.greetUntilSoon(t.Context(), witness.ID()) != nil || asked.Load() != tries+1 {
+		t.Errorf("asked %d times for a soon answer, want once", asked.Load()-tries)
+	}
+}
+
 // Two connections of one machine, and one that was started again, are no
 // conflict.
 func TestOneMachineIsNoConflict(t *testing.T) {
