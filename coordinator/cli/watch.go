@@ -104,6 +104,11 @@ func (w *watcher) past(d api.RunDetail) error {
 			return err
 		}
 	}
+	return w.final(d)
+}
+
+// final prints that a run is over, as of its last round.
+func (w *watcher) final(d api.RunDetail) error {
 	at := d.Created
 	if n := len(d.Rounds); n > 0 && !d.Rounds[n-1].Decided.IsZero() {
 		at = d.Rounds[n-1].Decided
@@ -149,7 +154,7 @@ func (w *watcher) check(ctx context.Context) error {
 	}
 	switch d.State {
 	case api.RunFinal:
-		if err := w.print(api.Event{Type: api.EventRunState, Time: time.Now(), Run: d.ID, State: string(d.State), Why: d.Why}); err != nil {
+		if err := w.final(d); err != nil {
 			return err
 		}
 		return errOver

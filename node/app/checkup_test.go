@@ -55,6 +55,13 @@ func TestCheckup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, func() bool { // its state is told beside all this
+		l, err := d.Logs(t.Context(), api.LogsRequest{Limit: 100, Level: "info"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(l.Entries, func(e api.LogEntry) bool { return e.Message == "state changed" })
+	})
 	var b bytes.Buffer
 	if err := d.Report(t.Context(), &b); err != nil {
 		t.Fatal(err)
