@@ -23,15 +23,26 @@ import (
 // enabled are the buttons of the page that can be pressed and do something.
 const enabled = `[...document.querySelectorAll("main button.main:enabled")].map((b) => b.textContent).join()`
 
+// control is the control of a label.
+func control(label string) string {
+	return fmt.Sprintf(`[...document.querySelectorAll("main label")].find((l) => l.textContent === %q)?.control`, label)
+}
+
 // write enters a text into the control of a label.
 func (tb *tab) write(label, text string) {
 	tb.t.Helper()
+	tb.until(control(label))
 	tb.eval(fmt.Sprintf(`(() => {
-		const l = [...document.querySelectorAll("main label")].find((l) => l.textContent === %q), c = document.getElementById(l.htmlFor);
+		const c = %s;
 		c.value = %q;
 		c.dispatchEvent(new Event("input", {bubbles: true}));
 		c.dispatchEvent(new Event("change", {bubbles: true}));
-	})()`, label, text), nil)
+	})()`, control(label), text), nil)
+}
+
+// ofUploads computes something of v, the uploads that the daemon tells of.
+func ofUploads(token, of string) string {
+	return `fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + token + `"}}).then((r) => r.json()).then((v) => ` + of + `)`
 }
 
 // agree ticks the one box that can be ticked.
@@ -48,9 +59,7 @@ func TestJoinAndLeave(t *testing.T) {
 	tb := w.enter(openBrowser(t), 1400, 900)
 	tb.goTo("#/begin", `document.querySelector("main a.action")`)
 	tb.write("Run", "moot join "+apitest.ID("large")+` --peer /ip4/192.0.2.1/udp/1/quic-v1/p2p/x`)
-	if s := tb.text(`[...document.querySelectorAll("main textarea")][0].value`); s != "/ip4/192.0.2.1/udp/1/quic-v1/p2p/x" {
-		t.Errorf("peers are %q", s)
-	}
+	tb.is(control("Peers")+`.value`, "/ip4/192.0.2.1/udp/1/quic-v1/p2p/x")
 	tb.press("Check whether it fits")
 	tb.until(`document.body.innerText.includes("This node does not join it.")`)
 	if s := tb.text(enabled); strings.Contains(s, "Pull") || tb.text(`document.querySelectorAll(".consent input:enabled").length`) != "0" {
@@ -71,10 +80,8 @@ func TestJoinAndLeave(t *testing.T) {
 	<-entered
 	tb.write("Run", apitest.ID("large"))
 	close(answer)
-	tb.until(enabled + `.includes("Check whether it fits")`)
-	if s := tb.text(`document.querySelectorAll(".consent input:enabled").length + document.querySelector("main form [role=status]").textContent`); s != "0" {
-		t.Errorf("the answer about another run is shown: %s", s)
-	}
+	tb.until(enabled + `.includes("Check whether it fits")`) // that one is over
+	tb.is(`document.querySelectorAll(".consent input:enabled").length + document.querySelector("main form [role=status]").textContent`, "0")
 
 	tb.write("Run", apitest.ID("other run"))
 	tb.press("Check whether it fits")
@@ -98,15 +105,14 @@ func TestJoinAndLeave(t *testing.T) {
 		t.Fatalf("joined: %v, %v", r.Joined, err)
 	}
 	tb.eval(`document.querySelector(".lead a").click()`, nil)
-	tb.until(`[...document.querySelectorAll("main button")].some((b) => b.textContent === "Leave the run")`)
 	tb.press("Leave the run")
 	tb.until(`[...document.querySelectorAll("main button")].some((b) => b.textContent === "Leave it; what was pulled stays")`)
 	if r, err := w.fake.Run(t.Context(), apitest.ID("other run")); err != nil || !r.Joined {
 		t.Fatal("it was left by one press")
 	}
 	tb.press("Leave it; what was pulled stays")
-	tb.until(`document.querySelector("main .action")?.textContent === "Join it"`)
-	tb.until(`document.querySelector("main").innerText.includes("This node left the run.")`)
+	tb.is(`document.querySelector("main .action")?.textContent`, "Join it")
+	tb.says(`document.querySelector("main").innerText`, "This node left the run.")
 	if r, err := w.fake.Run(t.Context(), apitest.ID("other run")); err != nil || r.Joined {
 		t.Errorf("left: %v, %v", !r.Joined, err)
 	}
@@ -156,12 +162,13 @@ func (r *recorded) Plan(ctx context.Context, req api.LaunchRequest, progress api
 // attach gives a file to the control of a label, as a user does.
 func (tb *tab) attach(label, name, content string) {
 	tb.t.Helper()
+	tb.until(control(label))
 	tb.eval(fmt.Sprintf(`(() => {
-		const l = [...document.querySelectorAll("main label")].find((l) => l.textContent === %q), c = document.getElementById(l.htmlFor), d = new DataTransfer();
+		const c = %s, d = new DataTransfer();
 		d.items.add(new File([%q], %q));
 		c.files = d.files;
 		c.dispatchEvent(new Event("change", {bubbles: true}));
-	})()`, label, content, name), nil)
+	})()`, control(label), content, name), nil)
 }
 
 // TestLaunch: a model and rows are imported, a run file is written from a preset,
@@ -202,12 +209,8 @@ func TestLaunch(t *testing.T) {
 	tb.until(`document.querySelector("h1").textContent.includes("step 2 of 4, data")`)
 	tb.attach("Files of rows, of this computer", evil+".jsonl", evil+"\n"+`bad row`+"\n"+strings.Repeat("long ", 500))
 	tb.until(`document.querySelectorAll("main tbody tr").length === 3`)
-	if s := tb.text(`[...document.querySelectorAll("main select[data-field]")].map((s) => s.dataset.field + "=" + s.value).join()`); s != "instruction=question,input=,output=answer" {
-		t.Errorf("suggested: %s", s)
-	}
-	if s := tb.text(`document.querySelectorAll("main img, main script").length + " " + globalThis.hurt`); s != "0 undefined" {
-		t.Errorf("a name or a row became markup: %s", s)
-	}
+	tb.is(`[...document.querySelectorAll("main select[data-field]")].map((s) => s.dataset.field + "=" + s.value).join()`, "instruction=question,input=,output=answer")
+	tb.is(`document.querySelectorAll("main img, main script").length + " " + globalThis.hurt`, "0 undefined") // nothing became markup
 	tb.press("Check all rows")
 	tb.until(`document.body.innerText.includes("1 of 3 rows cannot be trained on") && document.querySelector("mark")?.textContent === "an answer</s>"`)
 	tb.shoot("new-data")
@@ -228,7 +231,7 @@ func TestLaunch(t *testing.T) {
 		t.Errorf("checked: %+v", q)
 	}
 	r.mu.Unlock()
-	tb.until(`fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + token + `"}}).then((r) => r.json()).then((v) => v.uploads.length === 0)`)
+	tb.is(ofUploads(token, "v.uploads.length"), "0")
 	tb.press("Next: Budget")
 
 	// The budget writes the run file, which is planned by itself.
@@ -251,7 +254,7 @@ func TestLaunch(t *testing.T) {
 	tb.until(timed)
 	tb.write("Rounds", "6")
 	tb.until(file + `.includes("rounds = 6 ") && document.body.innerText.includes("It can be launched.") && ` + timed)
-	tb.until(`[...document.querySelector("[aria-label='By number of peers'] tbody tr").cells].map((c) => c.textContent).join(" | ").startsWith("4 | 8 | 2 min 0 s | 1 min 0 s | 2.5 | ")`)
+	tb.says(`"\n" + [...document.querySelector("[aria-label='By number of peers'] tbody tr").cells].map((c) => c.textContent).join(" | ")`, "\n4 | 8 | 2 min 0 s | 1 min 0 s | 2.5 | ")
 	tb.write("Rounds", "7")
 	tb.until(file + `.includes("rounds = 7 ") && document.body.innerText.includes("It can be launched.") && ` + timed)
 	text := tb.text(file)
@@ -271,7 +274,7 @@ func TestLaunch(t *testing.T) {
 		t.Errorf("what is refused can be launched: %s", s)
 	}
 	tb.press("Back: Budget")
-	tb.until(file + `.includes("# not this")`)
+	tb.says(file, "# not this")
 	tb.write("Run file", text)
 	tb.press("Next: Publish")
 	tb.agree()
@@ -292,9 +295,7 @@ func TestLaunch(t *testing.T) {
 	if err != nil || len(after) != len(before)+1 {
 		t.Fatalf("%d runs after %d, %v", len(after), len(before), err)
 	}
-	if s := tb.text(enabled); s != "" {
-		t.Errorf("it can be launched again: %s", s)
-	}
+	tb.is(enabled, "") // it cannot be launched again
 	tb.clean()
 }
 
@@ -354,26 +355,16 @@ func TestImportErrors(t *testing.T) {
 	locked := `[document.querySelector("main li .small").disabled, document.querySelector("main input[type=file]").disabled, document.querySelector("main .import textarea").readOnly].join()`
 	tb.press("Check all rows")
 	<-entered
-	if s := tb.text(locked); s != "true,true,true" {
-		t.Errorf("files that are read can be left out: %s", s)
-	}
+	tb.is(locked, "true,true,true")
 	tb.write("Template", "none") // another question than the one that is asked
 	close(answer)
-	tb.until(locked + ` === "false,false,false"`)
+	tb.is(locked, "false,false,false")
 	w.failing.Store(func(string) error { return nil })
-	if s := tb.text(`document.body.innerText.includes("can be imported.") || document.body.innerText.includes("No model was chosen")`); s != "false" {
-		t.Error("a check of another template is shown")
-	}
+	tb.is(`document.body.innerText.includes("can be imported.") || document.body.innerText.includes("No model was chosen")`, "false") // they are of another template
 	tb.press("leave out")
 	tb.until(`document.querySelectorAll("main li .small").length === 0 && [...document.querySelectorAll("main button")].find((b) => b.textContent === "Import the rows").disabled`)
-	if l, err := w.fake.Uploads(t.Context()); err != nil {
-		t.Error(err)
-	} else if len(l) > 0 {
-		tb.until(`fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + token + `"}}).then((r) => r.json()).then((v) => v.uploads.length === 0)`)
-	}
-	if s := tb.text(`document.activeElement.type`); s != "file" {
-		t.Errorf("the focus went to %q", s)
-	}
+	tb.is(ofUploads(token, "v.uploads.length"), "0")
+	tb.is(`document.activeElement.type`, "file")
 
 	// An import that is stopped ends in the daemon, too.
 	tb.goTo("#/new/model", `document.querySelector("h1").textContent.includes("step 1")`)
@@ -382,7 +373,7 @@ func TestImportErrors(t *testing.T) {
 	<-e.entered
 	tb.press("Stop")
 	<-e.ended
-	tb.until(`document.querySelector("main form [role=status]").textContent === "stopped"`)
+	tb.is(`document.querySelector("main form [role=status]").textContent`, "stopped")
 	if s := tb.text(`violations.join()`); s != "" {
 		t.Errorf("against the policy: %s", s)
 	}
@@ -438,8 +429,9 @@ func (p *piecemeal) FinishUpload(ctx context.Context, id string, req api.FinishU
 // time.
 func (tb *tab) attachLarge() {
 	tb.t.Helper()
+	tb.until(control("Files of rows, of this computer"))
 	tb.eval(`(() => {
-		const l = [...document.querySelectorAll("main label")].find((l) => l.textContent === "Files of rows, of this computer"), c = document.getElementById(l.htmlFor), d = new DataTransfer();
+		const c = `+control("Files of rows, of this computer")+`, d = new DataTransfer();
 		d.items.add(new File(["a row of a table\n".repeat(9 * 65536).slice(0, 9 * 1048576)], "large.jsonl", {lastModified: 1}));
 		c.files = d.files;
 		c.dispatchEvent(new Event("change", {bubbles: true}));
@@ -508,9 +500,7 @@ func TestUploadGoesOn(t *testing.T) {
 	tb.attachLarge()
 	tb.until(looked)
 	check("after a reload", size, size+2<<20)
-	if s := tb.text(`document.body.innerText.includes("was chosen before")`); s != "false" {
-		t.Error("it still asks for the file that was chosen")
-	}
+	tb.is(`document.body.innerText.includes("was chosen before")`, "false")
 
 	// What is there is not the file: all of it is sent.
 	if _, err := w.fake.RemoveUpload(t.Context(), u[0].ID); err != nil {
@@ -521,7 +511,7 @@ func TestUploadGoesOn(t *testing.T) {
 	tb.until(`document.body.innerText.includes("can be imported.")`)
 	check("another content", size, size+2<<20, size+2<<20+4<<20+size)
 	tb.press("leave out")
-	tb.until(`fetch("/api/v1/uploads", {headers: {Authorization: "Bearer ` + other + `"}}).then((r) => r.json()).then((v) => v.uploads.length + v.parts.length === 0)`)
+	tb.is(ofUploads(other, "v.uploads.length + v.parts.length"), "0")
 }
 
 // attachTwin gives a file of 5 MiB to the control for rows: all that are attached are
@@ -529,8 +519,9 @@ func TestUploadGoesOn(t *testing.T) {
 // their end.
 func (tb *tab) attachTwin(end string) {
 	tb.t.Helper()
+	tb.until(control("Files of rows, of this computer"))
 	tb.eval(fmt.Sprintf(`(() => {
-		const l = [...document.querySelectorAll("main label")].find((l) => l.textContent === "Files of rows, of this computer"), c = document.getElementById(l.htmlFor), d = new DataTransfer();
+		const c = `+control("Files of rows, of this computer")+`, d = new DataTransfer();
 		d.items.add(new File(["a row of a table\n".repeat(5 * 65536).slice(0, 5 * 1048576 - 1), %q], "twin.jsonl", {lastModified: 1}));
 		c.files = d.files;
 		c.dispatchEvent(new Event("change", {bubbles: true}));
@@ -693,9 +684,7 @@ func TestDraft(t *testing.T) {
 	tb := w.enter(openBrowser(t), 1200, 900)
 	tb.goTo("#/new/model", `document.querySelector("main details")?.open`)
 	anew := `[...document.querySelectorAll("main .tools button:not([hidden])")].filter((b) => /^Start anew|^Forget/.test(b.textContent))`
-	if s := tb.text(anew + `.length + " " + sessionStorage.getItem("moot.draft")`); s != "0 null" {
-		t.Errorf("of nothing there is a draft: %s", s)
-	}
+	tb.is(anew+`.length + " " + sessionStorage.getItem("moot.draft")`, "0 null")
 	tb.write("Folder", dir)
 	tb.write("Where it is from", evil)
 	tb.press("Import the model")
@@ -730,17 +719,13 @@ func TestDraft(t *testing.T) {
 	tb.reload()
 	tb.until(`document.body?.innerText.includes("is here again.")`)
 	tb.until(`document.body.innerText.includes("It can be launched.")`)
-	if s := tb.text(text); s != file {
-		t.Errorf("the run file is\n%s\nwant\n%s", s, file)
-	}
+	tb.is(text, file)
 	for _, step := range steps {
 		ready(step)
 		if step != "budget" {
 			tb.until(`document.querySelector(".picks input:checked")`)
 		}
-		if s := tb.text(values); s != all[step] {
-			t.Errorf("%s has %q, want %q", step, s, all[step])
-		}
+		tb.is(values, all[step])
 	}
 	if s := tb.text(`sessionStorage.getItem("moot.draft").includes(sessionStorage.getItem("moot.token"))`); s != "false" {
 		t.Error("the token is in the draft")
@@ -748,9 +733,7 @@ func TestDraft(t *testing.T) {
 
 	// Once more is asked before all is forgotten.
 	tb.eval(anew+`[0].focus(); `+anew+`[0].click()`, nil)
-	if s := tb.text(anew + `[0].textContent`); s != "Forget all that was entered" {
-		t.Errorf("it is not asked once more: %s", s)
-	}
+	tb.is(anew+`[0].textContent`, "Forget all that was entered")
 	tb.eval(anew+`[0].click()`, nil)
 	tb.until(`document.querySelector("h1").textContent.includes("step 1") && ` + anew + `.length === 0`)
 	tb.until(`document.querySelectorAll(".picks input").length === 1`)
@@ -770,8 +753,6 @@ func TestDraft(t *testing.T) {
 	tb.agree()
 	tb.press("Launch")
 	tb.until(`document.body.innerText.includes("moot join baf")`)
-	if s := tb.text(`String(sessionStorage.getItem("moot.draft"))`); s != "null" {
-		t.Errorf("what was launched is kept: %s", s)
-	}
+	tb.is(`String(sessionStorage.getItem("moot.draft"))`, "null")
 	tb.clean()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/inspector"
 	cdplog "github.com/chromedp/cdproto/log"
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
@@ -41,17 +42,30 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// startChromium starts it, three times if it must: on a busy machine it may not come
+// up, and that says nothing of our page.
 func startChromium() {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WSURLReadTimeout(patience))
-	alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(), options...)
-	ctx, stop := chromedp.NewContext(alloc)
-	chromium.stop = func() {
-		stop()
-		stopAlloc() // waits for the process
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
+	for range 3 {
+		alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(), options...)
+		ctx, stop := chromedp.NewContext(alloc)
+		chromium.stop = func() {
+			stop()
+			stopAlloc() // waits for the process, and removes its folder
+		}
+		up := time.AfterFunc(patience, stopAlloc)
+		chromium.err = chromedp.Do(ctx)
+		if up.Stop() && chromium.err == nil {
+			chromium.ctx = ctx
+			return
+		}
+		chromium.stop()
+		chromium.stop = func() {}
+		if chromium.err == nil {
+			chromium.err = errors.New("it took too long")
+		}
 	}
-	chromium.ctx = ctx
-	chromium.err = chromedp.Do(ctx)
 }
 
 // browser is a profile of Chromium without window.
@@ -113,14 +127,25 @@ func (b *browser) open(url string, width, height int) *tab {
 	if b.ctx == nil {
 		b.ctx = ctx
 	}
-	tb := &tab{browser: b, ctx: ctx}
 	// The first use makes the tab, which lives as long as its context.
 	b.must(chromedp.Do(ctx))
+	ctx, crash := context.WithCancelCause(ctx)
+	tb := &tab{browser: b, ctx: ctx}
+	b.t.Cleanup(func() { crash(nil) })
+	b.must(chromedp.Listen(ctx, func(ev any) {
+		if _, ok := ev.(*inspector.EventTargetCrashed); ok {
+			crash(errors.New("the browser's process of this page crashed"))
+		}
+	}))
+	call(tb, inspector.Enable, cdp.Empty{})
 	call(tb, cdppage.Enable, cdppage.EnableParams{})
 	call(tb, cdplog.Enable, cdp.Empty{})
+	// A window of another test does not take the focus away.
+	call(tb, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
 	call(tb, cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: `
 		globalThis.violations = [];
 		addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample));`})
+	tb.slowDown()
 	tb.size(width, height)
 	if r := call(tb, cdppage.Navigate, cdppage.NavigateParams{URL: url}); r.ErrorText != "" {
 		b.t.Fatalf("navigate to %s: %s", url, r.ErrorText)
@@ -155,8 +180,16 @@ func call[P, R any](tb *tab, cmd cdp.Command[P, R], params P) R {
 	ctx, cancel := context.WithTimeout(tb.ctx, patience)
 	defer cancel()
 	r, err := chromedp.Call(ctx, cmd, params)
-	tb.must(err)
+	tb.must(tb.why(err))
 	return r
+}
+
+// why is err, or what it comes of.
+func (tb *tab) why(err error) error {
+	if err != nil && tb.ctx.Err() != nil {
+		return context.Cause(tb.ctx)
+	}
+	return err
 }
 
 func (tb *tab) size(width, height int) {
@@ -170,10 +203,12 @@ func (tb *tab) scheme(s string) {
 	call(tb, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: s}}})
 }
 
-// reload loads the page again.
+// reload loads the page again, and waits until it is another one.
 func (tb *tab) reload() {
 	tb.t.Helper()
+	tb.eval(`globalThis.before = true`, nil)
 	call(tb, cdppage.Reload, cdppage.ReloadParams{})
+	tb.until(`!globalThis.before && document.readyState === "complete"`)
 }
 
 // try computes an expression in the page; promises are waited for. It fails when the
@@ -183,7 +218,7 @@ func (tb *tab) try(expr string) (json.RawMessage, error) {
 	defer cancel()
 	r, err := chromedp.Call(ctx, runtime.Evaluate, runtime.EvaluateParams{Expression: expr, AwaitPromise: new(true), ReturnByValue: new(true), UserGesture: new(true)})
 	if err != nil {
-		return nil, err
+		return nil, tb.why(err)
 	}
 	if x := r.ExceptionDetails; x != nil {
 		text := x.Text
@@ -218,8 +253,9 @@ func (tb *tab) text(expr string) string {
 	return s
 }
 
-// poll waits for an expression to be a string that is wanted.
-func (tb *tab) poll(expr, want string, ok func(string) bool) {
+// comes waits for an expression to be a string that is wanted, and returns what it
+// was last.
+func (tb *tab) comes(expr string, ok func(string) bool) (string, bool) {
 	tb.t.Helper()
 	end := time.Now().Add(patience)
 	for {
@@ -229,18 +265,34 @@ func (tb *tab) poll(expr, want string, ok func(string) bool) {
 			err = json.Unmarshal(b, &last)
 		}
 		if err == nil && ok(last) {
-			return
+			return last, true
+		}
+		if err != nil {
+			last = err.Error()
 		}
 		if time.Now().After(end) || tb.ctx.Err() != nil {
-			if err != nil {
-				last = err.Error()
-			}
-			tb.shoot("failed")
-			tb.t.Fatalf("%s is\n%.2000s, want\n%s; the page shows:\n%s", expr, last, want, tb.text("document.body.innerText"))
+			return last, false
 		}
 		time.Sleep(30 * time.Millisecond) // the page works in a process of its own
 	}
 }
+
+// poll fails the test if an expression never is what is wanted.
+func (tb *tab) poll(expr, want string, ok func(string) bool) {
+	tb.t.Helper()
+	last, came := tb.comes(expr, ok)
+	if came {
+		return
+	}
+	if tb.ctx.Err() == nil {
+		tb.shoot("failed")
+		last += "\nThe page shows\n" + tb.text("document.body.innerText")
+	}
+	tb.t.Fatalf("%s is never\n%s, but\n%s", expr, want, last)
+}
+
+// none says whether s is empty, or 0.
+func none(s string) bool { return s == "" || s == "0" }
 
 // until waits for an expression to be true.
 func (tb *tab) until(expr string) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/api/apitest"
@@ -31,7 +32,12 @@ func (tb *tab) press(text string) {
 // refused takes note of an answer that said no, which browsers log.
 func (tb *tab) refused(status string) {
 	tb.t.Helper()
-	if l := tb.complaints(); len(l) != 1 || !strings.Contains(l[0], "status of "+status) {
+	var l []string
+	within(tb.t, "a refusal is logged", func() bool {
+		l = append(l, tb.complaints()...)
+		return len(l) > 0
+	})
+	if len(l) != 1 || !strings.Contains(l[0], "status of "+status) {
 		tb.t.Errorf("the page complained %q, want one refusal with %s", l, status)
 	}
 }
@@ -43,12 +49,8 @@ func TestMyNode(t *testing.T) {
 	tb := w.enter(openBrowser(t), 1200, 900)
 	word := `document.querySelector(".word")?.textContent`
 	tb.goTo("#/node", word+` === "training"`)
-	if s := tb.text(`[...document.querySelectorAll("[aria-label=Devices] tbody tr:last-child td")].map((n) => n.textContent).join(" | ")`); s != "88 % | 6.0 GiB of 8.0 GiB | 1.0 GiB | 70 °C | 140 W" {
-		t.Errorf("the second device is %q", s)
-	}
-	if s := tb.text(`document.querySelector(".state").innerText`); !strings.Contains(s, "clock of this machine is wrong: it is 3 min ahead") || !strings.Contains(s, "work.gamemode has no effect: no session bus") {
-		t.Errorf("what is odd: %s", s)
-	}
+	tb.is(`[...document.querySelectorAll("[aria-label=Devices] tbody tr:last-child td")].map((n) => n.textContent).join(" | ")`, "88 % | 6.0 GiB of 8.0 GiB | 1.0 GiB | 70 °C | 140 W")
+	tb.says(`document.querySelector(".state").innerText`, "clock of this machine is wrong: it is 3 min ahead", "work.gamemode has no effect: no session bus")
 	tb.until(`document.querySelectorAll(".plot .line").length >= 2`)
 	tb.eval(`document.querySelector(".state select").value = "3600"`, nil)
 	tb.press("Pause")
@@ -66,7 +68,7 @@ func TestMyNode(t *testing.T) {
 		return nil
 	})
 	tb.press("Pause")
-	tb.until(`document.querySelector(".state .problem:not([hidden])")?.textContent === "it cannot – ask again"`)
+	tb.is(`document.querySelector(".state .problem:not([hidden])")?.textContent`, "it cannot – ask again")
 	w.failing.Store(func(string) error { return nil })
 
 	// The grid by keyboard: from Monday 0:00 to the right, painting.
@@ -77,15 +79,13 @@ func TestMyNode(t *testing.T) {
 	tb.until(text + ` === "Tue-Sun 00:00-24:00\nMon 01:00-24:00"` + ` || ` + text + ` === "Mon 01:00-24:00\nTue-Sun 00:00-24:00"`)
 	tb.key("ArrowRight", 39)
 	tb.key("ArrowDown", 40)
-	if s := tb.text(`document.activeElement.getAttribute("aria-label")`); s != "Tuesday 1 to 2: on" {
-		t.Errorf("the focus is on %q", s)
-	}
+	tb.is(`document.activeElement.getAttribute("aria-label")`, "Tuesday 1 to 2: on")
 	tb.press("Nights")
 	tb.until(text + ` === "daily 22:00-07:00" && ` + cell + `[6].getAttribute("aria-selected") === "true" && ` + cell + `[7].getAttribute("aria-selected") === "false"`)
 	// By mouse: Monday 8 to 10.
 	drawn := text + `.split("\n").includes("Mon 08:00-10:00")`
-	for tries := 0; tb.text(drawn) != "true"; tries++ { // on a busy machine the page may still move
-		if tries == 10 {
+	for end := time.Now().Add(patience); tb.text(drawn) != "true"; { // on a busy machine the page may still move
+		if time.Now().After(end) {
 			t.Fatalf("nothing was drawn: %s", tb.text(text))
 		}
 		var at struct{ X0, X1, Y float64 }
@@ -130,9 +130,7 @@ func TestMembers(t *testing.T) {
 	tb.until(credits + ` === "6,250"`)
 	tb.eval(`document.querySelector("tbody a").click()`, nil)
 	tb.until(`document.querySelector("h1")?.textContent.startsWith("Peer ") && document.querySelectorAll("tbody tr").length > 20`)
-	if s := tb.text(`document.querySelector("main").innerText`); !strings.Contains(s, "damaging") || !strings.Contains(s, "bad-norm: not the norm that its commit says") {
-		t.Errorf("the peer's page shows\n%s", s)
-	}
+	tb.says(`document.querySelector("main").innerText`, "damaging", "bad-norm: not the norm that its commit says")
 	tb.clean()
 }
 
@@ -186,9 +184,7 @@ func TestSettings(t *testing.T) {
 	if err != nil || fmt.Sprint(s.Settings[0].Next, s.Settings[1].Values, s.Settings[2].Values) != "[1] [Mon 08:00-10:00 daily 22:00-23:00] [40]" {
 		t.Errorf("settings are %+v, %v", s, err)
 	}
-	if s := tb.text(row("work.max_temp_c") + `.querySelector("input").disabled + " " + ` + row("work.max_temp_c") + `.innerText`); !strings.HasPrefix(s, "true") || !strings.Contains(s, "cannot be changed here") {
-		t.Errorf("what the environment decides: %s", s)
-	}
+	tb.until(row("work.max_temp_c") + `.querySelector("input").disabled && ` + row("work.max_temp_c") + `.innerText.includes("cannot be changed here")`)
 	tb.refused("422")
 	tb.clean()
 }
@@ -240,10 +236,9 @@ func TestExport(t *testing.T) {
 	w.fill()
 	tb := w.enter(openBrowser(t), 1200, 900)
 	tb.goTo("#/runs/"+w.run+"/export", `document.querySelectorAll("option").length > 20`)
-	if s := tb.text(`document.querySelector("option").textContent`); s != "the best: 24, eval loss 1.3750" {
-		t.Errorf("the first choice is %q", s)
-	}
-	name, file := tb.downloaded(`[...document.querySelectorAll("main button")].find((b) => b.textContent === "Download").click()`)
+	tb.is(`document.querySelector("option").textContent`, "the best: 24, eval loss 1.3750")
+	tb.until(button("Download"))
+	name, file := tb.downloaded(button("Download") + `.click()`)
 	if want := w.run[:14] + "-best-peft.tar"; name != want {
 		t.Errorf("the file is called %s, want %s", name, want)
 	}
@@ -266,6 +261,7 @@ func TestExport(t *testing.T) {
 		t.Errorf("the archive has %q", files)
 	}
 	dir := filepath.Join(t.TempDir(), "adapter")
+	tb.until(button("Write to the folder")) // the download is over
 	tb.eval(fmt.Sprintf(`document.querySelector("main input").value = %q`, dir), nil)
 	tb.press("Write to the folder")
 	tb.until(`document.querySelector(".card:not([hidden]) .plain")`)
@@ -279,7 +275,7 @@ func TestExport(t *testing.T) {
 		return nil
 	})
 	tb.press("Download")
-	tb.until(`document.querySelector("main [role=status]").textContent === "the adapter is the base model – train first"`)
+	tb.is(`document.querySelector("main [role=status]").textContent`, "the adapter is the base model – train first")
 	tb.refused("422")
 	tb.clean()
 }
@@ -296,15 +292,9 @@ func TestSamples(t *testing.T) {
 	tb.eval(fmt.Sprintf(`document.querySelector("textarea").value = "first\n\n" + %q + "\n" + "long ".repeat(2000)`, evil), nil)
 	tb.press("Answer them")
 	tb.until(`document.querySelector("main [role=status]").textContent === "done"`)
-	if s := tb.text(`[...document.querySelectorAll(".samples section:first-child h3")].map((n) => n.textContent).join(" | ")`); s != "base model | round 26, the best | round 27, the last" {
-		t.Errorf("the columns are %q", s)
-	}
-	if s := tb.text(`[...document.querySelectorAll(".samples section:first-child .answer")].map((n) => n.textContent).join(" | ")`); s != "first first | The answer to: first | The answer to: first" {
-		t.Errorf("the answers are %q", s)
-	}
-	if s := tb.text(`document.querySelectorAll(".samples section").length + " " + globalThis.hurt + " " + document.images.length + " " + (document.documentElement.scrollWidth <= document.documentElement.clientWidth)`); s != "3 undefined 0 true" {
-		t.Errorf("hostile prompts: %s", s)
-	}
+	tb.is(`[...document.querySelectorAll(".samples section:first-child h3")].map((n) => n.textContent).join(" | ")`, "base model | round 26, the best | round 27, the last")
+	tb.is(`[...document.querySelectorAll(".samples section:first-child .answer")].map((n) => n.textContent).join(" | ")`, "first first | The answer to: first | The answer to: first")
+	tb.is(`document.querySelectorAll(".samples section").length + " " + globalThis.hurt + " " + document.images.length + " " + `+wide, "3 undefined 0 0")
 	tb.shoot("samples-answers")
 	tb.clean()
 }
@@ -321,7 +311,7 @@ func publicPage(t *testing.T, w *world) string {
 	}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- p.Serve(ctx, l) }()
+	go func() { done <- p.Serve(ctx, slowly(l)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -352,28 +342,24 @@ func TestPublicPage(t *testing.T) {
 	script, haveAxe := axeScript(t)
 	tb := openBrowser(t).open(url+"/", 1200, 900)
 	tb.until(`document.querySelector("#link")?.dataset.state === "live" && document.querySelectorAll("tbody tr").length === 1`)
-	if s := tb.text(`[...document.querySelectorAll("nav a")].filter((n) => n.checkVisibility()).map((n) => n.textContent).join()`); s != "Runs" {
-		t.Errorf("links to %s are shown", s)
-	}
+	tb.is(`[...document.querySelectorAll("nav a")].filter((n) => n.checkVisibility()).map((n) => n.textContent).join()`, "Runs")
 	tb.eval(`document.querySelector("tbody a").click()`, nil)
 	tb.until(tile + ` === "25" && document.querySelectorAll(".plot .dot").length > 20`)
-	if s := tb.text(`[...document.querySelectorAll(".pages a")].map((n) => n.textContent).join()`); s != "Overview,Peers,Data" {
-		t.Errorf("pages of the run: %s", s)
-	}
+	tb.is(`[...document.querySelectorAll(".pages a")].map((n) => n.textContent).join()`, "Overview,Peers,Data")
 	w.decide(26, []string{w.me})
 	tb.until(tile + ` === "26"`)
 	tb.shoot("public-run")
 	if haveAxe {
-		if s := tb.axe(script); s != "" {
+		if s, ok := tb.axe(script, none); !ok {
 			t.Errorf("axe says\n%s", s)
 		}
 	}
 	tb.goTo("#/runs/"+w.run+"/peers", `document.querySelectorAll("tbody tr").length === 4`)
 	tb.goTo("#/runs/"+w.run+"/rounds/5", `document.body.innerText.includes("bad-norm")`)
 	for _, hash := range []string{"#/node", "#/begin", "#/new/data", "#/settings", "#/logs", "#/doctor", "#/about", "#/network", "#/generate", "#/runs/" + w.run + "/export"} {
-		tb.eval(fmt.Sprintf("location.hash = %q", hash), nil)
-		tb.until(`location.hash === "#/runs"`)
+		tb.goTo(hash, `location.hash === "#/runs"`)
 	}
+	tb.until(`document.querySelectorAll("tbody tr").length === 1`)
 	if s := tb.text(`document.body.innerText`); strings.Contains(s, "192.168") || strings.Contains(s, "4717") {
 		t.Errorf("addresses are shown: %s", s)
 	}
@@ -401,8 +387,8 @@ func TestLookOnly(t *testing.T) {
 		t.Error("the run can be left")
 	}
 	for hash, ready := range map[string]string{
-		"#/begin": `document.querySelector("main a.action")`, "#/new/model": `document.querySelector(".picks")`,
-		"#/new/data": `document.querySelector("main select")`, "#/new/publish": `document.querySelector(".consent")`,
+		"#/begin": `document.querySelector("main a.action")`, "#/new/model": `document.querySelector(".picks .empty")`,
+		"#/new/data": `document.querySelector(".picks .empty")`, "#/new/publish": `document.querySelector(".consent")`,
 	} {
 		tb.goTo(hash, ready)
 		if s := tb.text(`[...document.querySelectorAll("button.main:enabled")].map((b) => b.textContent).join()`); s != "" {

@@ -63,9 +63,7 @@ func TestFirstRun(t *testing.T) {
 	tb.until(`document.querySelector("h1").textContent.includes("step 2")`)
 	tb.attach("Files of rows, of this computer", "faq <i>.csv", asTable(t, a.Data.Files[0], 300))
 	tb.until(`document.querySelectorAll("main tbody tr").length === 5 && document.body.innerText.includes("cannot tell the format")`)
-	if s := tb.text(`[...document.querySelectorAll("main select[data-field]")].map((s) => s.dataset.field + "=" + s.value).join()`); s != "instruction=Question,input=,output=Answer" {
-		t.Errorf("suggested: %s", s)
-	}
+	tb.is(`[...document.querySelectorAll("main select[data-field]")].map((s) => s.dataset.field + "=" + s.value).join()`, "instruction=Question,input=,output=Answer")
 	tb.write("input is", "about")
 	tb.press("Check all rows")
 	tb.until(`document.body.innerText.includes("1 of 301 rows cannot be trained on") && document.querySelectorAll("mark").length === 3`)

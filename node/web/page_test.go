@@ -88,7 +88,7 @@ func (w *world) serve(t *testing.T, addr, token string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- api.NewServer(w.backend, api.Options{Token: token, ReadToken: w.readToken, Log: log}).Serve(ctx, l)
+		done <- api.NewServer(w.backend, api.Options{Token: token, ReadToken: w.readToken, Log: log}).Serve(ctx, slowly(l))
 	}()
 	stopped := false
 	w.stop = func() {
@@ -214,11 +214,20 @@ func (w *world) enter(b *browser, width, height int) *tab {
 	return tb
 }
 
+// goTo opens the view that a hash names, and waits until it is ready. What is ready
+// of the view before does not count.
 func (tb *tab) goTo(hash, ready string) {
 	tb.t.Helper()
-	tb.eval(fmt.Sprintf("location.hash = %q", hash), nil)
+	tb.eval(fmt.Sprintf(`new Promise((done) => {
+		if (location.hash === %[1]q) return done();
+		addEventListener("hashchange", () => done(), {once: true}); // after the page's own
+		location.hash = %[1]q;
+	})`, hash), nil)
 	tb.until(ready)
 }
+
+// wide is by how much the page is wider than its window.
+const wide = `Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)`
 
 // view is a page and how to know that it is filled.
 type view struct{ name, hash, ready string }
@@ -245,7 +254,7 @@ func (w *world) views() []view {
 		{"logs", "#/logs", `document.querySelectorAll(".log li").length > 1`},
 		{"about", "#/about", `document.body.innerText.includes("/moot/sync/1")`},
 		{"doctor", "#/doctor", `document.querySelectorAll(".setting").length === 3`},
-		{"generate", "#/generate", `document.querySelectorAll("option").length > 2`},
+		{"generate", "#/generate", `document.querySelector("option[value^=baf]")`},
 	}
 }
 
@@ -267,17 +276,17 @@ func TestViews(t *testing.T) {
 			}
 			for _, width := range widths {
 				tb.size(width, 900)
-				if s := tb.text(`document.documentElement.scrollWidth - document.documentElement.clientWidth`); s != "0" && !strings.HasPrefix(s, "-") {
+				if s, ok := tb.comes(wide, none); !ok {
 					t.Errorf("%s, %d px: the page is %s px too wide", v.name, width, s)
 				}
 				tb.shoot(fmt.Sprintf("%s-%s-%d", v.name, scheme, width))
 			}
 			if !haveAxe {
-				if s := tb.text(lint); s != "" {
+				if s, ok := tb.comes(lint, none); !ok {
 					t.Errorf("%s, %s:\n%s", v.name, scheme, s)
 				}
 			} else {
-				if s := tb.axe(script); s != "" {
+				if s, ok := tb.axe(script, none); !ok {
 					t.Errorf("%s, %s: axe says\n%s", v.name, scheme, s)
 				}
 			}

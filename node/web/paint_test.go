@@ -36,7 +36,10 @@ func TestPaint(t *testing.T) {
 		const begin = performance.now();
 		ask();
 		const first = drawn.near + drawn.far; // at once
-		for (let i = 0; i < 10; i++) await frame(); // by now it is known what is in sight
+		for (const b of [near, far]) { // then it is known there, too, what is in sight
+			await new Promise((done) => new IntersectionObserver((_, o) => { o.disconnect(); done(); }, { rootMargin: "400px" }).observe(b));
+		}
+		for (let i = 0; i < 3; i++) await frame();
 		const before = { ...drawn };
 		for (let i = 0; i < 60; i++) {
 			ask();

@@ -156,7 +156,8 @@ inner.sequence_tokens = 96
 
 	tb.goTo("#/runs/"+run.ID+"/export", `document.querySelectorAll("option").length > 3`)
 	tb.eval(`document.querySelector("select").value = "last"; document.querySelector("select").dispatchEvent(new Event("change"))`, nil)
-	name, tar := tb.downloaded(`[...document.querySelectorAll("main button")].find((b) => b.textContent === "Download").click()`)
+	tb.until(button("Download"))
+	name, tar := tb.downloaded(button("Download") + `.click()`)
 	if !strings.HasSuffix(name, "-last-peft.tar") || !strings.Contains(string(tar), "adapter_model.safetensors") {
 		t.Errorf("downloaded %s with %d bytes", name, len(tar))
 	}

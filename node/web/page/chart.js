@@ -23,6 +23,7 @@ export function chart(options) {
   const { title, unit, y, file, tick = y } = options;
   let data = { x: { title: "", text: String }, series: [] };
   let width = 0, at = -1;
+  let stale = false; // there are other figures than those that are drawn
   let part = null; // of x that is shown, or all of it
   const hatchID = uid("hatch"), clipID = uid("clip");
 
@@ -95,6 +96,7 @@ export function chart(options) {
 
   function draw() {
     if (!width) return;
+    stale = false;
     const height = width < 420 ? 200 : 240;
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     picture.setAttribute("height", height);
@@ -227,6 +229,7 @@ export function chart(options) {
     rect?.setAttribute("width", Math.abs(b - a));
   };
   frame.addEventListener("pointerdown", (e) => {
+    if (stale) draw();
     if (e.button !== 0 || !picture.plot || !columns().length) return;
     from = inside(e);
     frame.setPointerCapture(e.pointerId);
@@ -250,8 +253,9 @@ export function chart(options) {
   frame.addEventListener("dblclick", () => look(null));
   frame.addEventListener("pointerleave", () => { at = -1; drawCursor(); });
   frame.addEventListener("keydown", (e) => {
+    if (stale) draw();
     const cols = columns(), n = cols.length;
-    if (!n || e.ctrlKey || e.metaKey || e.altKey) return;
+    if (!n || !picture.plot || e.ctrlKey || e.metaKey || e.altKey) return;
     if (e.key === "+" || e.key === "-") {
       e.preventDefault();
       const { min, max } = picture.plot.xs;
@@ -289,6 +293,7 @@ export function chart(options) {
         whole.hidden = true;
       }
       data = d;
+      stale = true;
       paint(node, redraw);
     },
   };

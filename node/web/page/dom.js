@@ -81,12 +81,17 @@ export function facts(rows, attrs) {
   return el("dl", { class: "facts", ...attrs }, rows.filter(Boolean).map(([k, v]) => el("div", null, el("dt", null, k), el("dd", null, v ?? "–"))));
 }
 
+const CONTROLS = "a[href], button, input, select, textarea, summary, [tabindex]";
+
 // set replaces what a node shows, if it differs; so a screen reader is not
-// told the same again and a selection stays.
+// told the same again and a selection stays. What has the focus in it has it after
+// that, too, or what is in its place.
 export function set(node, ...children) {
+  const had = node.contains(document.activeElement) ? [...node.querySelectorAll(CONTROLS)].indexOf(document.activeElement) : -1;
   const box = fill(document.createElement(node.tagName), null, children);
   const same = box.childNodes.length === node.childNodes.length && [...box.childNodes].every((c, i) => c.isEqualNode(node.childNodes[i]));
   if (!same) node.replaceChildren(...box.childNodes);
+  if (had >= 0 && !node.contains(document.activeElement)) node.querySelectorAll(CONTROLS)[had]?.focus({ preventScroll: true });
   return node;
 }
 

@@ -26,7 +26,9 @@ import { signInView } from "./signin.js";
 // A view is {title, node, refresh(signal), events(e), leave()}: refresh asks
 // the daemon and shows what it says; events says whether an event concerns it;
 // leave ends what it began; every is after how many milliseconds it asks again
-// though nothing happened. All but title and node may be missing.
+// though nothing happened; again, which it is given, asks at once, or as soon as what
+// is asked is answered, so that no late answer is taken for the last one. All but
+// title and node may be missing.
 const everybody = [
   [/^\/runs$/, () => runsView()],
   [/^\/runs\/([^/]+)$/, (id) => runView(id, live.log)],
@@ -152,6 +154,7 @@ function show(next) {
   leave?.abort();
   leave = new AbortController();
   view = next;
+  view.again = () => { if (view === next) touch(0); };
   problem(null);
   main.replaceChildren(trouble, view.node);
   document.title = `${view.title} – moot`;

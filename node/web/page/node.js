@@ -132,7 +132,7 @@ export function nodeView() {
       card("Runs", runs.node), card("Models", models.node), card("Data sets", data.node)),
     events: (e) => ["node.state", "run.state", "peer.joined", "peer.left", "round.done"].includes(e.type),
     async refresh(signal) {
-      again = () => { this.refresh(signal).catch(() => {}); };
+      again = this.again;
       const [s, r, m, d, c, t, p, net] = await Promise.all(["/status", "/runs", "/models", "/datasets", "/config", "/today", "/config/presets", "/network"].map((path) => get(path, signal)));
       set(state, el("p", { class: `word ${f.stateKind(s.state)}` }, s.state), el("p", null, foreign(s.why || "It computes for a run.")),
         s.until && el("p", null, `Until ${f.date(s.until)}.`), s.do && el("p", { class: "note" }, foreign(s.do)), el("p", { class: "note" }, scheduled(s.schedule)),

@@ -33,7 +33,7 @@ const REACH_MS = 9000; // how peers are reached is asked so often at most
 
 export function runView(id, log) {
   const history = historyOf(id);
-  let coverRound = -1, coverKnown = false, cover = null;
+  let coverRound = -1, coverKnown = false, cover = null, coverTurn = 0;
   let totals = null, totalsOf = ""; // by peer, up to this record
   let older = []; // rounds that were asked for, and all since
   const gone = new AbortController(); // when the page is left
@@ -395,8 +395,10 @@ export function runView(id, log) {
       if (signal.aborted) return;
       if (run.round !== coverRound || !coverKnown) {
         coverRound = run.round;
-        get(`/runs/${encodeURIComponent(id)}/online`, signal).then(drawOnline, () => {}); // it is asked again with the next round
-        get(`/runs/${encodeURIComponent(id)}/coverage`, signal).then((c) => { coverKnown = c.round >= run.round; drawCoverage(c); }, (err) => { if (!signal.aborted) drawCoverage(null, err); });
+        // What is asked with the next round is not overtaken by an answer to this one.
+        const last = () => !signal.aborted && turn === coverTurn, turn = ++coverTurn;
+        get(`/runs/${encodeURIComponent(id)}/online`, signal).then((o) => { if (last()) drawOnline(o); }, () => {}); // it is asked again with the next round
+        get(`/runs/${encodeURIComponent(id)}/coverage`, signal).then((c) => { if (last()) { coverKnown = c.round >= run.round; drawCoverage(c); } }, (err) => { if (last()) drawCoverage(null, err); });
       }
       this.title = run.name;
       document.title = `${run.name} – moot`;
@@ -404,7 +406,7 @@ export function runView(id, log) {
         el("span", { class: "phase" }, `phase ${run.phase}`), run.joined ? null : el("span", { class: "phase" }, "this node is not in it"),
         !run.joined && access === "full" && el("a", { class: "action", href: `#/begin/${encodeURIComponent(id)}` }, "Join it"));
       set(why, foreign((run.why || "this node is training").replace(/\.$/, "")), ". ", el("span", { class: "guarantee" }, "Guarantee: ", el("strong", null, run.guarantee.level), " – ", foreign(run.guarantee.text), "."));
-      again = () => { this.refresh(signal).catch(() => {}); };
+      again = this.again;
       course.update(run);
       members.update(run.members);
       next.update(run.next_seats);
@@ -416,7 +418,7 @@ export function runView(id, log) {
         drawSamples();
         if (performance.now() - reached > REACH_MS) {
           reached = performance.now();
-          get("/peers", signal).then(drawNetwork, () => {}); // it is asked again
+          get("/peers", signal).then((p) => { if (!signal.aborted) drawNetwork(p); }, () => {}); // it is asked again
         }
       }
       paint(manifest, drawManifest);

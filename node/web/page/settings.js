@@ -37,6 +37,7 @@ const shown = (values) => (values.length ? values.join(", ") : "none");
 
 export function settingsView() {
   const rows = new Map(); // by key
+  let saves = 0; // what was asked before the last of them does not know of it
   const box = el("div");
   const top = el("p", { class: "lead" });
   const wrong = el("p", { class: "problem", role: "alert", hidden: true });
@@ -55,7 +56,9 @@ export function settingsView() {
     const send = async (values) => {
       problem.hidden = true;
       try {
+        saves++;
         const answer = await change("PATCH", "/config", { set: { [s.key]: values } });
+        saves++;
         row.base = null;
         show(answer);
       } catch (err) {
@@ -109,6 +112,9 @@ export function settingsView() {
     title: "Settings",
     node: el("div", null, el("h1", { tabindex: -1 }, "Settings"), top, wrong, box),
     events: (e) => e.type === "node.state",
-    async refresh(signal) { show(await get("/config", signal)); },
+    async refresh(signal) {
+      const before = saves, answer = await get("/config", signal);
+      if (before === saves) show(answer);
+    },
   };
 }
