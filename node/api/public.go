@@ -159,7 +159,12 @@ func (n *shownNode) take(ctx context.Context, e Event) {
 	case EventNode:
 		e = Event{Type: e.Type, Time: e.Time, State: e.State, Why: publicText(e.Why)}
 	case EventRunState, EventPhase, EventCommit, EventRound, EventEval, EventJoined, EventLeft:
-		if shown, err := n.shows(ctx, e.Run); !shown || err != nil {
+		shown, err := n.shows(ctx, e.Run)
+		if err != nil { // nobody can tell whether it is for everybody: who watches asks again
+			n.log.Publish(Event{Type: EventGap, Time: e.Time})
+			return
+		}
+		if !shown {
 			return
 		}
 		e.Why, e.Text, e.Progress = publicText(e.Why), "", nil

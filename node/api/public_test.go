@@ -78,8 +78,14 @@ func hostile() (*apitest.Fake, string) {
 	return f, d.ID
 }
 
-// serve runs a Public of f at a real address, which it returns.
-func servePublic(t *testing.T, src *source, o api.PublicOptions) string {
+// watchable is a source with events.
+type watchable interface {
+	api.Source
+	Watch(ctx context.Context, run string, after api.Cursor, emit func(api.Event) error) error
+}
+
+// servePublic runs a Public of src at a real address, which it returns.
+func servePublic(t *testing.T, src watchable, o api.PublicOptions) string {
 	t.Helper()
 	o.Source = src
 	o.Follow = func(ctx context.Context, emit func(api.Event) error) error {
@@ -227,10 +233,16 @@ func TestPublicAsksSeldom(t *testing.T) {
 	// So long is an answer kept. Then all 20 may ask at once, for the list of runs and for the run.
 	kept := 2 * time.Second
 	if n, most := src.asked.Load()-before, 40*(2+int64(time.Since(begun)/kept)); n > most {
-		t.Errorf("500 questions became %d, want at most %d", n, most)
+		t.Fatalf("500 questions became %d, want at most %d", n, most)
 	}
 	// Who hears of a round and asks gets it, whatever was kept.
-	resp, err := http.Get(url + "/api/v1/events")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", url+"/api/v1/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,4 +265,56 @@ func TestPublicAsksSeldom(t *testing.T) {
 	if n, most := src.asked.Load()-asked, 110+50*time.Since(began).Seconds(); float64(n) > most {
 		t.Errorf("400 different questions became %d, want at most %.0f", n, most)
 	}
+}
+
+// failing is a source that does not tell its runs while it is not up.
+type failing struct {
+	*source
+	down atomic.Bool
+}
+
+func (f *failing) Runs(ctx context.Context) (api.Runs, error) {
+	if f.down.Load() {
+		return api.Runs{}, api.Errorf(api.CodeRetry, "too much is asked")
+	}
+	return f.source.Runs(ctx)
+}
+
+// TestPublicGap: of an event of which nobody can say whether it is for everybody, who
+// watches hears that something happened, and nothing else.
+func TestPublicGap(t *testing.T) {
+	f, id := hostile()
+	src := &failing{source: &source{Fake: f}}
+	url := servePublic(t, src, api.PublicOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", url+"/api/v1/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	wait := func(what string) {
+		t.Helper()
+		for !strings.Contains(lines.Text(), what) {
+			if !lines.Scan() {
+				t.Fatalf("events ended before %s: %v", what, lines.Err())
+			}
+			if strings.Contains(lines.Text(), `"n":5,`) {
+				t.Fatalf("told was %s", lines.Text())
+			}
+		}
+	}
+	f.Decide(id, apitest.DecidedRound("shown", 4, false, apitest.PeerID("node")))
+	wait(`"n":4,`)
+	src.down.Store(true)
+	f.Decide(id, apitest.DecidedRound("shown", 5, false, apitest.PeerID("node")))
+	wait(`"gap"`)
+	src.down.Store(false)
+	f.Decide(id, apitest.DecidedRound("shown", 6, false, apitest.PeerID("node")))
+	wait(`"n":6,`)
 }

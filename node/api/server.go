@@ -112,7 +112,8 @@ func newServer(b Backend, o Options) *Server {
 }
 
 // Serve answers on l until ctx is done, and then returns nil: open streams are
-// ended with a word, other requests get a few seconds. It closes l.
+// ended with a word, other requests get a few seconds, and so does what several
+// share the answer of, which is ended then. It closes l.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	hs := &http.Server{
 		Handler:           s,
@@ -135,6 +136,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if hs.Shutdown(stop) != nil {
 		_ = hs.Close() // what did not end in time is cut
 	}
+	rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	s.shared.stop(rest)
 	if err == nil {
 		<-failed //nolint:errcheck // it says that it was closed
 	}

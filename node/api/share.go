@@ -10,10 +10,16 @@ import (
 // is never older than its question: who comes while one is computed waits for
 // the next, with all others who do.
 type shared struct {
+	life context.Context // of all computations; done when the server's is over
+	end  context.CancelFunc
+	// computing are those that were begun, or will be: none is added when ended.
+	computing sync.WaitGroup
+
 	mu sync.Mutex
 	// guarded by mu
 	waiting map[string]*batch // by question, those that were not begun
 	busy    map[string]bool   // questions that are being answered
+	ended   bool
 }
 
 // batch is one computation, and who waits for it.
@@ -26,13 +32,36 @@ type batch struct {
 }
 
 func newShared() *shared {
-	return &shared{waiting: make(map[string]*batch), busy: make(map[string]bool)}
+	s := &shared{waiting: make(map[string]*batch), busy: make(map[string]bool)}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s
 }
 
-// ask returns the answer to key, by compute, which does not end before ctx of
-// the server does: others wait for it too.
-func (s *shared) ask(ctx context.Context, key string, compute func() ([]byte, error)) ([]byte, error) {
+// stop ends what is computed, and waits for it until ctx is done.
+func (s *shared) stop(ctx context.Context) {
 	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.end()
+	over := make(chan struct{})
+	go func() {
+		s.computing.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-ctx.Done(): // it does not look at its context
+	}
+}
+
+// ask returns the answer to key, by compute, which goes on when ctx is done, for
+// others wait for it too, and ends with life.
+func (s *shared) ask(ctx context.Context, key string, compute func(life context.Context) ([]byte, error)) ([]byte, error) {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return nil, Errorf(CodeRetry, "%v", errStopping)
+	}
 	b := s.waiting[key]
 	if b == nil {
 		b = &batch{ready: make(chan struct{}), done: make(chan struct{})}
@@ -43,12 +72,11 @@ func (s *shared) ask(ctx context.Context, key string, compute func() ([]byte, er
 	}
 	lead := !b.led
 	b.led = true
-	s.mu.Unlock()
 	if lead {
 		// It computes even if its own asker goes away: others may have come.
-		go func() {
+		s.computing.Go(func() {
 			<-b.ready
-			b.body, b.err = compute()
+			b.body, b.err = compute(s.life)
 			close(b.done)
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -57,8 +85,9 @@ func (s *shared) ask(ctx context.Context, key string, compute func() ([]byte, er
 			} else {
 				delete(s.busy, key)
 			}
-		}()
+		})
 	}
+	s.mu.Unlock()
 	select {
 	case <-b.done:
 		return b.body, b.err
@@ -78,7 +107,7 @@ func (s *shared) begin(key string, b *batch) {
 // with one answer.
 func once[T any](s *Server, fn func(ctx context.Context, r *http.Request) (T, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		b, err := s.shared.ask(r.Context(), r.URL.Path+"?"+r.URL.RawQuery, func() (b []byte, err error) {
+		b, err := s.shared.ask(r.Context(), r.URL.Path+"?"+r.URL.RawQuery, func(life context.Context) (b []byte, err error) {
 			defer func() {
 				if p := recover(); p != nil {
 					err = s.panicked(r, p)
@@ -86,6 +115,7 @@ func once[T any](s *Server, fn func(ctx context.Context, r *http.Request) (T, er
 			}()
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), answerTimeout)
 			defer cancel()
+			defer context.AfterFunc(life, cancel)()
 			v, err := fn(ctx, r)
 			if err != nil {
 				return nil, err

@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"context"
+	"net"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -57,4 +59,62 @@ func TestShared(t *testing.T) {
 			t.Errorf("an answer was kept: %d were made", c.asked.Load())
 		}
 	})
+}
+
+// endless is asked for its status, and answers when its context is done.
+type endless struct {
+	*apitest.Fake
+	asked, ended chan struct{}
+}
+
+func (e endless) Status(ctx context.Context) (api.Status, error) {
+	close(e.asked)
+	<-ctx.Done()
+	close(e.ended)
+	return api.Status{}, ctx.Err()
+}
+
+// TestSharedEnds: an answer goes on being made when who asked first is gone, and ends
+// with the server.
+func TestSharedEnds(t *testing.T) {
+	e := endless{apitest.New("node"), make(chan struct{}), make(chan struct{})}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- api.NewServer(e, api.Options{Token: token}).Serve(ctx, l) }()
+	asker, leave := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(asker, "GET", "http://"+l.Addr().String()+"/api/v1/status", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if resp, err := http.DefaultClient.Do(r); err == nil {
+			resp.Body.Close()
+			t.Errorf("who went away got %s", resp.Status)
+		}
+	}()
+	<-e.asked
+	leave()
+	<-gone
+	select {
+	case <-e.ended:
+		t.Error("it ended with who asked first")
+	default:
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-e.ended:
+	default:
+		t.Error("it goes on although the server has ended")
+	}
 }
