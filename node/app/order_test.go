@@ -21,7 +21,7 @@ func TestOrders(t *testing.T) {
 	m, data := importedBy(t, a)
 	r, err := a.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, `
 rounds = 1000
-period = "1s"
+period = "20s"
 eval_samples = 4
 lora.rank = 2
 inner.max_steps = 2
@@ -95,7 +95,7 @@ func TestSeveralRuns(t *testing.T) {
 		r, err := a.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, fmt.Sprintf(`
 rounds = 1000
 seed = %d
-period = "1s"
+period = "20s"
 eval_samples = 4
 lora.rank = 2
 inner.max_steps = 2

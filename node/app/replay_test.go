@@ -34,7 +34,7 @@ func TestReplay(t *testing.T) {
 	r, err := d.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, `
 rounds = 3
 min_peers = 1
-period = "1s"
+period = "20s"
 eval_samples = 8
 lora.rank = 2
 inner.max_steps = 3

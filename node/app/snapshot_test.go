@@ -22,7 +22,7 @@ func trainedRun(t *testing.T, a *daemon) api.Run {
 	m, data := importedBy(t, a)
 	r, err := a.Launch(t.Context(), api.LaunchRequest{Name: "run.toml", TOML: runText(m, data, `
 rounds = 2
-period = "1s"
+period = "20s"
 eval_samples = 4
 lora.rank = 2
 inner.max_steps = 2

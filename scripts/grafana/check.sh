@@ -28,7 +28,7 @@ run='name = "metrics"
 model = ""
 data = ""
 rounds = 1000
-period = "4s"
+period = "20s"
 min_peers = 1
 lora.rank = 2
 inner.max_steps = 2

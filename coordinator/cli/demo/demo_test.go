@@ -286,6 +286,21 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestStray: the daemon that is looked at sees another last round at first, which the
+// others do not agree on; the run ends all the same.
+func TestStray(t *testing.T) {
+	newWorld(t, 0)
+	t.Setenv(demotest.FaultEnv, "node3=stray")
+	screen := new(recorder)
+	o := options(t, screen)
+	if r, err := Run(t.Context(), o); err != nil || r.Rounds != 8 || r.Ledger.Last != 9 {
+		t.Errorf("Run: %v, %+v\n%s", err, r, screen.text())
+	}
+	if text := screen.text(); strings.Count(text, "\n    8  ") != 1 {
+		t.Errorf("the last round is not shown once:\n%s", text)
+	}
+}
+
 // TestStubborn: a daemon that does not stop when asked is killed, and the demo
 // passes.
 func TestStubborn(t *testing.T) {

@@ -89,9 +89,24 @@ func (d *demo) follow(ctx context.Context, x *node, fn func(api.Round) error, la
 	defer tick.Stop()
 	next, since := uint64(1), time.Now()
 	for {
+		now, err := x.client.Run(ctx, d.report.Run)
+		if err != nil {
+			return d.blame("follow the run", err, x)
+		}
 		page, err := x.client.Rounds(ctx, d.report.Run, next, 0)
 		if err != nil {
 			return d.blame("follow the run", err, x)
+		}
+		if now.Final && len(page.Rounds) == 0 {
+			// The last round is another one than was seen: the others had agreed on it.
+			last, err := x.client.Round(ctx, d.report.Run, now.Round)
+			if err != nil {
+				return d.blame("follow the run", err, x)
+			}
+			if err := fn(last); err != nil {
+				return err
+			}
+			return d.takeLate(ctx, late, joiner)
 		}
 		for _, r := range page.Rounds {
 			if err := fn(r); err != nil {

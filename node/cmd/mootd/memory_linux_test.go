@@ -40,7 +40,7 @@ func TestMemoryIsBounded(t *testing.T) {
 name = "bounded"
 mode = "full"
 rounds = 2
-period = "1s"
+period = "20s"
 eval_samples = 4
 [inner]
 max_steps = 2

@@ -29,7 +29,8 @@ const WorldEnv = "DEMO_TEST_WORLD"
 // FaultEnv is the variable that makes daemons fail, by the names of their data
 // folders: node2=die,node5=idle. Faults are die (at start), mute (never
 // answers), unjoined (cannot join), idle (contributes nothing), disagree (has
-// another state in the end) and stubborn (does not stop when asked).
+// another state in the end), stray (sees another last round before the right
+// one) and stubborn (does not stop when asked).
 const FaultEnv = "DEMO_TEST_FAULTS"
 
 // fakeDaemon is an apitest.Fake that tells a world what it is asked, and
@@ -39,6 +40,7 @@ type fakeDaemon struct {
 	fault string
 
 	launched chan struct{} // the world has begun the run that was launched here
+	strayed  chan struct{} // gets a token when somebody has been told another last round
 
 	mu  sync.Mutex
 	out *json.Encoder
@@ -90,7 +92,7 @@ func daemon(args []string) error {
 		return fmt.Errorf("not confined to loopback and one thread: %q", args)
 	}
 	name := filepath.Base(*dir)
-	d := &fakeDaemon{Fake: apitest.New(name), launched: make(chan struct{}, 1)}
+	d := &fakeDaemon{Fake: apitest.New(name), launched: make(chan struct{}, 1), strayed: make(chan struct{}, 1)}
 	for _, kv := range strings.Split(os.Getenv(FaultEnv), ",") {
 		if k, v, _ := strings.Cut(kv, "="); k == name {
 			d.fault = v
@@ -164,9 +166,46 @@ func (d *fakeDaemon) listen(world net.Conn) {
 			if d.fault == "disagree" && x.Round.Final {
 				x.Round.State = apitest.ID("something else")
 			}
+			if d.fault == "stray" && x.Round.Final {
+				other := *x.Round
+				other.Final, other.Record, other.State, other.Contributions = false, stray, apitest.ID("something else"), nil
+				other.TrainedRounds--
+				d.Decide(x.Run, other)
+				<-d.strayed
+			}
 			d.Decide(x.Run, *x.Round)
 		}
 	}
+}
+
+// stray is the record of a last round that others did not agree on.
+var stray = apitest.ID("stray")
+
+// Rounds implements api.Backend.
+func (d *fakeDaemon) Rounds(ctx context.Context, id string, from uint64, limit int) ([]api.Round, error) {
+	l, err := d.Fake.Rounds(ctx, id, from, limit)
+	for i, r := range l {
+		switch {
+		case r.Record != stray:
+		case i+1 < len(l):
+			return slices.Delete(l, i, i+1), err
+		default:
+			select {
+			case d.strayed <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return l, err
+}
+
+// Round implements api.Backend.
+func (d *fakeDaemon) Round(ctx context.Context, id string, n uint64) (api.Round, error) {
+	l, err := d.Rounds(ctx, id, n, 2)
+	if err != nil || len(l) == 0 {
+		return d.Fake.Round(ctx, id, n)
+	}
+	return l[0], nil
 }
 
 // Launch implements api.Backend. It returns when the world knows of the run, so
