@@ -479,7 +479,11 @@ func (o *judgeOptions) answer(ctx context.Context, e *env, c *client.Client, who
 			}
 			b.Write(append(line, '\n'))
 		}
-		if _, err := f.Write(b.Bytes()); err != nil {
+		_, err = f.Write(b.Bytes())
+		if err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
 			return answers, api.Errorf(api.CodeDisk, "%s: %w", path, err)
 		}
 		left = left[len(batch):]

@@ -124,10 +124,14 @@ func (b *busy) Error() string { return b.err.Error() }
 func (b *busy) Unwrap() error { return b.err }
 
 // complete asks until there is an answer, an error that will not pass, or
-// enough of those that might.
-func (e *Endpoint) complete(ctx context.Context, messages []message) (reply, error) {
+// enough of those that might. When going ends no request begins, and when ctx
+// does none is waited for.
+func (e *Endpoint) complete(ctx, going context.Context, messages []message) (reply, error) {
 	wait, strange := firstWait, 0
 	for attempt := 1; ; attempt++ {
+		if going.Err() != nil {
+			return reply{}, interrupted()
+		}
 		r, err := e.once(ctx, messages)
 		b := new(busy)
 		if errors.As(err, &b) && b.strange {
@@ -154,7 +158,7 @@ func (e *Endpoint) complete(ctx context.Context, messages []message) (reply, err
 		if e.Waiting != nil {
 			e.Waiting(fmt.Errorf("%s: %w", e.host, b.err), d)
 		}
-		if err := e.wait(ctx, d); err != nil {
+		if err := e.wait(going, d); err != nil {
 			return reply{}, interrupted()
 		}
 		wait = min(2*wait, maxWait)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 
 	"github.com/moot-net/moot/node/api"
 )
@@ -25,13 +26,21 @@ type Judgement struct {
 	Answer           string `json:"answer"`
 	PromptTokens     int    `json:"prompt_tokens"`
 	CompletionTokens int    `json:"completion_tokens"`
+	// Asks is how often the judge was asked, if one time was not enough.
+	Asks int `json:"asks,omitempty"`
 }
 
-// Journal keeps judgements in a file, a line of JSON each.
+// settled reports whether the judge is not asked again.
+func (j Judgement) settled() bool { return j.Failed == "" || j.Asks == 0 || j.Asks >= maxAsks }
+
+// Journal keeps judgements in a file, a line of JSON each; of several of one key
+// the last one counts. Its methods may be called at the same time.
 type Journal struct {
 	f    *os.File
 	path string
-	by   map[string]Judgement
+
+	mu sync.Mutex
+	by map[string]Judgement // guarded by mu
 }
 
 // OpenJournal opens the journal at path, or begins it. A last line that was
@@ -81,14 +90,24 @@ func OpenJournal(path string) (*Journal, error) {
 // Close closes the file.
 func (j *Journal) Close() error { return j.f.Close() }
 
+// has reports whether nothing has to be asked for a judgement.
 func (j *Journal) has(key string) bool {
-	_, ok := j.by[key]
-	return ok
+	one, ok := j.get(key)
+	return ok && one.settled()
+}
+
+func (j *Journal) get(key string) (Judgement, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	one, ok := j.by[key]
+	return one, ok
 }
 
 // append writes a judgement, durably: it may have cost money.
 func (j *Journal) append(one Judgement) error {
 	b, err := json.Marshal(one)
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	if err == nil {
 		_, err = j.f.Write(append(b, '\n'))
 	}

@@ -19,6 +19,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -136,46 +137,39 @@ func Run(ctx context.Context, c Comparison, judge *Endpoint, journal *Journal, p
 	if parallel == 0 {
 		parallel = 4
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	g, ctx := errgroup.WithContext(ctx)
+	// What goes wrong once ends all, but not the requests that are under way: they may
+	// be paid for.
+	going, stop := context.WithCancel(ctx)
+	defer stop()
+	var g errgroup.Group
 	g.SetLimit(parallel)
-	answers := make(chan Judgement)
-	asked := make(chan error, 1)
-	go func() {
-		for _, t := range left {
-			if ctx.Err() != nil {
-				break
+	var mu sync.Mutex
+	var failed error // what went wrong first
+	for _, t := range left {
+		if going.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			err := ask(ctx, going, judge, t, journal)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				done++
+				progress(done, len(all))
+				return nil
 			}
-			g.Go(func() error {
-				j, err := ask(ctx, judge, t)
-				if err == nil {
-					answers <- j
-				}
-				return err
-			})
-		}
-		asked <- g.Wait()
-		close(answers)
-	}()
-	// What was paid for is written, whatever else went wrong.
-	var failed error
-	for j := range answers {
-		if err := journal.append(j); err != nil {
-			failed = err
-			cancel()
-			continue
-		}
-		done++
-		progress(done, len(all))
+			if failed == nil {
+				failed = err
+			}
+			stop()
+			return nil
+		})
 	}
-	err := <-asked
+	_ = g.Wait() // it has no error of its own
 	switch {
 	case failed != nil:
 		return Result{}, failed
-	case err != nil:
-		return Result{}, err
-	case ctx.Err() != nil && done < len(all):
+	case done < len(all):
 		return Result{}, interrupted()
 	}
 	r := c.result(judge.Model, journal, tasks)
@@ -204,16 +198,24 @@ func firstUnreadable(all []Score) string {
 // maxAsks is how often the judge is asked when its answer has no scores.
 const maxAsks = 3
 
-// ask puts one pair to the judge. An answer without scores is no error; it
-// is a judgement that says so.
-func ask(ctx context.Context, judge *Endpoint, t task) (Judgement, error) {
-	j := Judgement{Key: t.key, Candidate: t.candidate, Question: t.question.ID, CandidateFirst: t.swapped}
-	messages := t.prompt.messages()
-	for range maxAsks {
-		r, err := judge.complete(ctx, messages)
-		if err != nil {
-			return j, fmt.Errorf("question %s: %w", t.question.ID, err)
+// ask puts one pair to the judge, and what it says into the journal as it comes.
+// An answer without scores is no error; it is a judgement that says so. When going
+// ends, nothing more is sent.
+func ask(ctx, going context.Context, judge *Endpoint, t task, journal *Journal) error {
+	j, ok := journal.get(t.key)
+	if !ok {
+		j = Judgement{Key: t.key, Candidate: t.candidate, Question: t.question.ID, CandidateFirst: t.swapped}
+	}
+	for asked := j.Asks; asked < maxAsks; {
+		messages := t.prompt.messages()
+		if asked > 0 {
+			messages = append(messages, message{"assistant", j.Answer}, message{"user", again})
 		}
+		r, err := judge.complete(ctx, going, messages)
+		if err != nil {
+			return fmt.Errorf("question %s: %w", t.question.ID, err)
+		}
+		asked++
 		j.PromptTokens += r.promptTokens
 		j.CompletionTokens += r.completionTokens
 		j.Answer = clip(r.text, maxKept)
@@ -224,12 +226,20 @@ func ask(ctx context.Context, judge *Endpoint, t task) (Judgement, error) {
 			if t.swapped {
 				j.Reference, j.Score = second, first
 			}
-			return j, nil
+		} else {
+			j.Failed = err.Error()
 		}
-		j.Failed = err.Error()
-		messages = append(t.prompt.messages(), message{"assistant", j.Answer}, message{"user", again})
+		if j.Failed != "" || asked > 1 {
+			j.Asks = asked
+		}
+		if err := journal.append(j); err != nil {
+			return err
+		}
+		if j.settled() {
+			break
+		}
 	}
-	return j, nil
+	return nil
 }
 
 // maxKept is how many bytes of an answer the journal keeps.

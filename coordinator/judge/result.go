@@ -68,7 +68,7 @@ func (c Comparison) result(model string, journal *Journal, tasks []task) Result 
 	all := requests(tasks)
 	r := Result{Judge: model, Reference: c.Reference.Name, Questions: len(c.Questions), Requests: len(all)}
 	for _, t := range all {
-		j := journal.by[t.key]
+		j, _ := journal.get(t.key)
 		r.Prompt += j.PromptTokens
 		r.Completion += j.CompletionTokens
 	}
@@ -76,7 +76,7 @@ func (c Comparison) result(model string, journal *Journal, tasks []task) Result 
 	orders := map[pair][]Judgement{}
 	unreadable := map[string]string{} // by candidate
 	for _, t := range tasks {
-		j := journal.by[t.key]
+		j, _ := journal.get(t.key)
 		if j.CandidateFirst != t.swapped { // both say the same: one request stands for both orders
 			j.Reference, j.Score = j.Score, j.Reference
 		}
