@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +22,12 @@ import (
 
 const mesh protocol.ID = "/meshsub/1.2.0"
 
+// takes has the peer take what is said to it by gossip: a node reads what a peer says
+// when it has a stream to it, or after a while.
+func (a *attacker) takes() {
+	a.h.Libp2p().SetStreamHandler(mesh, func(s network.Stream) { _, _ = io.Copy(io.Discard, s) })
+}
+
 // rpcs sends frames of gossip that next makes, as fast as they are taken, on
 // connections of several identities.
 func (a *attacker) rpcs(ctx context.Context, identities int, next func(x *attacker) *pubsubpb.RPC) {
@@ -37,6 +44,9 @@ func (a *attacker) rpcs(ctx context.Context, identities int, next func(x *attack
 			}
 			defer h.Close()
 			x.h = h
+		}
+		x.takes()
+		if i > 0 {
 			x.connect(ctx, x.h)
 		}
 		wg.Go(func() {

@@ -25,6 +25,7 @@ type twoFaced struct {
 
 func newTwoFaced(t testing.TB, a *attacker, victims []*victim) *twoFaced {
 	f := &twoFaced{attacker: a, streams: make([]network.Stream, len(victims))}
+	a.takes()
 	for _, v := range victims {
 		x := *a
 		x.to = v.info

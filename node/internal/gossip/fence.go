@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"slices"
+
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -14,10 +16,14 @@ const intruder = 5 * ignoreBelow
 type listening struct {
 	pubsub.SubscriptionFilter
 	fence Fence
+	met   *met
 }
 
 // FilterIncomingSubscriptions is called by pubsub before it knows of them.
 func (l listening) FilterIncomingSubscriptions(from peer.ID, subs []*pb.RPC_SubOpts) ([]*pb.RPC_SubOpts, error) {
+	if !l.met.hears(from) {
+		subs = slices.DeleteFunc(subs, func(s *pb.RPC_SubOpts) bool { return s.GetSubscribe() })
+	}
 	subs, err := l.SubscriptionFilter.FilterIncomingSubscriptions(from, subs)
 	for _, s := range subs {
 		l.fence.Listens(from, s.GetTopicid(), s.GetSubscribe())

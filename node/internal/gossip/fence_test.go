@@ -1,11 +1,23 @@
 package gossip
 
 import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"google.golang.org/protobuf/proto"
 )
 
 // wall is a fence with a gate for one topic.
@@ -72,8 +84,16 @@ func TestFence(t *testing.T) {
 		nodes = append(nodes, newNode(t, h, o))
 	}
 	stranger := nodes[3]
-	for _, o := range nodes[:3] {
-		waitFor(t, "all to listen", func() bool { return len(o.topic.Peers()) >= 2 && w.Intrudes(stranger.h.ID()) })
+	for i, o := range nodes[:3] {
+		waitFor(t, "all to listen", func() bool {
+			peers := o.topic.Peers()
+			for j, p := range nodes[:3] {
+				if j != i && !slices.Contains(peers, p.h.ID()) {
+					return false
+				}
+			}
+			return w.Intrudes(stranger.h.ID())
+		})
 	}
 	waitFor(t, "the stranger to know of the topic", func() bool { return len(stranger.topic.Peers()) == 3 })
 	// Each message is heard by the other members before the next one is said, and it
@@ -100,4 +120,137 @@ func TestFence(t *testing.T) {
 		nodes[0].say(t, "welcome "+time.Now().String())
 		return len(stranger.all()) > 0
 	})
+}
+
+// lateHost opens no stream for gossip to one peer for now.
+type lateHost struct {
+	host.Host
+	to   peer.ID
+	open chan struct{} // closed when it does
+}
+
+func (h *lateHost) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (network.Stream, error) {
+	if p == h.to && slices.Contains(ids, pubsub.GossipSubID_v12) {
+		select {
+		case <-h.open:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return h.Host.NewStream(ctx, p, ids...)
+}
+
+// spy hears all that is written to it, whatever it is.
+type spy struct {
+	h host.Host
+
+	mu    sync.Mutex
+	heard []string        // guarded by mu; messages
+	told  map[string]bool // guarded by mu; topics to which the other one listens
+}
+
+func newSpy(t *testing.T) *spy {
+	s := &spy{h: newHost(t), told: make(map[string]bool)}
+	for _, id := range protocols() {
+		s.h.SetStreamHandler(id, s.listen)
+	}
+	return s
+}
+
+func (s *spy) listen(from network.Stream) {
+	for r := bufio.NewReader(from); ; {
+		n, err := binary.ReadUvarint(r)
+		if err != nil {
+			return
+		}
+		b := make([]byte, n)
+		rpc := new(pb.RPC)
+		if _, err := io.ReadFull(r, b); err != nil || proto.Unmarshal(b, rpc) != nil {
+			return
+		}
+		s.mu.Lock()
+		for _, m := range rpc.GetPublish() {
+			s.heard = append(s.heard, string(m.GetData()))
+		}
+		for _, o := range rpc.GetSubscriptions() {
+			s.told[o.GetTopicid()] = o.GetSubscribe()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// come connects to n and says that it listens.
+func (s *spy) come(t *testing.T, n *node) {
+	t.Helper()
+	connect(t, s.h, n.h)
+	to, err := s.h.NewStream(t.Context(), n.h.ID(), protocols()...)
+	if err != nil {
+		t.Log(err) // it comes again
+		return
+	}
+	writeRPC(t, to, &pb.RPC{Subscriptions: subscription(true, testTopic)})
+}
+
+// TestFenceWhileStrangersCome: who has just come has no score yet, and hears nothing
+// for that; whether the node's stream to it takes a while, or longer than anybody waits.
+func TestFenceWhileStrangersCome(t *testing.T) {
+	for _, patience := range []time.Duration{meetTime, 0} {
+		t.Run(patience.String(), func(t *testing.T) {
+			t.Parallel()
+			w := newWall()
+			member, stranger := newNode(t, newHost(t), Options{}), newSpy(t)
+			h := &lateHost{Host: newHost(t), to: stranger.h.ID(), open: make(chan struct{})}
+			w.admit(h.ID())
+			w.admit(member.h.ID())
+			n := newNode(t, h, Options{Fence: w})
+			connect(t, member.h, h)
+			waitFor(t, "the member to listen", func() bool { return len(n.topic.Peers()) == 1 })
+			n.g.met.mu.Lock()
+			n.g.met.patience = patience
+			n.g.met.mu.Unlock()
+			stranger.come(t, n)
+			if patience == 0 {
+				waitFor(t, "what the stranger says to be read", func() bool {
+					n.g.met.mu.Lock()
+					defer n.g.met.mu.Unlock()
+					return n.g.met.missed[stranger.h.ID()]
+				})
+			}
+			secret := func(s string) {
+				n.say(t, s)
+				waitFor(t, "the member to hear", func() bool { return member.has(s) })
+			}
+			for i := range 30 {
+				secret(fmt.Sprint("secret ", i))
+			}
+			close(h.open)
+			waitFor(t, "it to be known that the stranger listens", func() bool {
+				if h.Network().Connectedness(stranger.h.ID()) != network.Connected { // it was too late
+					stranger.come(t, n)
+				}
+				return w.Intrudes(stranger.h.ID())
+			})
+			secret("and another one")
+			// What is said to all comes after what was said before.
+			if _, err := n.g.Join(testTopic+"2", judge); err != nil {
+				t.Fatal(err)
+			}
+			has := func(ok func() bool) func() bool {
+				return func() bool {
+					stranger.mu.Lock()
+					defer stranger.mu.Unlock()
+					return ok()
+				}
+			}
+			waitFor(t, "the stranger to hear what is for all", has(func() bool { return stranger.told[testTopic+"2"] }))
+			if has(func() bool { return len(stranger.heard) > 0 })() {
+				t.Fatalf("the stranger heard %q", stranger.heard)
+			}
+			w.admit(stranger.h.ID())
+			waitFor(t, "the new member to hear", func() bool {
+				n.say(t, "welcome "+time.Now().String())
+				return has(func() bool { return len(stranger.heard) > 0 })()
+			})
+		})
+	}
 }

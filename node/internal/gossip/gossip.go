@@ -90,7 +90,8 @@ type Options struct {
 	// must not block.
 	AppScore func(peer.ID) float64
 
-	// Fence says who may hear what. Default: all may hear all.
+	// Fence says who may hear what. With one, what a peer says waits until this node
+	// has a stream to it, for some seconds at most. Default: all may hear all.
 	Fence Fence
 
 	// Limits bound what one peer may send. The zero value means [DefaultLimits].
@@ -117,6 +118,7 @@ type Gossip struct {
 
 	scores atomic.Pointer[map[peer.ID]float64]
 	gate   *gate
+	met    *met // nil: all may hear all
 
 	mu     sync.Mutex
 	closed bool              // guarded by mu
@@ -141,6 +143,11 @@ func New(h host.Host, o Options) (*Gossip, error) {
 	g.gate.self, g.gate.trusted = h.ID(), o.Trusted
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	var err error
+	if o.Fence != nil {
+		g.met = newMet(g.connected)
+		g.gone(g.met.gone)
+		h = patient{h, g.ctx, g.met}
+	}
 	if g.ps, err = pubsub.NewGossipSub(g.ctx, h, g.options(o)...); err != nil {
 		g.cancel()
 		return nil, fmt.Errorf("gossip: %w", err)
@@ -149,12 +156,9 @@ func New(h host.Host, o Options) (*Gossip, error) {
 }
 
 func (g *Gossip) options(o Options) []pubsub.Option {
-	counted := newSubscribers(pubsub.NewRegexpSubscriptionFilter(topicPattern), func(p peer.ID) bool {
-		return g.host.Network().Connectedness(p) != network.NotConnected
-	})
+	counted := newSubscribers(pubsub.NewRegexpSubscriptionFilter(topicPattern), g.connected)
 	g.gone(counted.gone)
 	var filter pubsub.SubscriptionFilter = counted
-	var fenced []pubsub.Option
 	if o.Fence != nil {
 		app := o.AppScore
 		o.AppScore = func(p peer.ID) float64 {
@@ -167,12 +171,11 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 			}
 			return s
 		}
-		filter = listening{filter, o.Fence}
-		fenced = append(fenced, pubsub.WithPeerFilter(o.Fence.Hears))
+		filter = listening{filter, o.Fence, g.met}
 		g.gone(o.Fence.Gone)
 	}
 	score, thresholds := scoring(o.AppScore)
-	return append(fenced, []pubsub.Option{
+	options := []pubsub.Option{
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
 		pubsub.WithMessageIdFn(messageID),
 		pubsub.WithGossipSubProtocols(protocols(), pubsub.GossipSubDefaultFeatures),
@@ -190,7 +193,15 @@ func (g *Gossip) options(o Options) []pubsub.Option {
 		pubsub.WithPeerOutboundQueueSize(outboundQueue),
 		pubsub.WithAppSpecificRpcInspector(g.gate.inspect),
 		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(filter, maxTopicsPerPeer)),
-	}...)
+	}
+	if o.Fence != nil {
+		options = append(options, pubsub.WithPeerFilter(o.Fence.Hears), pubsub.WithRawTracer(g.met))
+	}
+	return options
+}
+
+func (g *Gossip) connected(p peer.ID) bool {
+	return g.host.Network().Connectedness(p) != network.NotConnected
 }
 
 // gone has fn called with peers that are not connected any more.

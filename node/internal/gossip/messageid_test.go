@@ -27,10 +27,10 @@ func signed(t *testing.T, h host.Host, number uint64, data string) *pb.Message {
 	return m
 }
 
-// tell writes a frame with a message.
-func tell(t *testing.T, s network.Stream, m *pb.Message) {
+// writeRPC writes a frame.
+func writeRPC(t *testing.T, s network.Stream, rpc *pb.RPC) {
 	t.Helper()
-	b, err := proto.Marshal(&pb.RPC{Publish: []*pb.Message{m}})
+	b, err := proto.Marshal(rpc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,8 @@ func TestTwoMessagesOfOneNumber(t *testing.T) {
 	waitFor(t, "both to hear both votes", func() bool {
 		try++
 		for i, s := range streams {
-			tell(t, s, signed(t, liar, try, fmt.Sprint([]string{"yes ", "no "}[i], try)))
+			m := signed(t, liar, try, fmt.Sprint([]string{"yes ", "no "}[i], try))
+			writeRPC(t, s, &pb.RPC{Publish: []*pb.Message{m}})
 		}
 		time.Sleep(20 * time.Millisecond)
 		for said := range try { // a busy machine may hear old ones only

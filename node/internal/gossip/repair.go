@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -47,7 +48,36 @@ func (g *Gossip) repair(ctx context.Context) {
 				g.log.WarnContext(ctx, "streams are not repaired", "err", err)
 			}
 		}
+		for _, p := range g.unheard() {
+			g.log.DebugContext(ctx, "peer was left, for it has to say again what it wants to hear", "peer", p)
+			_ = g.host.Network().ClosePeer(p) // it is of no use either way
+		}
 	}
+}
+
+// unheard lists the peers that pubsub does not know to listen, and that say it only
+// when they come.
+func (g *Gossip) unheard() []peer.ID {
+	if g.met == nil {
+		return nil
+	}
+	return g.met.again()
+}
+
+// speaks reports whether a peer said that it gossips, or does: libp2p asks once for what
+// a peer speaks, and is told once when that changes, and either may be lost.
+func (g *Gossip) speaks(p peer.ID) bool {
+	if ok, err := g.host.Peerstore().SupportsProtocols(p, protocols()...); err == nil && len(ok) > 0 {
+		return true
+	}
+	for _, c := range g.host.Network().ConnsToPeer(p) {
+		for _, s := range c.GetStreams() {
+			if s.Stat().Direction == network.DirInbound && slices.Contains(protocols(), s.Protocol()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // deaf lists the peers to repair: those that were missing the last time too.
@@ -62,7 +92,7 @@ func (g *Gossip) deaf(missing map[peer.ID]time.Time, now time.Time) []peer.ID {
 		if known[p] || g.host.Network().Connectedness(p) != network.Connected {
 			continue
 		}
-		if ok, err := g.host.Peerstore().SupportsProtocols(p, protocols()...); err != nil || len(ok) == 0 {
+		if !g.speaks(p) {
 			continue
 		}
 		there[p] = true

@@ -195,12 +195,12 @@ func (x *testNode) goOn(t testing.TB, r *Runner) (stop func() error) {
 	return stop
 }
 
-// until waits for what comes within three minutes, on a busy machine, or fails.
+// until waits for what comes within ten minutes, on a busy machine, or fails.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("no %s within three minutes", what)
+			t.Fatalf("no %s within ten minutes", what)
 		}
 	}
 }
