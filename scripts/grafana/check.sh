@@ -42,10 +42,10 @@ scrape_configs:
     static_configs: [{targets: ["${api#http://}"]}]
     authorization: {credentials_file: $dir/node/api.read.token}
 Y
-ask() { curl -fsS --max-time 10 --get --data-urlencode "query=$1" "http://127.0.0.1:$port/api/v1/query"; }
+ask() { curl -fsS --max-time 60 --get --data-urlencode "query=$1" "http://127.0.0.1:$port/api/v1/query"; }
 # is waits until a query has a value: on a busy machine a scrape may be late. It gives up when Prometheus ends.
 is() {
-  local end=$((SECONDS + 120))
+  local end=$((SECONDS + 300))
   while ((SECONDS < end)); do
     [ "$(ask "$1" 2>/dev/null | jq -r '.data.result[0].value[1]' 2>/dev/null)" = "$2" ] && return 0
     kill -0 "$prometheus" 2>/dev/null || return 1
@@ -64,7 +64,7 @@ done
 is 'up{job="moot"}' 1 || { echo "Prometheus does not reach the node"; tail "$dir/prometheus.log"; exit 1; }
 # For rates there must be two scrapes; the held-out loss comes last.
 is 'count(moot_run_eval_loss)' 1 && is 'count(rate(moot_run_tokens_total[1m]))' 1 || { echo "the run does not train"; tail -n 5 "$dir/log"; exit 1; }
-n=0 silent=()
+n=0 silent=() end=$((SECONDS + 120))
 while read -r query; do
   query=${query//\$instance/.*}
   query=${query//\$__rate_interval/1m}
@@ -73,7 +73,12 @@ while read -r query; do
   n=$((n + 1))
   # Few devices tell how warm they are and what they take, and a node that trains has no reason why it does not.
   case $query in *temperature* | *power* | *not_training*) continue ;; esac
-  [ "$(jq '.data.result | length' "$dir/answer")" -gt 0 ] || silent+=("$query")
+  # After a scrape that was late, nothing is there until the next one.
+  until [ "$(jq '.data.result | length' "$dir/answer")" -gt 0 ]; do
+    ((SECONDS < end)) || { silent+=("$query"); break; }
+    sleep 1
+    ask "$query" >"$dir/answer" || { echo "not a query: $query"; exit 1; }
+  done
 done < <(jq -r '.panels[].targets[].expr' scripts/grafana/moot.json)
 is 'sum(moot_state)' 1 || { echo "the node is not in one state"; exit 1; }
 [ ${#silent[@]} -eq 0 ] || { printf 'no answer: %s\n' "${silent[@]}"; tail -n 5 "$dir/log"; exit 1; }
