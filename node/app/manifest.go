@@ -76,7 +76,7 @@ func (n *node) describe(ctx context.Context, f *runfile.File) (*run.Manifest, er
 	m := &run.Manifest{
 		Version: run.ManifestVersion, Name: f.Name, GenesisSeed: f.Seed, CodecBits: f.CodecBits,
 		PeriodMillis: uint64(time.Duration(f.Period).Milliseconds()), Seats: f.Seats, MinPeers: f.MinPeers,
-		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples, EvalPeers: f.EvalPeers, SkipLinks: true, Pledges: true, RotateRounds: f.RotateRounds, KeepRounds: f.KeepRounds, MinCodecBits: f.MinCodecBits, FollowArrivals: f.FollowArrivals,
+		MaxRounds: uint64(f.Rounds), MaxTokens: f.MaxTokens, EvalSamples: f.EvalSamples, EvalPeers: f.EvalPeers, SkipLinks: true, Pledges: true, DatedRequests: true, RotateRounds: f.RotateRounds, KeepRounds: f.KeepRounds, MinCodecBits: f.MinCodecBits, FollowArrivals: f.FollowArrivals,
 		Trust: run.Trust{
 			Auditors: *f.Trust.Auditors, AuditSamples: f.Trust.AuditSamples, Probation: *f.Trust.Probation, TakeBack: *f.Trust.TakeBack,
 			Outsiders: *f.Trust.Outsiders,

@@ -128,7 +128,7 @@ model_source = "me/mine"
 		MaxRounds: 7, MaxTokens: 1_000_000, Schedule: run.ScheduleConstant, EvalSamples: 9,
 		Licences: run.Licences{Model: "mine", Data: d.Licence, ModelSource: "me/mine", DataSource: d.Source}, Launcher: n.host.ID(), Created: 1_700_000_000, Template: "alpaca",
 		Trust:     run.Trust{Auditors: 2, AuditSamples: 7, Probation: 4, TakeBack: true, RetracePPM: 500_000, Outsiders: 4, Judgement: run.NewestJudgement},
-		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3}, SkipLinks: true, Pledges: true, RotateRounds: 16, KeepRounds: 8, EvalPeers: 5, FollowArrivals: true,
+		Admission: run.Admission{Mode: run.AdmissionList, Allowed: []peer.ID{friend}, WorkBits: 3}, SkipLinks: true, Pledges: true, DatedRequests: true, RotateRounds: 16, KeepRounds: 8, EvalPeers: 5, FollowArrivals: true,
 	}
 	if diff := cmp.Diff(want.Inner, got.Inner); diff != "" {
 		t.Errorf("inner (-want +got):\n%s", diff)

@@ -292,6 +292,7 @@ func samples(t testing.TB, from peer.ID) []Message {
 		auditedResult(t, from),
 		samplePledge(from),
 		samplePledged(t, from),
+		&JoinRequest{Run: testCID("run"), Peer: from, Seq: 5, Leave: true, Until: 12},
 	}
 }
 

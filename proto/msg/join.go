@@ -19,6 +19,9 @@ type JoinRequest struct {
 	Invite []byte `json:",omitzero"` // envelope
 	Proof  []byte `json:",omitzero"`
 	Nonce  uint64 `json:",omitzero"`
+	// Until is the last round in which the request has an effect, in runs whose
+	// requests are dated; 0: none is the last.
+	Until Round `json:",omitzero"`
 }
 
 // Validate implements Message.
@@ -29,6 +32,7 @@ func (m *JoinRequest) Validate() error {
 	c.that(len(m.Invite) <= maxInviteBytes, "invite has %d bytes, must have at most %d", len(m.Invite), maxInviteBytes)
 	c.that(len(m.Proof) == 0 || len(m.Proof) == ed25519.SignatureSize, "proof has %d bytes, must have %d", len(m.Proof), ed25519.SignatureSize)
 	c.that((len(m.Invite) > 0) == (len(m.Proof) > 0), "an invite without proof, or a proof without invite")
+	c.between("until", uint64(m.Until), 0, MaxRound)
 	return c.result()
 }
 

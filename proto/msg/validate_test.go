@@ -89,6 +89,7 @@ func TestValidate(t *testing.T) {
 		{order(func(m *Order) { m.Note = strings.Repeat("x", 257) }), "order: note has 257 bytes"},
 		{&JoinRequest{Peer: id}, "join: run is"},
 		{&JoinRequest{Run: testCID("run")}, "join: peer is"},
+		{&JoinRequest{Run: testCID("run"), Peer: id, Until: MaxRound + 1}, "join: until is"},
 		{vote(func(m *Vote) { m.Run = cid.Undef }), "vote: run is"},
 		{vote(func(m *Vote) { m.Round = 0 }), "vote: round is 0"},
 		{vote(func(m *Vote) { m.Head = cid.Undef }), "vote: head is"},

@@ -191,14 +191,14 @@ func reportFromWire(w *wirev1.Report) (*Report, error) {
 
 func (m *JoinRequest) toWire() proto.Message {
 	return &wirev1.JoinRequest{
-		Run: m.Run.Bytes(), Peer: []byte(m.Peer), Seq: m.Seq, Leave: m.Leave, Invite: m.Invite, Proof: m.Proof, Nonce: m.Nonce,
+		Run: m.Run.Bytes(), Peer: []byte(m.Peer), Seq: m.Seq, Leave: m.Leave, Invite: m.Invite, Proof: m.Proof, Nonce: m.Nonce, Until: uint64(m.Until),
 	}
 }
 
 func joinFromWire(w *wirev1.JoinRequest) (*JoinRequest, error) {
 	var r cidReader
 	return &JoinRequest{
-		Run: r.read(w.Run), Peer: peer.ID(w.Peer), Seq: w.Seq, Leave: w.Leave, Invite: w.Invite, Proof: w.Proof, Nonce: w.Nonce,
+		Run: r.read(w.Run), Peer: peer.ID(w.Peer), Seq: w.Seq, Leave: w.Leave, Invite: w.Invite, Proof: w.Proof, Nonce: w.Nonce, Until: Round(w.Until),
 	}, r.err
 }
 

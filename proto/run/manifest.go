@@ -161,6 +161,9 @@ type Manifest struct {
 	// Pledges: proposals come with a signed word short enough for a record, so that
 	// who proposes two records in one attempt is banned for it.
 	Pledges bool `json:",omitzero"`
+	// DatedRequests: a request for a seat says until which round it has an effect, so
+	// that nobody can say an old one again.
+	DatedRequests bool `json:",omitzero"`
 	// RotateRounds is after how many rounds some seats of a full run go to peers
 	// that wait for one; 0: never.
 	RotateRounds uint32 `json:",omitzero"`

@@ -525,6 +525,14 @@ func pledged(t testing.TB) *Manifest {
 	return m
 }
 
+// dated is of a run whose requests for seats say until when they have an effect.
+func dated(t testing.TB) *Manifest {
+	t.Helper()
+	m := sample(t)
+	m.DatedRequests = true
+	return m
+}
+
 // overlapping is of a run whose seats train while their deltas travel.
 func overlapping(t testing.TB) *Manifest {
 	m := sample(t)
@@ -542,7 +550,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t), pledged(t), keeping(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t), pledged(t), keeping(t), dated(t)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)

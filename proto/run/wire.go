@@ -62,6 +62,7 @@ func (m *Manifest) toWire() *wirev1.Manifest {
 		SkipLinks:    m.SkipLinks,
 		Pledges:      m.Pledges,
 
+		DatedRequests:  m.DatedRequests,
 		FollowArrivals: m.FollowArrivals,
 		EvalPeers:      m.EvalPeers,
 	}
@@ -153,6 +154,7 @@ func fromWire(w *wirev1.Manifest) (*Manifest, error) {
 		SkipLinks:    w.SkipLinks,
 		Pledges:      w.Pledges,
 
+		DatedRequests:  w.DatedRequests,
 		FollowArrivals: w.FollowArrivals,
 		EvalPeers:      w.EvalPeers,
 	}

@@ -26,12 +26,12 @@ func (m *Machine) show(c Credentials) {
 	}
 }
 
-// Admits reports whether a request can have an effect in a round: the run lets
-// the peer in, and it took the trouble that the run asks for. Everybody may
-// leave.
+// Admits reports whether a request can have an effect in a round: it is not void by
+// then, the run lets the peer in, and it took the trouble that the run asks for.
+// Everybody may leave. Round 0 asks whether it can in any round.
 func (ru *Rules) Admits(j *msg.JoinRequest, round msg.Round) bool {
 	switch {
-	case !j.Run.Equals(ru.run):
+	case !j.Run.Equals(ru.run), (j.Until > 0) != ru.manifest.DatedRequests, j.Until < round && j.Until > 0:
 		return false
 	case j.Leave:
 		return true

@@ -125,6 +125,9 @@ func (m *Machine) Restart(now time.Time, own []msg.Signed, spent []cid.Cid) (*Ma
 	n.proofs, n.joins, n.places, n.frauds = m.proofs, m.joins, m.places, m.frauds
 	n.joins.known = n.works
 	n.recallJoins()
+	if n.cur != nil {
+		n.joins.expire(n.cur.round)
+	}
 	n.orders.list = m.orders.list
 	n.obeyed()
 	n.lastSeq, n.statusSeq, n.want, n.about = max(m.lastSeq, n.lastSeq), m.statusSeq, m.want, m.about

@@ -12,6 +12,11 @@ import (
 const (
 	maxRequests = 256  // peers whose join request is kept
 	maxEffects  = 1024 // peers whose last effective request is remembered
+
+	// For how many rounds a request has an effect where it says so. A leave should have
+	// it in the next one, and is what costs its peer a seat if somebody says it again.
+	joinRounds  = 16
+	leaveRounds = 4
 )
 
 // joinPool keeps the newest join request of each peer.
@@ -92,6 +97,22 @@ func (p *joinPool) effect(s msg.Signed) {
 	}
 }
 
+// expire drops the requests that have no effect any more in a round.
+func (p *joinPool) expire(round msg.Round) {
+	n := len(p.peers)
+	p.peers = slices.DeleteFunc(p.peers, func(id peer.ID) bool {
+		until := p.byPeer[id].Message.(*msg.JoinRequest).Until
+		if until == 0 || until >= round {
+			return false
+		}
+		delete(p.byPeer, id)
+		return true
+	})
+	if len(p.peers) < n {
+		p.changes++
+	}
+}
+
 // all returns the requests, the least recently heard of first.
 func (p *joinPool) all() []msg.Signed {
 	list := make([]msg.Signed, len(p.peers))
@@ -152,6 +173,9 @@ func (m *Machine) request() {
 	if m.cur == nil || m.want == wantUnknown {
 		return
 	}
+	if m.wish != nil && m.fades(m.wish.Message.(*msg.JoinRequest)) {
+		m.wish = nil // and ask again, if that is still wanted
+	}
 	seated := m.cur.self >= 0
 	asks := m.wish != nil && !m.wish.Message.(*msg.JoinRequest).Leave
 	leaves := m.wish != nil && !asks
@@ -169,11 +193,20 @@ func (m *Machine) request() {
 	}
 }
 
+// fades reports whether a request will soon be, or is, without effect.
+func (m *Machine) fades(j *msg.JoinRequest) bool { return j.Until > 0 && j.Until <= m.cur.round }
+
 func (m *Machine) ask(leave bool) {
 	seq := max(m.millis(), m.lastSeq+1)
 	v := &msg.JoinRequest{Run: m.rules.run, Peer: m.cfg.Self, Seq: seq, Leave: leave}
 	if c := m.cfg.Credentials; !leave {
 		v.Invite, v.Proof, v.Nonce = c.Invite, c.Proof, c.Nonce
+	}
+	if m.rules.manifest.DatedRequests {
+		v.Until = min(m.cur.round+joinRounds, msg.MaxRound)
+		if leave {
+			v.Until = min(m.cur.round+leaveRounds, msg.MaxRound)
+		}
 	}
 	s, err := m.cfg.Sign(v)
 	if err != nil {
@@ -191,7 +224,8 @@ func (m *Machine) millis() uint64 { return uint64(max(m.now.UnixMilli(), 1)) }
 // recallJoins notes which requests took effect, in the last records and in those that
 // gave the seats there are: else who says old ones again, to nodes that were restarted, takes a
 // peer's seat away, by a leave after which it came back, or gives one to who is gone. A leave that was
-// taken back before it took effect is in no record, nor is a request of who went long ago.
+// taken back before it took effect is in no record, nor is a request of who went long ago; in runs
+// whose requests are dated they are void after some rounds.
 func (m *Machine) recallJoins() {
 	var rounds []msg.Round
 	for _, s := range m.head.Record.NextSeats {

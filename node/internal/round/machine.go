@@ -627,6 +627,7 @@ func (m *Machine) adopt(links []Link) {
 	m.keepLost()
 	if !head.Record.Final {
 		m.cur = m.newHeight(head)
+		m.joins.expire(m.cur.round)
 	}
 	m.heartbeatSoon()
 	m.wishSoon()

@@ -229,9 +229,10 @@ func (m *Machine) wishSoon() {
 	m.wishAt = m.now.Add(fraction(min(m.timing.Train/4, restPatience*m.timing.Repeat), rank(m.head.ID, m.cfg.Self)))
 }
 
-// publishWish publishes the own request if that is of use.
+// publishWish publishes the own request if that is of use. One for the seat that Self has
+// takes a leave back.
 func (m *Machine) publishWish() {
-	if !m.wish.Message.(*msg.JoinRequest).Leave && !m.wins(m.cur) {
+	if !m.wish.Message.(*msg.JoinRequest).Leave && m.cur.self < 0 && !m.wins(m.cur) {
 		return
 	}
 	m.emit(Publish{*m.wish})

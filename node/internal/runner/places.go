@@ -172,7 +172,7 @@ func (r *Runner) passes(j *msg.JoinRequest) (pass, rejected bool) {
 		ok := r.rules.Admits(j, 0)
 		return ok, !ok
 	}
-	if j.Leave {
+	if j.Leave && r.rules.Admits(j, v.Head.Record.Round+1) {
 		for _, s := range v.Head.Record.NextSeats {
 			if s.Peer == j.Peer {
 				return true, false

@@ -256,6 +256,7 @@ type Manifest struct {
 	FollowArrivals bool                   `protobuf:"varint,45,opt,name=follow_arrivals,json=followArrivals,proto3" json:"follow_arrivals,omitempty"`
 	EvalPeers      uint32                 `protobuf:"varint,50,opt,name=eval_peers,json=evalPeers,proto3" json:"eval_peers,omitempty"`
 	Pledges        bool                   `protobuf:"varint,55,opt,name=pledges,proto3" json:"pledges,omitempty"`
+	DatedRequests  bool                   `protobuf:"varint,56,opt,name=dated_requests,json=datedRequests,proto3" json:"dated_requests,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -531,6 +532,13 @@ func (x *Manifest) GetEvalPeers() uint32 {
 func (x *Manifest) GetPledges() bool {
 	if x != nil {
 		return x.Pledges
+	}
+	return false
+}
+
+func (x *Manifest) GetDatedRequests() bool {
+	if x != nil {
+		return x.DatedRequests
 	}
 	return false
 }
@@ -1307,7 +1315,8 @@ var File_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\xe4\t\n" +
+	"\x11v1/manifest.proto\x12\fmoot.wire.v1\"\x8b\n" +
+	"\n" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1351,7 +1360,8 @@ const file_v1_manifest_proto_rawDesc = "" +
 	"\x0ffollow_arrivals\x18- \x01(\bR\x0efollowArrivals\x12\x1d\n" +
 	"\n" +
 	"eval_peers\x182 \x01(\rR\tevalPeers\x12\x18\n" +
-	"\apledges\x187 \x01(\bR\apledges\"u\n" +
+	"\apledges\x187 \x01(\bR\apledges\x12%\n" +
+	"\x0edated_requests\x188 \x01(\bR\rdatedRequests\"u\n" +
 	"\x04Stop\x12\x1a\n" +
 	"\bpatience\x18\x01 \x01(\rR\bpatience\x12.\n" +
 	"\x13min_improvement_ppm\x18\x02 \x01(\rR\x11minImprovementPpm\x12!\n" +

@@ -665,6 +665,7 @@ type JoinRequest struct {
 	Invite        []byte                 `protobuf:"bytes,5,opt,name=invite,proto3" json:"invite,omitempty"` // envelope
 	Proof         []byte                 `protobuf:"bytes,6,opt,name=proof,proto3" json:"proof,omitempty"`
 	Nonce         uint64                 `protobuf:"varint,7,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Until         uint64                 `protobuf:"varint,8,opt,name=until,proto3" json:"until,omitempty"` // round
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -744,6 +745,13 @@ func (x *JoinRequest) GetProof() []byte {
 func (x *JoinRequest) GetNonce() uint64 {
 	if x != nil {
 		return x.Nonce
+	}
+	return 0
+}
+
+func (x *JoinRequest) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
 	}
 	return 0
 }
@@ -1660,7 +1668,7 @@ const file_v1_message_proto_rawDesc = "" +
 	"\tHaveEntry\x12\x12\n" +
 	"\x04seat\x18\x01 \x01(\rR\x04seat\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\fR\x06commit\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\rR\x06reason\"\x9f\x01\n" +
+	"\x06reason\x18\x03 \x01(\rR\x06reason\"\xb5\x01\n" +
 	"\vJoinRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
@@ -1668,7 +1676,8 @@ const file_v1_message_proto_rawDesc = "" +
 	"\x05leave\x18\x04 \x01(\bR\x05leave\x12\x16\n" +
 	"\x06invite\x18\x05 \x01(\fR\x06invite\x12\x14\n" +
 	"\x05proof\x18\x06 \x01(\fR\x05proof\x12\x14\n" +
-	"\x05nonce\x18\a \x01(\x04R\x05nonce\"\xce\x01\n" +
+	"\x05nonce\x18\a \x01(\x04R\x05nonce\x12\x14\n" +
+	"\x05until\x18\b \x01(\x04R\x05until\"\xce\x01\n" +
 	"\x05Order\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
