@@ -24,6 +24,7 @@ import (
 	"github.com/moot-net/moot/node/internal/p2p"
 	"github.com/moot-net/moot/node/internal/pull"
 	"github.com/moot-net/moot/node/internal/train"
+	"github.com/moot-net/moot/proto/msg"
 	"github.com/moot-net/moot/proto/run"
 	"github.com/moot-net/moot/shard"
 )
@@ -203,6 +204,13 @@ func until(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("no %s within ten minutes", what)
 		}
 	}
+}
+
+// endNow has the launcher, whose runner is the first, end a run that all take part in.
+func endNow(t testing.TB, rs ...*Runner) {
+	t.Helper()
+	until(t, "order that is taken", func() bool { return rs[0].Order(t.Context(), msg.Order{Action: msg.ActionStop}) == nil })
+	sameEnd(t, rs...)
 }
 
 // sameEnd checks that runs ended with the same record.
