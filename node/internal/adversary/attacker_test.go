@@ -78,15 +78,18 @@ func newHost(k crypto.PrivKey) (*p2p.Host, error) {
 
 func (a *attacker) id() peer.ID { return a.h.ID() }
 
-// connect tries until it succeeds, or ctx is done: a node under attack may refuse
-// for a while.
+// connect tries until it succeeds, and it is known what the node speaks, or ctx is
+// done: a node under attack may refuse for a while.
 func (a *attacker) connect(ctx context.Context, h *p2p.Host) bool {
 	for ctx.Err() == nil {
 		c, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := h.Libp2p().Connect(c, a.to)
 		cancel()
 		if err == nil {
-			return true
+			if known, err := h.Libp2p().Peerstore().GetProtocols(a.to.ID); err == nil && len(known) > 0 {
+				return true
+			}
+			_ = h.Libp2p().Network().ClosePeer(a.to.ID) // nobody asks twice over one connection
 		}
 		pause(ctx, 20*time.Millisecond)
 	}

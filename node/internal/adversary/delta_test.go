@@ -132,7 +132,7 @@ func TestSeat(t *testing.T) {
 	defer wg.Wait()
 	defer cancel()
 	x := newLiar(ctx, &wg, newAttacker(t, v, run, first, *seed), nil)
-	deadline := time.Now().Add(4 * time.Minute)
+	deadline := time.Now().Add(8 * time.Minute)
 	head, rec, good := first, (*msg.Record)(nil), (*msg.Commit)(nil)
 	told := make(map[cid.Cid]msg.Reason)
 	follow := func() {

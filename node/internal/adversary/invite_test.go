@@ -98,7 +98,7 @@ func TestInvitations(t *testing.T) {
 	}
 	wait := func(what string, who *guest, each func(), ok func() bool) {
 		t.Helper()
-		deadline := time.Now().Add(4 * time.Minute)
+		deadline := time.Now().Add(8 * time.Minute)
 		for follow(who); rec == nil || !ok(); follow(who) {
 			switch late := time.Now().After(deadline); {
 			case rec == nil && late:

@@ -208,7 +208,7 @@ func (v *victim) await(run cid.Cid, what string, ok func(api.Run) bool) api.Run 
 	v.t.Helper()
 	var last api.RunDetail
 	var err error
-	for deadline := time.Now().Add(4 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(8 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if last, err = v.Run(v.t.Context(), run.String()); err == nil && ok(last.Run) {
 			return last.Run
 		}

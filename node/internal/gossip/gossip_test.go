@@ -522,10 +522,13 @@ func TestRestart(t *testing.T) {
 	connect(t, first.h, stays.h)
 	waitFor(t, "the two to meet", func() bool { return len(first.topic.Peers()) == 1 && len(stays.topic.Peers()) == 1 })
 	time.Sleep(1500 * time.Millisecond) // of heartbeats, in which they form a mesh
-	for i := range 10 {
-		first.say(t, fmt.Sprint("early ", i))
-	}
-	waitFor(t, "the messages", func() bool { return stays.has("early 9") })
+	waitFor(t, "the messages", func() bool {
+		for i := range 10 { // again, should a stream have been lost
+			first.say(t, fmt.Sprint("early ", i))
+		}
+		time.Sleep(20 * time.Millisecond)
+		return stays.has("early 9")
+	})
 	// As it left in order, it is not let into the mesh again at once, and asks.
 	if err := first.topic.Leave(); err != nil {
 		t.Fatal(err)
@@ -537,8 +540,11 @@ func TestRestart(t *testing.T) {
 	connect(t, again.h, stays.h)
 	waitFor(t, "the two to meet again", func() bool { return len(again.topic.Peers()) == 1 && len(stays.topic.Peers()) == 1 })
 	time.Sleep(3 * time.Second) // of heartbeats, in which it asks for what it has not seen
-	stays.say(t, "welcome")
-	waitFor(t, "the one that started again to hear", func() bool { return again.has("welcome") })
+	waitFor(t, "the one that started again to hear", func() bool {
+		stays.say(t, "welcome")
+		time.Sleep(20 * time.Millisecond)
+		return again.has("welcome")
+	})
 	if s := again.g.Score(stays.h.ID()); s < 0 {
 		t.Errorf("the score of the one that stayed is %v", s)
 	}
