@@ -73,9 +73,11 @@ type limits struct {
 	measure time.Duration // for export, evaluation and answers
 }
 
+// defaultLimits are for a machine that has other things to do: that a daemon has
+// ended is seen at once.
 var defaultLimits = limits{
-	start: 30 * time.Second, join: 90 * time.Second, round: 90 * time.Second, agree: 45 * time.Second,
-	grace: 10 * time.Second, measure: 90 * time.Second,
+	start: time.Minute, join: 2 * time.Minute, round: 90 * time.Second, agree: 90 * time.Second,
+	grace: 10 * time.Second, measure: 3 * time.Minute,
 }
 
 var errTimeout = errors.New("timed out")
