@@ -253,8 +253,9 @@ type Trust struct {
 }
 
 // NewestJudgement has what follows from audits when some auditors lie, or
-// audits tell little, also when most of what tells is a lie.
-const NewestJudgement = 2
+// audits tell little, also when most of what tells is a lie, or gains are close
+// together by chance.
+const NewestJudgement = 3
 
 // LoRA is the shape of the adapter. Which layers it is on, and their ranks,
 // is what Tensors say.

@@ -200,7 +200,7 @@ func TestValidate(t *testing.T) {
 		{func(m *Manifest) { m.Stop.TargetMicro = 1 << 41 }, "stop.target_micro is 2199023255552"},
 		{func(m *Manifest) { m.Rollback.Rounds = 1 }, "rollback.worse_ppm is 0 with 1 rounds"},
 		{func(m *Manifest) { m.Rollback.WorsePPM = 1 }, "rollback.worse_ppm is 1 with 0 rounds"},
-		{func(m *Manifest) { m.Trust = Trust{Auditors: 1, AuditSamples: 1, Judgement: NewestJudgement + 1} }, "trust.judgement is 3, must be at most 2"},
+		{func(m *Manifest) { m.Trust = Trust{Auditors: 1, AuditSamples: 1, Judgement: NewestJudgement + 1} }, "trust.judgement is 4, must be at most 3"},
 		{func(m *Manifest) { m.Trust.Judgement = 1 }, "trust.judgement is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Probation = 1 }, "trust.probation is 1, must be 0 without audits"},
 		{func(m *Manifest) { m.Trust.Auditors = 1 }, "trust.audit_samples is 0 with 1 auditors"},
@@ -497,7 +497,7 @@ func judged(t testing.TB, rules uint32) *Manifest {
 
 // keeping is of a run that keeps seats of peers that are away.
 func keeping(t testing.TB) *Manifest {
-	m := judged(t, NewestJudgement)
+	m := judged(t, 2)
 	m.KeepRounds = 8
 	return m
 }
@@ -550,7 +550,7 @@ func TestVectorsManifest(t *testing.T) {
 		StateCID string
 	}
 	var file []vector
-	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t), pledged(t), keeping(t), dated(t)} {
+	for _, m := range []*Manifest{options(t), full(t), watched(t), crowded(t), laddered(t), judged(t, 1), timely(t), measuredRun(t), overlapping(t), judged(t, 2), sourced(t), pledged(t), keeping(t), dated(t), judged(t, 3)} {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)

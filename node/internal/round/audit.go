@@ -207,9 +207,10 @@ func medianOf[T cmp.Ordered](list []T) T {
 	return median(list)
 }
 
-// judge gives each contribution that was measured its verdict and its worth.
-func (ru *Rules) judge(list []measured) {
-	ru.judgeGains(list)
+// judge gives each contribution that was measured its verdict and its worth;
+// before are the judgements in the parent's record.
+func (ru *Rules) judge(list []measured, before []msg.Judgement) {
+	ru.judgeGains(list, before)
 	for i := range list {
 		switch e := &list[i]; {
 		case e.untrue:
@@ -220,15 +221,18 @@ func (ru *Rules) judge(list []measured) {
 	}
 }
 
-func (ru *Rules) judgeGains(list []measured) {
+func (ru *Rules) judgeGains(list []measured, before []msg.Judgement) {
 	reference := references(list)
 	if len(reference) == 0 {
 		return
 	}
-	middle, spread := centre(reference)
+	middle, spread := centre(gainsOf(reference))
+	if ru.steady() {
+		spread = steadied(middle, spread, before)
+	}
 	bound := min(middle-damageMADs*spread, 0)
 	rate := int64(0)
-	if middle > 0 && clearMADs*spread <= middle {
+	if telling(middle, spread) {
 		rate = medianRate(reference)
 	}
 	alarmed := ru.alarmed(list)
@@ -318,12 +322,17 @@ func references(list []measured) []measured {
 	return all
 }
 
-// centre returns the median of the gains, and of the distances from it.
-func centre(list []measured) (middle, spread int64) {
+func gainsOf(list []measured) []int64 {
 	gains := make([]int64, len(list))
 	for i, e := range list {
 		gains[i] = e.judgement.GainNano
 	}
+	return gains
+}
+
+// centre returns the median of gains, and of their distances from it, which it
+// writes in their place.
+func centre(gains []int64) (middle, spread int64) {
 	middle = medianOf(gains)
 	for i, g := range gains {
 		gains[i] = max(g-middle, middle-g)

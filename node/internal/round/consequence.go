@@ -130,7 +130,7 @@ func (ru *Rules) Consequence(b Basis) *Consequence {
 		c.Blocked = append(c.Blocked, parent.Parent) // by whose standings the cells went
 	}
 	audits := ru.measure(b)
-	ru.judge(audits)
+	ru.judge(audits, parent.Judgements)
 	for _, a := range audits {
 		r.Judgements = append(r.Judgements, a.judgement)
 	}

@@ -50,7 +50,7 @@ func TestContested(t *testing.T) {
 			idle := measuredBy(agree(1000)...)
 			idle.maker, idle.weight = id, 0
 			list = append(list, idle)
-			ru.judge(list)
+			ru.judge(list, nil)
 			got := ru.standingsAfter(&msg.Record{Standings: was}, 9, list)
 			for i, e := range list[:len(list)-1] {
 				if in := got.of(e.maker).StrikesQ8 >= doubtQ8; in != (tt.open || e.accused) {
@@ -80,7 +80,7 @@ func TestDisputed(t *testing.T) {
 		for i := range 5 {
 			list = append(list, measuredBy(1000, 1000+int64(i), 1000))
 		}
-		ru.judge(list)
+		ru.judge(list, nil)
 		return ru.standingsAfter(&msg.Record{}, 9, list[:1]).of(id).LackQ16
 	}
 	lack := func(jury int, gains ...int64) uint32 {
@@ -182,7 +182,7 @@ func TestAlarm(t *testing.T) {
 				}
 				list = append(list, o)
 			}
-			ru.judge(list)
+			ru.judge(list, nil)
 			if got := ru.standingsAfter(&msg.Record{}, 9, list[:1]).of(id).StrikesQ8; got != tt.want {
 				t.Errorf("%d strikes, want %d", got, tt.want)
 			}

@@ -206,7 +206,7 @@ func TestJury(t *testing.T) {
 				e.tokens, e.weight = 1000, 1
 				list = append(list, e)
 			}
-			ru.judge(list)
+			ru.judge(list, nil)
 			if got := list[0].judgement.Verdict; got != tt.verdict {
 				t.Errorf("judged %v, want %v", got, tt.verdict)
 			}
@@ -230,7 +230,7 @@ func TestNoWorth(t *testing.T) {
 		for _, g := range all {
 			list = append(list, measured{maker: id, tokens: 1000, weight: 1, gains: []int64{g, g, g}, lack: was.LackQ16, enough: true, judgement: msg.Judgement{GainNano: g}})
 		}
-		ru.judge(list)
+		ru.judge(list, nil)
 		return list[0].judgement, ru.standingsAfter(&msg.Record{Standings: []msg.Standing{was}}, 9, list[:1]).of(id)
 	}
 	clear := []int64{1000, 1100, 900, 1000, 1000}
@@ -273,7 +273,7 @@ func TestFastSeat(t *testing.T) {
 			m.tokens = 1000
 			list = append(list, m)
 		}
-		ru.judge(list)
+		ru.judge(list, nil)
 		s := ru.standingsAfter(&msg.Record{Standings: []msg.Standing{e}}, 9, list[:1])
 		e = s.of(id)
 		if factor, _, reason := ru.counts(s, msg.Seat{Peer: id}, 100); reason != msg.Held || factor < fold.One/4 {

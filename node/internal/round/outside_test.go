@@ -195,7 +195,7 @@ func TestDissent(t *testing.T) {
 		for range 4 {
 			measured = append(measured, measuredBy(1000, 1001, 1002))
 		}
-		s.rules.judge(measured)
+		s.rules.judge(measured, nil)
 		j := measured[0].judgement
 		if j.Seat != seat || j.Measured != tt.measured || j.Verdict != tt.want {
 			t.Errorf("%s: %+v, want %v by %d", tt.name, j, tt.want, tt.measured)

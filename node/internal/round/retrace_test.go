@@ -92,7 +92,7 @@ func TestUntrue(t *testing.T) {
 			// The maker's own word does not count.
 			haves = append(haves, msg.Signed{From: maker, Message: &msg.Have{Peer: maker, Retraces: []msg.Retrace{{Seat: 2}}}})
 			list := s.rules.measure(Basis{Parent: s.parent, Haves: haves})
-			s.rules.judge(list)
+			s.rules.judge(list, nil)
 			if len(list) != 1 || list[0].untrue != tt.untrue || list[0].judgement.Verdict != tt.verdict {
 				t.Fatalf("judged %+v, want untrue %v, %v", list, tt.untrue, tt.verdict)
 			}

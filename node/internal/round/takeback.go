@@ -88,7 +88,7 @@ func (ru *Rules) inputsOf(before Link, r *msg.Record) []Input {
 func (ru *Rules) judgedIn(before Link, r *msg.Record) []measured {
 	b := Basis{Parent: before, Haves: opened(r.Haves), reports: opened(r.Reports)}
 	list := ru.measure(b)
-	ru.judge(list)
+	ru.judge(list, before.Record.Judgements)
 	return list
 }
 

@@ -124,7 +124,7 @@ func TestJudge(t *testing.T) {
 			for i := range tt.list {
 				tt.list[i].judgement.Seat = uint32(i)
 			}
-			first.judge(tt.list)
+			first.judge(tt.list, nil)
 			got := tt.list[tt.at].judgement
 			if got.Verdict != tt.want || got.WorthQ16 != tt.worth {
 				t.Errorf("judged %v with worth %d, want %v with %d", got.Verdict, got.WorthQ16, tt.want, tt.worth)
@@ -668,7 +668,7 @@ func TestAuditNoise(t *testing.T) {
 				judgement: msg.Judgement{Seat: uint32(i), Measured: 3, GainNano: g},
 			})
 		}
-		first.judge(list)
+		first.judge(list, nil)
 		for _, e := range list {
 			rounds++
 			if e.judgement.Verdict == msg.Damaging {
