@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"unicode/utf8"
 )
@@ -178,8 +179,11 @@ func notAnObject(err error) error {
 // syntax turns an error of encoding/json into one without its offsets, which
 // count from where the row begins.
 func syntax(err error) error {
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), strings.HasPrefix(err.Error(), "unexpected end"):
+		return errors.New("bad JSON: it ends in the middle")
 	}
 	return fmt.Errorf("bad JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
 }

@@ -148,7 +148,10 @@ func runOrder(ctx context.Context, e *env, req api.OrderRequest, wait time.Durat
 		if err != nil {
 			return err
 		}
-		r, pending = now.Run, now.Pending
+		r = now.Run
+		if r.State != api.RunFinal {
+			pending = now.Pending
+		}
 	}
 	return e.answer(struct {
 		api.Run
@@ -156,7 +159,12 @@ func runOrder(ctx context.Context, e *env, req api.OrderRequest, wait time.Durat
 	}{r, pending}, func(p *page) {
 		runFields(p, r)
 		pendingOrders(p, pending)
-		if ordersOf(r) == ordersOf(before.Run) {
+		switch {
+		case ordersOf(r) != ordersOf(before.Run):
+		case r.State == api.RunFinal:
+			p.line("")
+			p.line("The order has no effect any more: the run is over.")
+		default:
 			p.line("")
 			p.line("The order is given and has not taken effect yet: \"moot run show %s\" tells.", api.ShortID(r.ID))
 			if before.Launcher != "" && before.Launcher != self(ctx, c) {
@@ -201,7 +209,7 @@ func self(ctx context.Context, c *client.Client) string {
 // effect waits until an order took effect, and returns the run as it is then.
 func effect(ctx context.Context, c *client.Client, r, before api.Run, most time.Duration) (api.Run, error) {
 	until := time.Now().Add(most)
-	for ordersOf(r) == ordersOf(before) && time.Now().Before(until) {
+	for ordersOf(r) == ordersOf(before) && r.State != api.RunFinal && time.Now().Before(until) {
 		select {
 		case <-ctx.Done():
 			return r, ctx.Err()

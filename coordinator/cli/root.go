@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,9 +34,7 @@ object. The exit code says what went wrong: 2 usage, 3 run file, 4 no daemon,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDescriptions: false},
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return api.Errorf(api.CodeUsage, "%w", err).WithHint("see %q", cmd.CommandPath()+" --help")
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVar(&e.dataDir, "data-dir", "", "data `folder` of the daemon (default: MOOT_DATA_DIR, or the user's)")
 	root.PersistentFlags().BoolVar(&e.json, "json", false, "print one JSON object")
 
@@ -73,11 +74,43 @@ func noun(cmd *cobra.Command, args []string) error {
 			WithHint("see %q", cmd.CommandPath()+" --help")
 	}
 	err := api.Errorf(api.CodeUsage, "%q has no command %q", cmd.CommandPath(), args[0])
+	if !cmd.HasParent() {
+		var elsewhere []string
+		for _, group := range cmd.Commands() {
+			for _, c := range group.Commands() {
+				if c.Name() == args[0] {
+					elsewhere = append(elsewhere, fmt.Sprintf("%q", c.CommandPath()))
+				}
+			}
+		}
+		if len(elsewhere) > 0 {
+			return err.WithHint("did you mean %s?", strings.Join(elsewhere, " or "))
+		}
+	}
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		return err.WithHint("did you mean %q?", cmd.CommandPath()+" "+near[0])
 	}
 	return err.WithHint("see %q", cmd.CommandPath()+" --help")
+}
+
+// flagNamed finds the flag in an error of a value.
+var flagNamed = regexp.MustCompile(`for "(?:-., )?--([a-z0-9-]+)" flag`)
+
+// flagError words what is wrong with a flag.
+func flagError(cmd *cobra.Command, err error) error {
+	hint := cmd.CommandPath() + " --help"
+	var bad interface{ GetValue() string } // *pflag.InvalidValueError
+	if named := flagNamed.FindStringSubmatch(err.Error()); named != nil && errors.As(err, &bad) {
+		what := map[string]string{
+			"int": "a whole number", "uint64": "a whole number, and not below 0", "float64": "a number", "bool": "true or false",
+			"duration": "a time such as 30s or 2h",
+		}
+		if f := cmd.Flag(named[1]); f != nil && what[f.Value.Type()] != "" {
+			return api.Errorf(api.CodeUsage, "--%s is %q, must be %s", f.Name, bad.GetValue(), what[f.Value.Type()]).WithHint("see %q", hint)
+		}
+	}
+	return api.Errorf(api.CodeUsage, "%w", err).WithHint("see %q", hint)
 }
 
 // needs checks the arguments of a command by the names they have in its usage:

@@ -95,6 +95,10 @@ func planPage(p *page, plan *api.Plan) {
 	fileCheck(p, d.Train)
 	p.line("")
 	fileCheck(p, d.Eval)
+	if len(d.Train.Problems)+len(d.Eval.Problems) > 0 {
+		p.line("\nThe places are those in the data set as it is stored; \"moot data check FILE\", with --model and")
+		p.line("--max-tokens, names the lines of a file.")
+	}
 	p.line("\nmemory")
 	rows := make([][]string, 0, len(plan.Devices)+1)
 	for _, x := range append(plan.Devices, api.PlanDevice{Name: "this machine", Memory: plan.Here.Items[0]}) {

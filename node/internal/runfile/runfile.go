@@ -554,9 +554,9 @@ func (f *File) check() (key, msg string) {
 	case len(f.Name) > 64:
 		return "name", fmt.Sprintf("is %d bytes long, must be at most 64", len(f.Name))
 	case f.Model == "":
-		return "model", `is missing; "moot model import DIR" prints the CID to put here`
+		return "model", `is missing; "moot model import DIR" prints the CID to put here, or give it with --model`
 	case f.Data == "":
-		return "data", `is missing; "moot data import FILE" prints the CID to put here`
+		return "data", `is missing; "moot data import FILE" prints the CID to put here, or give it with --data`
 	case f.CodecBits != 1 && f.CodecBits != 2 && f.CodecBits != 4 && f.CodecBits != 8:
 		return "codec_bits", fmt.Sprintf("is %d, must be 1, 2, 4 or 8", f.CodecBits)
 	}
