@@ -111,6 +111,8 @@ func (tb *tab) axe(script string, ok func(string) bool) (string, bool) {
 	if tb.text(`typeof axe`) == "undefined" {
 		tb.eval(script+"\n;0", nil)
 	}
+	tb.throttle(1) // it is not the page
+	defer tb.throttle(max(1, slow()))
 	return tb.comes(`axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], resultTypes: ["violations"], preload: false})
 		.then((r) => r.violations.map((v) => v.id + ": " + v.help + "\n    " + v.nodes.slice(0, 3).map((n) => n.html.slice(0, 200) + " " + n.failureSummary.slice(0, 300)).join("\n    ")).join("\n"))`, ok)
 }

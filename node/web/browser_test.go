@@ -25,7 +25,7 @@ import (
 )
 
 // patience is how long a browser on a busy machine may take for anything.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 // chromium is the one process of all tests. Each test has a profile of its own
 // in it.

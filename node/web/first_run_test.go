@@ -76,7 +76,7 @@ func TestFirstRun(t *testing.T) {
 
 	tb.until(`/model = "baf/.test(document.querySelector("main textarea")?.value)`)
 	for label, value := range map[string]string{
-		"Name": "first", "Rounds": "100", "Length of a round": "2s", "Peers to begin": "1", "Rank": "2", "Steps in a round": "3", "Rows in a step": "2", "Longest row": "96",
+		"Name": "first", "Rounds": "100", "Length of a round": "4s", "Peers to begin": "1", "Rank": "2", "Steps in a round": "3", "Rows in a step": "2", "Longest row": "96",
 	} {
 		tb.write(label, value)
 	}

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -11,24 +12,27 @@ import (
 	cdppage "github.com/chromedp/cdproto/page"
 )
 
-// slow says whether everything is made slow, each time by another while
-// (MOOT_WEB_SLOW=1): the page gets a tenth of a processor, its frames and timers come
-// late, and so do the daemon's answers. A test that asserts what it did not wait for,
-// and a page that takes an answer for the last one, are found by it.
-func slow() bool { return os.Getenv("MOOT_WEB_SLOW") != "" }
+// slow is how many times longer what the page computes takes (MOOT_WEB_SLOW=10, say);
+// then frames and timers come late, too, each by another while, and so do the daemon's
+// answers. A test that asserts what it did not wait for, and a page that takes an
+// answer for the last one, are found by it. 0: nothing is made slow.
+func slow() float64 {
+	n, err := strconv.ParseFloat(os.Getenv("MOOT_WEB_SLOW"), 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
-const (
-	slowAnswer = 500 * time.Millisecond // at most, for an answer to begin
-	slowPage   = 10                     // times, for what the page computes
-)
+const slowAnswer = 500 * time.Millisecond // at most, for an answer to begin
 
 // slowDown makes the pages of a tab slow, if all is to be.
 func (tb *tab) slowDown() {
 	tb.t.Helper()
-	if !slow() {
+	if slow() == 0 {
 		return
 	}
-	call(tb, emulation.SetCPUThrottlingRate, emulation.SetCPUThrottlingRateParams{Rate: slowPage})
+	tb.throttle(slow())
 	call(tb, cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: `{
 		const [later, frame] = [setTimeout, requestAnimationFrame];
 		const some = () => Math.random() ** 2 * 200;
@@ -45,9 +49,17 @@ func (tb *tab) slowDown() {
 	}`})
 }
 
+// throttle makes what the page computes take so many times longer.
+func (tb *tab) throttle(times float64) {
+	tb.t.Helper()
+	if slow() > 0 {
+		call(tb, emulation.SetCPUThrottlingRate, emulation.SetCPUThrottlingRateParams{Rate: times})
+	}
+}
+
 // slowly makes answers slow, if all is to be.
 func slowly(l net.Listener) net.Listener {
-	if !slow() {
+	if slow() == 0 {
 		return l
 	}
 	return slowListener{l}

@@ -84,7 +84,7 @@ func TestSwarm(t *testing.T) {
 	run, err := nodes[0].Launch(ctx, api.LaunchRequest{Name: "run.toml", TOML: fmt.Sprintf("name = \"four\"\nmodel = %q\ndata = %q\n", m.ID, d.ID) + `
 rounds = 500
 min_peers = 4
-period = "2s"
+period = "4s"
 eval_samples = 8
 lora.rank = 2
 inner.max_steps = 3
