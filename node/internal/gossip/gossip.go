@@ -118,6 +118,7 @@ type Gossip struct {
 
 	scores atomic.Pointer[map[peer.ID]float64]
 	gate   *gate
+	said   *subscribers
 	met    *met // nil: all may hear all
 
 	mu     sync.Mutex
@@ -157,6 +158,7 @@ func New(h host.Host, o Options) (*Gossip, error) {
 
 func (g *Gossip) options(o Options) []pubsub.Option {
 	counted := newSubscribers(pubsub.NewRegexpSubscriptionFilter(topicPattern), g.connected)
+	g.said = counted
 	g.gone(counted.gone)
 	var filter pubsub.SubscriptionFilter = counted
 	if o.Fence != nil {

@@ -623,3 +623,32 @@ func TestWhoWasNotIdentified(t *testing.T) {
 		return b.has("hello")
 	})
 }
+
+// A node whose stream to a peer ended, and that forgot with it to what the peer
+// listens, hears it again.
+func TestForgottenPeerIsHeardAgain(t *testing.T) {
+	t.Parallel()
+	nodes := swarm(t, 2)
+	a, b := nodes[0], nodes[1]
+	ended, conns := 0, a.h.Network().ConnsToPeer(b.h.ID())
+	for _, c := range conns {
+		for _, s := range c.GetStreams() {
+			if s.Stat().Direction == network.DirOutbound && slices.Contains(protocols(), s.Protocol()) {
+				_ = s.Reset()
+				ended++
+			}
+		}
+	}
+	if ended == 0 {
+		t.Fatal("there is no stream to the peer")
+	}
+	waitFor(t, "a to forget b", func() bool { return len(a.topic.Peers()) == 0 || conns[0].IsClosed() })
+	waitFor(t, "b to hear a again", func() bool {
+		if a.h.Network().Connectedness(b.h.ID()) != network.Connected {
+			connect(t, a.h, b.h)
+		}
+		a.say(t, "hello")
+		time.Sleep(50 * time.Millisecond)
+		return b.has("hello")
+	})
+}

@@ -34,6 +34,7 @@ func (g *Gossip) repair(ctx context.Context) {
 	}
 	defer em.Close()
 	missing := make(map[peer.ID]time.Time) // since when, or when it was last repaired
+	forgotten := make(map[peer.ID]int)     // how often in a row
 	t := time.NewTicker(repairEvery)
 	defer t.Stop()
 	for {
@@ -48,20 +49,42 @@ func (g *Gossip) repair(ctx context.Context) {
 				g.log.WarnContext(ctx, "streams are not repaired", "err", err)
 			}
 		}
-		for _, p := range g.unheard() {
+		for _, p := range g.unheard(forgotten) {
 			g.log.DebugContext(ctx, "peer was left, for it has to say again what it wants to hear", "peer", p)
 			_ = g.host.Network().ClosePeer(p) // it is of no use either way
 		}
 	}
 }
 
-// unheard lists the peers that pubsub does not know to listen, and that say it only
-// when they come.
-func (g *Gossip) unheard() []peer.ID {
-	if g.met == nil {
-		return nil
+// unheard lists the peers of which pubsub does not know to what they listen, and
+// who say it only when they come: what they said was too early, or it was forgotten, as
+// pubsub does when the stream to a peer ends before that of the peer.
+func (g *Gossip) unheard(forgotten map[peer.ID]int) (list []peer.ID) {
+	if g.met != nil {
+		list = g.met.again()
 	}
-	return g.met.again()
+	now := make(map[peer.ID]bool)
+	with := g.ps.ListPeers("")
+	for _, topic := range g.ps.GetTopics() {
+		known := g.ps.ListPeers(topic)
+		for _, p := range g.said.listening(topic) {
+			if slices.Contains(with, p) && !slices.Contains(known, p) {
+				now[p] = true
+			}
+		}
+	}
+	for p := range forgotten {
+		if !now[p] {
+			delete(forgotten, p)
+		}
+	}
+	for p := range now {
+		if forgotten[p]++; forgotten[p] > 1 {
+			delete(forgotten, p)
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // speaks reports whether a peer said that it gossips, or does: libp2p asks once for what

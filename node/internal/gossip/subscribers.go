@@ -61,6 +61,18 @@ func (s *subscribers) FilterIncomingSubscriptions(from peer.ID, subs []*pb.RPC_S
 	return kept, nil
 }
 
+// listening lists the peers that said that they listen to a topic.
+func (s *subscribers) listening(topic string) (list []peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, has := range s.topics {
+		if has[topic] {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
 // gone forgets a peer that is not connected any more: it will say again to what it
 // listens.
 func (s *subscribers) gone(p peer.ID) {
