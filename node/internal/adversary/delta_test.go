@@ -157,7 +157,7 @@ func TestSeat(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("no seat")
 		}
-		x.say(ctx, &msg.JoinRequest{Run: run, Peer: x.id(), Seq: 1})
+		x.say(ctx, &msg.JoinRequest{Run: run, Peer: x.id(), Seq: 1, Until: msg.MaxRound})
 		pause(ctx, 100*time.Millisecond)
 	}
 	if err := x.puller.Fetch(ctx, good.Delta, pull.FetchOptions{Providers: []peer.ID{v.info.ID}, MaxBytes: 64 << 20}); err != nil {
@@ -198,7 +198,7 @@ func TestSeat(t *testing.T) {
 				t.Fatalf("%s: no record tells of it", tt.name)
 			}
 			if seatOf(rec, x.id()) < 0 {
-				x.say(ctx, &msg.JoinRequest{Run: run, Peer: x.id(), Seq: uint64(rec.Round) + 1})
+				x.say(ctx, &msg.JoinRequest{Run: run, Peer: x.id(), Seq: uint64(rec.Round) + 1, Until: msg.MaxRound})
 			} else if said != head {
 				said = head
 				c := &msg.Commit{

@@ -227,7 +227,7 @@ func (a *attacker) nonsense(k crypto.PrivKey) []byte {
 	case 2:
 		return a.seal(k, &msg.Vote{Run: a.run, Round: round, Head: a.cid(), Attempt: 2, Record: a.cid(), Peer: id})
 	case 3:
-		return a.seal(k, &msg.JoinRequest{Run: a.run, Peer: id, Seq: a.rnd.Uint64N(1 << 53), Leave: true})
+		return a.seal(k, &msg.JoinRequest{Run: a.run, Peer: id, Seq: a.rnd.Uint64N(1 << 53), Until: msg.MaxRound, Leave: true})
 	case 4:
 		return a.seal(k, &msg.Order{Run: a.run, Peer: id, Seq: 1 + a.rnd.Uint64N(msg.MaxSeq), Action: msg.ActionStop, Note: strings.Repeat("n", msg.MaxNoteBytes)})
 	case 5:
@@ -257,5 +257,5 @@ func (a *attacker) vote() []byte {
 }
 
 func (a *attacker) join() []byte {
-	return a.seal(a.key, &msg.JoinRequest{Run: a.run, Peer: idOf(a.key), Seq: 1})
+	return a.seal(a.key, &msg.JoinRequest{Run: a.run, Peer: idOf(a.key), Seq: 1, Until: msg.MaxRound})
 }

@@ -37,7 +37,7 @@ func (g *guest) show(ctx context.Context, envelope []byte) error {
 // heldBy are the requests of a peer with a ticket.
 func heldBy(run cid.Cid, id peer.ID, t msg.Ticket) func(uint64) *msg.JoinRequest {
 	return func(seq uint64) *msg.JoinRequest {
-		return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Invite: t.Invite, Proof: t.Prove(run, id)}
+		return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Until: msg.MaxRound, Invite: t.Invite, Proof: t.Prove(run, id)}
 	}
 }
 
@@ -138,20 +138,22 @@ func TestInvitations(t *testing.T) {
 		t.Fatal(err)
 	}
 	thieves := []*guest{
-		thief("nothing", func(id peer.ID, seq uint64) *msg.JoinRequest { return &msg.JoinRequest{Run: run, Peer: id, Seq: seq} }),
+		thief("nothing", func(id peer.ID, seq uint64) *msg.JoinRequest {
+			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Until: msg.MaxRound}
+		}),
 		thief("an invitation to another run", func(id peer.ID, seq uint64) *msg.JoinRequest {
-			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Invite: elsewhere.Invite, Proof: elsewhere.Prove(run, id)}
+			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Until: msg.MaxRound, Invite: elsewhere.Invite, Proof: elsewhere.Prove(run, id)}
 		}),
 		thief("an invitation that is over", func(id peer.ID, seq uint64) *msg.JoinRequest { return heldBy(run, id, short)(seq) }),
 		thief("an invitation of one that is in", func(id peer.ID, seq uint64) *msg.JoinRequest { return heldBy(run, id, own)(seq) }),
 		thief("another one's invitation and proof", func(id peer.ID, seq uint64) *msg.JoinRequest {
-			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Invite: asked.Invite, Proof: asked.Proof}
+			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Until: msg.MaxRound, Invite: asked.Invite, Proof: asked.Proof}
 		}),
 		thief("another one's invitation, proven with another key", func(id peer.ID, seq uint64) *msg.JoinRequest {
-			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Invite: asked.Invite, Proof: own.Prove(run, id)}
+			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Until: msg.MaxRound, Invite: asked.Invite, Proof: own.Prove(run, id)}
 		}),
 		thief("a leave", func(id peer.ID, seq uint64) *msg.JoinRequest {
-			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Leave: true}
+			return &msg.JoinRequest{Run: run, Peer: id, Seq: seq, Until: msg.MaxRound, Leave: true}
 		}),
 	}
 	saw := friend.seal(friend.key, asked) // what the friend said, to all

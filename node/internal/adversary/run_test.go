@@ -175,7 +175,7 @@ func (h *hostileSeat) speak(ctx context.Context) {
 	head, rec := h.now()
 	id := h.id()
 	if rec == nil || seatOf(rec, id) < 0 {
-		h.say(ctx, &msg.JoinRequest{Run: h.run, Peer: id, Seq: 1})
+		h.say(ctx, &msg.JoinRequest{Run: h.run, Peer: id, Seq: 1, Until: msg.MaxRound})
 		return
 	}
 	n := rec.Round + 1
@@ -211,7 +211,7 @@ func (h *hostileSeat) speak(ctx context.Context) {
 		}
 	}
 	h.say(ctx, &msg.Order{Run: h.run, Peer: id, Seq: 1 + h.rnd.Uint64N(msg.MaxSeq), Action: msg.ActionStop})
-	h.say(ctx, &msg.JoinRequest{Run: h.run, Peer: id, Seq: 1})
+	h.say(ctx, &msg.JoinRequest{Run: h.run, Peer: id, Seq: 1, Until: msg.MaxRound})
 }
 
 // lie answers what the nodes ask it for: with nothing, with something else, or

@@ -57,7 +57,7 @@ func (f *twoFaced) lie(ctx context.Context) {
 		}
 		last := list[len(list)-1]
 		if seatOf(last, id) < 0 {
-			f.tell(ctx, &msg.JoinRequest{Run: f.run, Peer: id, Seq: uint64(last.Round) + 1})
+			f.tell(ctx, &msg.JoinRequest{Run: f.run, Peer: id, Seq: uint64(last.Round) + 1, Until: msg.MaxRound})
 			continue
 		}
 		vote := msg.Vote{Run: f.run, Round: last.Round + 1, Head: head, Peer: id}
