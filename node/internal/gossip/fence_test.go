@@ -205,9 +205,12 @@ func TestFenceWhileStrangersCome(t *testing.T) {
 			n := newNode(t, h, Options{Fence: w})
 			connect(t, member.h, h)
 			waitFor(t, "the member to listen", func() bool { return len(n.topic.Peers()) == 1 })
-			n.g.met.mu.Lock()
-			n.g.met.patience = patience
-			n.g.met.mu.Unlock()
+			waits := func(d time.Duration) {
+				n.g.met.mu.Lock()
+				defer n.g.met.mu.Unlock()
+				n.g.met.patience = d
+			}
+			waits(patience)
 			stranger.come(t, n)
 			if patience == 0 {
 				waitFor(t, "what the stranger says to be read", func() bool {
@@ -223,6 +226,7 @@ func TestFenceWhileStrangersCome(t *testing.T) {
 			for i := range 30 {
 				secret(fmt.Sprint("secret ", i))
 			}
+			waits(meetTime)
 			close(h.open)
 			waitFor(t, "it to be known that the stranger listens", func() bool {
 				if h.Network().Connectedness(stranger.h.ID()) != network.Connected { // it was too late
