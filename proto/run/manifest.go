@@ -162,7 +162,7 @@ type Manifest struct {
 	// who proposes two records in one attempt is banned for it.
 	Pledges bool `json:",omitzero"`
 	// DatedRequests: a request for a seat says until which round it has an effect, so
-	// that nobody can say an old one again.
+	// that an old one has no effect when somebody says it again later.
 	DatedRequests bool `json:",omitzero"`
 	// RotateRounds is after how many rounds some seats of a full run go to peers
 	// that wait for one; 0: never.

@@ -21,7 +21,7 @@ type listening struct {
 
 // FilterIncomingSubscriptions is called by pubsub before it knows of them.
 func (l listening) FilterIncomingSubscriptions(from peer.ID, subs []*pb.RPC_SubOpts) ([]*pb.RPC_SubOpts, error) {
-	if !l.met.hears(from) {
+	if slices.ContainsFunc(subs, (*pb.RPC_SubOpts).GetSubscribe) && !l.met.hears(from) {
 		subs = slices.DeleteFunc(subs, func(s *pb.RPC_SubOpts) bool { return s.GetSubscribe() })
 	}
 	subs, err := l.SubscriptionFilter.FilterIncomingSubscriptions(from, subs)

@@ -24,16 +24,18 @@ type met struct {
 	connected func(peer.ID) bool
 
 	mu       sync.Mutex
-	patience time.Duration    // guarded by mu; meetTime but in tests
-	open     map[peer.ID]bool // guarded by mu
-	missed   map[peer.ID]bool // guarded by mu; they said what they want to hear too early
-	more     chan struct{}    // guarded by mu; closed when there is one more in open
+	patience time.Duration              // guarded by mu; meetTime but in tests
+	open     map[peer.ID]bool           // guarded by mu
+	missed   map[peer.ID]bool           // guarded by mu; they said what they want to hear too early
+	waiting  map[peer.ID]network.Stream // guarded by mu; the last of each
+	more     chan struct{}              // guarded by mu; closed when there is one more in open, or another one in waiting
 }
 
 func newMet(connected func(peer.ID) bool) *met {
 	return &met{
 		connected: connected, patience: meetTime,
-		open: make(map[peer.ID]bool), missed: make(map[peer.ID]bool), more: make(chan struct{}),
+		open: make(map[peer.ID]bool), missed: make(map[peer.ID]bool),
+		waiting: make(map[peer.ID]network.Stream), more: make(chan struct{}),
 	}
 }
 
@@ -42,8 +44,7 @@ func (m *met) OnNewOutboundStream(p peer.ID, _ protocol.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.open[p] = true
-	close(m.more)
-	m.more = make(chan struct{})
+	m.wake()
 }
 
 // OnClosedOutboundStream is called by pubsub when it has forgotten what a peer wants
@@ -54,10 +55,9 @@ func (m *met) OnClosedOutboundStream(p peer.ID) {
 	delete(m.open, p)
 }
 
-func (m *met) with(p peer.ID) (yes bool, more <-chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.open[p], m.more
+func (m *met) wake() {
+	close(m.more)
+	m.more = make(chan struct{})
 }
 
 // hears reports whether what a peer wants to hear counts; if not it has to say it again.
@@ -89,17 +89,17 @@ func (m *met) gone(p peer.ID) {
 	delete(m.missed, p)
 }
 
-// wait waits until this node has a stream to the peer of s, but not for long.
-func (m *met) wait(ctx context.Context, s network.Stream) {
-	m.mu.Lock()
-	end := time.Now().Add(m.patience)
-	m.mu.Unlock()
+// wait waits until this node has a stream to the peer of s, but not for long. It
+// reports whether s is to be read: it is not when the peer has come with another one.
+func (m *met) wait(ctx context.Context, s network.Stream) bool {
+	p := s.Conn().RemotePeer()
+	end := m.enter(p, s)
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for ctx.Err() == nil && time.Now().Before(end) && !s.Conn().IsClosed() {
-		yes, more := m.with(s.Conn().RemotePeer())
-		if yes {
-			return
+		done, more := m.waited(p, s)
+		if done {
+			break
 		}
 		select {
 		case <-ctx.Done():
@@ -107,6 +107,45 @@ func (m *met) wait(ctx context.Context, s network.Stream) {
 		case <-t.C:
 		}
 	}
+	return m.leave(p, s)
+}
+
+// enter has s wait in place of what waited of its peer, and returns until when.
+func (m *met) enter(p peer.ID, s network.Stream) (end time.Time) {
+	m.mu.Lock()
+	old := m.waiting[p]
+	m.waiting[p] = s
+	if old != nil {
+		m.wake()
+	}
+	end = time.Now().Add(m.patience)
+	m.mu.Unlock()
+	if old != nil {
+		_ = old.Reset() // as pubsub does with what it reads
+	}
+	return end
+}
+
+func (m *met) waited(p peer.ID, s network.Stream) (done bool, more <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open[p] || m.waiting[p] != s, m.more
+}
+
+func (m *met) leave(p peer.ID, s network.Stream) (read bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiting[p] != s {
+		return false
+	}
+	delete(m.waiting, p)
+	if s.Conn().IsClosed() {
+		return false
+	}
+	if m.open[p] {
+		delete(m.missed, p) // it says all again on s
+	}
+	return true
 }
 
 // patient is a host that hands over streams of peers when this node has one to them.
@@ -119,7 +158,10 @@ type patient struct {
 // SetStreamHandler implements host.Host.
 func (h patient) SetStreamHandler(id protocol.ID, next network.StreamHandler) {
 	h.Host.SetStreamHandler(id, func(s network.Stream) {
-		h.met.wait(h.ctx, s)
+		if !h.met.wait(h.ctx, s) {
+			_ = s.Reset()
+			return
+		}
 		next(s)
 	})
 }

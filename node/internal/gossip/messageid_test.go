@@ -28,15 +28,13 @@ func signed(t *testing.T, h host.Host, number uint64, data string) *pb.Message {
 }
 
 // writeRPC writes a frame.
-func writeRPC(t *testing.T, s network.Stream, rpc *pb.RPC) {
-	t.Helper()
+func writeRPC(s network.Stream, rpc *pb.RPC) error {
 	b, err := proto.Marshal(rpc)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if _, err := s.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...)); err != nil {
-		t.Fatal(err)
-	}
+	_, err = s.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...))
+	return err
 }
 
 // TestTwoMessagesOfOneNumber: who says one thing to one peer and another to the
@@ -59,7 +57,9 @@ func TestTwoMessagesOfOneNumber(t *testing.T) {
 		try++
 		for i, s := range streams {
 			m := signed(t, liar, try, fmt.Sprint([]string{"yes ", "no "}[i], try))
-			writeRPC(t, s, &pb.RPC{Publish: []*pb.Message{m}})
+			if err := writeRPC(s, &pb.RPC{Publish: []*pb.Message{m}}); err != nil {
+				t.Fatal(err)
+			}
 		}
 		time.Sleep(20 * time.Millisecond)
 		for said := range try { // a busy machine may hear old ones only

@@ -51,7 +51,7 @@ func (g *Gossip) repair(ctx context.Context) {
 		}
 		for _, p := range g.unheard(forgotten) {
 			g.log.DebugContext(ctx, "peer was left, for it has to say again what it wants to hear", "peer", p)
-			_ = g.host.Network().ClosePeer(p) // it is of no use either way
+			_ = g.host.Network().ClosePeer(p) // what is under way over it is asked for again
 		}
 	}
 }

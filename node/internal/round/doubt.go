@@ -36,8 +36,7 @@ const (
 // newer reports whether audits are judged by the newer rules.
 func (ru *Rules) newer() bool { return ru.manifest.Trust.Judgement > 0 }
 
-// newest reports whether audits are judged by the newest rules, but for what
-// steady adds to them.
+// newest reports whether audits are judged by judgement 2 or later.
 func (ru *Rules) newest() bool { return ru.manifest.Trust.Judgement > 1 }
 
 // worthless reports whether a standing has so little worth that deltas do not
