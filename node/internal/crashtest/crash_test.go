@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -54,11 +55,12 @@ type daemon struct {
 	boot   string
 	cmd    *exec.Cmd
 	ended  <-chan struct{} // closed when cmd has; nil: it was not started
+	logged int64           // bytes of its log that are from before cmd
 	peer   string
 }
 
-// start starts it, again and again while it ends by itself: a connection of
-// somebody else may have its port for a moment.
+// start starts it, again and again while its port is taken, as by a connection
+// of somebody else for a moment. It must not end for another reason.
 func (d *daemon) start() {
 	d.t.Helper()
 	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
@@ -76,6 +78,9 @@ func (d *daemon) start() {
 		}
 		select {
 		case <-d.ended:
+			if log := d.tail(); !strings.Contains(log, "address already in use") {
+				d.t.Fatalf("%s ended by itself:\n%s", d.dir, log)
+			}
 			d.ended = nil
 		default:
 		}
@@ -90,6 +95,9 @@ func (d *daemon) begin() {
 		d.t.Fatal(err)
 	}
 	defer log.Close()
+	if d.logged, err = log.Seek(0, io.SeekEnd); err != nil {
+		d.t.Fatal(err)
+	}
 	args := []string{"--data-dir", d.dir, "--listen", d.listen, "--api", "127.0.0.1:0", "--no-mdns", "--threads", "1"}
 	if d.boot != "" {
 		args = append(args, "--bootstrap", d.boot)
@@ -118,8 +126,10 @@ func (d *daemon) kill() {
 	d.ended = nil
 }
 
+// tail is the end of what it wrote since it was started the last time.
 func (d *daemon) tail() string {
 	b, _ := os.ReadFile(filepath.Join(d.dir, "log"))
+	b = b[min(int(d.logged), len(b)):]
 	return string(b[max(0, len(b)-4000):])
 }
 
