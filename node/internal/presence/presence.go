@@ -67,7 +67,8 @@ const (
 	keptFor  = time.Hour // how long the time of a peer counts
 	maxTimes = 64
 	maxConns = 4 // of a peer that are asked for a signature
-	// tries is how often a peer is asked whose answer is late, and pause is between.
+	// tries is how often a peer is asked whose answer is late or was lost in a
+	// standstill, and pause is between.
 	tries = 3
 	pause = time.Second
 )
@@ -99,6 +100,8 @@ type Presence struct {
 	// late is after how long an answer proves nothing: who gave it may have waited in
 	// vain for a signature, on a machine that did nothing for a while.
 	late time.Duration
+	// watch begins to look for a standstill, and stood ends that and reports one.
+	watch func() (stood func() bool)
 
 	mu     sync.Mutex
 	times  map[peer.ID]measured // guarded by mu
@@ -119,7 +122,7 @@ func New(h host.Host, o Options) *Presence {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Presence{host: h, o: o, limit: rate.NewLimiter(20, 40), late: challengeTimeout, times: map[peer.ID]measured{}}
+	p := &Presence{host: h, o: o, limit: rate.NewLimiter(20, 40), late: challengeTimeout, watch: watchClock, times: map[peer.ID]measured{}}
 	_, _ = rand.Read(p.number[:]) // it never fails
 	return p
 }
@@ -186,12 +189,17 @@ func (p *Presence) Run(ctx context.Context) error {
 	}
 }
 
-// greetUntilSoon asks a peer, and again when it was late.
+// greetUntilSoon asks a peer, and again when it was late. One that does not answer
+// is asked once, unless this machine did nothing meanwhile: then it may have answered.
 func (p *Presence) greetUntilSoon(ctx context.Context, id peer.ID) error {
 	for try := 1; ; try++ {
-		begun := time.Now()
+		begun, stood := time.Now(), p.watch()
 		err := p.greet(ctx, id)
-		if try == tries || errors.Is(err, ErrConflict) || time.Since(begun) < p.late {
+		anew := time.Since(begun) >= p.late
+		if lost := stood(); err != nil {
+			anew = lost && !errors.Is(err, ErrConflict)
+		}
+		if try == tries || !anew {
 			return err
 		}
 		select {
@@ -199,6 +207,42 @@ func (p *Presence) greetUntilSoon(ctx context.Context, id peer.ID) error {
 		case <-ctx.Done():
 			return err
 		}
+	}
+}
+
+// watchClock looks for a standstill of this machine.
+func watchClock() (stood func() bool) {
+	t := time.NewTicker(time.Second)
+	ticked := watchTicks(t.C)
+	return func() bool {
+		t.Stop()
+		return ticked()
+	}
+}
+
+// watchTicks looks for a time as long as challengeTimeout without a tick.
+func watchTicks(ticks <-chan time.Time) (stood func() bool) {
+	over, ended, longest, last := make(chan struct{}), make(chan struct{}), time.Duration(0), time.Now()
+	look := func() {
+		now := time.Now()
+		longest, last = max(longest, now.Sub(last)), now
+	}
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-ticks:
+				look()
+			case <-over:
+				look()
+				return
+			}
+		}
+	}()
+	return func() bool {
+		close(over)
+		<-ended
+		return longest >= challengeTimeout
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -177,6 +178,80 @@ func TestLateAnswerIsAskedAgain(t *testing.T) {
 	if asked.Store(tries); p.greetUntilSoon(t.Context(), witness.ID()) != nil || asked.Load() != tries+1 {
 		t.Errorf("asked %d times for a soon answer, want once", asked.Load()-tries)
 	}
+}
+
+// Who does not answer is asked once, and again only when this machine may have
+// missed the answer.
+func TestSilenceIsNotAskedAgain(t *testing.T) {
+	silent, err := libp2p.New(libp2p.Identity(key(t, "silent")), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	var asked atomic.Int64
+	silent.SetStreamHandler(Protocol, func(s network.Stream) {
+		asked.Add(1)
+		_ = s.Reset()
+	})
+	k := key(t, "asker")
+	h, err := libp2p.New(libp2p.Identity(k), libp2p.NoListenAddrs, libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	p := New(h, Options{Key: k})
+	p.late = 0 // the end of each question is
+	until(t, "a connection", func() bool {
+		return h.Connect(t.Context(), peer.AddrInfo{ID: silent.ID(), Addrs: silent.Addrs()}) == nil
+	})
+	for _, stood := range []bool{false, true} {
+		var watched int64
+		p.watch = func() func() bool {
+			watched++
+			return func() bool { return stood }
+		}
+		want := int64(1)
+		if stood {
+			want = tries
+		}
+		if err := p.greetUntilSoon(t.Context(), silent.ID()); err == nil || watched != want {
+			t.Errorf("after a standstill %v: asked %d times (%d came), want %d: %v", stood, watched, asked.Load(), want, err)
+		}
+	}
+}
+
+// A standstill is seen whether it is over with a tick or with the question.
+func TestStandstill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			name  string
+			after []time.Duration // between ticks; the question ends at the last
+			want  bool
+		}{
+			{"none", []time.Duration{time.Second, time.Second, 2 * time.Second, 0, time.Second}, false},
+			{"before a tick", []time.Duration{time.Second, challengeTimeout, time.Second}, true},
+			{"at the beginning", []time.Duration{10 * time.Second, 0}, true},
+			{"at the end", []time.Duration{time.Second, 10 * time.Second}, true},
+		} {
+			ticks := make(chan time.Time)
+			stood := watchTicks(ticks)
+			for i, d := range tt.after {
+				time.Sleep(d)
+				if i < len(tt.after)-1 {
+					ticks <- time.Now()
+					synctest.Wait()
+				}
+			}
+			if got := stood(); got != tt.want {
+				t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+			}
+		}
+		stood := watchClock()
+		time.Sleep(askTimeout)
+		if stood() {
+			t.Error("a machine that runs did nothing")
+		}
+	})
 }
 
 // Two connections of one machine, and one that was started again, are no
