@@ -54,7 +54,7 @@ so do the daemons' folders, of which "moot replay" computes the run again. With
 	f.BoolVar(&o.keep, "keep", false, "leave the daemons running at the end, until Ctrl-C,\nand then their data and logs")
 	f.StringVar(&o.mootd, "mootd", "", "`path` of the daemon (default: beside moot, or found on PATH)")
 	f.IntVar(&o.rounds, "rounds", 0, "train this `number` of rounds (default: as the bundled run file says)")
-	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this `time`")
+	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "give up after this `time`")
 	return cmd
 }
 

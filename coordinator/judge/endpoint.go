@@ -124,7 +124,7 @@ func (b *busy) Error() string { return b.err.Error() }
 func (b *busy) Unwrap() error { return b.err }
 
 // complete asks until there is an answer, an error that will not pass, or
-// enough of those that might. When going ends no request begins, and when ctx
+// enough of those that might. When going ends no attempt begins, and when ctx
 // does none is waited for.
 func (e *Endpoint) complete(ctx, going context.Context, messages []message) (reply, error) {
 	wait, strange := firstWait, 0

@@ -36,11 +36,22 @@ func (j Judgement) settled() bool { return j.Failed == "" || j.Asks == 0 || j.As
 // Journal keeps judgements in a file, a line of JSON each; of several of one key
 // the last one counts. Its methods may be called at the same time.
 type Journal struct {
-	f    *os.File
+	f    file
 	path string
 
 	mu sync.Mutex
-	by map[string]Judgement // guarded by mu
+	// guarded by mu
+	by     map[string]Judgement
+	end    int64 // of the last line that is whole
+	broken error // why what is behind it could not be taken away
+}
+
+// file is what a journal needs of an os.File.
+type file interface {
+	io.WriteSeeker
+	Truncate(size int64) error
+	Sync() error
+	Close() error
 }
 
 // OpenJournal opens the journal at path, or begins it. A last line that was
@@ -84,6 +95,7 @@ func OpenJournal(path string) (*Journal, error) {
 		f.Close()
 		return nil, wrong(err)
 	}
+	j.end = int64(end)
 	return j, nil
 }
 
@@ -103,20 +115,30 @@ func (j *Journal) get(key string) (Judgement, bool) {
 	return one, ok
 }
 
-// append writes a judgement, durably: it may have cost money.
+// append writes a judgement, durably: it may have cost money. Of one that cannot be
+// written nothing stays: others may come behind it.
 func (j *Journal) append(one Judgement) error {
 	b, err := json.Marshal(one)
+	b = append(b, '\n')
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err == nil {
-		_, err = j.f.Write(append(b, '\n'))
+		err = j.broken
 	}
 	if err == nil {
-		err = j.f.Sync()
+		if _, err = j.f.Write(b); err == nil {
+			err = j.f.Sync()
+		}
+		if err != nil {
+			j.broken = j.f.Truncate(j.end)
+			if j.broken == nil {
+				_, j.broken = j.f.Seek(j.end, io.SeekStart)
+			}
+		}
 	}
 	if err != nil {
 		return api.Errorf(api.CodeDisk, "journal: %w", err).WithHint("what was judged before is kept; the same command goes on from there")
 	}
-	j.by[one.Key] = one
+	j.by[one.Key], j.end = one, j.end+int64(len(b))
 	return nil
 }

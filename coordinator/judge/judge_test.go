@@ -562,6 +562,54 @@ func TestJournalRefusesWhatIsNone(t *testing.T) {
 	}
 }
 
+// full is a file on a disk that is full, for so many writes, after some bytes.
+type full struct {
+	*os.File
+	writes int
+	stuck  bool // what was written cannot be taken away
+}
+
+func (f *full) Write(b []byte) (int, error) {
+	if f.writes == 0 {
+		return f.File.Write(b)
+	}
+	f.writes--
+	n, _ := f.File.Write(b[:len(b)/2])
+	return n, errors.New("the disk is full")
+}
+
+func (f *full) Truncate(size int64) error {
+	if f.stuck {
+		return errors.New("the disk is broken")
+	}
+	return f.File.Truncate(size)
+}
+
+// A judgement of which a part was written spoils no other.
+func TestJournalOnAFullDisk(t *testing.T) {
+	for _, stuck := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "j")
+		j := journal(t, path)
+		if err := j.append(Judgement{Key: "before"}); err != nil {
+			t.Fatal(err)
+		}
+		j.f = &full{j.f.(*os.File), 2, stuck}
+		for range 2 {
+			if err := j.append(Judgement{Key: "lost"}); api.AsError(err).Code != api.CodeDisk {
+				t.Errorf("on a full disk: %v", err)
+			}
+		}
+		err := j.append(Judgement{Key: "after"})
+		if (err != nil) != stuck {
+			t.Errorf("when there is room again: %v", err)
+		}
+		again := journal(t, path)
+		if !again.has("before") || again.has("lost") || again.has("after") == stuck {
+			t.Errorf("kept is %v", again.by)
+		}
+	}
+}
+
 func TestBootstrapCoversTheTruth(t *testing.T) {
 	// Questions whose candidate gets 80 % of the reference's points on
 	// average: the interval must be about as wide as theory says, 1.96 s/sqrt(n).

@@ -30,7 +30,7 @@ type Options struct {
 	// Rounds is how many rounds train, at least MinRounds. Default: as the
 	// bundled run file says.
 	Rounds int
-	// Timeout is how long all may take. Default 5 minutes.
+	// Timeout is how long all may take. Default 10 minutes.
 	Timeout time.Duration
 	// Screen shows what happens.
 	Screen Screen
@@ -115,7 +115,7 @@ type demo struct {
 // error; all daemons have ended when Run returns.
 func Run(ctx context.Context, o Options) (Report, error) {
 	if o.Timeout <= 0 {
-		o.Timeout = 5 * time.Minute
+		o.Timeout = 10 * time.Minute
 	}
 	d := &demo{o: o, limits: defaultLimits, begin: time.Now(), base: make(chan api.Evaluation, 1), stopBase: func() {}}
 	if o.limits != nil {
