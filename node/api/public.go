@@ -75,6 +75,7 @@ const (
 	askedPerSecond = 50              // questions to the source, in the mean
 	keptAnswers    = 200             // answers that are kept
 	answerAge      = 2 * time.Second // how long, if nothing happens
+	gapEvery       = time.Second     // how often who watches is told to ask again, at most
 )
 
 // Serve answers on l until ctx is done, and then returns nil. It closes l. An
@@ -111,7 +112,9 @@ type shownNode struct {
 	mu sync.Mutex
 	// guarded by mu
 	answers map[string]answered
-	happens uint64 // counts events: an answer from before one is old
+	happens uint64    // counts events: an answer from before one is old
+	gapAt   time.Time // when the last gap was told
+	gapDue  bool      // one will be told
 }
 
 type answered struct {
@@ -161,7 +164,7 @@ func (n *shownNode) take(ctx context.Context, e Event) {
 	case EventRunState, EventPhase, EventCommit, EventRound, EventEval, EventJoined, EventLeft:
 		shown, err := n.shows(ctx, e.Run)
 		if err != nil { // nobody can tell whether it is for everybody: who watches asks again
-			n.log.Publish(Event{Type: EventGap, Time: e.Time})
+			n.gap(e.Time)
 			return
 		}
 		if !shown {
@@ -177,6 +180,30 @@ func (n *shownNode) take(ctx context.Context, e Event) {
 		return
 	}
 	n.log.Publish(e)
+}
+
+// gap tells who watches to ask again: at once, or when gapEvery is over since it
+// was told the last time. What happens until then is in that one.
+func (n *shownNode) gap(at time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gapDue {
+		return
+	}
+	tell := func(at time.Time) {
+		n.gapAt, n.gapDue = time.Now(), false
+		n.log.Publish(Event{Type: EventGap, Time: at})
+	}
+	if wait := gapEvery - time.Since(n.gapAt); wait > 0 {
+		n.gapDue = true
+		time.AfterFunc(wait, func() {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			tell(time.Now())
+		})
+		return
+	}
+	tell(at)
 }
 
 // shows reports whether a run is shown.

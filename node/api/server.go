@@ -45,7 +45,8 @@ const (
 	bodyTimeout     = 30 * time.Second
 	writeTimeout    = 30 * time.Second // of one write
 	idleTimeout     = 2 * time.Minute
-	shutdownTimeout = 5 * time.Second
+	shutdownTimeout = 5 * time.Second // of all that is to end; requests get requestsTimeout of it
+	requestsTimeout = 4 * time.Second
 	answerTimeout   = 30 * time.Second // of one answer that several share
 )
 
@@ -112,8 +113,8 @@ func newServer(b Backend, o Options) *Server {
 }
 
 // Serve answers on l until ctx is done, and then returns nil: open streams are
-// ended with a word, other requests get a few seconds, and so does what several
-// share the answer of, which is ended then. It closes l.
+// ended with a word, other requests get a few seconds, and what several share the
+// answer of is ended then and gets what is left of shutdownTimeout. It closes l.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	hs := &http.Server{
 		Handler:           s,
@@ -133,12 +134,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.closeOnce.Do(func() { close(s.closing) })
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	if hs.Shutdown(stop) != nil {
+	requests, cancel := context.WithTimeout(stop, requestsTimeout)
+	defer cancel()
+	if hs.Shutdown(requests) != nil {
 		_ = hs.Close() // what did not end in time is cut
 	}
-	rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	s.shared.stop(rest)
+	s.shared.stop(stop)
 	if err == nil {
 		<-failed //nolint:errcheck // it says that it was closed
 	}

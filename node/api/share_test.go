@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -74,8 +75,34 @@ func (e endless) Status(ctx context.Context) (api.Status, error) {
 	return api.Status{}, ctx.Err()
 }
 
-// TestSharedEnds: an answer goes on being made when who asked first is gone, and ends
-// with the server.
+// TestSharedGoesOn: an answer goes on being made when who asked first is gone, until
+// it has taken too long.
+func TestSharedGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := endless{apitest.New("node"), make(chan struct{}), make(chan struct{})}
+		s := api.NewServer(e, api.Options{Token: token})
+		asker, leave := context.WithCancel(t.Context())
+		r := httptest.NewRequestWithContext(asker, "GET", "http://localhost/api/v1/status", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			s.ServeHTTP(httptest.NewRecorder(), r)
+		}()
+		<-e.asked
+		leave()
+		<-gone
+		synctest.Wait() // all that its end ends has ended
+		select {
+		case <-e.ended:
+			t.Error("it ended with who asked first")
+		default:
+		}
+		<-e.ended
+	})
+}
+
+// TestSharedEnds: an answer that nobody waits for ends with the server.
 func TestSharedEnds(t *testing.T) {
 	e := endless{apitest.New("node"), make(chan struct{}), make(chan struct{})}
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -103,11 +130,6 @@ func TestSharedEnds(t *testing.T) {
 	<-e.asked
 	leave()
 	<-gone
-	select {
-	case <-e.ended:
-		t.Error("it ended with who asked first")
-	default:
-	}
 	stop()
 	if err := <-served; err != nil {
 		t.Error(err)
