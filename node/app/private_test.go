@@ -14,7 +14,7 @@ import (
 )
 
 // A run for invited peers: who has no invitation is refused soon and gets
-// nothing, by neither protocol; who has one takes part, and is told what the run needs before.
+// nothing but the manifest, by neither protocol; who has one takes part, and is told what the run needs before.
 func TestPrivateRun(t *testing.T) {
 	t.Parallel()
 	seed, _ := testNode(t, t.TempDir(), nil)

@@ -399,7 +399,10 @@ func TestKeyboard(t *testing.T) {
 		var total int
 		tb.eval(`(() => {
 			// What shows time is made anew now and then, so a control is known by what it is.
-			globalThis.what = (n) => [n.tagName, n.getAttribute("aria-label"), n.getAttribute("href"), n.id, ["A", "BUTTON", "SUMMARY"].includes(n.tagName) ? n.textContent.slice(0, 40) : ""].join(" ");
+			globalThis.what = (n) => [
+				n.tagName, n.type, n.name, n.type === "radio" ? n.value : "", n.getAttribute("aria-label"), n.getAttribute("href"), n.id,
+				n.labels?.[0]?.textContent.slice(0, 40), ["A", "BUTTON", "SUMMARY"].includes(n.tagName) ? n.textContent.slice(0, 40) : "",
+			].join(" ");
 			// Of radio buttons with one name, Tab reaches one.
 			const all = [...document.querySelectorAll("a[href], button:enabled, input:enabled, select:enabled, textarea:enabled, summary, [tabindex='0']")].filter((n) => n.checkVisibility() && (n.type !== "radio" || n.checked));
 			globalThis.reach = new Set(all.map(what));
