@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds mootd with CUDA: bin/mootd, and with --windows also bin/windows/mootd.exe. Takes Go and gcc (for
+# Builds mootd with CUDA, and moot: in bin, and with --windows also in bin/windows. Takes Go and gcc (for
 # Windows x86_64-w64-mingw32-gcc), no CUDA toolkit. What it builds needs the C library alone to start; the
 # NVIDIA driver is looked for when a GPU is asked for.
 set -euo pipefail
@@ -28,8 +28,12 @@ if [ "${1:-}" = --windows ]; then
   done
   [ -n "$cc" ] || fail "no compiler for Windows (Debian, Ubuntu: apt install gcc-mingw-w64-x86-64-win32)"
   mkdir -p bin/windows
-  GOOS=windows GOARCH=amd64 CC=$cc go build -tags cuda -trimpath -ldflags='-s -w' -o bin/windows/mootd.exe ./node/cmd/mootd
+  export GOOS=windows GOARCH=amd64 CC=$cc
+  code=$(go list -tags cuda -trimpath -export -deps -f '{{.ImportPath}} {{.BuildID}}' ./node/cmd/mootd | cksum)
+  carried="-X github.com/moot-net/moot/node/api.build=${code// /-}"
+  go build -tags cuda -trimpath -ldflags="-s -w $carried" -o bin/windows/mootd.exe ./node/cmd/mootd
+  CGO_ENABLED=0 go build -trimpath -ldflags="-s -w $carried" -o bin/windows/moot.exe ./coordinator/cmd/moot
   dlls=$(objdump -p bin/windows/mootd.exe | sed -n 's/.*DLL Name: //p' | tr '\n' ' ')
   case " $dlls" in *nvcuda*|*libwinpthread*|*libgcc*) fail "bin/windows/mootd.exe needs $dlls" ;; esac
-  echo "built bin/windows/mootd.exe with CUDA (needs $dlls)"
+  echo "built bin/windows/mootd.exe with CUDA and bin/windows/moot.exe (needs $dlls)"
 fi
