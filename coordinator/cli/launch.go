@@ -8,10 +8,12 @@ import (
 	"os"
 	"strings"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/plain"
+	"github.com/moot-net/moot/proto/run"
 )
 
 func newLaunch(e *env) *cobra.Command {
@@ -56,8 +58,23 @@ func runLaunch(ctx context.Context, e *env, file, model, data string) error {
 	}
 	return e.answer(r, func(p *page) {
 		runFields(p, r)
+		if needsInvitation(text) {
+			p.line("\nThose that are invited join with what \"moot invite %s\" prints:\n  moot join %s%s \\\n    --invite INVITATION", api.ShortID(r.ID), r.ID, peerFlag(status.Addrs))
+			return
+		}
 		p.line("\nOthers join with:\n  moot join %s%s", r.ID, peerFlag(status.Addrs))
 	})
+}
+
+// needsInvitation reports whether a run is for invited peers, of a run file that
+// the daemon took.
+func needsInvitation(text string) bool {
+	var f struct {
+		Admission struct {
+			Mode string `toml:"mode"`
+		} `toml:"admission"`
+	}
+	return toml.Unmarshal([]byte(text), &f) == nil && f.Admission.Mode == run.AdmissionInvite.String()
 }
 
 func readRunFile(file string) (string, error) {
