@@ -145,19 +145,23 @@ func TestDatedAdmission(t *testing.T) {
 }
 
 // TestLeaveTakenBack: who takes a leave back before it took effect keeps its seat, also in a run
-// that has no other one to give.
+// that has no other one to give, and if what it says is lost the first time.
 func TestLeaveTakenBack(t *testing.T) {
 	for _, seats := range []uint32{4, 5} {
-		s := runningOf(t, 70, 4, testManifest(func(m *run.Manifest) { dated(4)(m); m.Seats = seats }), simOpts{}, 0)
-		n := s.nodes[3]
-		n.step(Want{Seat: false})
-		s.runFor(100 * time.Millisecond)
-		n.step(Want{Seat: true})
-		from := s.minRound()
-		s.progress(time.Minute, 4, true)
-		for _, l := range s.nodes[0].chain.links[from:] {
-			if seatOf(l.Record.NextSeats, n.id) < 0 {
-				t.Errorf("of %d seats, it has none after round %d", seats, l.Record.Round)
+		for _, lost := range []bool{false, true} {
+			s := runningOf(t, 70, 4, testManifest(func(m *run.Manifest) { dated(4)(m); m.Seats = seats }), simOpts{}, 0)
+			n := s.nodes[3]
+			n.step(Want{Seat: false})
+			s.runFor(100 * time.Millisecond)
+			s.blocked = func(a, _ *simNode) bool { return lost && a == n }
+			n.step(Want{Seat: true})
+			s.blocked = nil
+			from := s.minRound()
+			s.progress(time.Minute, 4, true)
+			for _, l := range s.nodes[0].chain.links[from:] {
+				if seatOf(l.Record.NextSeats, n.id) < 0 {
+					t.Errorf("of %d seats, lost the first time %v: it has none after round %d", seats, lost, l.Record.Round)
+				}
 			}
 		}
 	}

@@ -186,7 +186,8 @@ func (m *Machine) request() {
 		m.ask(false) // takes the leave back
 	case m.want == wantNone && (seated || asks) && !leaves:
 		m.ask(true)
-	case m.wish != nil && seated == leaves && !m.now.Before(m.wishAt):
+	case m.wish != nil && (seated == leaves || seated && m.rules.manifest.DatedRequests) && !m.now.Before(m.wishAt):
+		// If seated and not to leave, one that takes a leave back: it may be lost, and ends by fades.
 		m.publishWish()
 		m.joins.add(*m.wish)
 		m.wishAt = m.now.Add(m.wishWait)
