@@ -13,7 +13,6 @@ import (
 
 	"github.com/moot-net/moot/node/api"
 	"github.com/moot-net/moot/node/plain"
-	"github.com/moot-net/moot/proto/run"
 )
 
 func newLaunch(e *env) *cobra.Command {
@@ -74,7 +73,7 @@ func needsInvitation(text string) bool {
 			Mode string `toml:"mode"`
 		} `toml:"admission"`
 	}
-	return toml.Unmarshal([]byte(text), &f) == nil && f.Admission.Mode == run.AdmissionInvite.String()
+	return toml.Unmarshal([]byte(text), &f) == nil && f.Admission.Mode == "invite"
 }
 
 func readRunFile(file string) (string, error) {
