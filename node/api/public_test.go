@@ -236,20 +236,10 @@ func TestPublicAsksSeldom(t *testing.T) {
 		t.Fatalf("500 questions became %d, want at most %d", n, most)
 	}
 	// Who hears of a round and asks gets it, whatever was kept.
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "GET", url+"/api/v1/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
+	lines := events(t, url)
 	fetch(t, "GET", url+"/api/v1/runs/"+id)
 	f.Decide(id, apitest.DecidedRound("shown", 4, false, apitest.PeerID("node")))
-	for lines := bufio.NewScanner(resp.Body); !strings.Contains(lines.Text(), `"n":4,`); {
+	for !strings.Contains(lines.Text(), `"n":4,`) {
 		if !lines.Scan() {
 			t.Fatalf("events ended: %v", lines.Err())
 		}
@@ -265,6 +255,23 @@ func TestPublicAsksSeldom(t *testing.T) {
 	if n, most := src.asked.Load()-asked, 110+50*time.Since(began).Seconds(); float64(n) > most {
 		t.Errorf("400 different questions became %d, want at most %.0f", n, most)
 	}
+}
+
+// events are the lines of a public page's stream of events.
+func events(t *testing.T, url string) *bufio.Scanner {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, "GET", url+"/api/v1/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	return bufio.NewScanner(resp.Body)
 }
 
 // failing is a source that does not tell its runs while it is not up.
@@ -286,18 +293,7 @@ func TestPublicGap(t *testing.T) {
 	f, id := hostile()
 	src := &failing{source: &source{Fake: f}}
 	url := servePublic(t, src, api.PublicOptions{})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "GET", url+"/api/v1/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
+	lines := events(t, url)
 	wait := func(what string) {
 		t.Helper()
 		for !strings.Contains(lines.Text(), what) {
